@@ -1,0 +1,16 @@
+//! **tunegate**: a cost-aware gateway for fine-tuned language models.
+//!
+//! The rooms, from the top floor down; imports run downwards only (`tests/architecture.rs` holds that):
+//!
+//! 8. [`cli`] the commands ·
+//! 7. `app` builds the gateway and starts its services ·
+//! 6. `config` what the operator writes ·
+//! 5. `http` the doors ·
+//! 4. `gateway` the data plane, `control` what operators do ·
+//! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
+//! 2. `store` rows, `provider` dialects, `telemetry` metrics and logs ·
+//! 1. `domain` the rules, `sse` server-sent events: pure.
+
+pub mod cli;
+#[cfg(feature = "candle")]
+pub mod worker;
