@@ -9,8 +9,9 @@
 //! 4. `gateway` the data plane, `control` what operators do ·
 //! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
 //! 2. `store` rows, `provider` dialects, `telemetry` metrics and logs ·
-//! 1. `domain` the rules, `sse` server-sent events: pure.
+//! 1. [`domain`] the rules, `sse` server-sent events: pure.
 
 pub mod cli;
+pub mod domain;
 #[cfg(feature = "candle")]
 pub mod worker;

@@ -1,0 +1,9 @@
+//! The rules, pure: no clock, randomness, socket, file or SQL. Times are arguments, and most tests live here.
+
+pub mod catalog;
+pub mod endpoint;
+pub mod ids;
+pub mod key;
+pub mod outcome;
+pub mod secret;
+pub mod usage;
