@@ -13,5 +13,7 @@
 
 pub mod cli;
 pub mod domain;
+pub mod http;
+pub mod upstream;
 #[cfg(feature = "candle")]
 pub mod worker;

@@ -1,0 +1,3 @@
+//! The doors: sockets to requests and back.
+
+pub mod config;
