@@ -14,6 +14,8 @@
 pub mod cli;
 pub mod domain;
 pub mod http;
+pub mod provider;
+pub mod sse;
 pub mod upstream;
 #[cfg(feature = "candle")]
 pub mod worker;

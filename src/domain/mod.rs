@@ -5,5 +5,6 @@ pub mod endpoint;
 pub mod ids;
 pub mod key;
 pub mod outcome;
+pub mod request;
 pub mod secret;
 pub mod usage;
