@@ -12,6 +12,7 @@
 //! 1. [`domain`] the rules, `sse` server-sent events: pure.
 
 pub mod cli;
+pub mod clock;
 pub mod domain;
 pub mod http;
 pub mod provider;

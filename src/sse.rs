@@ -23,12 +23,16 @@ pub struct Splitter {
     after_cr: bool,
     /// The event before ended with a CR; a LF that comes first now is its last byte.
     owes_lf: bool,
+    /// No byte of the event has come yet.
+    fresh: bool,
+    /// The line is a comment between events: it goes out at its own line end, for it may be a sign of life.
+    in_comment: bool,
 }
 
 /// What the splitter found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// A whole event with its closing blank line.
+    /// A whole event with its closing blank line, or a comment line that stands between events.
     Event(Bytes),
     /// The rest of the last event's line end, which came late; shares that event's fate.
     Tail(Bytes),
@@ -37,7 +41,7 @@ pub enum Piece {
 impl Splitter {
     /// A splitter at the start of a stream.
     pub fn new() -> Self {
-        Self { line_empty: true, ..Self::default() }
+        Self { line_empty: true, fresh: true, ..Self::default() }
     }
 
     /// Whether no event is half read.
@@ -80,19 +84,19 @@ impl Splitter {
         (!self.pending.is_empty()).then(|| self.pending.split().freeze())
     }
 
-    /// Just behind the first blank line in `chunk`, which goes on where the last one stopped.
+    /// Just behind the first blank line in `chunk`, which goes on where the last one stopped; or behind the first
+    /// comment line, when no event has begun.
     fn event_end(&mut self, chunk: &[u8]) -> Option<usize> {
         let mut at = 0;
         while at < chunk.len() {
             let byte = chunk[at];
             if byte != b'\n' && byte != b'\r' {
                 // the common case: run to the line's end
+                self.in_comment |= self.fresh && byte == b':';
+                self.fresh = false;
                 self.line_empty = false;
                 self.after_cr = false;
-                match memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
-                    None => return None,
-                    Some(run) => at += run,
-                }
+                at += memchr::memchr2(b'\n', b'\r', &chunk[at..])?;
                 continue;
             }
             at += 1;
@@ -101,11 +105,14 @@ impl Splitter {
                 continue;
             }
             self.after_cr = byte == b'\r';
-            if !self.line_empty {
+            self.fresh = false;
+            if !self.line_empty && !self.in_comment {
                 self.line_empty = true;
                 continue;
             }
-            // a blank line; `line_empty` stays: the next event starts with an empty line so far
+            self.line_empty = true;
+            self.in_comment = false;
+            self.fresh = true;
             if self.after_cr {
                 match chunk.get(at) {
                     Some(b'\n') => at += 1,
@@ -180,7 +187,7 @@ mod tests {
         out
     }
 
-    const SAMPLES: [&str; 7] = [
+    const SAMPLES: [&str; 8] = [
         "data: {\"a\":1}\n\ndata: [DONE]\n\n",
         "data: é漢🎉\r\n\r\n: comment\r\n\r\ndata: a\r\ndata: b\r\n\r\n",
         "event: x\rdata: 1\r\rdata: 2\r\r",
@@ -188,6 +195,7 @@ mod tests {
         "data: mixed\r\n\ndata: y\n\r\ndata: z\n\n",
         "data: never closed",
         "\r\n\r\ndata: leading\r\n\r\n",
+        ":\n: alive\r\ndata: x\n: inside\n\n:\r:\n\ndata: y\n\n",
     ];
 
     #[test]
@@ -202,6 +210,13 @@ mod tests {
             let bytes: Vec<&[u8]> = sample.as_bytes().chunks(1).collect();
             assert_eq!(split(&bytes), whole, "{sample:?} byte by byte");
         }
+    }
+
+    #[test]
+    fn a_comment_between_events_does_not_wait_for_an_event() {
+        assert_eq!(split(&[b": alive\n"]), [b": alive\n"]);
+        let pieces = split(&[b":a\n\ndata: x\n:b\n\n"]);
+        assert_eq!(pieces, [&b":a\n"[..], b"\n", b"data: x\n:b\n\n"]);
     }
 
     #[test]

@@ -299,7 +299,7 @@ impl Catalog {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {

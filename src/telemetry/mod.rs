@@ -1,0 +1,3 @@
+//! What can be seen from outside: metrics, each declared once.
+
+pub mod metrics;
