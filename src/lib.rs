@@ -14,9 +14,11 @@
 pub mod cli;
 pub mod clock;
 pub mod domain;
+pub mod gateway;
 pub mod http;
 pub mod provider;
 pub mod sse;
+pub mod telemetry;
 pub mod upstream;
 #[cfg(feature = "candle")]
 pub mod worker;
