@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod endpoint;
 pub mod ids;
 pub mod key;
+pub mod model_name;
 pub mod outcome;
 pub mod secret;
 pub mod usage;
