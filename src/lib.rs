@@ -4,7 +4,7 @@
 //!
 //! 8. [`cli`] the commands ·
 //! 7. `app` builds the gateway and starts its services ·
-//! 6. `config` what the operator writes ·
+//! 6. [`config`] what the operator writes ·
 //! 5. `http` the doors ·
 //! 4. `gateway` the data plane, `control` what operators do ·
 //! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
@@ -12,8 +12,10 @@
 //! 1. [`domain`] the rules, `sse` server-sent events: pure.
 
 pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod http;
+pub mod telemetry;
 pub mod upstream;
 #[cfg(feature = "candle")]
 pub mod worker;
