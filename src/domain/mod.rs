@@ -5,6 +5,7 @@ pub mod endpoint;
 pub mod ids;
 pub mod key;
 pub mod leaving;
+pub mod model_name;
 pub mod outcome;
 pub mod request;
 pub mod secret;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::admit::{Admitted, KeyRing};
+use super::admit::{Admitted, admit};
 use super::catalog::LiveCatalog;
 use super::dispatch::{self, Unanswered};
 use super::meter::{self, Answer};
@@ -17,13 +17,14 @@ use super::prepare::{Prepared, prepare};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
+use crate::control::keys::Keys;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
 
 /// The data plane.
 pub struct Gateway {
     /// Who may ask.
-    pub keys: Arc<KeyRing>,
+    pub keys: Arc<Keys>,
     /// What may be asked.
     pub catalog: Arc<LiveCatalog>,
     /// How it ended.
@@ -53,6 +54,11 @@ pub struct Refused {
 }
 
 impl Gateway {
+    /// Finds out who asks.
+    pub fn admit(&self, credential: Option<&str>) -> Result<Admitted, Refusal> {
+        admit(&self.keys, credential)
+    }
+
     /// Serves one request of a sender we know.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use moka::sync::Cache;
 
 use super::admit::Admitted;
 use crate::clock;
-use crate::store::pins::{Pin, PinRows};
+use crate::store::Store;
+use crate::store::pins::Pin;
 
 /// Pins kept in memory; the rest is in the store.
 const CACHED: u64 = 10_000;
@@ -16,15 +17,15 @@ const CACHED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The pins, cached in front of the store.
 pub struct Pins {
-    rows: PinRows,
+    store: Store,
     cache: Cache<String, Arc<Pin>>,
 }
 
 impl Pins {
-    /// Pins over the store's rows.
-    pub fn new(rows: PinRows) -> Self {
+    /// Pins over the store.
+    pub fn new(store: Store) -> Self {
         let cache = Cache::builder().max_capacity(CACHED).time_to_live(CACHED_FOR).build();
-        Self { rows, cache }
+        Self { store, cache }
     }
 
     /// Remembers who made an answer. A failing store is logged: the answer itself is not lost for it.
@@ -35,7 +36,7 @@ impl Pins {
             deployment: deployment.to_string(),
             created_at_ms: clock::unix_ms(),
         };
-        if let Err(error) = self.rows.insert(&pin).await {
+        if let Err(error) = self.store.insert_pin(&pin).await {
             tracing::error!(%error, "a response's deployment could not be stored");
         }
         self.cache.insert(id, Arc::new(pin));
@@ -45,7 +46,7 @@ impl Pins {
     pub async fn find(&self, id: &str, key: &Admitted) -> Option<Arc<Pin>> {
         let pin = match self.cache.get(id) {
             Some(pin) => pin,
-            None => match self.rows.find(id).await {
+            None => match self.store.find_pin(id).await {
                 Ok(found) => Arc::new(found?),
                 Err(error) => {
                     tracing::error!(%error, "a response's deployment could not be looked up");
