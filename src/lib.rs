@@ -12,10 +12,13 @@
 //! 1. [`domain`] the rules, `sse` server-sent events: pure.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod domain;
 pub mod http;
+pub mod provider;
+pub mod sse;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::catalog::{Address, Credential, Dialect, OnClientGone, Provider, Timeouts};
+use crate::domain::catalog::{
+    Address, AzureClassic, AzureV1, Credential, Dialect, OnClientGone, OpenAi, Provider, Timeouts,
+};
 
 use super::address::BaseUrl;
 use super::credentials;
@@ -171,15 +173,17 @@ fn dialect(
     let mut text = |key: &str, value: &Option<String>| header_text(&place.key(key), value.as_ref(), checker);
     match kind {
         ProviderKind::Candle => Some(Dialect::Candle),
-        ProviderKind::Openai => Some(Dialect::OpenAi {
+        ProviderKind::Openai => Some(Dialect::OpenAi(OpenAi {
             organization: text("organization", &written.organization),
             project: text("project", &written.project),
-        }),
+        })),
         ProviderKind::Azure => {
             let api_version = text("api_version", &written.api_version);
             match (written.api.unwrap_or(AzureApi::V1), api_version) {
-                (AzureApi::V1, api_version) => Some(Dialect::AzureV1 { api_version }),
-                (AzureApi::Classic, Some(api_version)) => Some(Dialect::AzureClassic { api_version }),
+                (AzureApi::V1, api_version) => Some(Dialect::AzureV1(AzureV1 { api_version })),
+                (AzureApi::Classic, Some(api_version)) => {
+                    Some(Dialect::AzureClassic(AzureClassic { api_version }))
+                }
                 (AzureApi::Classic, None) => {
                     checker.wrong(
                         &place.key("api_version"),

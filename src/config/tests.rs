@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Visitor};
 
-use crate::domain::catalog::{Address, Credential, Dialect, Entra, OnClientGone};
+use crate::domain::catalog::{Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 
@@ -167,8 +167,8 @@ fn the_environment_brings_openai_and_azure() {
             .dialect
             .clone()
     };
-    assert_eq!(dialect(&azure), Dialect::AzureV1 { api_version: None });
-    assert_eq!(dialect(&both), Dialect::AzureClassic { api_version: "2024-10-21".to_owned() });
+    assert_eq!(dialect(&azure), Dialect::AzureV1(AzureV1 { api_version: None }));
+    assert_eq!(dialect(&both), Dialect::AzureClassic(AzureClassic { api_version: "2024-10-21".to_owned() }));
     let config = good(
         &format!("{NO_WORKER}[providers.x]\nkind = \"openai\"\napi_key.env = \"K\""),
         &[both[0], ("K", "k")],

@@ -1,3 +1,4 @@
-//! What operators see of a running gateway.
+//! What can be seen from outside: metrics, each declared once, and log lines.
 
 pub mod log;
+pub mod metrics;
