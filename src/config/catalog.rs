@@ -137,9 +137,7 @@ fn endpoints(place: &Place, names: &[String], checker: &mut Checker<'_>) -> Vec<
 fn default_endpoints(dialect: &Dialect) -> Vec<Endpoint> {
     match dialect {
         Dialect::Candle => CANDLE_ENDPOINTS.to_vec(),
-        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => {
-            Endpoint::ALL.to_vec()
-        }
+        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => Endpoint::ALL.to_vec(),
     }
 }
 

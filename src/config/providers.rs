@@ -181,7 +181,9 @@ fn dialect(
             let api_version = text("api_version", &written.api_version);
             match (written.api.unwrap_or(AzureApi::V1), api_version) {
                 (AzureApi::V1, api_version) => Some(Dialect::AzureV1(AzureV1 { api_version })),
-                (AzureApi::Classic, Some(api_version)) => Some(Dialect::AzureClassic(AzureClassic { api_version })),
+                (AzureApi::Classic, Some(api_version)) => {
+                    Some(Dialect::AzureClassic(AzureClassic { api_version }))
+                }
                 (AzureApi::Classic, None) => {
                     checker.wrong(
                         &place.key("api_version"),

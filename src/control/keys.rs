@@ -1,17 +1,17 @@
-//! Virtual keys: made, listed and revoked by operators, and found by the data plane in a map that is swapped whole.
+//! Virtual keys: made, listed and revoked by operators, and published to
+//! the data plane whenever they change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use tokio::sync::Mutex;
 
 use crate::domain::key::{KeyHash, VirtualKey, last_four, mint};
 use crate::domain::secret::Secret;
-use crate::store::keys::KeyRow;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
+use crate::store::keys::{KeyRow, KeyRows};
 
 /// The alias of the key that is made at the first start.
 const FIRST_ALIAS: &str = "default";
@@ -19,7 +19,8 @@ const FIRST_ALIAS: &str = "default";
 const ID_PREFIX: &str = "key_";
 const MAX_ALIAS_BYTES: usize = 64;
 
-type Live = HashMap<KeyHash, Arc<VirtualKey>>;
+/// The live keys by their hashes.
+pub type LiveKeys = HashMap<KeyHash, Arc<VirtualKey>>;
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -43,24 +44,23 @@ pub enum KeysError {
 
 /// All virtual keys.
 pub struct Keys {
-    store: Store,
+    rows: KeyRows,
     pepper: Secret,
-    live: ArcSwap<Live>,
-    /// Held while rows and map change together.
-    changing: Mutex<()>,
+    /// The live keys as they were last published; held while rows and map change together.
+    live: Mutex<LiveKeys>,
+    publish: Box<dyn Fn(LiveKeys) + Send + Sync>,
 }
 
 impl Keys {
-    /// Reads the live keys.
-    pub async fn open(store: Store, pepper: Secret) -> Result<Self, KeysError> {
-        let keys = Self { store, pepper, live: ArcSwap::default(), changing: Mutex::new(()) };
+    /// Reads the live keys. They are published now and after each change, before the change is told to the operator.
+    pub async fn open(
+        rows: KeyRows,
+        pepper: Secret,
+        publish: impl Fn(LiveKeys) + Send + Sync + 'static,
+    ) -> Result<Self, KeysError> {
+        let keys = Self { rows, pepper, live: Mutex::default(), publish: Box::new(publish) };
         keys.refresh().await?;
         Ok(keys)
-    }
-
-    /// Returns the live key that was presented: one hash and one look-up, no lock, no wait.
-    pub fn find(&self, presented: &str) -> Option<Arc<VirtualKey>> {
-        self.live.load().get(&KeyHash::of(presented, &self.pepper)).map(Arc::clone)
     }
 
     /// Makes a key. The secret is told here and never again.
@@ -77,20 +77,19 @@ impl Keys {
             revoked_at_ms: None,
         };
         let row = KeyRow { key, hash: KeyHash::of(secret.expose(), &self.pepper) };
-        let _changing = self.changing.lock().await;
-        self.store.insert_key(&row).await.map_err(|error| match error {
+        let mut live = self.live.lock().await;
+        self.rows.insert(&row).await.map_err(|error| match error {
             StoreError::Taken => KeysError::AliasTaken(alias.to_owned()),
             other => KeysError::Store(other),
         })?;
-        self.change(|live| {
-            live.insert(row.hash, Arc::new(row.key.clone()));
-        });
+        live.insert(row.hash, Arc::new(row.key.clone()));
+        (self.publish)(live.clone());
         Ok((row.key, secret))
     }
 
     /// Makes the first key of an installation; nothing when there has ever been one.
     pub async fn ensure_first_key(&self, now_ms: i64) -> Result<Option<(VirtualKey, Secret)>, KeysError> {
-        if !self.store.keys().await?.is_empty() {
+        if !self.rows.all().await?.is_empty() {
             return Ok(None);
         }
         self.create(FIRST_ALIAS, now_ms).await.map(Some)
@@ -98,14 +97,14 @@ impl Keys {
 
     /// Returns all keys, revoked ones too, in the order they were made.
     pub async fn list(&self) -> Result<Vec<VirtualKey>, KeysError> {
-        Ok(self.store.keys().await?.into_iter().map(|row| row.key).collect())
+        Ok(self.rows.all().await?.into_iter().map(|row| row.key).collect())
     }
 
     /// Revokes a key by its id, or a live one by its alias; from here on nobody is let in by it. Once more does no
     /// harm: the first time stands.
     pub async fn revoke(&self, id_or_alias: &str, now_ms: i64) -> Result<VirtualKey, KeysError> {
-        let _changing = self.changing.lock().await;
-        let rows = self.store.keys().await?;
+        let mut live = self.live.lock().await;
+        let rows = self.rows.all().await?;
         let named = |row: &KeyRow| {
             &*row.key.id == id_or_alias || (&*row.key.alias == id_or_alias && row.key.revoked_at_ms.is_none())
         };
@@ -113,13 +112,14 @@ impl Keys {
             return Err(KeysError::Unknown(id_or_alias.to_owned()));
         };
         // Out of the map first: should this be cut off before the row is written, nobody is let in who was not to be.
-        let mut was_live = None;
-        self.change(|live| was_live = live.remove(&hash));
-        match self.store.revoke_key(&key.id, now_ms).await {
+        let was_live = live.remove(&hash);
+        (self.publish)(live.clone());
+        match self.rows.revoke(&key.id, now_ms).await {
             Ok(true) => key.revoked_at_ms = Some(now_ms),
             Ok(false) => {}
             Err(error) => {
-                self.change(|live| live.extend(was_live.map(|key| (hash, key))));
+                live.extend(was_live.map(|key| (hash, key)));
+                (self.publish)(live.clone());
                 return Err(error.into());
             }
         }
@@ -128,18 +128,12 @@ impl Keys {
 
     /// Reads the live keys again, for changes that another process has made.
     pub async fn refresh(&self) -> Result<(), KeysError> {
-        let _changing = self.changing.lock().await;
-        let rows = self.store.keys().await?;
-        let live = rows.into_iter().filter(|row| row.key.revoked_at_ms.is_none());
-        self.live.store(Arc::new(live.map(|row| (row.hash, Arc::new(row.key))).collect()));
+        let mut live = self.live.lock().await;
+        let rows = self.rows.all().await?;
+        let rows = rows.into_iter().filter(|row| row.key.revoked_at_ms.is_none());
+        *live = rows.map(|row| (row.hash, Arc::new(row.key))).collect();
+        (self.publish)(live.clone());
         Ok(())
-    }
-
-    /// Changes the map; only with `changing` held.
-    fn change(&self, change: impl FnOnce(&mut Live)) {
-        let mut live = Live::clone(&self.live.load());
-        change(&mut live);
-        self.live.store(Arc::new(live));
     }
 }
 
@@ -160,10 +154,23 @@ fn hex(bytes: [u8; 12]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Deref;
+
+    use arc_swap::ArcSwap;
+
     use super::*;
+    use crate::store::Store;
+
+    const PEPPER: &str = "pepper";
 
     struct Installation {
         folder: tempfile::TempDir,
+    }
+
+    /// Keys, and what was published last.
+    struct Started {
+        keys: Keys,
+        published: Arc<ArcSwap<LiveKeys>>,
     }
 
     impl Installation {
@@ -171,9 +178,29 @@ mod tests {
             Self { folder: tempfile::tempdir().expect("a folder") }
         }
 
-        async fn start(&self) -> Keys {
+        async fn start(&self) -> Started {
             let store = Store::open(self.folder.path()).await.expect("opened");
-            Keys::open(store, Secret::new("pepper")).await.expect("read")
+            let published = Arc::new(ArcSwap::default());
+            let publish = {
+                let published = Arc::clone(&published);
+                move |live| published.store(Arc::new(live))
+            };
+            let keys = Keys::open(KeyRows::new(&store), Secret::new(PEPPER), publish).await.expect("read");
+            Started { keys, published }
+        }
+    }
+
+    impl Started {
+        fn find(&self, presented: &Secret) -> Option<Arc<VirtualKey>> {
+            self.published.load().get(&KeyHash::of(presented.expose(), &Secret::new(PEPPER))).map(Arc::clone)
+        }
+    }
+
+    impl Deref for Started {
+        type Target = Keys;
+
+        fn deref(&self) -> &Keys {
+            &self.keys
         }
     }
 
@@ -184,18 +211,14 @@ mod tests {
         let (made, secret) = keys.create("support", 1_000).await.expect("made");
         assert!(made.id.starts_with("key_") && made.id.len() == 28, "{}", made.id);
         assert!(secret.expose().ends_with(&made.last_four));
-        assert_eq!(keys.find(secret.expose()).as_deref(), Some(&made));
-        assert_eq!(keys.find("sk-tg-other"), None);
-        assert_eq!(
-            installation.start().await.find(secret.expose()).as_deref(),
-            Some(&made),
-            "after a restart"
-        );
+        assert_eq!(keys.find(&secret).as_deref(), Some(&made));
+        assert_eq!(keys.find(&Secret::new("sk-tg-other")), None);
+        assert_eq!(installation.start().await.find(&secret).as_deref(), Some(&made), "after a restart");
 
         let revoked = keys.revoke("support", 2_000).await.expect("revoked");
         assert_eq!(revoked.revoked_at_ms, Some(2_000));
-        assert_eq!(keys.find(secret.expose()), None, "gone at once");
-        assert_eq!(installation.start().await.find(secret.expose()), None, "after a restart");
+        assert_eq!(keys.find(&secret), None, "gone at once");
+        assert_eq!(installation.start().await.find(&secret), None, "after a restart");
         assert_eq!(keys.revoke(&made.id, 3_000).await.expect("once more").revoked_at_ms, Some(2_000));
         assert!(matches!(keys.revoke("support", 3_000).await, Err(KeysError::Unknown(_))));
         assert_eq!(keys.list().await.expect("listed"), [revoked]);
@@ -206,9 +229,9 @@ mod tests {
         let installation = Installation::new();
         let (here, there) = (installation.start().await, installation.start().await);
         let (_, secret) = there.create("support", 1).await.expect("made");
-        assert_eq!(here.find(secret.expose()), None);
+        assert_eq!(here.find(&secret), None);
         here.refresh().await.expect("read");
-        assert!(here.find(secret.expose()).is_some());
+        assert!(here.find(&secret).is_some());
     }
 
     #[tokio::test]
@@ -237,7 +260,7 @@ mod tests {
         let installation = Installation::new();
         let keys = installation.start().await;
         let (first, secret) = keys.ensure_first_key(1).await.expect("asked").expect("made");
-        assert_eq!((&*first.alias, keys.find(secret.expose()).is_some()), (FIRST_ALIAS, true));
+        assert_eq!((&*first.alias, keys.find(&secret).is_some()), (FIRST_ALIAS, true));
         assert!(keys.ensure_first_key(2).await.expect("asked").is_none());
         keys.revoke(&first.id, 3).await.expect("revoked");
         assert!(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::admit::{Admitted, admit};
+use super::admit::{Admitted, KeyRing};
 use super::catalog::LiveCatalog;
 use super::dispatch::{self, Unanswered};
 use super::meter::{self, Answer};
@@ -17,14 +17,13 @@ use super::prepare::{Prepared, prepare};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
-use crate::control::keys::Keys;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
 
 /// The data plane.
 pub struct Gateway {
     /// Who may ask.
-    pub keys: Arc<Keys>,
+    pub keys: Arc<KeyRing>,
     /// What may be asked.
     pub catalog: Arc<LiveCatalog>,
     /// How it ended.
@@ -56,7 +55,7 @@ pub struct Refused {
 impl Gateway {
     /// Finds out who asks.
     pub fn admit(&self, credential: Option<&str>) -> Result<Admitted, Refusal> {
-        admit(&self.keys, credential)
+        self.keys.admit(credential)
     }
 
     /// Serves one request of a sender we know.

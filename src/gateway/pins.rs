@@ -7,8 +7,7 @@ use moka::sync::Cache;
 
 use super::admit::Admitted;
 use crate::clock;
-use crate::store::Store;
-use crate::store::pins::Pin;
+use crate::store::pins::{Pin, PinRows};
 
 /// Pins kept in memory; the rest is in the store.
 const CACHED: u64 = 10_000;
@@ -17,15 +16,15 @@ const CACHED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The pins, cached in front of the store.
 pub struct Pins {
-    store: Store,
+    rows: PinRows,
     cache: Cache<String, Arc<Pin>>,
 }
 
 impl Pins {
-    /// Pins over the store.
-    pub fn new(store: Store) -> Self {
+    /// Pins over the store's rows.
+    pub fn new(rows: PinRows) -> Self {
         let cache = Cache::builder().max_capacity(CACHED).time_to_live(CACHED_FOR).build();
-        Self { store, cache }
+        Self { rows, cache }
     }
 
     /// Remembers who made an answer. A failing store is logged: the answer itself is not lost for it.
@@ -36,7 +35,7 @@ impl Pins {
             deployment: deployment.to_string(),
             created_at_ms: clock::unix_ms(),
         };
-        if let Err(error) = self.store.insert_pin(&pin).await {
+        if let Err(error) = self.rows.insert(&pin).await {
             tracing::error!(%error, "a response's deployment could not be stored");
         }
         self.cache.insert(id, Arc::new(pin));
@@ -46,7 +45,7 @@ impl Pins {
     pub async fn find(&self, id: &str, key: &Admitted) -> Option<Arc<Pin>> {
         let pin = match self.cache.get(id) {
             Some(pin) => pin,
-            None => match self.store.find_pin(id).await {
+            None => match self.rows.find(id).await {
                 Ok(found) => Arc::new(found?),
                 Err(error) => {
                     tracing::error!(%error, "a response's deployment could not be looked up");

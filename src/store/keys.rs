@@ -1,7 +1,7 @@
 //! Rows of virtual keys: a hash, never the key.
 
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{AnyPool, Row as _};
 
 use crate::domain::key::{KeyHash, VirtualKey};
 
@@ -16,9 +16,20 @@ pub struct KeyRow {
     pub hash: KeyHash,
 }
 
-impl Store {
+/// The table of virtual keys.
+#[derive(Debug, Clone)]
+pub struct KeyRows {
+    pool: AnyPool,
+}
+
+impl KeyRows {
+    /// The table in a store.
+    pub fn new(store: &Store) -> Self {
+        Self { pool: store.pool().clone() }
+    }
+
     /// Writes a new key. [`StoreError::Taken`] when a live key has its alias.
-    pub async fn insert_key(&self, row: &KeyRow) -> Result<(), StoreError> {
+    pub async fn insert(&self, row: &KeyRow) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO virtual_keys (id, hash, alias, last_four, created_at_ms, revoked_at_ms)
              VALUES ($1, $2, $3, $4, $5, $6)",
@@ -29,30 +40,30 @@ impl Store {
         .bind(row.key.last_four.as_str())
         .bind(row.key.created_at_ms)
         .bind(row.key.revoked_at_ms)
-        .execute(self.pool())
+        .execute(&self.pool)
         .await
         .map_err(or_taken)?;
         Ok(())
     }
 
     /// Returns all keys, revoked ones too, in the order they were made.
-    pub async fn keys(&self) -> Result<Vec<KeyRow>, StoreError> {
+    pub async fn all(&self) -> Result<Vec<KeyRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, hash, alias, last_four, created_at_ms, revoked_at_ms FROM virtual_keys
              ORDER BY created_at_ms, id",
         )
-        .fetch_all(self.pool())
+        .fetch_all(&self.pool)
         .await?;
         rows.iter().map(key_row).collect()
     }
 
     /// Notes a live key as revoked, by its id. Whether there was one.
-    pub async fn revoke_key(&self, id: &str, now_ms: i64) -> Result<bool, StoreError> {
+    pub async fn revoke(&self, id: &str, now_ms: i64) -> Result<bool, StoreError> {
         let done =
             sqlx::query("UPDATE virtual_keys SET revoked_at_ms = $2 WHERE id = $1 AND revoked_at_ms IS NULL")
                 .bind(id)
                 .bind(now_ms)
-                .execute(self.pool())
+                .execute(&self.pool)
                 .await?;
         Ok(done.rows_affected() == 1)
     }
@@ -93,16 +104,17 @@ mod tests {
     async fn an_alias_is_unique_among_live_keys() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path()).await.expect("opened");
+        let rows = KeyRows::new(&store);
         let (first, second) =
             (row("key_1", "app", 1_700_000_000_000), row("key_2", "app", 1_700_000_000_001));
-        store.insert_key(&first).await.expect("written");
-        assert!(matches!(store.insert_key(&second).await, Err(StoreError::Taken)));
-        assert!(store.revoke_key("key_1", 1_700_000_000_005).await.expect("asked"));
-        assert!(!store.revoke_key("key_1", 1_700_000_000_006).await.expect("asked"), "already revoked");
-        assert!(!store.revoke_key("key_0", 1).await.expect("asked"), "no such key");
-        store.insert_key(&second).await.expect("the alias is free again");
+        rows.insert(&first).await.expect("written");
+        assert!(matches!(rows.insert(&second).await, Err(StoreError::Taken)));
+        assert!(rows.revoke("key_1", 1_700_000_000_005).await.expect("asked"));
+        assert!(!rows.revoke("key_1", 1_700_000_000_006).await.expect("asked"), "already revoked");
+        assert!(!rows.revoke("key_0", 1).await.expect("asked"), "no such key");
+        rows.insert(&second).await.expect("the alias is free again");
         let mut revoked = first;
         revoked.key.revoked_at_ms = Some(1_700_000_000_005);
-        assert_eq!(store.keys().await.expect("read"), [revoked, second]);
+        assert_eq!(rows.all().await.expect("read"), [revoked, second]);
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of pins: which deployment holds a response or a file, and whose it is. The provider made the id and only the
 //! provider's same account knows it, so later requests that name it must go there.
 
-use sqlx::Row as _;
+use sqlx::{AnyPool, Row as _};
 
 use super::engine::{Store, StoreError};
 
@@ -21,9 +21,20 @@ pub struct Pin {
     pub created_at_ms: i64,
 }
 
-impl Store {
+/// The table of pins.
+#[derive(Debug, Clone)]
+pub struct PinRows {
+    pool: AnyPool,
+}
+
+impl PinRows {
+    /// The table in a store.
+    pub fn new(store: &Store) -> Self {
+        Self { pool: store.pool().clone() }
+    }
+
     /// Writes a pin. An id that is there already stays as it is: an id never moves.
-    pub async fn insert_pin(&self, pin: &Pin) -> Result<(), StoreError> {
+    pub async fn insert(&self, pin: &Pin) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO pins (id, deployment, key_id, created_at_ms) VALUES ($1, $2, $3, $4)
              ON CONFLICT (id) DO NOTHING",
@@ -32,16 +43,16 @@ impl Store {
         .bind(pin.deployment.as_str())
         .bind(pin.key_id.as_str())
         .bind(pin.created_at_ms)
-        .execute(self.pool())
+        .execute(&self.pool)
         .await?;
         Ok(())
     }
 
     /// Returns the pin of an id.
-    pub async fn find_pin(&self, id: &str) -> Result<Option<Pin>, StoreError> {
+    pub async fn find(&self, id: &str) -> Result<Option<Pin>, StoreError> {
         let row = sqlx::query("SELECT id, deployment, key_id, created_at_ms FROM pins WHERE id = $1")
             .bind(id)
-            .fetch_optional(self.pool())
+            .fetch_optional(&self.pool)
             .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Pin {
@@ -53,13 +64,13 @@ impl Store {
     }
 
     /// Deletes the pin of an id, when its response or file was deleted.
-    pub async fn delete_pin(&self, id: &str) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM pins WHERE id = $1").bind(id).execute(self.pool()).await?;
+    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM pins WHERE id = $1").bind(id).execute(&self.pool).await?;
         Ok(())
     }
 
     /// Deletes the pins made before a time, a batch at a time. Returns how many.
-    pub async fn delete_pins_before(&self, created_at_ms: i64) -> Result<u64, StoreError> {
+    pub async fn delete_before(&self, created_at_ms: i64) -> Result<u64, StoreError> {
         let mut deleted = 0;
         loop {
             let batch = sqlx::query(
@@ -68,7 +79,7 @@ impl Store {
             )
             .bind(created_at_ms)
             .bind(BATCH)
-            .execute(self.pool())
+            .execute(&self.pool)
             .await?
             .rows_affected();
             deleted += batch;
@@ -96,23 +107,25 @@ mod tests {
     async fn a_pin_stays_until_it_is_old() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path()).await.expect("opened");
+        let rows = PinRows::new(&store);
         let (old, young) = (pin("resp_1", "a", 10), pin("file-2", "b", 20));
         for pin in [&old, &young, &pin("resp_1", "elsewhere", 30)] {
-            store.insert_pin(pin).await.expect("written");
+            rows.insert(pin).await.expect("written");
         }
-        assert_eq!(store.find_pin("resp_1").await.expect("asked"), Some(old));
-        assert_eq!(store.find_pin("resp_9").await.expect("asked"), None);
-        assert_eq!(store.delete_pins_before(20).await.expect("swept"), 1);
-        assert_eq!(store.find_pin("resp_1").await.expect("asked"), None);
-        assert_eq!(store.find_pin("file-2").await.expect("asked"), Some(young));
-        store.delete_pin("file-2").await.expect("deleted");
-        assert_eq!(store.find_pin("file-2").await.expect("asked"), None);
+        assert_eq!(rows.find("resp_1").await.expect("asked"), Some(old));
+        assert_eq!(rows.find("resp_9").await.expect("asked"), None);
+        assert_eq!(rows.delete_before(20).await.expect("swept"), 1);
+        assert_eq!(rows.find("resp_1").await.expect("asked"), None);
+        assert_eq!(rows.find("file-2").await.expect("asked"), Some(young));
+        rows.delete("file-2").await.expect("deleted");
+        assert_eq!(rows.find("file-2").await.expect("asked"), None);
     }
 
     #[tokio::test]
     async fn many_old_pins_go_in_batches() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::open(folder.path()).await.expect("opened");
+        let rows = PinRows::new(&store);
         // One statement: 2,001 rows by a sequence of numbers.
         sqlx::query(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2001)
@@ -121,7 +134,7 @@ mod tests {
         .execute(store.pool())
         .await
         .expect("written");
-        assert_eq!(store.delete_pins_before(2_001).await.expect("swept"), 2_000);
-        assert!(store.find_pin("resp_2001").await.expect("asked").is_some());
+        assert_eq!(rows.delete_before(2_001).await.expect("swept"), 2_000);
+        assert!(rows.find("resp_2001").await.expect("asked").is_some());
     }
 }

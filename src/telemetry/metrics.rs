@@ -37,21 +37,29 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let requests =
-            counter("tunegate_requests_total", "Requests by endpoint and by how they ended.", &["endpoint", "ending"])?;
+        let requests = counter(
+            "tunegate_requests_total",
+            "Requests by endpoint and by how they ended.",
+            &["endpoint", "ending"],
+        )?;
         let tokens = counter(
             "tunegate_tokens_total",
             "Tokens by deployment, class (cached is part of prompt, reasoning of completion) and source.",
             &["deployment", "class", "source"],
         )?;
-        let refusals = counter("tunegate_refusals_total", "Requests that got an error of ours, by its code.", &["code"])?;
+        let refusals = counter(
+            "tunegate_refusals_total",
+            "Requests that got an error of ours, by its code.",
+            &["code"],
+        )?;
         let upstream_errors = counter(
             "tunegate_upstream_errors_total",
             "Errors of upstreams by deployment and kind.",
             &["deployment", "kind"],
         )?;
         let in_flight = gauge("tunegate_in_flight_requests", "Requests being served now.")?;
-        let worker_starts = gauge("tunegate_worker_starts", "Starts of the local worker since this process began.")?;
+        let worker_starts =
+            gauge("tunegate_worker_starts", "Starts of the local worker since this process began.")?;
         let build = IntCounterVec::new(
             Opts::new("tunegate_build_info", "1, with the version as a label."),
             &["version"],
