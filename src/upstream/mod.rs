@@ -2,6 +2,8 @@
 
 mod error;
 pub mod http;
+mod probe;
 pub mod worker;
 
 pub use error::{Phase, UpstreamError};
+pub use probe::probe;
