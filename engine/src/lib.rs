@@ -1,1 +1,1 @@
-
+//! The worker's computation.

@@ -13,7 +13,7 @@ use rand::rngs::OsRng;
 use crate::domain::secret::Secret;
 
 const PEPPER_FILE: &str = "pepper";
-const ADMIN_KEY_FILE: &str = "admin-key";
+const ADMIN_KEY_FILE: &str = "admin_key";
 /// What the admin key starts with; secret scanners look for it.
 const ADMIN_KEY_PREFIX: &str = "sk-tg-admin-";
 

@@ -74,7 +74,7 @@ pub enum AnswerBody {
         /// The bytes.
         body: Bytes,
         /// The outcome, but for its end.
-        record: Record,
+        record: Box<Record>,
         /// How it ends if the client gets all of it.
         ending: Ending,
     },
@@ -137,7 +137,7 @@ impl Facts {
 }
 
 /// What a request used whose client left before the upstream said anything.
-pub fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
+pub(super) fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
     let facts = Facts {
         admitted: prepared.admitted.clone(),
         request: prepared.request.clone(),
@@ -156,11 +156,11 @@ pub fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
 /// # Errors
 ///
 /// When a whole answer breaks off; the record then knows what it may have cost.
-pub async fn follow<C: Client>(
+pub(super) async fn follow<C: Client>(
     prepared: Prepared,
     attempt: Attempt,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
+    record: Record,
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
     let Attempt { deployment, reply, deadline } = attempt;
@@ -169,19 +169,25 @@ pub async fn follow<C: Client>(
     match reply {
         Reply::Told { status, headers, body } => {
             let headers = passed(&headers, &facts.deployment, "application/json");
-            record.note(|outcome| outcome.usage = None);
             record.book().metrics().upstream_failed(&facts.deployment.name, "told");
-            let body = AnswerBody::Whole { body, record, ending: Ending::UpstreamError };
+            let body = AnswerBody::Whole { body, record: Box::new(record), ending: Ending::UpstreamError };
             Ok(Answer { status, headers, body })
         }
         Reply::Answer { exchange, usage_injected } => {
             let text = |name: HeaderName| {
-                exchange.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+                exchange
+                    .headers()
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or_default()
+                    .to_owned()
             };
             let kind = text(header::CONTENT_TYPE);
             let encoding = text(header::CONTENT_ENCODING);
-            let prompt_tokens =
-                exchange.headers().get(PROMPT_TOKENS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let prompt_tokens = exchange
+                .headers()
+                .get(PROMPT_TOKENS_HEADER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
             let facts = Facts { prompt_tokens, ..facts };
             if kind.starts_with("text/event-stream") && is_plain(&encoding) {
                 return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
@@ -230,7 +236,7 @@ struct WholeAnswer {
 #[expect(clippy::too_many_arguments, reason = "all of an answer's head, taken apart once")]
 async fn whole<C: Client>(
     facts: Facts,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     kind: &str,
     encoding: &str,
     deadline: Instant,
@@ -275,7 +281,7 @@ async fn whole<C: Client>(
         pins.remember(id, &facts.admitted, &facts.deployment.name).await;
     }
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
-    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record, ending } })
+    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
 }
 
 /// The bytes of a whole answer. We ask for no compression; a server that compresses all the same is understood.
@@ -299,7 +305,7 @@ fn plain(body: Bytes, encoding: &str) -> Result<Bytes, UpstreamError> {
 
 fn stream(
     facts: Facts,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     usage_injected: bool,
     deadline: Instant,
     record: Record,
@@ -311,8 +317,15 @@ fn stream(
         || exchange.headers().contains_key(header::CONTENT_LENGTH)
         || exchange.is_h2();
     let reader = StreamReader::new(facts.request.endpoint, usage_injected);
-    let metered =
-        Metered { facts, exchange: Some(exchange), reader, deadline, framed, record: Some(record), pins: Arc::clone(pins) };
+    let metered = Metered {
+        facts,
+        exchange: Some(exchange),
+        reader,
+        deadline,
+        framed,
+        record: Some(record),
+        pins: Arc::clone(pins),
+    };
     Answer { status, headers, body: AnswerBody::Stream(Box::new(metered)) }
 }
 
@@ -320,7 +333,7 @@ fn stream(
 pub struct Metered {
     facts: Facts,
     /// Nothing once it has ended.
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     reader: StreamReader,
     deadline: Instant,
     /// Whether the transport tells an end from a break.
@@ -365,7 +378,9 @@ impl Metered {
                     }
                     return Next::Bytes(rest);
                 }
-                Ok(None) => return self.broke(&UpstreamError::Broken("the connection was closed".to_owned())).await,
+                Ok(None) => {
+                    return self.broke(&UpstreamError::Broken("the connection was closed".to_owned())).await;
+                }
                 Err(error) => return self.broke(&error).await,
             }
         }
