@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod domain;
+pub mod gateway;
 pub mod http;
 pub mod provider;
 pub mod sse;

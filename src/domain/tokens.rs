@@ -9,6 +9,7 @@ use serde_json::Value;
 use tiktoken_rs::CoreBPE;
 
 use super::endpoint::Endpoint;
+use super::model_name::base_of;
 
 /// A byte-pair encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,14 +58,6 @@ const ENCODINGS: [(&str, Encoding); 22] = [
     ("babbage", Encoding::R50k),
     ("ada", Encoding::R50k),
 ];
-
-/// The base of a fine-tuned model's name: `ft:BASE:…` and Azure's `BASE.ft-…`; other names are their own base.
-pub fn base_of(model: &str) -> &str {
-    match model.strip_prefix("ft:") {
-        Some(rest) => rest.split(':').next().unwrap_or(rest),
-        None => model.split_once(".ft-").map_or(model, |(base, _)| base),
-    }
-}
 
 impl Encoding {
     /// The encoding of a model, by its base; o200k where the name says nothing.

@@ -100,6 +100,20 @@ pub fn envelope(status: u16, body: &Bytes) -> Bytes {
     Bytes::from(error.to_string())
 }
 
+/// What an error body says to people, without anything that looks like a key; at most 300 characters.
+pub fn message(status: u16, body: &[u8]) -> String {
+    let message =
+        told(body).message.unwrap_or_else(|| format!("the upstream answered {status} without a message"));
+    let words = message.split(' ').map(|word| if looks_secret(word) { "***" } else { word });
+    words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
+}
+
+/// Providers repeat the key they refuse, masked in their own way.
+fn looks_secret(word: &str) -> bool {
+    word.contains("sk-")
+        || (word.len() >= 24 && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-*.+/=".contains(c)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +145,12 @@ mod tests {
         for (status, body, want) in table {
             assert_eq!(fault(status, body.as_bytes()), want, "{status} {body}");
         }
+    }
+
+    #[test]
+    fn an_upstreams_words_never_carry_a_key() {
+        let body = json!({"error": {"message": "Incorrect API key provided: sk-proj-abc***xyz. See 0123456789abcdef01234567"}});
+        assert_eq!(message(401, body.to_string().as_bytes()), "Incorrect API key provided: *** See ***");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::request::{InferenceRequest, Rewrite};
 use crate::domain::secret::Authorization;
 
-pub use fault::{Fault, envelope, fault};
+pub use fault::{Fault, envelope, fault, message};
 
 /// The worker says how many tokens the prompt has before it makes any of its own.
 pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";

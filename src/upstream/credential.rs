@@ -88,7 +88,7 @@ pub struct LiveCredential {
 enum Source {
     Fixed(Authorization),
     File(TokenFile),
-    Issued(Issued),
+    Issued(Box<Issued>),
 }
 
 impl LiveCredential {
@@ -107,7 +107,7 @@ impl LiveCredential {
             }) => {
                 let secret = entra::Proof::Secret(client_secret.clone());
                 let grant = Grant::exchange(authority, tenant_id, client_id, scope, secret);
-                Source::Issued(Issued::new(grant, http))
+                Source::Issued(Box::new(Issued::new(grant, http)))
             }
             Credential::Entra(Entra::FederatedTokenFile {
                 authority,
@@ -118,11 +118,11 @@ impl LiveCredential {
             }) => {
                 let assertion = entra::Proof::AssertionFile(token_file.clone());
                 let grant = Grant::exchange(authority, tenant_id, client_id, scope, assertion);
-                Source::Issued(Issued::new(grant, http))
+                Source::Issued(Box::new(Issued::new(grant, http)))
             }
             Credential::Entra(Entra::ManagedIdentity { endpoint, client_id, scope }) => {
                 let grant = Grant::managed_identity(endpoint, client_id.as_deref(), scope);
-                Source::Issued(Issued::new(grant, http))
+                Source::Issued(Box::new(Issued::new(grant, http)))
             }
         };
         Self { source }

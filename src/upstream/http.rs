@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -123,13 +123,14 @@ impl Link {
     /// Sends a request and waits for the head of its answer.
     ///
     /// `headers` are all headers but `Host` and the body's length. A pooled connection that turns out dead is
-    /// replaced once.
+    /// replaced once. `sent` is set as soon as the upstream may have seen any of the request.
     pub async fn open(
         &self,
         outgoing: &Outgoing,
         headers: &[(HeaderName, HeaderValue)],
         timeouts: &Timeouts,
         deadline: Instant,
+        sent: &AtomicBool,
     ) -> Result<Exchange, UpstreamError> {
         let peers = match self.peers.load_full() {
             Some(peers) => peers,
@@ -137,7 +138,7 @@ impl Link {
         };
         let mut last = UpstreamError::Resolve("no address".to_owned());
         for at in 0..peers.len() {
-            match self.open_at(&peers, at, outgoing, headers, timeouts, deadline).await {
+            match self.open_at(&peers, at, outgoing, headers, timeouts, deadline, sent).await {
                 Err(error) if error.nothing_was_sent() => last = error,
                 answered => return answered,
             }
@@ -145,6 +146,7 @@ impl Link {
         Err(last)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `open`, and which address")]
     async fn open_at(
         &self,
         peers: &Arc<Vec<HttpPeer>>,
@@ -153,6 +155,7 @@ impl Link {
         headers: &[(HeaderName, HeaderValue)],
         timeouts: &Timeouts,
         deadline: Instant,
+        sent: &AtomicBool,
     ) -> Result<Exchange, UpstreamError> {
         let peer = &peers[at];
         for _ in 0..2 {
@@ -164,7 +167,8 @@ impl Link {
             session.set_write_timeout(Some(timeouts.between_chunks));
             session.set_read_timeout(None); // each read has its own limit below
             let head = self.head(outgoing, headers)?;
-            let sent = send(&mut session, head, outgoing.body.clone()).await;
+            sent.store(true, Ordering::Relaxed);
+            let written = send(&mut session, head, outgoing.body.clone()).await;
             // an early refusal may close our sending side: its answer is still there to be read
             let limit = timeouts.first_byte.min(left(deadline)?);
             match timeout(limit, read_head(&mut session)).await {
@@ -176,13 +180,13 @@ impl Link {
                         connector: Arc::clone(&self.connector),
                         peers: Arc::clone(peers),
                         at,
-                        intact: sent.is_ok(),
+                        intact: written.is_ok(),
                     });
                 }
                 Ok(Err(mut error)) => {
                     error.retry.decide_reuse(reused); // it panics while undecided
                     if !(reused && error.retry()) {
-                        let error = sent.err().unwrap_or(error);
+                        let error = written.err().unwrap_or(error);
                         return Err(UpstreamError::Broken(error.etype().as_str().to_owned()));
                     }
                 }
@@ -273,6 +277,11 @@ impl Exchange {
     pub fn headers(&self) -> &HeaderMap {
         static NONE: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
         self.session.response_header().map_or(&NONE, |head| &head.headers)
+    }
+
+    /// Whether it runs over h2, which frames every body.
+    pub fn is_h2(&self) -> bool {
+        self.session.as_http2().is_some()
     }
 
     /// The next bytes of the answer; nothing at its end.
