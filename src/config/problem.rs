@@ -60,6 +60,12 @@ pub struct Problem {
     pub what: String,
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
 /// Everything that is wrong with a configuration, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -78,7 +84,7 @@ impl fmt::Display for ConfigError {
             None => write!(f, "{count} {things} wrong in the configuration:")?,
         }
         for problem in &self.problems {
-            write!(f, "\n  {}: {}", problem.place, problem.what)?;
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }
