@@ -12,5 +12,6 @@
 //! 1. `domain` the rules, `sse` server-sent events: pure.
 
 pub mod cli;
+pub mod clock;
 #[cfg(feature = "candle")]
 pub mod worker;
