@@ -125,6 +125,14 @@ impl<'e> Checker<'e> {
         self.notices.push(format!("{place}: {what}"));
     }
 
+    /// Forgets what is wrong elsewhere than at these places and below them.
+    pub(super) fn forget_elsewhere(&mut self, places: &[Place]) {
+        let is_kept = |place: &Place, problem: &Problem| {
+            problem.place == place.to_string() || (*place != Place::root() && place.covers(&problem.place))
+        };
+        self.problems.retain(|problem| places.iter().any(|place| is_kept(place, problem)));
+    }
+
     /// The notices, if nothing is wrong.
     pub(super) fn finish(self, source: Option<PathBuf>) -> Result<Vec<String>, ConfigError> {
         if self.problems.is_empty() {
