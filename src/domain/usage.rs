@@ -49,7 +49,11 @@ impl TokenCounts {
     pub fn from_json(usage: &serde_json::Value) -> Option<Self> {
         let count = |name: &str| usage.get(name).and_then(serde_json::Value::as_u64);
         let detail = |object: &str, name: &str| {
-            usage.get(object).and_then(|details| details.get(name)).and_then(serde_json::Value::as_u64).unwrap_or(0)
+            usage
+                .get(object)
+                .and_then(|details| details.get(name))
+                .and_then(serde_json::Value::as_u64)
+                .unwrap_or(0)
         };
         if let Some(prompt) = count("prompt_tokens") {
             return Some(Self {
