@@ -192,14 +192,10 @@ impl Connection {
     /// Reads a whole answer.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
-        let (status, headers) = match self.head() {
-            Some(head) => head,
+        match self.last_words() {
+            Some(answer) => answer,
             None => panic!("closed without an answer; read: {}", String::from_utf8_lossy(&self.buffer)),
-        };
-        let mut framing = framing(status, &headers);
-        let mut body = Vec::new();
-        let end = self.read_body(&mut framing, &mut body, |_| false).expect("read to an end");
-        Answer { status, headers, body, end }
+        }
     }
 
     /// Sends a request and reads the head; the body is read as the test wants it.
@@ -217,6 +213,16 @@ impl Connection {
         };
         let framing = framing(status, &headers);
         Open { connection: self, status, headers, framing, body: Vec::new(), end: None }
+    }
+
+    /// The next answer, or nothing when the server closes instead.
+    #[track_caller]
+    pub(crate) fn last_words(&mut self) -> Option<Answer> {
+        let (status, headers) = self.head()?;
+        let mut framing = framing(status, &headers);
+        let mut body = Vec::new();
+        let end = self.read_body(&mut framing, &mut body, |_| false).expect("read to an end");
+        Some(Answer { status, headers, body, end })
     }
 
     /// Whether the server closes without another byte; fails when it sends something or stays.

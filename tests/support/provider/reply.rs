@@ -65,6 +65,7 @@ pub(crate) struct Reply {
     gzip: bool,
     drip: Option<(usize, Duration)>,
     ahead: u64,
+    tells_usage: bool,
     after: After,
 }
 
@@ -104,6 +105,7 @@ impl Reply {
             gzip: false,
             drip: None,
             ahead: 0,
+            tells_usage: true,
             after: After::KeepAlive,
         }
     }
@@ -147,6 +149,23 @@ impl Reply {
             prompt: Some(prompt),
             reasoning: 0,
         }))
+    }
+
+    /// Leaves open what the answer used: the gateway's books need not agree to the token.
+    pub(crate) fn without_usage(mut self) -> Self {
+        self.tells_usage = false;
+        self
+    }
+
+    /// Puts a fixed answer on the bill, as one that told its usage.
+    pub(crate) fn billed(mut self, prompt: u64, completion: u64) -> Self {
+        if let Words::Fixed(content) = &mut self.words {
+            content.prompt = Some(prompt);
+            if let Body::Whole { tokens, .. } = &mut content.body {
+                *tokens = completion;
+            }
+        }
+        self
     }
 
     /// Bytes instead of an HTTP answer, then the connection is closed.
@@ -326,7 +345,7 @@ impl Reply {
                 return Some(ended);
             }
             self.write_bytes(second, chunked, steps);
-            if piece.tells_usage {
+            if piece.tells_usage && self.tells_usage {
                 steps.push(Step::UsageSent);
             }
             sent += piece.bytes.len();
