@@ -189,6 +189,13 @@ impl Connection {
         self.answer()
     }
 
+    /// Sends a request; nothing when the server closes instead of answering.
+    #[track_caller]
+    pub(crate) fn try_call(&mut self, call: &Call) -> Option<Answer> {
+        self.send(call);
+        self.last_words()
+    }
+
     /// Reads a whole answer.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
