@@ -19,7 +19,7 @@ fn configurations() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .filter(|path| !path.file_name().is_some_and(|name| name == "prices.toml"))
+        .filter(|path| path.file_name().is_none_or(|name| name != "prices.toml"))
         .collect();
     found.sort();
     found

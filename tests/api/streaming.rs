@@ -71,6 +71,19 @@ fn each_event_comes_as_soon_as_it_is_made() {
 }
 
 #[test]
+fn half_an_event_is_finished_when_its_rest_comes() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let gate = Gate::new();
+    // In the middle of the second event.
+    provider.replies(Reply::usual().waits_after_bytes(400, &gate));
+    let mut open = gateway.open(PATH, &streamed_chat("support-bot", "hi"));
+    open.await_events(1);
+    gate.open();
+    assert_eq!(sse::spoken(&open.finish().events()), "Four crates fit on the pallet.");
+}
+
+#[test]
 fn tool_calls_and_several_choices_stream() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();

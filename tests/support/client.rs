@@ -2,7 +2,7 @@
 //! knows whether an answer came to its proper end.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
@@ -170,11 +170,6 @@ impl Connection {
     /// Writes bytes as they are. A server may have closed already: that shows when reading.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).ok();
-    }
-
-    /// Says that no more will be sent, and goes on reading.
-    pub(crate) fn close_writing(&mut self) {
-        self.stream.shutdown(Shutdown::Write).ok();
     }
 
     /// Sends a request and reads nothing.

@@ -60,7 +60,7 @@ impl TokenEndpoint {
 }
 
 impl Desk {
-    fn serve(&mut self, request: Request) -> (u16, Value) {
+    fn serve(&mut self, request: &Request) -> (u16, Value) {
         self.calls.push(request.clone());
         if self.failures > 0 {
             self.failures -= 1;
@@ -87,7 +87,7 @@ impl Desk {
 #[async_trait]
 impl Handler for Office {
     async fn answer(&self, request: Request, wire: &mut Wire) -> After {
-        let (status, body) = self.0.lock().serve(request);
+        let (status, body) = self.0.lock().serve(&request);
         let body = body.to_string();
         let answer = format!(
             "HTTP/1.1 {status} Token\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

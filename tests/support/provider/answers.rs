@@ -232,10 +232,10 @@ impl Scene<'_> {
         let made = spoken.len() as u64 * n;
         if self.streams() {
             let mut pieces =
-                self.chat_opening(json!({"role": "assistant", "content": "", "refusal": null}), n);
+                self.chat_opening(&json!({"role": "assistant", "content": "", "refusal": null}), n);
             for token in &spoken {
                 for index in 0..n {
-                    let chunk = self.chat_chunk(index, json!({"content": token}), Value::Null);
+                    let chunk = self.chat_chunk(index, &json!({"content": token}), &Value::Null);
                     pieces.push(piece(data(&chunk), 1));
                 }
             }
@@ -259,10 +259,10 @@ impl Scene<'_> {
             let call = json!({"index": 0, "id": "call_1", "type": "function",
                 "function": {"name": name, "arguments": ""}});
             let delta = json!({"role": "assistant", "content": null, "tool_calls": [call]});
-            let mut pieces = self.chat_opening(delta, 1);
+            let mut pieces = self.chat_opening(&delta, 1);
             for fragment in fragments {
                 let delta = json!({"tool_calls": [{"index": 0, "function": {"arguments": fragment}}]});
-                pieces.push(piece(data(&self.chat_chunk(0, delta, Value::Null)), 1));
+                pieces.push(piece(data(&self.chat_chunk(0, &delta, &Value::Null)), 1));
             }
             return self.chat_ending(pieces, 1, "tool_calls", prompt, fragments.len() as u64);
         }
@@ -285,7 +285,7 @@ impl Scene<'_> {
     }
 
     /// The first chunks: Azure's with nothing but the filter's result, then each choice's role.
-    fn chat_opening(&self, delta: Value, n: u64) -> Vec<Piece> {
+    fn chat_opening(&self, delta: &Value, n: u64) -> Vec<Piece> {
         let mut pieces = Vec::new();
         if self.asked.is_azure() {
             let chunk = json!({"id": "", "object": "", "created": 0, "model": "", "choices": [],
@@ -293,17 +293,17 @@ impl Scene<'_> {
             pieces.push(piece(data(&chunk), 0));
         }
         for index in 0..n {
-            pieces.push(piece(data(&self.chat_chunk(index, delta.clone(), Value::Null)), 0));
+            pieces.push(piece(data(&self.chat_chunk(index, delta, &Value::Null)), 0));
         }
         pieces
     }
 
-    fn chat_chunk(&self, index: u64, delta: Value, finish: Value) -> Value {
+    fn chat_chunk(&self, index: u64, delta: &Value, finish: &Value) -> Value {
         let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": finish});
-        self.chunk(json!([choice]), Value::Null)
+        self.chunk(&json!([choice]), Value::Null)
     }
 
-    fn chunk(&self, choices: Value, usage: Value) -> Value {
+    fn chunk(&self, choices: &Value, usage: Value) -> Value {
         let mut chunk = json!({"id": format!("chatcmpl-{}", self.number), "object": "chat.completion.chunk",
             "created": 1_767_225_600, "model": self.model, "service_tier": "default",
             "system_fingerprint": "fp_9d1c", "choices": choices});
@@ -316,10 +316,10 @@ impl Scene<'_> {
 
     fn chat_ending(&self, mut pieces: Vec<Piece>, n: u64, finish: &str, prompt: u64, made: u64) -> Content {
         for index in 0..n {
-            pieces.push(piece(data(&self.chat_chunk(index, json!({}), finish.into())), 0));
+            pieces.push(piece(data(&self.chat_chunk(index, &json!({}), &finish.into())), 0));
         }
         if self.asks_usage() {
-            let bytes = data(&self.chunk(json!([]), self.usage(prompt, made)));
+            let bytes = data(&self.chunk(&json!([]), self.usage(prompt, made)));
             pieces.push(Piece { bytes, tokens: 0, tells_usage: true });
         }
         pieces.push(piece(b"data: [DONE]\n\n".to_vec(), 0));
