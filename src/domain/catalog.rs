@@ -10,26 +10,38 @@ use super::endpoint::Endpoint;
 use super::ids::ModelName;
 use super::secret::Secret;
 
+/// OpenAI's dialect, or any server that speaks it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenAi {
+    /// `OpenAI-Organization`.
+    pub organization: Option<String>,
+    /// `OpenAI-Project`.
+    pub project: Option<String>,
+}
+
+/// Azure's v1 API: OpenAI's paths under `/openai/v1`, the deployment named in the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AzureV1 {
+    /// `preview`, or nothing for the default.
+    pub api_version: Option<String>,
+}
+
+/// Azure's classic API: the deployment in the path, a dated version in the query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AzureClassic {
+    /// Such as `2024-10-21`.
+    pub api_version: String,
+}
+
 /// The dialect a provider speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
     /// OpenAI's, or any server that speaks it.
-    OpenAi {
-        /// `OpenAI-Organization`.
-        organization: Option<String>,
-        /// `OpenAI-Project`.
-        project: Option<String>,
-    },
-    /// Azure's v1 API: OpenAI's paths under `/openai/v1`, the deployment named in the body.
-    AzureV1 {
-        /// `preview`, or nothing for the default.
-        api_version: Option<String>,
-    },
-    /// Azure's classic API: the deployment in the path, a dated version in the query.
-    AzureClassic {
-        /// Such as `2024-10-21`.
-        api_version: String,
-    },
+    OpenAi(OpenAi),
+    /// Azure's v1 API.
+    AzureV1(AzureV1),
+    /// Azure's classic API.
+    AzureClassic(AzureClassic),
     /// Our own worker.
     Candle,
 }
@@ -38,8 +50,8 @@ impl Dialect {
     /// The name in logs and metric labels.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::OpenAi { .. } => "openai",
-            Self::AzureV1 { .. } | Self::AzureClassic { .. } => "azure",
+            Self::OpenAi(_) => "openai",
+            Self::AzureV1(_) | Self::AzureClassic(_) => "azure",
             Self::Candle => "candle",
         }
     }
@@ -287,7 +299,7 @@ impl Catalog {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {

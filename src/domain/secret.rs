@@ -43,6 +43,17 @@ impl fmt::Display for Secret {
     }
 }
 
+/// What we show a provider, ready to be put into a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    /// Nothing.
+    None,
+    /// A key of the account.
+    ApiKey(Secret),
+    /// A token of Microsoft Entra ID.
+    Bearer(Secret),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
