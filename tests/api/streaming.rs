@@ -186,6 +186,16 @@ fn an_answer_that_is_no_stream_though_one_was_asked_for_comes_whole() {
 }
 
 #[test]
+fn a_compressed_stream_is_undone_though_it_comes_late() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    provider.replies(Reply::usual().gzipped());
+    let answer = gateway.post(PATH, &asking_usage("support-bot")).expect(200);
+    assert_eq!(sse::spoken(&answer.events()), "Four crates fit on the pallet.");
+    assert!(gateway.outcome_of(&answer.request_id())["usage"].is_object());
+}
+
+#[test]
 fn a_slow_provider_is_followed_byte_by_byte() {
     let provider = SimulatedProvider::start();
     provider.says("Grüezi 🚚 Zürich");

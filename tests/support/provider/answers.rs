@@ -108,8 +108,7 @@ pub(super) fn usual(
         "completions" => scene.completions(),
         "embeddings" => scene.embeddings(),
         "responses" => scene.responses(stored),
-        "moderations" => json_content(&json!({"id": format!("modr-{number}"), "model": model,
-            "results": [{"flagged": false, "categories": {"hate": false}, "category_scores": {"hate": 0.01}}]})),
+        "moderations" => scene.moderations(),
         _ => Content::trouble(Trouble::openai(404, "invalid_request_error", None, "Unknown request URL")),
     };
     content.headers.push(("x-request-id".to_owned(), format!("req_upstream_{number}")));
@@ -383,6 +382,13 @@ impl Scene<'_> {
             "usage": {"prompt_tokens": prompt, "total_tokens": prompt}});
         let body = Body::Whole { bytes: answer.to_string().into_bytes(), tokens: 0 };
         Content::made(body, prompt, 0)
+    }
+
+    /// Free: on the bill with nothing.
+    fn moderations(&self) -> Content {
+        let answer = json!({"id": format!("modr-{}", self.number), "model": self.model,
+            "results": [{"flagged": false, "categories": {"hate": false}, "category_scores": {"hate": 0.01}}]});
+        Content::made(Body::Whole { bytes: answer.to_string().into_bytes(), tokens: 0 }, 0, 0)
     }
 
     fn responses(&self, stored: &mut BTreeMap<String, Value>) -> Content {

@@ -169,14 +169,6 @@ impl SimulatedProvider {
         self.office.0.lock().exchanges.clone()
     }
 
-    /// Puts the prompts of exchanges that got no answer on the bill after all: a provider may have begun.
-    pub(crate) fn bills_unanswered(&self) {
-        for exchange in &mut self.office.0.lock().exchanges {
-            let prompt = answers::words(&exchange.request.json()["messages"]);
-            exchange.bill.get_or_insert(Bill { prompt, ..Bill::default() });
-        }
-    }
-
     /// What the requests cost, those that cost nothing left out.
     pub(crate) fn bill(&self) -> Vec<Bill> {
         self.office.0.lock().exchanges.iter().filter_map(|exchange| exchange.bill).collect()

@@ -268,18 +268,20 @@ impl Reply {
             Words::Usual => usual,
             Words::Fixed(content) => content.clone(),
             Words::Raw(bytes) => {
+                steps.push(Step::Make { prompt: 1, completion: 0, reasoning: 0 });
                 steps.push(Step::Write(bytes.clone()));
                 return Performance { steps, after: self.after, ahead: 0 };
             }
         };
+        // Whoever was sent a request may have begun to work on it, and bills that.
+        if let Some(prompt) = content.prompt {
+            steps.push(Step::Make { prompt, completion: 0, reasoning: content.reasoning });
+        }
         match self.stop_at(|place| matches!(place, Place::Head)) {
             Some(Stop::End(after)) => return Performance { steps, after: *after, ahead: 0 },
             Some(Stop::Hang) => steps.push(Step::Hang),
             Some(Stop::Wait(gate)) => steps.push(Step::Wait(gate.clone())),
             None => {}
-        }
-        if let Some(prompt) = content.prompt {
-            steps.push(Step::Make { prompt, completion: 0, reasoning: content.reasoning });
         }
         let after = self.write_answer(content, &mut steps);
         Performance { steps, after, ahead: self.ahead }
