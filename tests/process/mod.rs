@@ -3,3 +3,4 @@
 mod commands;
 mod serve_without_model;
 mod shutdown;
+mod upgrade;

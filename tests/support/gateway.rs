@@ -49,6 +49,28 @@ struct Process {
     readers: Vec<std::thread::JoinHandle<()>>,
 }
 
+/// The process that a successor has taken over from.
+pub(crate) struct Predecessor(Process);
+
+impl Predecessor {
+    /// Its exit status, once it has ended.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.child.try_wait().expect("a child")
+    }
+
+    /// Everything it has printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.0.log.lock().clone()
+    }
+}
+
+impl Drop for Predecessor {
+    fn drop(&mut self) {
+        self.0.child.kill().ok();
+        self.0.child.wait().ok();
+    }
+}
+
 /// Below the range that the system hands out by itself, so that nobody takes a port between our look and its use.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
@@ -61,9 +83,10 @@ fn free_port() -> u16 {
 }
 
 impl Process {
-    fn spawn(folder: &Path) -> Self {
+    fn spawn(folder: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(TUNEGATE)
             .args(["serve", "--config", "tunegate.toml"])
+            .args(more)
             .current_dir(folder)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -122,7 +145,7 @@ impl TestGateway {
         }
         std::fs::write(folder.path().join("tunegate.toml"), setup.text(ports.0, ports.1))
             .expect("the configuration");
-        let process = Process::spawn(folder.path());
+        let process = Process::spawn(folder.path(), &[]);
         let before = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
         let mut gateway = Self { process, setup, folder, ports, key: String::new(), before, audited: false };
         gateway.await_ready();
@@ -146,10 +169,23 @@ impl TestGateway {
     /// Starts another process on the same configuration and state, after this one has ended.
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
-        self.process = Process::spawn(self.folder.path());
+        self.process = Process::spawn(self.folder.path(), &[]);
         self.before = self.setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
         self.audited = false;
         self.await_ready();
+    }
+
+    /// Starts a successor that takes over the listening sockets, and tells the old process so. The books are no longer
+    /// audited: they are in two processes.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> Predecessor {
+        let successor = Process::spawn(self.folder.path(), &["--upgrade"]);
+        let old = Predecessor(std::mem::replace(&mut self.process, successor));
+        self.audited = true;
+        let socket = self.folder.path().join("state/upgrade.sock");
+        eventually("a successor that waits for the sockets", || socket.exists().then_some(()));
+        old.0.signal(libc::SIGQUIT);
+        old
     }
 
     /// The data address.
