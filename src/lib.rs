@@ -3,7 +3,7 @@
 //! The rooms, from the top floor down; imports run downwards only (`tests/architecture.rs` holds that):
 //!
 //! 8. [`cli`] the commands ·
-//! 7. `app` builds the gateway and starts its services ·
+//! 7. [`app`] builds the gateway and starts its services ·
 //! 6. [`config`] what the operator writes ·
 //! 5. `http` the doors ·
 //! 4. `gateway` the data plane, [`control`] what operators do ·
@@ -11,6 +11,7 @@
 //! 2. [`store`] rows, `provider` dialects, [`telemetry`] metrics and logs ·
 //! 1. [`domain`] the rules, `sse` server-sent events: pure.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -245,7 +245,7 @@ impl Resolved {
 }
 
 /// Everything a request may be sent to.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Catalog {
     /// All providers by name.
     pub providers: BTreeMap<Arc<str>, Arc<Provider>>,

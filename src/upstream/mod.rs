@@ -2,11 +2,13 @@
 
 mod error;
 pub mod http;
+mod probe;
 pub mod worker;
 
 use std::sync::Arc;
 
 pub use error::{Phase, UpstreamError};
+pub use probe::probe;
 
 use self::http::{Link, Pools};
 use crate::domain::catalog::{Credential, Provider};
