@@ -37,7 +37,7 @@ fn moderations_are_served_and_used_nothing() {
 fn a_deployment_serves_only_its_endpoints() {
     let provider = SimulatedProvider::start();
     let setup = Setup::in_front_of(&provider).and(
-        "[deployments.only-vectors]\nprovider = \"openai\"\nmodel = \"text-embedding-3-small\"\n\
+        "[deployments.only-vectors]\nprovider = \"openai\"\nmodel = \"acme-embeddings\"\n\
          endpoints = [\"embeddings\"]\n[models.only-vectors]\ndeployments = [\"only-vectors\"]\n",
     );
     let gateway = TestGateway::with(setup).start();

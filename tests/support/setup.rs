@@ -73,7 +73,7 @@ on_client_gone = "drain"
 
 [deployments.embedder]
 provider = "openai"
-model = "text-embedding-3-small"
+model = "acme-embeddings"
 
 [deployments.anything]
 provider = "openai"

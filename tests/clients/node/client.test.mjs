@@ -14,6 +14,8 @@ const weather = {
 const client = new OpenAI({ maxRetries: 0, timeout: 20_000 });
 const endpoint = process.env.AZURE_OPENAI_ENDPOINT;
 const azure = new AzureOpenAI({
+  // OPENAI_BASE_URL is set too, and this client takes only one of both.
+  baseURL: null,
   endpoint,
   apiKey: process.env.AZURE_OPENAI_API_KEY,
   apiVersion: '2024-10-21',
