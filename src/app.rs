@@ -60,7 +60,7 @@ struct Built {
 /// # Errors
 ///
 /// When it can't begin: an address in use, a state folder or certificate that can't be read.
-pub fn serve(config: Config, options: ServeOptions) -> anyhow::Result<()> {
+pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     let state = state::open(&config.state_dir, config.admin_key.as_ref())?;
     for notice in &state.notices {
         tracing::warn!("{notice}");
@@ -155,9 +155,7 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let door = |h2c| {
-        Door::data(Arc::clone(&built.gateway), Arc::clone(&built.readiness), http.limits.clone(), h2c)
-    };
+    let door = |h2c| Door::data(Arc::clone(&built.gateway), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
         None => data.add_tcp(&http.listen.to_string()),
@@ -181,7 +179,7 @@ fn add_listeners(
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
-    let router = admin::router(operators, Arc::clone(&built.readiness));
+    let router = admin::router(operators, &built.readiness);
     let mut admin = Service::new("admin".to_owned(), Door::admin(router, http.limits.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&http.admin_listen.to_string());
@@ -222,7 +220,8 @@ fn add_background(
 }
 
 fn greeter(config: &Config, built: &Built) -> anyhow::Result<Greeter> {
-    let missing = config.worker.as_ref().map(|worker| worker.model_file.clone()).filter(|file| !file.is_file());
+    let missing =
+        config.worker.as_ref().map(|worker| worker.model_file.clone()).filter(|file| !file.is_file());
     let worker = built.supervisor.as_ref().map(|supervisor| supervisor.state());
     let model = |runs| banner::example_model(config, runs);
     Ok(Greeter {

@@ -99,7 +99,7 @@ impl BackgroundService for Warden {
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
         tracing::info!("ended");
-        #[expect(clippy::exit, reason = "every answer is out, and pingora has no other early end")]
+        // every answer is out, and pingora has no other early end
         std::process::exit(0);
     }
 }
@@ -238,7 +238,10 @@ impl Greeter {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the banner is for the person who started us; the log goes to stderr")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the banner is for the person who started us; the log goes to stderr"
+)]
 fn say(text: &str) {
     println!("{text}");
 }

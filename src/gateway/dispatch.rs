@@ -29,7 +29,7 @@ const ERROR_BYTES: usize = 1 << 20;
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tunegate/", env!("CARGO_PKG_VERSION")));
 
 /// An upstream that has answered.
-pub struct Attempt {
+pub(super) struct Attempt {
     /// Which one.
     pub deployment: Arc<Deployment>,
     /// What it says.
@@ -39,11 +39,11 @@ pub struct Attempt {
 }
 
 /// What an upstream says.
-pub enum Reply {
+pub(super) enum Reply {
     /// Yes: the answer is on its way.
     Answer {
         /// Where it comes from.
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         /// Whether its usage chunk was asked for by us alone.
         usage_injected: bool,
     },
@@ -59,7 +59,7 @@ pub enum Reply {
 }
 
 /// Why no upstream has answered.
-pub struct Unanswered {
+pub(super) struct Unanswered {
     /// What the client is told.
     pub refusal: Refusal,
     /// The deployment that may have begun to work.
@@ -67,7 +67,7 @@ pub struct Unanswered {
 }
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
-pub async fn ask<C: Client>(
+pub(super) async fn ask<C: Client>(
     prepared: &Prepared,
     presence: &mut Presence<'_, C>,
     record: &mut Record,
@@ -163,7 +163,7 @@ impl Asking<'_> {
 }
 
 /// Opens an exchange with our credential; one that is refused and can be renewed is renewed, once.
-pub async fn open(
+pub(super) async fn open(
     upstream: &Upstream,
     outgoing: &Outgoing,
     client_headers: &[(HeaderName, HeaderValue)],
@@ -203,7 +203,11 @@ async fn judge(
     record.note(|outcome| outcome.upstream_status = Some(status));
     let deployment = Arc::clone(deployment);
     if status < 300 {
-        return Ok(Attempt { deployment, reply: Reply::Answer { exchange, usage_injected }, deadline });
+        return Ok(Attempt {
+            deployment,
+            reply: Reply::Answer { exchange: Box::new(exchange), usage_injected },
+            deadline,
+        });
     }
     let between = deployment.timeouts.between_chunks.min(Duration::from_secs(30));
     let body = exchange.whole(ERROR_BYTES, between, deadline).await.unwrap_or_default();

@@ -74,7 +74,7 @@ pub enum AnswerBody {
         /// The bytes.
         body: Bytes,
         /// The outcome, but for its end.
-        record: Record,
+        record: Box<Record>,
         /// How it ends if the client gets all of it.
         ending: Ending,
     },
@@ -137,7 +137,7 @@ impl Facts {
 }
 
 /// What a request used whose client left before the upstream said anything.
-pub fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
+pub(super) fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
     let facts = Facts {
         admitted: prepared.admitted.clone(),
         request: prepared.request.clone(),
@@ -156,11 +156,11 @@ pub fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
 /// # Errors
 ///
 /// When a whole answer breaks off; the record then knows what it may have cost.
-pub async fn follow<C: Client>(
+pub(super) async fn follow<C: Client>(
     prepared: Prepared,
     attempt: Attempt,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
+    record: Record,
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
     let Attempt { deployment, reply, deadline } = attempt;
@@ -169,9 +169,8 @@ pub async fn follow<C: Client>(
     match reply {
         Reply::Told { status, headers, body } => {
             let headers = passed(&headers, &facts.deployment, "application/json");
-            record.note(|outcome| outcome.usage = None);
             record.book().metrics().upstream_failed(&facts.deployment.name, "told");
-            let body = AnswerBody::Whole { body, record, ending: Ending::UpstreamError };
+            let body = AnswerBody::Whole { body, record: Box::new(record), ending: Ending::UpstreamError };
             Ok(Answer { status, headers, body })
         }
         Reply::Answer { exchange, usage_injected } => {
@@ -237,7 +236,7 @@ struct WholeAnswer {
 #[expect(clippy::too_many_arguments, reason = "all of an answer's head, taken apart once")]
 async fn whole<C: Client>(
     facts: Facts,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     kind: &str,
     encoding: &str,
     deadline: Instant,
@@ -282,7 +281,7 @@ async fn whole<C: Client>(
         pins.remember(id, &facts.admitted, &facts.deployment.name).await;
     }
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
-    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record, ending } })
+    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
 }
 
 /// The bytes of a whole answer. We ask for no compression; a server that compresses all the same is understood.
@@ -306,7 +305,7 @@ fn plain(body: Bytes, encoding: &str) -> Result<Bytes, UpstreamError> {
 
 fn stream(
     facts: Facts,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     usage_injected: bool,
     deadline: Instant,
     record: Record,
@@ -334,7 +333,7 @@ fn stream(
 pub struct Metered {
     facts: Facts,
     /// Nothing once it has ended.
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     reader: StreamReader,
     deadline: Instant,
     /// Whether the transport tells an end from a break.

@@ -74,7 +74,7 @@ fn log(outcome: &Outcome) {
         code = outcome.code,
         prompt_tokens = tokens.prompt,
         completion_tokens = tokens.completion,
-        usage_source = ?outcome.usage.map(|usage| usage.source),
+        usage_source = outcome.usage.map(|usage| usage.source.name()),
         duration_us = outcome.duration_us,
         first_byte_us = outcome.first_byte_us,
         "request"

@@ -74,7 +74,8 @@ impl Exchange {
 
     /// Reads the whole body.
     pub(super) async fn body(&mut self, limits: &Limits, max_bytes: usize) -> Result<Bytes, Refusal> {
-        let length = self.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length =
+            self.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: usize| length > max_bytes) {
             return Err(Refusal::TooLarge(max_bytes));
         }
@@ -86,7 +87,12 @@ impl Exchange {
         timeout(limits.body_total_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
     }
 
-    async fn read_body(&mut self, limits: &Limits, max_bytes: usize, length: usize) -> Result<Bytes, Refusal> {
+    async fn read_body(
+        &mut self,
+        limits: &Limits,
+        max_bytes: usize,
+        length: usize,
+    ) -> Result<Bytes, Refusal> {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         loop {
@@ -122,7 +128,8 @@ impl Exchange {
         for (name, value) in headers {
             head.append_header(name, value).map_err(|_| Unwritten)?;
         }
-        head.insert_header(HeaderName::from_static("x-request-id"), self.id.as_str()).map_err(|_| Unwritten)?;
+        head.insert_header(HeaderName::from_static("x-request-id"), self.id.as_str())
+            .map_err(|_| Unwritten)?;
         Ok(head)
     }
 
@@ -149,7 +156,8 @@ impl Exchange {
         if body_left {
             self.session.set_keepalive(None);
         }
-        let written = self.whole(respond::status(refusal), respond::headers(refusal), respond::body(refusal)).await;
+        let written =
+            self.whole(respond::status(refusal), respond::headers(refusal), respond::body(refusal)).await;
         match (written, body_left) {
             (Ok(()), false) => Done::Reuse,
             (Ok(()), true) => {

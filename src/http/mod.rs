@@ -65,7 +65,7 @@ pub struct Door {
 
 impl Door {
     /// The data address. `h2c` takes plain-text HTTP/2 too.
-    pub fn data(gateway: Arc<Gateway>, readiness: Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
+    pub fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
         let router = router::data(Arc::clone(&gateway), readiness);
         Self::new(Behind::Data(gateway), router, limits, h2c)
     }

@@ -1,5 +1,6 @@
 //! Live handles to deployments: sockets, credentials, the worker process. Carries values and decides nothing.
 
+pub mod credential;
 mod error;
 pub mod http;
 mod probe;
