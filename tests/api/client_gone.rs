@@ -104,6 +104,8 @@ fn a_whole_answer_is_read_to_its_end_because_it_is_billed_anyway() {
     let connection = gateway.send(PATH, &chat("support-bot", "hi"));
     provider.await_requests(1);
     drop(connection);
+    // One thread serves all: once it has answered this, it has seen the client leave.
+    gateway.get("/livez").expect(200);
     gate.open();
     assert_eq!(provider.await_fate(), Fate::Answered);
     let outcome = gateway.last_outcome();
