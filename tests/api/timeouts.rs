@@ -46,7 +46,10 @@ fn a_stream_that_falls_silent_ends_with_an_error_and_uncleanly() {
 fn an_exchange_has_a_limit_as_a_whole() {
     let provider = SimulatedProvider::start();
     provider.says(&"word ".repeat(2_000));
-    let gateway = hasty(&provider, "connect_ms = 1000, first_byte_ms = 1000, between_chunks_ms = 1000, total_ms = 1000");
+    let gateway = hasty(
+        &provider,
+        "connect_ms = 1000, first_byte_ms = 1000, between_chunks_ms = 1000, total_ms = 1000",
+    );
     provider.replies(Reply::usual().drips(40, std::time::Duration::from_millis(5)));
     let answer = gateway.post(PATH, &streamed_chat("hasty", "hi"));
     assert_eq!((answer.status, answer.end), (200, End::Broken));

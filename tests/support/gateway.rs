@@ -156,11 +156,12 @@ impl TestGateway {
     #[track_caller]
     fn await_ready(&mut self) {
         let log = Arc::clone(&self.process.log);
-        let address = self.address();
+        let (address, admin_address) = (self.address(), self.admin_address());
         eventually("a gateway that is ready", || {
             if let Some(status) = self.process.child.try_wait().expect("a child") {
                 panic!("the gateway ended at its start, {status}:\n{}", log.lock());
             }
+            TcpStream::connect(admin_address).ok()?;
             TcpStream::connect(address).ok()?;
             (Connection::to(address).call(&Call::get("/readyz")).status == 200).then_some(())
         });
@@ -245,6 +246,13 @@ impl TestGateway {
         let mut connection = Connection::to(self.address());
         connection.send(&self.signed(Call::post(target, body)));
         connection
+    }
+
+    /// Returns once it has noticed every client that has left so far: one thread serves the data address, so an answer
+    /// to a later request comes after it.
+    #[track_caller]
+    pub(crate) fn notice_departures(&self) {
+        self.get("/livez").expect(200);
     }
 
     /// Adds our key unless there is a credential.
