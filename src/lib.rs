@@ -3,15 +3,27 @@
 //! The rooms, from the top floor down; imports run downwards only (`tests/architecture.rs` holds that):
 //!
 //! 8. [`cli`] the commands ·
-//! 7. `app` builds the gateway and starts its services ·
-//! 6. `config` what the operator writes ·
+//! 7. [`app`] builds the gateway and starts its services ·
+//! 6. [`config`] what the operator writes ·
 //! 5. `http` the doors ·
-//! 4. `gateway` the data plane, `control` what operators do ·
+//! 4. `gateway` the data plane, [`control`] what operators do ·
 //! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
-//! 2. `store` rows, `provider` dialects, `telemetry` metrics and logs ·
-//! 1. `domain` the rules, `sse` server-sent events: pure.
+//! 2. [`store`] rows, `provider` dialects, [`telemetry`] metrics and logs ·
+//! 1. [`domain`] the rules: pure ·
+//! 0. [`sse`] server-sent events: pure; [`clock`] the only place that reads the time.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod control;
+pub mod domain;
+pub mod gateway;
+pub mod http;
+pub mod provider;
+pub mod sse;
+pub mod store;
+pub mod telemetry;
+pub mod upstream;
 #[cfg(feature = "candle")]
 pub mod worker;

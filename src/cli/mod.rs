@@ -1,13 +1,25 @@
 //! The commands: one file for each family. The only floor, with `app`, that may print and use `anyhow`.
 
+mod admin_client;
+mod check_config;
+mod healthcheck;
+mod key;
+mod reload;
+mod serve;
 #[cfg(feature = "candle")]
 mod worker;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config;
 
 /// A cost-aware gateway for fine-tuned language models.
+///
+/// `tunegate serve` starts it; without any configuration it serves one small local model, and OpenAI and Azure OpenAI
+/// where the environment has their keys.
 #[derive(Parser)]
 #[command(name = "tunegate", version, about, propagate_version = true)]
 struct Arguments {
@@ -17,27 +29,98 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Start the gateway.
+    ///
+    /// Serves until SIGTERM, after which running answers may finish (`server.drain_timeout_ms`), or until SIGINT.
+    Serve(serve::Options),
+    /// Check a configuration and say all that is wrong with it.
+    ///
+    /// Reads it as `serve` would, environment included. Exit code 1 when anything is wrong.
+    CheckConfig(check_config::Options),
+    /// Make, list and revoke the keys that applications use.
+    ///
+    /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
+    Key(key::Options),
+    /// Have the running gateway read its configuration again.
+    ///
+    /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
+    Reload(reload::Options),
+    /// Ask the running gateway whether it is ready; the exit code is the answer.
+    ///
+    /// GET /readyz on the admin address: 0 when it is ready, 1 when it is not or does not run.
+    Healthcheck(healthcheck::Options),
     /// Serve one model file over OpenAI's API (the local backend).
     #[cfg(feature = "candle")]
     Worker(worker::Options),
 }
 
+/// Which configuration a command reads.
+#[derive(Args)]
+struct ConfigOption {
+    /// The configuration's file [default: ./tunegate.toml, else ./config/tunegate.toml, else built-in defaults]
+    #[arg(long = "config", short = 'c', value_name = "FILE", global = true)]
+    file: Option<PathBuf>,
+}
+
+impl ConfigOption {
+    /// The named file, else the usual one, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        self.file.clone().or_else(|| config::usual_file(Path::new("")))
+    }
+}
+
 /// Parses the arguments, runs the command and says how it ended.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Serve(options) => serve::run(&options),
+        Command::CheckConfig(options) => check_config::run(&options),
+        Command::Key(options) => key::run(&options),
+        Command::Reload(options) => reload::run(&options),
+        Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
         Command::Worker(options) => worker::run(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            fail(&error);
+            warn(&format!("tunegate: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
+/// The command's answer: what a script may read.
+#[expect(clippy::print_stdout, reason = "the command line answers")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// A word beside the answer, for the person.
 #[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
-fn fail(error: &anyhow::Error) {
-    eprintln!("tunegate: {error:#}");
+fn warn(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Arguments::command().debug_assert();
+        for line in [
+            "tunegate serve",
+            "tunegate serve --config a.toml --upgrade",
+            "tunegate check-config -c a.toml --probe",
+            "tunegate key create --alias app",
+            "tunegate key list --config a.toml",
+            "tunegate key revoke app",
+            "tunegate reload",
+            "tunegate healthcheck --config a.toml",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Arguments::try_parse_from(["tunegate", "key", "create"]).is_err(), "an alias is needed");
+    }
 }

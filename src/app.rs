@@ -1,0 +1,272 @@
+//! Builds the gateway from a configuration; starts and stops its services. Only this room sees all the others, and it
+//! hands each part just what it needs.
+
+pub mod banner;
+mod services;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use pingora::listeners::tls::TlsSettings;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{RunArgs, Server};
+use pingora::services::background::background_service;
+use pingora::services::listening::Service;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
+use crate::clock;
+use crate::config::{self, Config, ProcessEnvironment, state};
+use crate::control::keys::Keys;
+use crate::domain::secret::Secret;
+use crate::gateway::Gateway;
+use crate::gateway::admit::KeyRing;
+use crate::gateway::catalog::LiveCatalog;
+use crate::gateway::pins::Pins;
+use crate::gateway::record::Book;
+use crate::http::admin::{self, Admin, Reload, Reloaded};
+use crate::http::{Door, Readiness};
+use crate::store::Store;
+use crate::store::keys::KeyRows;
+use crate::store::pins::PinRows;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::worker::{Supervisor, WorkerState};
+
+/// How `tunegate serve` was called.
+#[derive(Debug, Clone, Default)]
+pub struct ServeOptions {
+    /// Take the listening sockets over from the process that runs.
+    pub upgrade: bool,
+    /// The file that a reload reads again; none for the built-in defaults.
+    pub config_path: Option<PathBuf>,
+}
+
+/// What has been built and now runs.
+struct Built {
+    gateway: Arc<Gateway>,
+    keys: Arc<Keys>,
+    store: Store,
+    readiness: Arc<Readiness>,
+    supervisor: Option<Arc<Supervisor>>,
+    first_key: Option<(Arc<str>, Secret)>,
+}
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+///
+/// When it can't begin: an address in use, a state folder or certificate that can't be read.
+pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
+    let state = state::open(&config.state_dir, config.admin_key.as_ref())?;
+    for notice in &state.notices {
+        tracing::warn!("{notice}");
+    }
+    if !options.upgrade {
+        let addresses = [Some(config.http.listen), Some(config.http.admin_listen), config.http.h2c_listen];
+        addresses.into_iter().flatten().try_for_each(must_be_free)?;
+    }
+    // the store's own runtime: it lives until the process ends
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let built = build(&config, state.pepper, &runtime)?;
+    if state.pepper_is_new && built.first_key.is_none() {
+        tracing::error!(
+            "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
+        );
+    }
+    let reload = reload(&built.gateway.catalog, options.config_path.clone(), config);
+    let current = Arc::clone(&reload.current);
+    let admin_key = state.admin_key;
+    let config = current.lock();
+    let mut server = Server::new_with_opt_and_conf(
+        Opt { upgrade: options.upgrade, ..Opt::default() },
+        server_conf(&config),
+    );
+    server.bootstrap();
+    add_listeners(&mut server, &config, &built, &reload, admin_key)?;
+    add_background(&mut server, &config, &built, &reload)?;
+    drop(config);
+    server.run(RunArgs::default());
+    runtime.block_on(built.store.close());
+    Ok(())
+}
+
+fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            "{address} is in use: stop what listens there, or set another address (server.listen, admin.listen, or \
+             TUNEGATE__SERVER__LISTEN)"
+        ),
+        Err(error) => Err(error).with_context(|| format!("{address} can't be listened on")),
+    }
+}
+
+fn build(config: &Config, pepper: Secret, runtime: &Runtime) -> anyhow::Result<Built> {
+    let metrics = Arc::new(Metrics::new()?);
+    let ring = Arc::new(KeyRing::new(pepper.clone()));
+    let publish = {
+        let ring = Arc::clone(&ring);
+        move |live| ring.publish(live)
+    };
+    let (store, keys, first) = runtime.block_on(async {
+        let store = Store::open(&config.state_dir).await?;
+        let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
+        let first = keys.ensure_first_key(clock::unix_ms()).await?;
+        anyhow::Ok((store, keys, first))
+    })?;
+    let supervisor = match &config.worker {
+        None => None,
+        Some(worker) => {
+            let binary = std::env::current_exe().context("the path of this program")?;
+            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics))))
+        }
+    };
+    let gateway = Gateway {
+        keys: ring,
+        catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
+        book: Arc::new(Book::new(metrics)),
+        pins: Arc::new(Pins::new(PinRows::new(&store))),
+    };
+    Ok(Built {
+        gateway: Arc::new(gateway),
+        keys: Arc::new(keys),
+        store,
+        readiness: Arc::default(),
+        supervisor,
+        first_key: first.map(|(key, secret)| (key.alias, secret)),
+    })
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.http.threads,
+        upgrade_sock: config.state_dir.join("upgrade.sock").to_string_lossy().into_owned(),
+        // the warden ends the process as soon as nothing is in flight; this is the limit
+        grace_period_seconds: Some(config.http.drain_timeout.as_secs().max(1)),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+fn add_listeners(
+    server: &mut Server,
+    config: &Config,
+    built: &Built,
+    reload: &Reloader,
+    admin_key: Secret,
+) -> anyhow::Result<()> {
+    let http = &config.http;
+    let door = |h2c| Door::data(Arc::clone(&built.gateway), &built.readiness, http.limits.clone(), h2c);
+    let mut data = Service::new("data".to_owned(), door(false));
+    match &http.tls {
+        None => data.add_tcp(&http.listen.to_string()),
+        Some(tls) => {
+            let (cert, key) = (tls.cert_file.to_string_lossy(), tls.key_file.to_string_lossy());
+            let mut settings = TlsSettings::intermediate(&cert, &key)
+                .map_err(|error| anyhow::anyhow!("server.tls can't be used: {error}"))?;
+            settings.enable_h2();
+            data.add_tls_with_settings(&http.listen.to_string(), None, settings);
+        }
+    }
+    server.add_service(data);
+    if let Some(address) = http.h2c_listen {
+        let mut h2c = Service::new("h2c".to_owned(), door(true));
+        h2c.add_tcp(&address.to_string());
+        server.add_service(h2c);
+    }
+    let operators = Admin {
+        key: admin_key,
+        keys: Arc::clone(&built.keys),
+        book: Arc::clone(&built.gateway.book),
+        reload: reload.as_fn(),
+    };
+    let router = admin::router(operators, &built.readiness);
+    let mut admin = Service::new("admin".to_owned(), Door::admin(router, http.limits.clone()));
+    admin.threads = Some(1);
+    admin.add_tcp(&http.admin_listen.to_string());
+    server.add_service(admin);
+    Ok(())
+}
+
+fn add_background(
+    server: &mut Server,
+    config: &Config,
+    built: &Built,
+    reload: &Reloader,
+) -> anyhow::Result<()> {
+    let farewells = Farewells::new(server.watch_execution_phase());
+    let (farewell, parting) = watch::channel(None);
+    let (worker_gone, gone) = watch::channel(built.supervisor.is_none());
+    if let Some(supervisor) = &built.supervisor {
+        let starter = Starter { supervisor: Arc::clone(supervisor), parting, gone: worker_gone };
+        server.add_service(background_service("worker", starter));
+    }
+    let warden = Warden {
+        book: Arc::clone(&built.gateway.book),
+        readiness: Arc::clone(&built.readiness),
+        farewells,
+        farewell,
+        worker_gone: gone,
+        limit: config.http.drain_timeout,
+    };
+    server.add_service(background_service("warden", warden));
+    let housekeeper = Housekeeper {
+        catalog: Arc::clone(&built.gateway.catalog),
+        pins: PinRows::new(&built.store),
+        reload: reload.as_fn(),
+    };
+    server.add_service(background_service("housekeeper", housekeeper));
+    server.add_service(background_service("greeter", greeter(config, built)?));
+    Ok(())
+}
+
+fn greeter(config: &Config, built: &Built) -> anyhow::Result<Greeter> {
+    let missing =
+        config.worker.as_ref().map(|worker| worker.model_file.clone()).filter(|file| !file.is_file());
+    let worker = built.supervisor.as_ref().map(|supervisor| supervisor.state());
+    let model = |runs| banner::example_model(config, runs);
+    Ok(Greeter {
+        listen: config.http.listen,
+        tls: config.http.tls.is_some(),
+        admin_listen: config.http.admin_listen,
+        first_key: built.first_key.clone(),
+        keys: Arc::clone(&built.keys),
+        model_with_worker: model(missing.is_none()),
+        model_without: model(false),
+        missing_model_file: missing,
+        worker: worker.unwrap_or_else(|| watch::Sender::new(WorkerState::Ready).subscribe()),
+    })
+}
+
+/// Reads the configuration again, all or nothing.
+struct Reloader {
+    current: Arc<Mutex<Config>>,
+    run: Reload,
+}
+
+impl Reloader {
+    fn as_fn(&self) -> Reload {
+        Arc::clone(&self.run)
+    }
+}
+
+fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> Reloader {
+    let current = Arc::new(Mutex::new(config));
+    let (held, catalog) = (Arc::clone(&current), Arc::clone(catalog));
+    let run = move || {
+        let mut current = held.lock();
+        let new = config::load(path.as_deref(), &ProcessEnvironment)
+            .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let restart_needed = config::restart_needed(&current, &new);
+        let changed = catalog.replace(new.catalog.clone());
+        services::load_token_tables(&catalog.load());
+        current.catalog = new.catalog;
+        tracing::info!(changed, ?restart_needed, "configuration read again");
+        Ok(Reloaded { changed, restart_needed })
+    };
+    Reloader { current, run: Arc::new(run) }
+}

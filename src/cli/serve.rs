@@ -1,0 +1,29 @@
+//! `tunegate serve`.
+
+use clap::Args;
+
+use super::ConfigOption;
+use crate::app::{self, ServeOptions};
+use crate::config::{self, ProcessEnvironment};
+use crate::telemetry::log;
+
+/// Options of `tunegate serve`.
+#[derive(Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    config: ConfigOption,
+
+    /// Take the listening sockets over from the gateway that runs, without refusing a connection
+    #[arg(long)]
+    upgrade: bool,
+}
+
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let config_path = options.config.path();
+    let config = config::load(config_path.as_deref(), &ProcessEnvironment)?;
+    log::init(&config.log)?;
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    app::serve(config, &ServeOptions { upgrade: options.upgrade, config_path })
+}

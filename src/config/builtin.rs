@@ -1,0 +1,123 @@
+//! What is there without being written: the local worker's entries, and the providers that the usual environment
+//! variables of OpenAI's and Azure's clients describe. They are put into the file's own shape and checked like it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::domain::catalog::Address;
+use crate::upstream::worker;
+
+use super::address::{BaseUrl, UNIX_SCHEME, is_local};
+use super::file::{AzureApi, Deployment, File, Model, Provider, ProviderKind, SecretSource};
+use super::problem::{Checker, Place};
+
+/// The provider of the worker we start ourselves.
+const LOCAL_PROVIDER: &str = "local";
+const OPENAI_DEPLOYMENT: &str = "openai-any";
+const AZURE_DEPLOYMENT: &str = "azure-any";
+
+/// Adds the worker's provider, deployment and models. A name that the file already uses is a contradiction.
+pub(super) fn add_worker(file: &mut File, worker: &worker::Config, checker: &mut Checker<'_>) {
+    let name = worker.name.to_string();
+    let models = [name.clone(), format!("{LOCAL_PROVIDER}/{name}")];
+    let mut taken = |section: &str, key: &str| {
+        let place = Place::top(section).key(key);
+        checker.wrong(&place, "taken by the local worker: rename it, or set worker.enabled = false");
+    };
+    if file.providers.contains_key(LOCAL_PROVIDER) {
+        taken("providers", LOCAL_PROVIDER);
+    }
+    if file.deployments.contains_key(&name) {
+        taken("deployments", &name);
+    }
+    for model in models.iter().filter(|model| file.models.contains_key(*model)) {
+        taken("models", model);
+    }
+    let base_url = Some(format!("{UNIX_SCHEME}{}", worker.socket.display()));
+    let provider = Provider { kind: Some(ProviderKind::Candle), base_url, ..Provider::default() };
+    file.providers.entry(LOCAL_PROVIDER.to_owned()).or_insert(provider);
+    let deployment = Deployment {
+        provider: Some(LOCAL_PROVIDER.to_owned()),
+        model: Some(name.clone()),
+        ..Deployment::default()
+    };
+    file.deployments.entry(name.clone()).or_insert(deployment);
+    for model in models {
+        add_model(file, &model, &name);
+    }
+}
+
+/// Adds OpenAI and Azure OpenAI as the environment describes them. Where the file says something, the file wins.
+///
+/// `listen` is our own data address: an `OPENAI_BASE_URL` that leads there was set for our clients.
+pub(super) fn add_from_environment(file: &mut File, listen: SocketAddr, checker: &mut Checker<'_>) {
+    let set = |name: &str| checker.environment.get(name).filter(|value| !value.trim().is_empty());
+    let (openai, azure) = (set("OPENAI_API_KEY"), set("AZURE_OPENAI_API_KEY"));
+    let (endpoint, api_version) = (set("AZURE_OPENAI_ENDPOINT"), set("OPENAI_API_VERSION"));
+    if openai.is_some() {
+        let provider = Provider {
+            kind: Some(ProviderKind::Openai),
+            base_url: openai_base_url(listen, checker),
+            api_key: Some(SecretSource { env: Some("OPENAI_API_KEY".to_owned()), file: None }),
+            ..Provider::default()
+        };
+        add_any(file, "openai", OPENAI_DEPLOYMENT, provider);
+        add_model(file, "openai/*", OPENAI_DEPLOYMENT);
+        add_model(file, "*", OPENAI_DEPLOYMENT);
+    }
+    if let (Some(endpoint), Some(_)) = (endpoint, azure) {
+        if let Err(reason) = BaseUrl::parse_azure(&endpoint) {
+            checker.wrong(&Place::top("AZURE_OPENAI_ENDPOINT"), reason);
+            return;
+        }
+        let provider = Provider {
+            kind: Some(ProviderKind::Azure),
+            base_url: Some(endpoint),
+            api: Some(if api_version.is_some() { AzureApi::Classic } else { AzureApi::V1 }),
+            api_version,
+            api_key: Some(SecretSource { env: Some("AZURE_OPENAI_API_KEY".to_owned()), file: None }),
+            ..Provider::default()
+        };
+        add_any(file, "azure", AZURE_DEPLOYMENT, provider);
+        add_model(file, "azure/*", AZURE_DEPLOYMENT);
+        if openai.is_none() {
+            add_model(file, "*", AZURE_DEPLOYMENT);
+        }
+    }
+}
+
+fn add_any(file: &mut File, provider_name: &str, deployment_name: &str, provider: Provider) {
+    file.providers.entry(provider_name.to_owned()).or_insert(provider);
+    let deployment = Deployment {
+        provider: Some(provider_name.to_owned()),
+        model: Some("*".to_owned()),
+        ..Deployment::default()
+    };
+    file.deployments.entry(deployment_name.to_owned()).or_insert(deployment);
+}
+
+fn add_model(file: &mut File, name: &str, deployment: &str) {
+    file.models.entry(name.to_owned()).or_insert_with(|| Model { deployments: vec![deployment.to_owned()] });
+}
+
+fn openai_base_url(listen: SocketAddr, checker: &mut Checker<'_>) -> Option<String> {
+    let place = Place::top("OPENAI_BASE_URL");
+    let text = checker.environment.get("OPENAI_BASE_URL").filter(|value| !value.trim().is_empty())?;
+    match BaseUrl::parse(&text) {
+        Ok(base) if leads_to(&base.address, listen) => {
+            checker.notice(&place, "leads to tunegate itself: OpenAI is asked at its usual address");
+            None
+        }
+        Ok(_) => Some(text),
+        Err(reason) => {
+            checker.wrong(&place, reason);
+            None
+        }
+    }
+}
+
+fn leads_to(address: &Address, listen: SocketAddr) -> bool {
+    let Address::Host { host, port, .. } = address else { return false };
+    let same_host = host.parse::<IpAddr>().is_ok_and(|ip| ip == listen.ip());
+    let local_to_local = is_local(host) && (listen.ip().is_loopback() || listen.ip().is_unspecified());
+    *port == listen.port() && (same_host || local_to_local)
+}

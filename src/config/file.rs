@@ -1,0 +1,185 @@
+//! Exactly what the operator writes. Every key is optional here, so that the checks can say all that is missing at
+//! once; defaults and rules are applied where each section is checked. `config/full.toml` explains every key.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::domain::catalog::OnClientGone;
+use crate::telemetry::log::Format;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct File {
+    pub(super) server: Server,
+    pub(super) admin: Admin,
+    pub(super) state: State,
+    pub(super) log: Log,
+    pub(super) worker: Worker,
+    pub(super) providers: BTreeMap<String, Provider>,
+    pub(super) deployments: BTreeMap<String, Deployment>,
+    pub(super) models: BTreeMap<String, Model>,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Server {
+    pub(super) listen: Option<String>,
+    pub(super) threads: Option<usize>,
+    pub(super) tls: Option<Tls>,
+    pub(super) h2c_listen: Option<String>,
+    pub(super) max_body_bytes: Option<usize>,
+    pub(super) head_timeout_ms: Option<u64>,
+    pub(super) body_read_timeout_ms: Option<u64>,
+    pub(super) body_total_timeout_ms: Option<u64>,
+    pub(super) keepalive_timeout_ms: Option<u64>,
+    pub(super) sse_keepalive_ms: Option<u64>,
+    pub(super) drain_timeout_ms: Option<u64>,
+}
+
+/// `server.tls`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tls {
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Admin {
+    pub(super) listen: Option<String>,
+    pub(super) key: Option<SecretSource>,
+}
+
+/// `[state]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct State {
+    pub(super) dir: Option<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Log {
+    pub(super) format: Option<Format>,
+    pub(super) level: Option<String>,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Worker {
+    pub(super) enabled: Option<bool>,
+    pub(super) model_file: Option<PathBuf>,
+    pub(super) name: Option<String>,
+    pub(super) threads: Option<usize>,
+    pub(super) max_batch: Option<usize>,
+    pub(super) queue: Option<usize>,
+}
+
+/// Where a secret is: never in the file itself.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SecretSource {
+    pub(super) env: Option<String>,
+    pub(super) file: Option<PathBuf>,
+}
+
+/// `kind` of a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ProviderKind {
+    Openai,
+    Azure,
+    Candle,
+}
+
+/// `api` of an Azure provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum AzureApi {
+    V1,
+    Classic,
+}
+
+/// `[providers.NAME]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Provider {
+    pub(super) kind: Option<ProviderKind>,
+    pub(super) base_url: Option<String>,
+    pub(super) api: Option<AzureApi>,
+    pub(super) api_version: Option<String>,
+    pub(super) api_key: Option<SecretSource>,
+    pub(super) entra: Option<Entra>,
+    pub(super) organization: Option<String>,
+    pub(super) project: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) http2: Option<bool>,
+    pub(super) on_client_gone: Option<OnClientGone>,
+    pub(super) drain_ms: Option<u64>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// `kind` of `entra`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EntraKind {
+    ClientSecret,
+    FederatedTokenFile,
+    ManagedIdentity,
+    TokenFile,
+}
+
+/// `entra`: one flat table for all kinds, so that a key that does not fit the kind can be named.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Entra {
+    pub(super) kind: Option<EntraKind>,
+    pub(super) tenant_id: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<SecretSource>,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) path: Option<PathBuf>,
+    pub(super) scope: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) endpoint: Option<String>,
+}
+
+/// `timeouts` of a provider or a deployment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Timeouts {
+    pub(super) connect_ms: Option<u64>,
+    pub(super) first_byte_ms: Option<u64>,
+    pub(super) between_chunks_ms: Option<u64>,
+    pub(super) total_ms: Option<u64>,
+}
+
+/// `[deployments.NAME]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Deployment {
+    pub(super) provider: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) base_model: Option<String>,
+    pub(super) reasoning: Option<bool>,
+    pub(super) endpoints: Option<Vec<String>>,
+    pub(super) max_output_tokens: Option<u64>,
+    pub(super) on_client_gone: Option<OnClientGone>,
+    pub(super) drain_ms: Option<u64>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// `[models.NAME]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Model {
+    pub(super) deployments: Vec<String>,
+}

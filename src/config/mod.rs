@@ -1,0 +1,163 @@
+//! What the operator writes → what each room needs, checked as a whole. Everything that is wrong is said at once; with
+//! anything wrong we do not start, and a reload changes nothing.
+//!
+//! Only this room reads the configuration's file, the environment and the state folder's secrets.
+
+mod address;
+mod builtin;
+mod catalog;
+mod credentials;
+mod environment;
+mod file;
+mod problem;
+mod providers;
+mod read;
+mod sections;
+pub mod state;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::domain::catalog::Catalog;
+use crate::domain::secret::Secret;
+use crate::telemetry::log;
+use crate::upstream::worker;
+
+pub use environment::{Environment, ProcessEnvironment};
+pub use problem::{ConfigError, Problem};
+pub use sections::AdminAccess;
+
+use problem::{Checker, Place};
+
+/// Files that are taken when none is named, the first that exists.
+const USUAL_FILES: [&str; 2] = ["tunegate.toml", "config/tunegate.toml"];
+
+/// What each room needs to know.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Config {
+    /// For the doors.
+    pub http: crate::http::config::Config,
+    /// The configured admin key; without one it is made in the state folder.
+    pub admin_key: Option<Secret>,
+    /// Database, pepper, admin key, worker socket.
+    pub state_dir: PathBuf,
+    /// For the log.
+    pub log: log::Config,
+    /// The local worker, if we start one.
+    pub worker: Option<worker::Config>,
+    /// Everything a request may be sent to.
+    pub catalog: Catalog,
+    /// The file it came from; none for the built-in defaults.
+    pub source: Option<PathBuf>,
+    /// What works but an operator should know, a line each.
+    pub notices: Vec<String>,
+}
+
+/// Returns the file that is taken when none is named: `tunegate.toml`, else `config/tunegate.toml`, below a folder.
+pub fn usual_file(folder: &Path) -> Option<PathBuf> {
+    USUAL_FILES.into_iter().map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// Reads and checks the whole configuration; without a path, the built-in defaults and the environment.
+pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config, ConfigError> {
+    let mut checker = Checker::new(environment);
+    let mut file = read_file(path, &mut checker);
+    let access = sections::admin(&file, &mut checker);
+    let http = sections::server(&file.server, access.listen, &mut checker);
+    let log = sections::log(&file.log, &mut checker);
+    let worker = sections::worker(&file.worker, &access.state_dir, &mut checker);
+    if file.providers.is_empty() {
+        builtin::add_from_environment(&mut file, http.listen, &mut checker);
+    }
+    if let Some(worker) = &worker {
+        builtin::add_worker(&mut file, worker, &mut checker);
+    }
+    let served = providers::check(&file.providers, &mut checker);
+    let catalog = catalog::check(&file, &served, &mut checker);
+    if catalog.providers.is_empty() {
+        checker
+            .notice(&Place::top("providers"), "there are none, and no local worker: every model is unknown");
+    }
+    let notices = checker.finish(path.map(Path::to_owned))?;
+    Ok(Config {
+        http,
+        admin_key: access.key,
+        state_dir: access.state_dir,
+        log,
+        worker,
+        catalog,
+        source: path.map(Path::to_owned),
+        notices,
+    })
+}
+
+/// Reads only what a client of the control plane needs. A shell without the providers' keys will do, and so will a
+/// file that is wrong elsewhere: it may have been edited since the gateway that runs has read it.
+pub fn load_admin_access(
+    path: Option<&Path>,
+    environment: &dyn Environment,
+) -> Result<AdminAccess, ConfigError> {
+    let mut checker = Checker::new(environment);
+    let file = read_file(path, &mut checker);
+    let access = sections::admin(&file, &mut checker);
+    checker.forget_elsewhere(&[Place::root(), Place::top("admin"), Place::top("state")]);
+    checker.finish(path.map(Path::to_owned))?;
+    Ok(access)
+}
+
+fn read_file(path: Option<&Path>, checker: &mut Checker<'_>) -> file::File {
+    let text = match path.map(fs::read_to_string).transpose() {
+        Ok(text) => text,
+        Err(error) => {
+            checker.unreadable(Place::root(), format!("can't be read: {error}"));
+            return file::File::default();
+        }
+    };
+    read::read(text.as_deref(), checker)
+}
+
+/// Returns the keys that differ and that only a restart applies; the catalog is not among them.
+pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
+    let (server, limits) = ((&old.http, &new.http), (&old.http.limits, &new.http.limits));
+    let mut keys = Vec::new();
+    let mut compare = |key: &str, same: bool| {
+        if !same {
+            keys.push(key.to_owned());
+        }
+    };
+    compare("server.listen", server.0.listen == server.1.listen);
+    compare("server.threads", server.0.threads == server.1.threads);
+    compare("server.tls", server.0.tls == server.1.tls);
+    compare("server.h2c_listen", server.0.h2c_listen == server.1.h2c_listen);
+    compare("server.max_body_bytes", limits.0.max_body_bytes == limits.1.max_body_bytes);
+    compare("server.head_timeout_ms", limits.0.head_timeout == limits.1.head_timeout);
+    compare("server.body_read_timeout_ms", limits.0.body_read_timeout == limits.1.body_read_timeout);
+    compare("server.body_total_timeout_ms", limits.0.body_total_timeout == limits.1.body_total_timeout);
+    compare("server.keepalive_timeout_ms", limits.0.keepalive_timeout == limits.1.keepalive_timeout);
+    compare("server.sse_keepalive_ms", limits.0.sse_keepalive == limits.1.sse_keepalive);
+    compare("server.drain_timeout_ms", server.0.drain_timeout == server.1.drain_timeout);
+    compare("admin.listen", server.0.admin_listen == server.1.admin_listen);
+    compare("admin.key", old.admin_key == new.admin_key);
+    compare("state.dir", old.state_dir == new.state_dir);
+    compare("log.format", old.log.format == new.log.format);
+    compare("log.level", old.log.filter == new.log.filter);
+    compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
+    keys
+}
+
+fn compare_workers(
+    old: Option<&worker::Config>,
+    new: Option<&worker::Config>,
+    compare: &mut impl FnMut(&str, bool),
+) {
+    compare("worker.enabled", old.is_some() == new.is_some());
+    let (Some(old), Some(new)) = (old, new) else { return };
+    compare("worker.model_file", old.model_file == new.model_file);
+    compare("worker.name", old.name == new.name);
+    compare("worker.threads", old.threads == new.threads);
+    compare("worker.max_batch", old.max_batch == new.max_batch);
+    compare("worker.queue", old.queue == new.queue);
+}

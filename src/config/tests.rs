@@ -1,0 +1,498 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Visitor};
+
+use crate::domain::catalog::{Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::ids::ModelName;
+
+use super::*;
+
+type Variables = BTreeMap<String, String>;
+
+/// A worker would stand in the way where it is not the subject.
+const NO_WORKER: &str = "[worker]\nenabled = false\n";
+
+fn variables(pairs: &[(&str, &str)]) -> Variables {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn load_text(text: &str, variables: &Variables) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tunegate.toml");
+    fs::write(&path, text).expect("written");
+    load(Some(&path), variables)
+}
+
+fn good(text: &str, pairs: &[(&str, &str)]) -> Config {
+    load_text(text, &variables(pairs)).unwrap_or_else(|error| panic!("{text}\n{error}"))
+}
+
+fn resolve(config: &Config, asked: &str) -> Option<(Arc<str>, Arc<str>, String)> {
+    let found = config.catalog.resolve(&ModelName::parse(asked).expect("a name"))?;
+    let deployment = &found.model.deployments[0];
+    let upstream = found.upstream_model(deployment).to_string();
+    Some((Arc::clone(&deployment.provider.name), Arc::clone(&deployment.name), upstream))
+}
+
+fn shipped(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
+}
+
+#[test]
+fn shipped_files_load() {
+    let keys = variables(&[("OPENAI_API_KEY", "sk-x"), ("AZURE_OPENAI_API_KEY", "k")]);
+    let full = load(Some(&shipped("full.toml")), &keys).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(full.catalog.providers.len(), 4, "three, and the worker's");
+    assert_eq!(resolve(&full, "support-bot").expect("found").1.as_ref(), "support-v3");
+    assert_eq!(resolve(&full, "openai/gpt-4.1").expect("found").2, "gpt-4.1");
+    let smallest =
+        load(Some(&shipped("tunegate.toml")), &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
+    let built_in = load(None, &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(Config { source: None, ..smallest }, built_in, "the smallest file says what is built in");
+}
+
+#[test]
+fn the_full_file_shows_the_defaults() {
+    let keys = variables(&[("OPENAI_API_KEY", "sk-x"), ("AZURE_OPENAI_API_KEY", "k")]);
+    let full = load(Some(&shipped("full.toml")), &keys).unwrap_or_else(|error| panic!("{error}"));
+    let built_in = load(None, &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(restart_needed(&full, &built_in), Vec::<String>::new());
+    let (full, plain) =
+        (&full.catalog.deployments["support-v3"], &built_in.catalog.deployments["smollm2-135m"]);
+    assert_eq!(
+        (full.timeouts, full.drain, full.on_client_gone),
+        (plain.timeouts, plain.drain, plain.on_client_gone)
+    );
+}
+
+#[test]
+fn every_key_is_in_the_full_file() {
+    let text = fs::read_to_string(shipped("full.toml")).expect("there");
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let structs = [
+        fields::<file::File>(),
+        fields::<file::Server>(),
+        fields::<file::Tls>(),
+        fields::<file::Admin>(),
+        fields::<file::State>(),
+        fields::<file::Log>(),
+        fields::<file::Worker>(),
+        fields::<file::SecretSource>(),
+        fields::<file::Provider>(),
+        fields::<file::Entra>(),
+        fields::<file::Timeouts>(),
+        fields::<file::Deployment>(),
+        fields::<file::Model>(),
+    ];
+    for field in structs.into_iter().flatten() {
+        assert!(words.contains(field), "{field} is not in full.toml");
+    }
+}
+
+/// The names of a struct's fields, as serde knows them.
+fn fields<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Spy<'a>(&'a mut &'static [&'static str]);
+    impl<'de> de::Deserializer<'de> for Spy<'_> {
+        type Error = de::value::Error;
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(de::Error::custom("only structs"))
+        }
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            Err(de::Error::custom("seen"))
+        }
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut found: &'static [&'static str] = &[];
+    assert!(T::deserialize(Spy(&mut found)).is_err() && !found.is_empty());
+    found
+}
+
+#[test]
+fn without_a_file_there_is_one_local_worker() {
+    let config = load(None, &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
+    for asked in ["smollm2-135m", "local/smollm2-135m"] {
+        let (provider, deployment, upstream) = resolve(&config, asked).expect(asked);
+        assert_eq!((&*provider, &*deployment, &*upstream), ("local", "smollm2-135m", "smollm2-135m"));
+    }
+    assert_eq!(resolve(&config, "gpt-4.1"), None);
+    let provider = &config.catalog.providers["local"];
+    assert_eq!(provider.address, Address::Unix("./var/worker.sock".into()));
+    assert_eq!((&provider.dialect, &*provider.base_path), (&Dialect::Candle, "/v1"));
+    let worker = config.worker.expect("one worker");
+    assert_eq!((worker.max_batch, worker.queue), (8, 32));
+    assert!(worker.threads >= 1 && config.http.threads >= 1);
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.http.admin_listen.to_string(), "127.0.0.1:8081");
+}
+
+#[test]
+fn the_environment_brings_openai_and_azure() {
+    let openai = [("OPENAI_API_KEY", "sk-x")];
+    let azure = [("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/"), ("AZURE_OPENAI_API_KEY", "k")];
+    let both = [openai[0], azure[0], azure[1], ("OPENAI_API_VERSION", "2024-10-21")];
+    for (pairs, asked, want) in [
+        (&openai[..], "gpt-4.1", Some(("openai", "gpt-4.1"))),
+        (&openai[..], "openai/gpt-4.1", Some(("openai", "gpt-4.1"))),
+        (&openai[..], "smollm2-135m", Some(("local", "smollm2-135m"))),
+        (&azure[..], "support", Some(("azure", "support"))),
+        (&azure[..], "azure/support", Some(("azure", "support"))),
+        (&azure[..1], "support", None),
+        (&both[..], "gpt-4.1", Some(("openai", "gpt-4.1"))),
+        (&both[..], "azure/support", Some(("azure", "support"))),
+    ] {
+        let config = load(None, &variables(pairs)).unwrap_or_else(|error| panic!("{error}"));
+        let found = resolve(&config, asked).map(|(provider, _, upstream)| (provider.to_string(), upstream));
+        assert_eq!(
+            found,
+            want.map(|(provider, upstream)| (provider.to_owned(), upstream.to_owned())),
+            "{asked}"
+        );
+    }
+    let dialect = |pairs: &[(&str, &str)]| {
+        load(None, &variables(pairs)).unwrap_or_else(|e| panic!("{e}")).catalog.providers["azure"]
+            .dialect
+            .clone()
+    };
+    assert_eq!(dialect(&azure), Dialect::AzureV1(AzureV1 { api_version: None }));
+    assert_eq!(dialect(&both), Dialect::AzureClassic(AzureClassic { api_version: "2024-10-21".to_owned() }));
+    let config = good(
+        &format!("{NO_WORKER}[providers.x]\nkind = \"openai\"\napi_key.env = \"K\""),
+        &[both[0], ("K", "k")],
+    );
+    assert_eq!(config.catalog.providers.len(), 1, "declared providers keep the environment's out");
+}
+
+#[test]
+fn an_openai_base_url_that_leads_to_us_is_not_followed() {
+    for (base_url, host) in [
+        ("http://127.0.0.1:8080/v1", "api.openai.com"),
+        ("http://localhost:8080/v1", "api.openai.com"),
+        ("http://127.0.0.1:9090/v1", "127.0.0.1"),
+        ("", "api.openai.com"),
+    ] {
+        let config = load(None, &variables(&[("OPENAI_API_KEY", "sk-x"), ("OPENAI_BASE_URL", base_url)]))
+            .unwrap_or_else(|error| panic!("{error}"));
+        let Address::Host { host: found, .. } = &config.catalog.providers["openai"].address else {
+            panic!("a host")
+        };
+        assert_eq!(found, host, "{base_url}");
+    }
+    let error = load(None, &variables(&[("OPENAI_API_KEY", "sk-x"), ("OPENAI_BASE_URL", "api.openai.com")]));
+    assert!(error.expect_err("no URL").to_string().contains("OPENAI_BASE_URL: no URL"));
+}
+
+#[test]
+fn deployments_take_their_manners_from_the_provider() {
+    let config = good(
+        &format!(
+            "{NO_WORKER}
+            [providers.p]
+            kind = \"openai\"
+            base_url = \"http://127.0.0.1:1/v1\"
+            on_client_gone = \"drain\"
+            timeouts = {{ connect_ms = 1000, total_ms = 9000 }}
+            [deployments.a]
+            provider = \"p\"
+            model = \"o4-mini\"
+            [deployments.b]
+            provider = \"p\"
+            model = \"m\"
+            base_model = \"gpt-4.1\"
+            endpoints = [\"embeddings\"]
+            max_output_tokens = 7
+            on_client_gone = \"abort\"
+            drain_ms = 0
+            timeouts.total_ms = 5000
+            [models.m]
+            deployments = [\"a\", \"b\"]"
+        ),
+        &[],
+    );
+    let (a, b) = (&config.catalog.deployments["a"], &config.catalog.deployments["b"]);
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        (a.timeouts.connect, a.timeouts.total, a.timeouts.first_byte),
+        (seconds(1), seconds(9), seconds(600))
+    );
+    assert_eq!((b.timeouts.connect, b.timeouts.total), (seconds(1), seconds(5)));
+    assert_eq!((a.on_client_gone, b.on_client_gone), (OnClientGone::Drain, OnClientGone::Abort));
+    assert_eq!((a.drain, b.drain), (seconds(30), Duration::ZERO));
+    assert_eq!((a.reasoning, b.reasoning), (true, false));
+    assert_eq!((a.endpoints.len(), b.endpoints.as_slice()), (5, &[Endpoint::Embeddings][..]));
+    assert_eq!((a.max_output_tokens, b.max_output_tokens), (None, Some(7)));
+    assert_eq!(b.model_identity(), "gpt-4.1");
+}
+
+#[test]
+fn entra_of_each_kind() {
+    let entra = |inner: &str| {
+        let text = format!(
+            "{NO_WORKER}[providers.a]\nkind = \"azure\"\nbase_url = \"https://r.openai.azure.com\"\nentra = {{ {inner} }}"
+        );
+        match &good(&text, &[("S", "s3cret")]).catalog.providers["a"].credential {
+            Credential::Entra(entra) => entra.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let Entra::ClientSecret { authority, scope, client_secret, .. } = entra(
+        "kind = \"client_secret\", tenant_id = \"t\", client_id = \"c\", client_secret = { env = \"S\" }",
+    ) else {
+        panic!("a client secret")
+    };
+    assert_eq!(authority, "https://login.microsoftonline.com");
+    assert_eq!(scope, "https://cognitiveservices.azure.com/.default");
+    assert_eq!(client_secret.expose(), "s3cret");
+    assert!(matches!(
+        entra("kind = \"federated_token_file\", tenant_id = \"t\", client_id = \"c\", token_file = \"/x\""),
+        Entra::FederatedTokenFile { .. }
+    ));
+    assert!(matches!(entra("kind = \"managed_identity\""), Entra::ManagedIdentity { client_id: None, .. }));
+    assert!(matches!(entra("kind = \"token_file\", path = \"/x\""), Entra::TokenFile { .. }));
+}
+
+/// Each mistake, and how its line begins.
+const MISTAKES: &[(&str, &str)] = &[
+    ("[server]\nlisten = \"localhost:8080\"", "server.listen: \"localhost:8080\" is no address"),
+    ("[server]\nlisten = \"127.0.0.1:8081\"", "admin.listen: 127.0.0.1:8081 is taken by server.listen"),
+    ("[server]\nlisten = \"0.0.0.0:8081\"", "admin.listen: 127.0.0.1:8081 is taken by server.listen"),
+    (
+        "[server]\nh2c_listen = \"127.0.0.1:8080\"",
+        "server.h2c_listen: 127.0.0.1:8080 is taken by server.listen",
+    ),
+    ("[server]\nmax_body_bytes = 1023", "server.max_body_bytes: 1023 is out of bounds: 1024 to 1073741824"),
+    ("[server]\nthreads = 5000", "server.threads: 5000 is out of bounds"),
+    ("[server]\nhead_timeout_ms = 0", "server.head_timeout_ms: 0 ms leaves no time"),
+    ("[server]\nbody_read_timeout_ms = 400000", "server.body_read_timeout_ms: longer than body_total"),
+    ("[server]\ndrain_timeout_ms = 99999999", "server.drain_timeout_ms: 99999999 is out of bounds"),
+    (
+        "[server]\ntls = { cert_file = \"/nowhere/tls.crt\" }",
+        "server.tls.cert_file: can't read /nowhere/tls.crt",
+    ),
+    ("[server]\ntls = { cert_file = \"/nowhere/tls.crt\" }", "server.tls.key_file: missing"),
+    ("[admin]\nlisten = \"0.0.0.0:8081\"", "admin.listen: 0.0.0.0:8081 can be reached from other machines"),
+    ("[admin]\nkey.env = \"SHORT\"", "admin.key: too easy to guess"),
+    ("[admin]\nkey = {}", "admin.key: says not where"),
+    ("[admin]\nkey = { env = \"KEY\", file = \"/x\" }", "admin.key: env and file contradict"),
+    ("[admin]\nkey.env = \"UNSET\"", "admin.key.env: the environment variable UNSET is not set"),
+    ("[admin]\nkey.env = \"BLANK\"", "admin.key.env: the environment variable BLANK is empty"),
+    ("[admin]\nkey.env = \"BROKEN\"", "admin.key.env: holds white space"),
+    ("[admin]\nkey.file = \"/nowhere/key\"", "admin.key.file: can't read /nowhere/key"),
+    ("[state]\ndir = \"\"", "state.dir: empty"),
+    ("[log]\nlevel = \"tunegate=loud\"", "log.level: \"tunegate=loud\" is no log filter"),
+    ("[log]\nformat = \"xml\"", "log.format: "),
+    ("[worker]\nname = \"a b\"", "worker.name: a name has 1 to 64"),
+    ("[worker]\nmax_batch = 0", "worker.max_batch: 0 is out of bounds"),
+    ("[providers.local]\nkind = \"openai\"", "providers.local: taken by the local worker"),
+    ("[models.smollm2-135m]\ndeployments = [\"x\"]", "models.smollm2-135m: taken by the local worker"),
+    ("[providers.\"a/b\"]\nkind = \"openai\"", "providers.\"a/b\": a name has 1 to 64"),
+    ("[providers.a]", "providers.a.kind: missing"),
+    ("[providers.a]\nkind = \"openai\"\napi = \"v1\"", "providers.a.api: only for kind = \"azure\""),
+    (
+        "[providers.a]\nkind = \"openai\"\napi_version = \"x\"",
+        "providers.a.api_version: only for kind = \"azure\"",
+    ),
+    ("[providers.a]\nkind = \"candle\"", "providers.a.base_url: missing"),
+    (
+        "[providers.a]\nkind = \"candle\"\nbase_url = \"unix:/x\"\nproject = \"p\"",
+        "providers.a.project: only for",
+    ),
+    ("[providers.a]\nkind = \"openai\"\nbase_url = \"https://u:p@h\"", "providers.a.base_url: no user"),
+    ("[providers.a]\nkind = \"openai\"\nbase_url = \"unix:/x\"", "providers.a.base_url: the scheme is"),
+    ("[providers.a]\nkind = \"openai\"\nca_file = \"/nowhere\"", "providers.a.ca_file: can't read"),
+    (
+        "[providers.a]\nkind = \"openai\"\nbase_url = \"http://h\"\nca_file = \"/nowhere\"",
+        "providers.a.ca_file: base_url",
+    ),
+    ("[providers.a]\nkind = \"openai\"\norganization = \"a b\"", "providers.a.organization: empty, or holds"),
+    (
+        "[providers.a]\nkind = \"openai\"\ntimeouts.total_ms = 10",
+        "providers.a.timeouts.connect_ms: 5000 ms is longer",
+    ),
+    ("[providers.a]\nkind = \"openai\"\ntimeouts.total_ms = 0", "providers.a.timeouts.total_ms: 0 ms"),
+    (
+        "[providers.a]\nkind = \"openai\"\ndrain_ms = 9999999",
+        "providers.a.drain_ms: 9999999 is out of bounds",
+    ),
+    ("[providers.a]\nkind = \"azure\"", "providers.a.base_url: missing"),
+    ("[providers.a]\nkind = \"azure\"", "providers.a.api_key: missing: Azure needs"),
+    ("[providers.a]\nkind = \"azure\"\napi = \"classic\"", "providers.a.api_version: missing"),
+    (
+        "[providers.a]\nkind = \"azure\"\napi_key.env = \"KEY\"\nentra = {}",
+        "providers.a: api_key and entra contradict",
+    ),
+    ("[providers.a]\nkind = \"azure\"\nentra = {}", "providers.a.entra.kind: missing"),
+    (
+        "[providers.a]\nkind = \"azure\"\nentra = { kind = \"client_secret\" }",
+        "providers.a.entra.tenant_id: missing",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\nentra = { kind = \"client_secret\" }",
+        "providers.a.entra.client_secret: missing",
+    ),
+    ("[providers.a]\nkind = \"azure\"\nentra = { kind = \"token_file\" }", "providers.a.entra.path: missing"),
+    (
+        "[providers.a]\nkind = \"azure\"\nentra = { kind = \"token_file\", client_id = \"x\" }",
+        "providers.a.entra.client_id: means nothing",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\nentra = { kind = \"client_secret\", authority = \"http://evil\" }",
+        "providers.a.entra.authority: needs https",
+    ),
+    ("[deployments.d]\nmodel = \"m\"", "deployments.d.provider: missing"),
+    ("[deployments.d]\nprovider = \"p\"", "deployments.d.model: missing"),
+    (
+        "[deployments.d]\nprovider = \"p\"",
+        "deployments.d.provider: there is no [providers.p]: there is local",
+    ),
+    ("[deployments.d]\nprovider = \"local\"\nmodel = \"*-*\"", "deployments.d.model: more than one"),
+    (
+        "[deployments.d]\nprovider = \"local\"\nendpoints = [\"chat\"]",
+        "deployments.d.endpoints[0]: \"chat\" is no",
+    ),
+    ("[deployments.d]\nprovider = \"local\"\nendpoints = []", "deployments.d.endpoints: an empty list"),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 0",
+        "deployments.d.max_output_tokens: 0 is out",
+    ),
+    ("[models.m]", "models.m.deployments: missing"),
+    ("[models.m]\ndeployments = [\"d\"]", "models.m.deployments[0]: there is no [deployments.d]"),
+    (
+        "[models.m]\ndeployments = [\"smollm2-135m\", \"smollm2-135m\"]",
+        "models.m.deployments[1]: smollm2-135m is listed twice",
+    ),
+    (
+        "[models.\"a*b\"]\ndeployments = [\"smollm2-135m\"]",
+        "models.\"a*b\": a pattern has one `*`, at its end",
+    ),
+    (
+        "[models.\"a**\"]\ndeployments = [\"smollm2-135m\"]",
+        "models.\"a**\": a pattern has one `*`, at its end",
+    ),
+    ("[models.\"\"]\ndeployments = [\"smollm2-135m\"]", "models.\"\": a model name can't be empty"),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"*\"\n[models.m]\ndeployments = [\"d\"]",
+        "models.m.deployments[0]: d needs what a pattern's `*` matched",
+    ),
+    ("[server\nlisten", "the file: TOML parse error at line 1"),
+];
+
+#[test]
+fn every_mistake_is_said() {
+    let environment = variables(&[("KEY", "k"), ("SHORT", "x"), ("BLANK", " "), ("BROKEN", "a\nb")]);
+    for (text, line) in MISTAKES {
+        let error = load_text(text, &environment).expect_err(text).to_string();
+        assert!(
+            error.lines().any(|found| found.trim().starts_with(line)),
+            "{text}\nshould say\n{line}\nbut says\n{error}"
+        );
+    }
+}
+
+#[test]
+fn all_mistakes_are_said_at_once() {
+    let error = load_text(
+        "[server]\nlisten = \"x\"\nthreds = 1\n[providers.a]\nkind = \"azure\"\n[models.m]\ndeployments = [\"d\"]",
+        &Variables::new(),
+    )
+    .expect_err("five mistakes");
+    let places: Vec<&str> = error.problems.iter().map(|problem| problem.place.as_str()).collect();
+    let want = [
+        "models.m.deployments[0]",
+        "providers.a.api_key",
+        "providers.a.base_url",
+        "server.listen",
+        "server.threds",
+    ];
+    assert_eq!(places, want);
+}
+
+#[test]
+fn what_works_but_should_be_known() {
+    let environment = [("KEY", "0123456789abcdef"), ("K", "k")];
+    for (text, notice) in [
+        ("[server]\nh2c_listen = \"10.0.0.1:1\"", "server.h2c_listen: 10.0.0.1:1 speaks plain-text"),
+        ("[providers.a]\nkind = \"openai\"", "providers.a.api_key: not set, but OpenAI"),
+        (
+            "[providers.a]\nkind = \"openai\"\nbase_url = \"http://h/v1\"\napi_key.env = \"K\"",
+            "providers.a.base_url: the key",
+        ),
+        ("[deployments.d]\nprovider = \"local\"\nmodel = \"m\"", "deployments.d: no model leads here"),
+    ] {
+        let config = good(text, &environment);
+        assert!(config.notices.iter().any(|found| found.starts_with(notice)), "{text}: {:?}", config.notices);
+    }
+    good("[admin]\nlisten = \"0.0.0.0:8081\"\nkey.env = \"KEY\"", &environment);
+}
+
+#[test]
+fn certificates_are_looked_at() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, label: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, format!("-----BEGIN {label}-----\nAA==\n-----END {label}-----\n")).expect("written");
+        path.display().to_string()
+    };
+    let (cert, key) = (write("tls.crt", "CERTIFICATE"), write("tls.key", "EC PRIVATE KEY"));
+    let config = good(&format!("[server]\ntls = {{ cert_file = {cert:?}, key_file = {key:?} }}"), &[]);
+    assert_eq!(config.http.tls.expect("both").cert_file.display().to_string(), cert);
+    let error = load_text(
+        &format!("[server]\ntls = {{ cert_file = {key:?}, key_file = {cert:?} }}"),
+        &Variables::new(),
+    );
+    assert_eq!(error.expect_err("swapped").problems.len(), 2);
+}
+
+#[test]
+fn a_reload_says_what_only_a_restart_applies() {
+    let old = good("", &[]);
+    assert_eq!(restart_needed(&old, &good("[providers.a]\nkind = \"openai\"", &[])), Vec::<String>::new());
+    let text = "[server]\nlisten = \"127.0.0.1:9\"\nsse_keepalive_ms = 5\n[admin]\nlisten = \"127.0.0.1:10\"\n\
+                [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n";
+    let want = [
+        "server.listen",
+        "server.sse_keepalive_ms",
+        "admin.listen",
+        "state.dir",
+        "log.level",
+        "worker.queue",
+    ];
+    assert_eq!(restart_needed(&old, &good(text, &[])), want);
+    assert_eq!(restart_needed(&old, &good(NO_WORKER, &[])), ["worker.enabled"]);
+}
+
+#[test]
+fn clients_of_the_control_plane_need_no_provider_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(usual_file(folder.path()), None);
+    let path = folder.path().join("tunegate.toml");
+    let mut text = String::from("[admin]\nlisten = \"127.0.0.1:7\"\n");
+    write!(text, "[providers.a]\nkind = \"openai\"\napi_key.env = \"UNSET\"").expect("written");
+    text.push_str("\nkidn = \"openai\"\n[server]\nthreads = \"many\"");
+    fs::write(&path, text).expect("written");
+    assert_eq!(usual_file(folder.path()), Some(path.clone()));
+    let access = load_admin_access(Some(&path), &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((access.listen.port(), access.key, access.state_dir), (7, None, "./var".into()));
+    for text in
+        ["[admin]\nlisten = \"x\"", "[admin]\nlistn = \"x\"", "[state]\ndir = \"\"", "[admin", "state = 1"]
+    {
+        fs::write(&path, text).expect("written");
+        let error = load_admin_access(Some(&path), &Variables::new()).expect_err(text);
+        assert_eq!(error.problems.len(), 1, "{error}");
+    }
+    let missing = load(Some(&folder.path().join("other.toml")), &Variables::new()).expect_err("no such file");
+    assert_eq!(missing.problems.len(), 1, "{missing}");
+}

@@ -1,0 +1,3 @@
+//! The control plane: what operators do.
+
+pub mod keys;

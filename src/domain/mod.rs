@@ -1,0 +1,14 @@
+//! The rules, pure: no clock, randomness, socket, file or SQL. Times are arguments, and most tests live here.
+
+pub mod catalog;
+pub mod endpoint;
+pub mod ids;
+pub mod key;
+pub mod leaving;
+pub mod model_name;
+pub mod outcome;
+pub mod request;
+pub mod secret;
+pub mod stream;
+pub mod tokens;
+pub mod usage;

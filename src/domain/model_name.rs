@@ -1,0 +1,70 @@
+//! What a model's name says about it: the base it was trained from, and whether it thinks unseen.
+
+/// Families of models that make tokens which the client does not see (OpenAI's models page, November 2026).
+const REASONING_FAMILIES: [&str; 5] = ["o1", "o3", "o4", "gpt-5", "gpt-6"];
+
+/// Returns the base model in the name of a fine-tuned one; any other name as it is.
+///
+/// OpenAI: `ft:BASE:organization:suffix:id`. Azure: `BASE.ft-id-suffix`. A provider in front, as in `openai/NAME`, is
+/// taken off.
+pub fn base_of(name: &str) -> &str {
+    let tuned = name.strip_prefix("ft:").or_else(|| name.split_once("/ft:").map(|(_, tuned)| tuned));
+    if let Some(tuned) = tuned {
+        return tuned.split_once(':').map_or(tuned, |(base, _)| base);
+    }
+    let name = name.rsplit_once('/').map_or(name, |(_, own)| own);
+    name.split_once(".ft-").map_or(name, |(base, _)| base)
+}
+
+/// Whether a model makes tokens that the client does not see but pays for, as far as its name tells.
+pub fn makes_unseen_tokens(name: &str) -> bool {
+    let base = base_of(name);
+    REASONING_FAMILIES.into_iter().any(|family| {
+        let rest = base.strip_prefix(family);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.', ':', '@']))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_is_in_the_name() {
+        for (name, base) in [
+            ("gpt-4.1-mini-2025-04-14", "gpt-4.1-mini-2025-04-14"),
+            ("ft:gpt-4.1-mini-2025-04-14:acme:support:B2xY", "gpt-4.1-mini-2025-04-14"),
+            ("ft:o4-mini-2025-04-16", "o4-mini-2025-04-16"),
+            ("gpt-4.1-mini-2025-04-14.ft-0a1b-support", "gpt-4.1-mini-2025-04-14"),
+            ("openai/ft:gpt-4o:acme::x", "gpt-4o"),
+            ("ft:gpt-4o:acme:a/b:x", "gpt-4o"),
+            ("", ""),
+        ] {
+            assert_eq!(base_of(name), base, "{name}");
+        }
+    }
+
+    #[test]
+    fn families_that_think_unseen() {
+        for (name, unseen) in [
+            ("o1", true),
+            ("o3-mini", true),
+            ("ft:o4-mini-2025-04-16:acme:rft:id", true),
+            ("o4-mini-2025-04-16.ft-0a1b", true),
+            ("gpt-5", true),
+            ("gpt-5.1-codex", true),
+            ("gpt-6-nano", true),
+            ("openai/gpt-5-mini", true),
+            ("gpt-50", false),
+            ("gpt-4.1", false),
+            ("gpt-4o-mini", false),
+            ("ft:gpt-4o-mini:o1:o3:o4", false),
+            ("omni-moderation-latest", false),
+            ("o1x", false),
+            ("smollm2-135m", false),
+            ("*", false),
+        ] {
+            assert_eq!(makes_unseen_tokens(name), unseen, "{name}");
+        }
+    }
+}

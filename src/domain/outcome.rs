@@ -1,0 +1,85 @@
+//! How a request ended: one Outcome for each, whether served or refused. Log line, metrics and the list of recent
+//! requests are views of it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::usage::Usage;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The whole answer went to the client.
+    Served,
+    /// We said no, or no upstream could be asked; nothing was used.
+    Refused,
+    /// The upstream answered with an error, which the client was told.
+    UpstreamError,
+    /// The upstream broke off in the middle of its answer.
+    UpstreamBroke,
+    /// The client left before the end.
+    ClientGone,
+    /// We were stopped before the end.
+    Interrupted,
+}
+
+impl Ending {
+    /// All of them, for metrics that are born at 0.
+    pub const ALL: [Self; 6] = [
+        Self::Served,
+        Self::Refused,
+        Self::UpstreamError,
+        Self::UpstreamBroke,
+        Self::ClientGone,
+        Self::Interrupted,
+    ];
+
+    /// The name in labels and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Refused => "refused",
+            Self::UpstreamError => "upstream_error",
+            Self::UpstreamBroke => "upstream_broke",
+            Self::ClientGone => "client_gone",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// One request, as it ended. No word of the prompt or the answer is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// The value of `x-request-id`.
+    pub request_id: String,
+    /// When it began, ms since 1970 UTC.
+    pub at_ms: i64,
+    /// Which endpoint; empty where none was recognised.
+    pub endpoint: &'static str,
+    /// The key's alias, when one was recognised.
+    pub key: Option<Arc<str>>,
+    /// The catalog's entry: a bounded set.
+    pub model: Option<Arc<str>>,
+    /// The name the client asked for.
+    pub asked: Option<Arc<str>>,
+    /// Which deployment answered, or was asked last.
+    pub deployment: Option<Arc<str>>,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// How it ended.
+    pub ending: Ending,
+    /// The status the client got; 0 when it left before one.
+    pub status: u16,
+    /// Our error code, when we made the error.
+    pub code: Option<&'static str>,
+    /// The upstream's status, when it gave one.
+    pub upstream_status: Option<u16>,
+    /// What it used; nothing when no upstream did any work.
+    pub usage: Option<Usage>,
+    /// From the first byte at the door to the end, microseconds.
+    pub duration_us: u64,
+    /// From the first byte at the door to the answer's first byte from upstream, microseconds.
+    pub first_byte_us: Option<u64>,
+}

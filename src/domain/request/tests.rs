@@ -1,0 +1,129 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn chat(body: &str) -> Result<InferenceRequest, RequestError> {
+    InferenceRequest::parse(Endpoint::ChatCompletions, Bytes::copy_from_slice(body.as_bytes()), None)
+}
+
+#[test]
+fn reads_what_we_act_on() {
+    let request = chat(
+        r#" {"stream":true,"messages":[{"role":"user","content":"hi"}],"model":"a","n":2,"max_tokens":10,
+            "stream_options":{"include_usage":true}} "#,
+    )
+    .expect("it is right");
+    assert_eq!(request.model.as_str(), "a");
+    assert!(request.stream && request.usage_asked);
+    assert_eq!(request.max_output, Some(20));
+}
+
+#[test]
+fn refuses_with_the_member_that_is_wrong() {
+    for (body, param) in [
+        ("", None),
+        ("nonsense", None),
+        ("[]", None),
+        (r#"{"model":"a","messages":[{}]} x"#, None),
+        (r#"{"model":"a","messages":[{}]"#, None),
+        (r#"{"messages":[{}]}"#, Some("model")),
+        (r#"{"model":null,"messages":[{}]}"#, Some("model")),
+        (r#"{"model":7,"messages":[{}]}"#, Some("model")),
+        (r#"{"model":"","messages":[{}]}"#, Some("model")),
+        (r#"{"model":"a"}"#, Some("messages")),
+        (r#"{"model":"a","messages":null}"#, Some("messages")),
+        (r#"{"model":"a","messages":"hi"}"#, Some("messages")),
+        (r#"{"model":"a","messages":[ ]}"#, Some("messages")),
+        (r#"{"model":"a","messages":[{}],"stream":"yes"}"#, Some("stream")),
+        (r#"{"model":"a","messages":[{}],"stream":1}"#, Some("stream")),
+        (r#"{"model":"a","messages":[{}],"max_tokens":-1}"#, Some("max_tokens")),
+        (r#"{"model":"a","messages":[{}],"max_tokens":0}"#, Some("max_tokens")),
+        (r#"{"model":"a","messages":[{}],"max_completion_tokens":"5"}"#, Some("max_completion_tokens")),
+        (r#"{"model":"a","messages":[{}],"n":1.5}"#, Some("n")),
+        (r#"{"model":"a","messages":[{}],"stream_options":{}}"#, Some("stream_options")),
+        (r#"{"model":"a","messages":[{}],"stream":true,"stream_options":[]}"#, Some("stream_options")),
+        (r#"{"model":"a","messages":[{}],"model":"b"}"#, Some("model")),
+        (r#"{"model":"a","messages":[{}],"mod\u0065l":"b"}"#, Some("model")),
+        (r#"{"model":"a","messages":[{}],"max_tokens":1,"max_tokens":9}"#, Some("max_tokens")),
+    ] {
+        let error = chat(body).expect_err(body);
+        assert_eq!(error.param(), param, "{body}: {error}");
+    }
+    let body = Bytes::from_static(b"{\"model\":\"\xff\",\"messages\":[{}]}");
+    assert!(matches!(
+        InferenceRequest::parse(Endpoint::ChatCompletions, body, None),
+        Err(RequestError::NotJson(_))
+    ));
+}
+
+#[test]
+fn a_path_names_the_model_before_the_body() {
+    let body = Bytes::from_static(br#"{"messages":[{}]}"#);
+    let request =
+        InferenceRequest::parse(Endpoint::ChatCompletions, body, Some("dep")).expect("no model is needed");
+    assert_eq!(request.model.as_str(), "dep");
+    assert_eq!(
+        request.rewritten(Rewrite { model: Some("real"), ask_usage: false }),
+        r#"{"model":"real","messages":[{}]}"#
+    );
+}
+
+#[test]
+fn rewrites_only_what_must_change() {
+    let table = [
+        // (body, rewrite, want)
+        (
+            r#"{"model":"a","messages":[{"x":1.50}],"zzz":{"b":1,"a":2}}"#,
+            Rewrite { model: Some("ft:b"), ask_usage: true },
+            r#"{"model":"ft:b","messages":[{"x":1.50}],"zzz":{"b":1,"a":2}}"#,
+        ),
+        (
+            r#"{"model":"a","stream":true,"messages":[{}]}"#,
+            Rewrite { model: Some("a"), ask_usage: true },
+            r#"{"stream_options":{"include_usage":true},"model":"a","stream":true,"messages":[{}]}"#,
+        ),
+        (
+            r#"{"stream_options":null,"stream":true,"messages":[{}],"model":"a"}"#,
+            Rewrite { model: Some("c"), ask_usage: true },
+            r#"{"stream_options":{"include_usage":true},"stream":true,"messages":[{}],"model":"c"}"#,
+        ),
+        (
+            r#"{"stream_options":{"include_obfuscation":false},"stream":true,"messages":[{}],"model":"a"}"#,
+            Rewrite { model: None, ask_usage: true },
+            r#"{"stream_options":{"include_obfuscation":false,"include_usage":true},"stream":true,"messages":[{}],"model":"a"}"#,
+        ),
+    ];
+    for (body, rewrite, want) in table {
+        assert_eq!(chat(body).expect(body).rewritten(rewrite), want);
+    }
+    let same = chat(r#"{"model":"a","messages":[{}]}"#).expect("right");
+    let out = same.rewritten(Rewrite { model: Some("a"), ask_usage: true });
+    assert_eq!(out.as_ptr(), same.body().as_ptr(), "nothing changed, nothing copied");
+}
+
+proptest! {
+    /// Whatever else is in the body survives a rewrite, and the new model is in it.
+    #[test]
+    fn a_rewrite_keeps_the_rest(
+        keys in proptest::collection::btree_map("[a-z\"\\\\é ]{1,8}", "[ -~é]{0,12}", 0..6),
+        model in "[ -~é]{1,20}",
+        target in "[ -~é]{1,20}",
+        stream in any::<bool>(),
+    ) {
+        let mut body = serde_json::Map::new();
+        for (key, value) in keys {
+            body.insert(format!("x_{key}"), Value::from(value));
+        }
+        body.insert("model".into(), model.clone().into());
+        body.insert("messages".into(), json!([{"role": "user", "content": model}]));
+        body.insert("stream".into(), stream.into());
+        let request = chat(&Value::from(body.clone()).to_string()).expect("right");
+        let out = request.rewritten(Rewrite { model: Some(&target), ask_usage: true });
+        let out: Value = serde_json::from_slice(&out).expect("still JSON");
+        body.insert("model".into(), target.into());
+        if stream {
+            body.insert("stream_options".into(), json!({"include_usage": true}));
+        }
+        prop_assert_eq!(out, Value::from(body));
+    }
+}

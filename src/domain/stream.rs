@@ -1,0 +1,399 @@
+//! A streamed answer as it passes: its usage is read, the usage chunk that only we asked for is taken out, everything
+//! else goes on byte for byte.
+//!
+//! Source: OpenAI API 2.3.0. Chat and completions: the usage chunk has `choices: []` and comes last before `[DONE]`;
+//! all other chunks then carry `usage: null`. Responses: the last event holds the whole response with its usage.
+//! Azure's first chunk has empty ids and no choices, and a `delta` may be missing.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use memchr::memmem;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use super::endpoint::Endpoint;
+use super::usage::TokenCounts;
+use crate::sse::{self, Piece, Splitter};
+
+/// Events are kept unread up to this many bytes; most streams end before, with their usage, and are never read again.
+const UNREAD_BYTES: usize = 64 << 10;
+
+/// Reads a stream as it passes.
+#[derive(Debug)]
+pub struct StreamReader {
+    endpoint: Endpoint,
+    /// The usage chunk was asked for by us alone.
+    withhold_usage: bool,
+    splitter: Splitter,
+    usage: Option<TokenCounts>,
+    response_id: Option<String>,
+    finished: bool,
+    dropped_last: bool,
+    seen_first: bool,
+    tally: Tally,
+}
+
+/// What becomes of one event.
+enum Fate {
+    Pass,
+    Drop,
+    Replace(Bytes),
+}
+
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(default)]
+    choices: Option<Vec<IgnoredAny>>,
+    #[serde(default)]
+    usage: Option<Value>,
+    #[serde(borrow, default)]
+    response: Option<Stored<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(default)]
+    usage: Option<Value>,
+}
+
+impl StreamReader {
+    /// A reader at the start of a stream.
+    pub fn new(endpoint: Endpoint, withhold_usage: bool) -> Self {
+        Self {
+            endpoint,
+            withhold_usage,
+            splitter: Splitter::new(),
+            usage: None,
+            response_id: None,
+            finished: false,
+            dropped_last: false,
+            seen_first: false,
+            tally: Tally::new(endpoint),
+        }
+    }
+
+    /// Takes what came from upstream and returns what may go to the client now: whole events only.
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
+        let untouched_start = self.splitter.is_between_events();
+        let original = chunk.clone();
+        let mut pieces = Vec::new();
+        self.splitter.push(chunk, |piece| pieces.push(piece));
+        let mut changed = false;
+        let mut kept: Vec<Bytes> = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            match piece {
+                Piece::Tail(tail) if self.dropped_last => {
+                    changed = true;
+                    drop(tail);
+                }
+                Piece::Tail(tail) => kept.push(tail),
+                Piece::Event(event) => match self.inspect(&event) {
+                    Fate::Pass => kept.push(event),
+                    Fate::Drop => changed = true,
+                    Fate::Replace(other) => {
+                        changed = true;
+                        kept.push(other);
+                    }
+                },
+            }
+        }
+        if !changed && untouched_start && self.splitter.is_between_events() {
+            return original;
+        }
+        concat(kept)
+    }
+
+    /// What is left when the stream has ended well: an event without its closing blank line.
+    pub fn finish(&mut self) -> Bytes {
+        let Some(rest) = self.splitter.finish() else { return Bytes::new() };
+        match self.inspect(&rest) {
+            Fate::Pass => rest,
+            Fate::Drop => Bytes::new(),
+            Fate::Replace(other) => other,
+        }
+    }
+
+    /// The usage the provider reported.
+    pub const fn usage(&self) -> Option<TokenCounts> {
+        self.usage
+    }
+
+    /// The id of a stored response, once, when it has been seen.
+    pub fn take_response_id(&mut self) -> Option<String> {
+        self.response_id.take()
+    }
+
+    /// Whether the stream has said that it is complete.
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// What was streamed so far.
+    pub fn streamed(&mut self) -> Streamed<'_> {
+        self.tally.read();
+        Streamed { text: &self.tally.text, pieces: self.tally.pieces }
+    }
+
+    fn inspect(&mut self, event: &Bytes) -> Fate {
+        self.dropped_last = false;
+        if event.starts_with(b"data: [DONE]") || event.starts_with(b"data:[DONE]") {
+            self.finished = true;
+            return Fate::Pass;
+        }
+        self.tally.keep(event);
+        let fate = match self.endpoint {
+            Endpoint::Responses => {
+                self.inspect_response(event);
+                Fate::Pass
+            }
+            _ => self.inspect_chunk(event),
+        };
+        self.dropped_last = matches!(fate, Fate::Drop);
+        fate
+    }
+
+    fn inspect_chunk(&mut self, event: &Bytes) -> Fate {
+        // inside a JSON string the quotes would be escaped: these bytes are a member's name
+        if memmem::find(event, b"\"usage\"").is_none() {
+            return Fate::Pass;
+        }
+        if let Some(at) = memmem::find(event, b",\"usage\":null") {
+            if !self.withhold_usage {
+                return Fate::Pass;
+            }
+            let mut without = BytesMut::with_capacity(event.len());
+            without.extend_from_slice(&event[..at]);
+            without.extend_from_slice(&event[at + b",\"usage\":null".len()..]);
+            return Fate::Replace(without.freeze());
+        }
+        let Some(data) = sse::data(event) else { return Fate::Pass };
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return Fate::Pass };
+        let Some(usage) = chunk.usage.as_ref().and_then(TokenCounts::from_json) else { return Fate::Pass };
+        self.usage = Some(usage);
+        let bare = chunk.choices.is_none_or(|choices| choices.is_empty());
+        if bare && self.withhold_usage { Fate::Drop } else { Fate::Pass }
+    }
+
+    fn inspect_response(&mut self, event: &Bytes) {
+        let first = !std::mem::replace(&mut self.seen_first, true);
+        let terminal = [&b"response.completed"[..], b"response.incomplete", b"response.failed"]
+            .iter()
+            .any(|name| memmem::find(event, name).is_some());
+        if !first && !terminal {
+            return;
+        }
+        let Some(data) = sse::data(event) else {
+            self.seen_first = !first;
+            return;
+        };
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return };
+        let Some(response) = chunk.response else { return };
+        if first {
+            self.response_id = response.id.map(Cow::into_owned);
+        }
+        if let Some(usage) = response.usage.as_ref().and_then(TokenCounts::from_json) {
+            self.usage = Some(usage);
+            self.finished = true;
+        }
+    }
+}
+
+fn concat(mut kept: Vec<Bytes>) -> Bytes {
+    match kept.len() {
+        0 => Bytes::new(),
+        1 => kept.remove(0),
+        _ => kept.concat().into(),
+    }
+}
+
+/// What was streamed to the client so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streamed<'a> {
+    /// All texts, tool calls included, one after the other.
+    pub text: &'a str,
+    /// Events that carried any text: our worker sends one a token.
+    pub pieces: u64,
+}
+
+/// Keeps what was streamed, read only when somebody asks.
+#[derive(Debug)]
+struct Tally {
+    endpoint: Endpoint,
+    unread: Vec<u8>,
+    text: String,
+    pieces: u64,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, default)]
+    choices: Vec<Choice<'a>>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    delta: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default)]
+    delta: Option<Value>,
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+}
+
+impl Tally {
+    const fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, unread: Vec::new(), text: String::new(), pieces: 0 }
+    }
+
+    fn keep(&mut self, event: &[u8]) {
+        self.unread.extend_from_slice(event);
+        if self.unread.len() > UNREAD_BYTES {
+            self.read();
+        }
+    }
+
+    fn read(&mut self) {
+        let unread = Bytes::from(std::mem::take(&mut self.unread));
+        let mut splitter = Splitter::new();
+        splitter.push(unread, |piece| {
+            if let Piece::Event(event) = piece {
+                self.add(&event);
+            }
+        });
+        if let Some(rest) = splitter.finish() {
+            self.add(&rest);
+        }
+    }
+
+    fn add(&mut self, event: &[u8]) {
+        let Some(data) = sse::data(event) else { return };
+        let Ok(delta) = serde_json::from_slice::<Delta<'_>>(&data) else { return };
+        let before = self.text.len();
+        if self.endpoint == Endpoint::Responses {
+            if let (Some(kind), Some(Value::String(text))) = (delta.kind, delta.delta)
+                && kind.ends_with(".delta")
+            {
+                self.text.push_str(&text);
+            }
+        } else {
+            for choice in delta.choices {
+                self.text.push_str(choice.text.as_deref().unwrap_or_default());
+                if let Some(delta) = choice.delta {
+                    add_texts(&delta, &mut self.text);
+                }
+            }
+        }
+        self.pieces += u64::from(self.text.len() > before);
+    }
+}
+
+/// Every text of a delta but its role, ids and types.
+fn add_texts(delta: &Value, out: &mut String) {
+    match delta {
+        Value::String(text) => out.push_str(text),
+        Value::Array(items) => items.iter().for_each(|item| add_texts(item, out)),
+        Value::Object(members) => members
+            .iter()
+            .filter(|(key, _)| !matches!(key.as_str(), "role" | "id" | "type"))
+            .for_each(|(_, value)| add_texts(value, out)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAT: &str = concat!(
+        "data: {\"id\":\"\",\"choices\":[],\"prompt_filter_results\":[],\"usage\":null}\n\n",
+        ": comment\n\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}],\"usage\":null}\r\n\r\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Zürich 漢 ,\\\"usage\\\":null\"}}],\"usage\":null}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\n",
+        "data: \"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}],\"usage\":null}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"finish_reason\":\"stop\"}],\"usage\":null}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":5,\"total_tokens\":17}}\n\n",
+        "data: [DONE]\n\n",
+    );
+
+    fn run(endpoint: Endpoint, withhold: bool, parts: &[&[u8]]) -> (Vec<u8>, StreamReader) {
+        let mut reader = StreamReader::new(endpoint, withhold);
+        let mut out = Vec::new();
+        for part in parts {
+            out.extend_from_slice(&reader.push(Bytes::copy_from_slice(part)));
+        }
+        out.extend_from_slice(&reader.finish());
+        (out, reader)
+    }
+
+    fn without_usage() -> Vec<u8> {
+        let kept: Vec<&str> =
+            CHAT.split_inclusive("\n\n").filter(|event| !event.contains("\"prompt_tokens\"")).collect();
+        kept.concat().replace(",\"usage\":null", "").into_bytes()
+    }
+
+    #[test]
+    fn the_usage_chunk_is_withheld_only_where_we_asked_at_every_cut() {
+        for cut in 0..=CHAT.len() {
+            let (a, b) = CHAT.as_bytes().split_at(cut);
+            let (out, mut reader) = run(Endpoint::ChatCompletions, true, &[a, b]);
+            assert_eq!(
+                String::from_utf8_lossy(&out),
+                String::from_utf8_lossy(&without_usage()),
+                "cut at {cut}"
+            );
+            assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.completion)), Some((12, 5)));
+            assert!(reader.is_finished());
+            assert_eq!(reader.streamed().text, "Zürich 漢 ,\"usage\":null{}f");
+            assert_eq!(reader.streamed().pieces, 2);
+            let (out, reader) = run(Endpoint::ChatCompletions, false, &[a, b]);
+            assert_eq!(out, CHAT.as_bytes(), "cut at {cut}");
+            assert!(reader.usage().is_some());
+        }
+        let bytes: Vec<&[u8]> = CHAT.as_bytes().chunks(1).collect();
+        assert_eq!(run(Endpoint::ChatCompletions, true, &bytes).0, without_usage());
+    }
+
+    #[test]
+    fn an_untouched_chunk_is_passed_on_without_a_copy() {
+        let chunk = Bytes::from_static(b"data: {\"choices\":[]}\n\ndata: {}\n\n");
+        let mut reader = StreamReader::new(Endpoint::ChatCompletions, true);
+        assert_eq!(reader.push(chunk.clone()).as_ptr(), chunk.as_ptr());
+    }
+
+    #[test]
+    fn responses_name_their_id_first_and_their_usage_last() {
+        let stream = concat!(
+            "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"usage\":null}}\n\n",
+            "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"Do\"}\n\n",
+            "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":30,\"output_tokens\":12,\"output_tokens_details\":{\"reasoning_tokens\":8}}}}\n\n",
+        );
+        for cut in 0..=stream.len() {
+            let (a, b) = stream.as_bytes().split_at(cut);
+            let (out, mut reader) = run(Endpoint::Responses, false, &[a, b]);
+            assert_eq!(out, stream.as_bytes());
+            assert_eq!(reader.take_response_id().as_deref(), Some("resp_1"));
+            assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.reasoning)), Some((30, 8)));
+            assert!(reader.is_finished());
+            assert_eq!(reader.streamed().text, "Do");
+        }
+    }
+
+    #[test]
+    fn a_long_stream_is_read_in_parts() {
+        let event = "data: {\"choices\":[{\"index\":0,\"text\":\"ab\"}]}\n\n";
+        let mut reader = StreamReader::new(Endpoint::Completions, true);
+        for _ in 0..4_000 {
+            reader.push(Bytes::from_static(event.as_bytes()));
+            assert!(reader.tally.unread.len() <= UNREAD_BYTES + event.len());
+        }
+        assert_eq!(reader.streamed().pieces, 4_000);
+        assert_eq!(reader.streamed().text.len(), 8_000);
+    }
+}

@@ -1,0 +1,105 @@
+//! Tokens used by a request, and how we know.
+
+use serde::Serialize;
+
+/// Tokens by class. `cached` is part of `prompt`; `reasoning` is part of `completion`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TokenCounts {
+    /// Tokens of the input, cached ones included.
+    #[serde(rename = "prompt_tokens")]
+    pub prompt: u64,
+    /// Input tokens that the provider served from its own prompt cache.
+    #[serde(rename = "cached_tokens")]
+    pub cached: u64,
+    /// Tokens made, reasoning included.
+    #[serde(rename = "completion_tokens")]
+    pub completion: u64,
+    /// Tokens made that the client does not see.
+    #[serde(rename = "reasoning_tokens")]
+    pub reasoning: u64,
+}
+
+/// Where the counts come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSource {
+    /// The provider said so.
+    Reported,
+    /// Counted by us: the input, and the output that was streamed before the end.
+    Estimated,
+    /// Not known: an upper bound, because tokens may have been made unseen.
+    Unconfirmed,
+}
+
+impl UsageSource {
+    /// The name in labels and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
+/// What a request used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// How many tokens.
+    #[serde(flatten)]
+    pub tokens: TokenCounts,
+    /// How we know.
+    pub source: UsageSource,
+}
+
+impl TokenCounts {
+    /// Reads a `usage` object in the shape of chat, completions and embeddings, or in that of responses.
+    ///
+    /// Source: OpenAI API 2.3.0, `CompletionUsage`, `CreateEmbeddingResponse.usage`, `ResponseUsage`. Detail objects
+    /// may be absent or null.
+    pub fn from_json(usage: &serde_json::Value) -> Option<Self> {
+        let count = |name: &str| usage.get(name).and_then(serde_json::Value::as_u64);
+        let detail = |object: &str, name: &str| {
+            usage
+                .get(object)
+                .and_then(|details| details.get(name))
+                .and_then(serde_json::Value::as_u64)
+                .unwrap_or(0)
+        };
+        if let Some(prompt) = count("prompt_tokens") {
+            return Some(Self {
+                prompt,
+                cached: detail("prompt_tokens_details", "cached_tokens"),
+                completion: count("completion_tokens").unwrap_or(0),
+                reasoning: detail("completion_tokens_details", "reasoning_tokens"),
+            });
+        }
+        Some(Self {
+            prompt: count("input_tokens")?,
+            cached: detail("input_tokens_details", "cached_tokens"),
+            completion: count("output_tokens").unwrap_or(0),
+            reasoning: detail("output_tokens_details", "reasoning_tokens"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn reads_each_shape() {
+        let chat = json!({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19,
+            "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 3}});
+        let responses = json!({"input_tokens": 12, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 4},
+            "output_tokens_details": {"reasoning_tokens": 3}});
+        let want = TokenCounts { prompt: 12, cached: 4, completion: 7, reasoning: 3 };
+        assert_eq!(TokenCounts::from_json(&chat), Some(want));
+        assert_eq!(TokenCounts::from_json(&responses), Some(want));
+        let embedding = json!({"prompt_tokens": 4, "total_tokens": 4, "prompt_tokens_details": null});
+        assert_eq!(TokenCounts::from_json(&embedding), Some(TokenCounts { prompt: 4, ..Default::default() }));
+        assert_eq!(TokenCounts::from_json(&json!({})), None);
+        assert_eq!(TokenCounts::from_json(&json!(null)), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! THE LINE: one inference request, top to bottom.
+//!
+//! Each step takes the value of the one before and returns the next: admitted → prepared → attempt → answer. However
+//! it ends, one Outcome is written.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::admit::{Admitted, KeyRing};
+use super::catalog::LiveCatalog;
+use super::dispatch::{self, Unanswered};
+use super::meter::{self, Answer};
+use super::pins::Pins;
+use super::prepare::{Prepared, prepare};
+use super::presence::{Client, Presence};
+use super::record::{Book, Record};
+use super::refusal::Refusal;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::request::InferenceRequest;
+
+/// The data plane.
+pub struct Gateway {
+    /// Who may ask.
+    pub keys: Arc<KeyRing>,
+    /// What may be asked.
+    pub catalog: Arc<LiveCatalog>,
+    /// How it ended.
+    pub book: Arc<Book>,
+    /// Who made which stored response.
+    pub pins: Arc<Pins>,
+}
+
+/// An inference request as it came through the door.
+pub struct Arrival {
+    /// Which endpoint it is for.
+    pub endpoint: Endpoint,
+    /// The model an Azure-shaped path names.
+    pub model_in_path: Option<String>,
+    /// Its body.
+    pub body: Bytes,
+    /// Its headers that travel on to the upstream.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A request that was refused; the door answers, then ends the record with the status it chose.
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The outcome, but for its end.
+    pub record: Record,
+}
+
+impl Gateway {
+    /// Finds out who asks.
+    pub fn admit(&self, credential: Option<&str>) -> Result<Admitted, Refusal> {
+        self.keys.admit(credential)
+    }
+
+    /// Serves one request of a sender we know.
+    ///
+    /// # Errors
+    ///
+    /// With the reason for the client and the open record.
+    pub async fn infer<C: Client>(
+        &self,
+        admitted: Admitted,
+        arrival: Arrival,
+        mut record: Record,
+        client: &mut C,
+    ) -> Result<Answer, Box<Refused>> {
+        let refused = |(refusal, record)| Box::new(Refused { refusal, record });
+        let prepared = match self.prepare(admitted, arrival, &mut record).await {
+            Ok(prepared) => prepared,
+            Err(refusal) => return Err(refused((refusal, record))),
+        };
+        let mut presence = Presence::new(client);
+        match dispatch::ask(&prepared, &mut presence, &mut record).await {
+            Ok(attempt) => {
+                meter::follow(prepared, attempt, &mut presence, record, &self.pins).await.map_err(refused)
+            }
+            Err(Unanswered { refusal, sent_to }) => {
+                if let Some(sent_to) = sent_to {
+                    record.usage(meter::unanswered(&prepared, &sent_to));
+                }
+                Err(refused((refusal, record)))
+            }
+        }
+    }
+
+    async fn prepare(
+        &self,
+        admitted: Admitted,
+        arrival: Arrival,
+        record: &mut Record,
+    ) -> Result<Prepared, Refusal> {
+        let request =
+            InferenceRequest::parse(arrival.endpoint, arrival.body, arrival.model_in_path.as_deref())?;
+        record.note(|outcome| {
+            outcome.asked = Some(request.model.as_str().into());
+            outcome.stream = request.stream;
+        });
+        let pinned = match &request.previous_response_id {
+            None => None,
+            Some(id) => {
+                let pin = self.pins.find(id, &admitted).await;
+                Some(pin.ok_or_else(|| Refusal::UnknownResponse(id.clone()))?)
+            }
+        };
+        let pinned = pinned.as_ref().map(|pin| pin.deployment.as_str());
+        let prepared = prepare(admitted, self.catalog.load(), request, arrival.headers, pinned)?;
+        record.note(|outcome| outcome.model = Some(prepared.resolved.model.name.as_str().into()));
+        Ok(prepared)
+    }
+}

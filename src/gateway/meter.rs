@@ -1,0 +1,476 @@
+//! Reads the answer as it passes and settles it at its end, however it ends.
+//!
+//! What a request used is known from the provider where it said so; else it is counted here and marked `estimated`;
+//! and where tokens may have been made that nobody saw, it is an upper bound and marked `unconfirmed`.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::admit::Admitted;
+use super::dispatch::{Attempt, Reply, SentTo};
+use super::pins::Pins;
+use super::prepare::Prepared;
+use super::presence::{Client, Presence};
+use super::record::Record;
+use super::refusal::Refusal;
+use crate::clock;
+use crate::domain::catalog::{Deployment, Dialect};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::leaving::{Leaving, leaving};
+use crate::domain::outcome::Ending;
+use crate::domain::request::InferenceRequest;
+use crate::domain::stream::StreamReader;
+use crate::domain::tokens::{Encoding, count_input};
+use crate::domain::usage::{TokenCounts, Usage, UsageSource};
+use crate::provider::PROMPT_TOKENS_HEADER;
+use crate::sse;
+use crate::upstream::UpstreamError;
+use crate::upstream::http::Exchange;
+
+/// The largest whole answer we keep.
+const WHOLE_BYTES: usize = 64 << 20;
+/// What an answer is taken to be at most when neither the client nor the catalog caps it: the largest cap of any
+/// published model (OpenAI's model pages, November 2026).
+const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
+
+/// The upstream's headers that the client gets.
+const PASSED_HEADERS: [&str; 14] = [
+    "openai-processing-ms",
+    "openai-version",
+    "openai-model",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+    "apim-request-id",
+    "x-ms-region",
+];
+
+/// An answer for the client.
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers, content type included.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its body.
+    pub body: AnswerBody,
+}
+
+/// An answer's body.
+pub enum AnswerBody {
+    /// All of it, settled; the record is ended by whoever writes it.
+    Whole {
+        /// The bytes.
+        body: Bytes,
+        /// The outcome, but for its end.
+        record: Box<Record>,
+        /// How it ends if the client gets all of it.
+        ending: Ending,
+    },
+    /// As it comes.
+    Stream(Box<Metered>),
+}
+
+/// What settling needs to know of the request.
+struct Facts {
+    admitted: Admitted,
+    request: InferenceRequest,
+    deployment: Arc<Deployment>,
+    /// Whether tokens are made that the client does not see.
+    unseen: bool,
+    /// The prompt's tokens as our worker counted them.
+    prompt_tokens: Option<u64>,
+}
+
+impl Facts {
+    fn encoding(&self) -> Encoding {
+        match &self.deployment.base_model {
+            Some(base) => Encoding::of_model(base),
+            None if self.deployment.upstream_model.contains('*') => {
+                Encoding::of_model(self.request.model.as_str())
+            }
+            None => Encoding::of_model(&self.deployment.upstream_model),
+        }
+    }
+
+    fn is_worker(&self) -> bool {
+        self.deployment.provider.dialect == Dialect::Candle
+    }
+
+    fn prompt(&self) -> u64 {
+        match self.prompt_tokens {
+            Some(counted) => counted,
+            // a byte-level encoding never makes more tokens than there are bytes
+            None if self.is_worker() => self.request.body().len() as u64,
+            None => count_input(self.encoding(), self.request.endpoint, self.request.body()),
+        }
+    }
+
+    /// Counted input and what was streamed.
+    fn estimated(&self, reader: &mut StreamReader) -> Usage {
+        let streamed = reader.streamed();
+        let completion = match self.is_worker() {
+            true => streamed.pieces,
+            false if streamed.text.is_empty() => 0,
+            false => self.encoding().count(streamed.text),
+        };
+        let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
+        Usage { tokens, source: UsageSource::Estimated }
+    }
+
+    /// Counted input and the most that can have been made.
+    fn unconfirmed(&self) -> Usage {
+        let caps = [self.request.max_output, self.deployment.max_output_tokens];
+        let completion = caps.into_iter().flatten().min().unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
+        Usage { tokens, source: UsageSource::Unconfirmed }
+    }
+}
+
+/// What a request used whose client left before the upstream said anything.
+pub(super) fn unanswered(prepared: &Prepared, sent_to: &SentTo) -> Usage {
+    let facts = Facts {
+        admitted: prepared.admitted.clone(),
+        request: prepared.request.clone(),
+        deployment: Arc::clone(&sent_to.deployment),
+        unseen: sent_to.unseen,
+        prompt_tokens: None,
+    };
+    let unseen = !prepared.request.stream || sent_to.unseen;
+    match unseen {
+        true => facts.unconfirmed(),
+        false => facts.estimated(&mut StreamReader::new(prepared.request.endpoint, false)),
+    }
+}
+
+/// Follows an answer to the client.
+///
+/// # Errors
+///
+/// When a whole answer breaks off; the record then knows what it may have cost.
+pub(super) async fn follow<C: Client>(
+    prepared: Prepared,
+    attempt: Attempt,
+    presence: &mut Presence<'_, C>,
+    record: Record,
+    pins: &Arc<Pins>,
+) -> Result<Answer, (Refusal, Record)> {
+    let Attempt { deployment, reply, unseen, deadline } = attempt;
+    let facts = Facts {
+        admitted: prepared.admitted,
+        request: prepared.request,
+        deployment,
+        unseen,
+        prompt_tokens: None,
+    };
+    match reply {
+        Reply::Told { status, headers, body } => {
+            let headers = passed(&headers, &facts.deployment, "application/json");
+            record.book().metrics().upstream_failed(&facts.deployment.name, "told");
+            let body = AnswerBody::Whole { body, record: Box::new(record), ending: Ending::UpstreamError };
+            Ok(Answer { status, headers, body })
+        }
+        Reply::Answer { exchange, usage_injected } => {
+            let text = |name: HeaderName| {
+                exchange
+                    .headers()
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let kind = text(header::CONTENT_TYPE);
+            let encoding = text(header::CONTENT_ENCODING);
+            let prompt_tokens = exchange
+                .headers()
+                .get(PROMPT_TOKENS_HEADER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
+            let facts = Facts { prompt_tokens, ..facts };
+            if kind.starts_with("text/event-stream") && is_plain(&encoding) {
+                return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
+            }
+            whole(facts, exchange, &kind, &encoding, deadline, presence, record, pins).await
+        }
+    }
+}
+
+fn is_plain(encoding: &str) -> bool {
+    encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")
+}
+
+fn passed(
+    upstream: &HeaderMap,
+    deployment: &Deployment,
+    content_type: &str,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::with_capacity(8);
+    if let Ok(kind) = HeaderValue::from_str(content_type) {
+        headers.push((header::CONTENT_TYPE, kind));
+    }
+    if let Ok(name) = HeaderValue::from_str(&deployment.name) {
+        headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
+    }
+    for name in PASSED_HEADERS {
+        if let Some(value) = upstream.get(name) {
+            headers.push((HeaderName::from_static(name), value.clone()));
+        }
+    }
+    if let Some(id) = upstream.get("x-request-id") {
+        headers.push((HeaderName::from_static("x-upstream-request-id"), id.clone()));
+    }
+    headers
+}
+
+/// What we read of a whole answer.
+#[derive(Deserialize)]
+struct WholeAnswer {
+    #[serde(default)]
+    usage: Option<Value>,
+    #[serde(default)]
+    id: Option<String>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of an answer's head, taken apart once")]
+async fn whole<C: Client>(
+    facts: Facts,
+    mut exchange: Box<Exchange>,
+    kind: &str,
+    encoding: &str,
+    deadline: Instant,
+    presence: &mut Presence<'_, C>,
+    mut record: Record,
+    pins: &Arc<Pins>,
+) -> Result<Answer, (Refusal, Record)> {
+    let between = facts.deployment.timeouts.between_chunks;
+    let read = {
+        let mut reading = std::pin::pin!(exchange.whole(WHOLE_BYTES, between, deadline));
+        tokio::select! {
+            biased;
+            read = &mut reading => read,
+            // paid for whether we read it or not: only its end says how much
+            () = presence.left() => reading.await,
+        }
+    };
+    let read = read.and_then(|body| plain(body, encoding));
+    let status = exchange.status();
+    let headers = passed(exchange.headers(), &facts.deployment, kind);
+    let body = match read {
+        Ok(body) => body,
+        Err(error) => {
+            record.usage(facts.unconfirmed());
+            exchange.abort().await;
+            let deployment = Arc::clone(&facts.deployment.name);
+            return Err((Refusal::Upstream { deployment, error }, record));
+        }
+    };
+    exchange.release().await;
+    let answer: WholeAnswer = serde_json::from_slice(&body).unwrap_or(WholeAnswer { usage: None, id: None });
+    let reported = answer.usage.as_ref().and_then(TokenCounts::from_json);
+    record.usage(match reported {
+        Some(tokens) => Usage { tokens, source: UsageSource::Reported },
+        // moderations are free and report nothing
+        None if facts.request.endpoint == Endpoint::Moderations => {
+            Usage { tokens: TokenCounts::default(), source: UsageSource::Reported }
+        }
+        None => facts.unconfirmed(),
+    });
+    if let (Endpoint::Responses, Some(id)) = (facts.request.endpoint, answer.id) {
+        pins.remember(id, &facts.admitted, &facts.deployment.name).await;
+    }
+    let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
+    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
+}
+
+/// The bytes of a whole answer. We ask for no compression; a server that compresses all the same is understood.
+fn plain(body: Bytes, encoding: &str) -> Result<Bytes, UpstreamError> {
+    if is_plain(encoding) {
+        return Ok(body);
+    }
+    let mut out = Vec::new();
+    let limit = WHOLE_BYTES as u64 + 1;
+    let read = match encoding.to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(&*body).take(limit).read_to_end(&mut out),
+        "deflate" => flate2::read::ZlibDecoder::new(&*body).take(limit).read_to_end(&mut out),
+        other => return Err(UpstreamError::Broken(format!("it is compressed with {other}, unasked"))),
+    };
+    match read {
+        Ok(_) if out.len() > WHOLE_BYTES => Err(UpstreamError::TooLarge(WHOLE_BYTES)),
+        Ok(_) => Ok(out.into()),
+        Err(_) => Err(UpstreamError::Broken("its compression is damaged".to_owned())),
+    }
+}
+
+fn stream(
+    facts: Facts,
+    exchange: Box<Exchange>,
+    usage_injected: bool,
+    deadline: Instant,
+    record: Record,
+    pins: &Arc<Pins>,
+) -> Answer {
+    let status = exchange.status();
+    let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
+    let framed = exchange.headers().contains_key(header::TRANSFER_ENCODING)
+        || exchange.headers().contains_key(header::CONTENT_LENGTH)
+        || exchange.is_h2();
+    let reader = StreamReader::new(facts.request.endpoint, usage_injected);
+    let metered = Metered {
+        facts,
+        exchange: Some(exchange),
+        reader,
+        deadline,
+        framed,
+        record: Some(record),
+        pins: Arc::clone(pins),
+    };
+    Answer { status, headers, body: AnswerBody::Stream(Box::new(metered)) }
+}
+
+/// A stream being metered. It settles itself at its end; dropped on the way, it settles at what was counted.
+pub struct Metered {
+    facts: Facts,
+    /// Nothing once it has ended.
+    exchange: Option<Box<Exchange>>,
+    reader: StreamReader,
+    deadline: Instant,
+    /// Whether the transport tells an end from a break.
+    framed: bool,
+    /// Nothing once it is written.
+    record: Option<Record>,
+    pins: Arc<Pins>,
+}
+
+/// The next of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bytes for the client: whole events.
+    Bytes(Bytes),
+    /// The end; it is settled.
+    End,
+    /// It broke off: an error event for the client, whose connection must then end uncleanly. It is settled.
+    Broke(Bytes),
+}
+
+impl Metered {
+    /// The next bytes. May be dropped while it waits, and called again.
+    pub async fn next(&mut self) -> Next {
+        loop {
+            let Some(exchange) = &mut self.exchange else { return Next::End };
+            match exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await {
+                Ok(Some(chunk)) => {
+                    let out = self.reader.push(chunk);
+                    self.remember().await;
+                    if !out.is_empty() {
+                        return Next::Bytes(out);
+                    }
+                }
+                Ok(None) if self.framed || self.reader.is_finished() => {
+                    let rest = self.reader.finish();
+                    if let Some(exchange) = self.exchange.take() {
+                        exchange.release().await;
+                    }
+                    self.settle_usage();
+                    if rest.is_empty() {
+                        return Next::End;
+                    }
+                    return Next::Bytes(rest);
+                }
+                Ok(None) => {
+                    return self.broke(&UpstreamError::Broken("the connection was closed".to_owned())).await;
+                }
+                Err(error) => return self.broke(&error).await,
+            }
+        }
+    }
+
+    /// Ends the record after the client got everything.
+    pub fn served(mut self, status: u16) {
+        if let Some(record) = self.record.take() {
+            record.ended(Ending::Served, status);
+        }
+    }
+
+    /// Ends the record after [`Next::Broke`].
+    pub fn broken(mut self, status: u16) {
+        if let Some(mut record) = self.record.take() {
+            record.note(|outcome| outcome.code = Some("upstream_broke"));
+            record.ended(Ending::UpstreamBroke, status);
+        }
+    }
+
+    /// The client has left: stops the upstream or reads on to its usage, then settles.
+    pub async fn client_left(mut self, status: u16) {
+        let visible = !self.reader.streamed().text.is_empty();
+        if let Some(mut exchange) = self.exchange.take() {
+            match leaving(&self.facts.deployment, true, self.facts.unseen && !visible) {
+                Leaving::Abort => exchange.abort().await,
+                Leaving::ReadOn(limit) => {
+                    let deadline = self.deadline.min(clock::monotonic() + limit);
+                    let between = self.facts.deployment.timeouts.between_chunks;
+                    while let Ok(Some(chunk)) = exchange.chunk(between, deadline).await {
+                        drop(self.reader.push(chunk));
+                        if self.reader.usage().is_some() {
+                            break;
+                        }
+                    }
+                    exchange.discard().await;
+                }
+            }
+        }
+        self.settle_usage();
+        if let Some(record) = self.record.take() {
+            record.ended(Ending::ClientGone, status);
+        }
+    }
+
+    async fn broke(&mut self, error: &UpstreamError) -> Next {
+        tracing::warn!(deployment = %self.facts.deployment.name, %error, "a stream broke off");
+        if let Some(exchange) = self.exchange.take() {
+            exchange.abort().await;
+        }
+        if let Some(record) = &self.record {
+            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+        }
+        self.settle_usage();
+        let message = format!("deployment `{}` broke off in mid-stream: {error}", self.facts.deployment.name);
+        let error = serde_json::json!({"error": {
+            "message": message, "type": "server_error", "param": null, "code": "upstream_broke",
+        }});
+        Next::Broke(sse::event(&error.to_string()))
+    }
+
+    async fn remember(&mut self) {
+        if let Some(id) = self.reader.take_response_id() {
+            self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
+        }
+    }
+
+    fn settle_usage(&mut self) {
+        let Some(record) = &mut self.record else { return };
+        let visible = !self.reader.streamed().text.is_empty();
+        record.usage(match self.reader.usage() {
+            Some(tokens) => Usage { tokens, source: UsageSource::Reported },
+            None if self.facts.unseen && !visible => self.facts.unconfirmed(),
+            None => self.facts.estimated(&mut self.reader),
+        });
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if self.exchange.is_some() {
+            self.settle_usage();
+        }
+    }
+}

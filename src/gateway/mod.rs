@@ -1,0 +1,19 @@
+//! The data plane: one inference request in a straight line, from a known sender to a settled answer.
+
+pub mod admit;
+pub mod catalog;
+mod dispatch;
+mod inference;
+mod meter;
+pub mod pins;
+mod prepare;
+mod presence;
+pub mod record;
+mod refusal;
+mod stored;
+
+pub use inference::{Arrival, Gateway, Refused};
+pub use meter::{Answer, AnswerBody, Metered, Next};
+pub use presence::Client;
+pub use refusal::Refusal;
+pub use stored::Stored;

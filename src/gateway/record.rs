@@ -1,0 +1,186 @@
+//! The Outcome in the making. It writes itself exactly once: when it is ended, or when it is dropped on the way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::refusal::Refusal;
+use crate::clock;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::ids::RequestId;
+use crate::domain::outcome::{Ending, Outcome};
+use crate::domain::usage::Usage;
+use crate::telemetry::metrics::Metrics;
+
+/// How many outcomes the list of recent requests keeps.
+const RECENT: usize = 1_000;
+
+/// Where outcomes are written: metrics, the log, and the list of recent requests.
+pub struct Book {
+    metrics: Arc<Metrics>,
+    recent: Mutex<VecDeque<Arc<Outcome>>>,
+}
+
+impl Book {
+    /// An empty book.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, recent: Mutex::new(VecDeque::with_capacity(64)) }
+    }
+
+    /// The metrics it counts in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The last outcomes, newest first.
+    pub fn recent(&self, limit: usize) -> Vec<Arc<Outcome>> {
+        self.recent.lock().iter().rev().take(limit).cloned().collect()
+    }
+
+    /// Requests being served now.
+    pub fn in_flight(&self) -> u64 {
+        u64::try_from(self.metrics.in_flight.get()).unwrap_or(0)
+    }
+
+    fn write(&self, outcome: Outcome) {
+        self.metrics.ended(&outcome);
+        log(&outcome);
+        let outcome = Arc::new(outcome);
+        let mut recent = self.recent.lock();
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(outcome);
+    }
+}
+
+fn log(outcome: &Outcome) {
+    if !tracing::enabled!(target: "tunegate::request", tracing::Level::INFO) {
+        return;
+    }
+    let tokens = outcome.usage.map(|usage| usage.tokens).unwrap_or_default();
+    tracing::info!(
+        target: "tunegate::request",
+        request_id = outcome.request_id,
+        endpoint = outcome.endpoint,
+        key = outcome.key.as_deref(),
+        model = outcome.model.as_deref(),
+        deployment = outcome.deployment.as_deref(),
+        stream = outcome.stream,
+        ending = outcome.ending.name(),
+        status = outcome.status,
+        code = outcome.code,
+        prompt_tokens = tokens.prompt,
+        completion_tokens = tokens.completion,
+        usage_source = outcome.usage.map(|usage| usage.source.name()),
+        duration_us = outcome.duration_us,
+        first_byte_us = outcome.first_byte_us,
+        "request"
+    );
+}
+
+/// The outcome of one request while it is served.
+pub struct Record {
+    /// Nothing once it is written.
+    outcome: Option<Outcome>,
+    started: Instant,
+    book: Arc<Book>,
+}
+
+impl Record {
+    /// Begins with what the door knows.
+    pub fn begin(book: &Arc<Book>, id: &RequestId, at_ms: i64, started: Instant) -> Self {
+        book.metrics.in_flight.inc();
+        let outcome = Outcome {
+            request_id: id.as_str().to_owned(),
+            at_ms,
+            endpoint: "",
+            key: None,
+            model: None,
+            asked: None,
+            deployment: None,
+            stream: false,
+            ending: Ending::Interrupted,
+            status: 0,
+            code: None,
+            upstream_status: None,
+            usage: None,
+            duration_us: 0,
+            first_byte_us: None,
+        };
+        Self { outcome: Some(outcome), started, book: Arc::clone(book) }
+    }
+
+    /// Notes more about the request.
+    pub fn note(&mut self, with: impl FnOnce(&mut Outcome)) {
+        if let Some(outcome) = &mut self.outcome {
+            with(outcome);
+        }
+    }
+
+    /// Notes which endpoint it is for.
+    pub fn endpoint(&mut self, endpoint: Endpoint) {
+        self.note(|outcome| outcome.endpoint = endpoint.name());
+    }
+
+    /// Notes what was used.
+    pub fn usage(&mut self, usage: Usage) {
+        self.note(|outcome| outcome.usage = Some(usage));
+    }
+
+    /// Notes the moment of the upstream's first byte.
+    pub fn first_byte(&mut self) {
+        let after = micros_since(self.started);
+        self.note(|outcome| outcome.first_byte_us = Some(after));
+    }
+
+    /// The book it will be written in.
+    pub fn book(&self) -> &Arc<Book> {
+        &self.book
+    }
+
+    /// Writes a refusal, with the status the client got.
+    pub fn refused(mut self, refusal: &Refusal, status: u16) {
+        if let Some(deployment) = refusal.blames_upstream() {
+            self.book.metrics.upstream_failed(deployment, refusal.code());
+            tracing::warn!(%deployment, code = refusal.code(), "{refusal}");
+        }
+        let ending = match refusal {
+            Refusal::ClientGone => Ending::ClientGone,
+            Refusal::Upstream { error, .. } if error.nothing_was_sent() => Ending::Refused,
+            Refusal::Upstream { .. } => Ending::UpstreamBroke,
+            Refusal::UpstreamFault { .. } => Ending::UpstreamError,
+            _ => Ending::Refused,
+        };
+        self.note(|outcome| outcome.code = Some(refusal.code()));
+        self.ended(ending, status);
+    }
+
+    /// Writes the end.
+    pub fn ended(mut self, ending: Ending, status: u16) {
+        self.note(|outcome| {
+            outcome.ending = ending;
+            outcome.status = status;
+        });
+        // dropping writes it
+    }
+}
+
+fn micros_since(started: Instant) -> u64 {
+    let elapsed = clock::monotonic().saturating_duration_since(started);
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(mut outcome) = self.outcome.take() {
+            outcome.duration_us = micros_since(self.started);
+            let metrics = Arc::clone(&self.book.metrics);
+            self.book.write(outcome);
+            // last: whoever sees nothing in flight finds every outcome written
+            metrics.in_flight.dec();
+        }
+    }
+}

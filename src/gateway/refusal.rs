@@ -1,0 +1,146 @@
+//! Every way we say no. Which status that is, `http/respond.rs` decides.
+
+use std::sync::Arc;
+
+use crate::domain::endpoint::Endpoint;
+use crate::domain::request::RequestError;
+use crate::provider::Fault;
+use crate::upstream::UpstreamError;
+
+/// Why a request is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No credential came with it.
+    #[error(
+        "no API key was given: send yours as `Authorization: Bearer sk-tg-…`; `tunegate key create --alias NAME` makes one"
+    )]
+    NoKey,
+    /// A credential we do not know.
+    #[error("incorrect API key provided: {0}")]
+    WrongKey(String),
+    /// The body is wrong.
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    /// No such model in the catalog.
+    #[error("the model `{0}` does not exist here; GET /v1/models lists those that do")]
+    UnknownModel(String),
+    /// The model is there, but not for this endpoint.
+    #[error("the model `{model}` is not served by {endpoint}")]
+    EndpointNotServed {
+        /// The asked name.
+        model: String,
+        /// The endpoint's name.
+        endpoint: &'static str,
+    },
+    /// No stored response of this key's has that id.
+    #[error("no response `{0}` of yours is stored here")]
+    UnknownResponse(String),
+    /// A path that is not metered.
+    #[error("`{0}` is not an endpoint of this gateway: nothing is passed through unmetered")]
+    UnsupportedEndpoint(String),
+    /// The path is right, the method is not.
+    #[error("method {method} is not allowed here; use {allowed}")]
+    MethodNotAllowed {
+        /// What was sent.
+        method: String,
+        /// What may be sent.
+        allowed: &'static str,
+    },
+    /// The body is larger than we take.
+    #[error("the request body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The body did not come in time.
+    #[error("the request body did not arrive in time")]
+    BodyTimeout,
+    /// The body broke off.
+    #[error("the request body broke off before its end")]
+    BodyBroken,
+    /// A framing that two servers may read in two ways.
+    #[error("the request's framing is refused: {0}")]
+    Framing(&'static str),
+    /// No answer from the deployment.
+    #[error("deployment `{deployment}` could not answer: {error}")]
+    Upstream {
+        /// Which one was asked last.
+        deployment: Arc<str>,
+        /// What went wrong.
+        error: UpstreamError,
+    },
+    /// The deployment refused us, not the client.
+    #[error("deployment `{deployment}` {}: {message}", blame(*.fault))]
+    UpstreamFault {
+        /// Which one.
+        deployment: Arc<str>,
+        /// Why.
+        fault: Fault,
+        /// Its status.
+        status: u16,
+        /// Its words, without any credential.
+        message: String,
+    },
+    /// The client left; nobody reads this.
+    #[error("the client left")]
+    ClientGone,
+}
+
+const fn blame(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Auth => "refused the gateway's credential (not your key)",
+        Fault::DeploymentMissing => "is not there at its provider",
+        Fault::Quota => "has used up the quota of the gateway's account (not yours)",
+        Fault::Told => "refused the request",
+    }
+}
+
+impl Refusal {
+    /// The code in the client's envelope, in logs and in metrics: a closed set.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoKey | Self::WrongKey(_) => "invalid_api_key",
+            Self::Request(error) => error.code().unwrap_or("invalid_json"),
+            Self::UnknownModel(_) | Self::EndpointNotServed { .. } => "model_not_found",
+            Self::UnknownResponse(_) => "response_not_found",
+            Self::UnsupportedEndpoint(_) => "unsupported_endpoint",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::TooLarge(_) => "request_too_large",
+            Self::BodyTimeout => "request_timeout",
+            Self::BodyBroken => "request_incomplete",
+            Self::Framing(_) => "invalid_framing",
+            Self::Upstream { error, .. } => match error {
+                UpstreamError::Resolve(_) | UpstreamError::Connect(_) => "upstream_unreachable",
+                UpstreamError::Credential(_) => "upstream_auth_failed",
+                UpstreamError::Timeout(_) => "upstream_timeout",
+                UpstreamError::Broken(_) | UpstreamError::TooLarge(_) => "upstream_broke",
+            },
+            Self::UpstreamFault { fault, .. } => match fault {
+                Fault::Auth => "upstream_auth_failed",
+                Fault::DeploymentMissing => "upstream_deployment_missing",
+                Fault::Quota => "upstream_quota",
+                Fault::Told => "upstream_refused",
+            },
+            Self::ClientGone => "client_gone",
+        }
+    }
+
+    /// The member of the request to point at.
+    pub fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::Request(error) => error.param(),
+            Self::UnknownModel(_) | Self::EndpointNotServed { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    /// Whether an upstream is to blame: logged as a warning and counted by deployment.
+    pub const fn blames_upstream(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Upstream { deployment, .. } | Self::UpstreamFault { deployment, .. } => Some(deployment),
+            _ => None,
+        }
+    }
+
+    /// A model that exists, asked at an endpoint it does not serve.
+    pub fn endpoint_not_served(model: &str, endpoint: Endpoint) -> Self {
+        Self::EndpointNotServed { model: model.to_owned(), endpoint: endpoint.name() }
+    }
+}

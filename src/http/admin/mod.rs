@@ -1,0 +1,82 @@
+//! JSON for operators, one file a noun, behind the admin key. Health and metrics need none: the address is the guard.
+
+mod keys;
+mod ops;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use subtle::ConstantTimeEq as _;
+
+use super::api::credential;
+use super::{Readiness, ops as health, respond};
+use crate::control::keys::Keys;
+use crate::domain::secret::Secret;
+use crate::gateway::record::Book;
+
+/// What a reload did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Reloaded {
+    /// Whether the catalog is another one now.
+    pub changed: bool,
+    /// Keys of the configuration that only a restart applies.
+    pub restart_needed: Vec<String>,
+}
+
+/// Reads the configuration again: all of it, or nothing and every reason why.
+pub type Reload = Arc<dyn Fn() -> Result<Reloaded, Vec<String>> + Send + Sync>;
+
+/// What operators may do.
+#[derive(Clone)]
+pub struct Admin {
+    /// The admin key.
+    pub key: Secret,
+    /// Virtual keys.
+    pub keys: Arc<Keys>,
+    /// Recent requests and metrics.
+    pub book: Arc<Book>,
+    /// Reload.
+    pub reload: Reload,
+}
+
+/// The routes of the admin address.
+pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
+    let admin = Arc::new(admin);
+    let guarded = Router::new()
+        .merge(keys::routes())
+        .merge(ops::guarded_routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
+    Router::new()
+        .merge(guarded)
+        .merge(ops::open_routes())
+        .with_state(admin)
+        .merge(health::routes(readiness))
+        .fallback(|| async { error(StatusCode::NOT_FOUND, "no such admin endpoint", "unsupported_endpoint") })
+        .method_not_allowed_fallback(|| async {
+            error(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here", "method_not_allowed")
+        })
+}
+
+async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let shown = credential(request.headers()).unwrap_or_default();
+    match bool::from(shown.as_bytes().ct_eq(admin.key.expose().as_bytes())) {
+        true => next.run(request).await,
+        false => error(
+            StatusCode::UNAUTHORIZED,
+            "this needs the admin key, as `Authorization: Bearer …`; it is in the state folder, file admin_key, \
+             unless the configuration names another",
+            "invalid_admin_key",
+        ),
+    }
+}
+
+/// An error in OpenAI's envelope.
+fn error(status: StatusCode, message: &str, code: &str) -> Response {
+    let body = respond::envelope(status, message, None, Some(code));
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}

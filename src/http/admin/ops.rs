@@ -1,0 +1,52 @@
+//! `/metrics`, `/admin/v1/reload`, `/admin/v1/requests`.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::header;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Admin, error};
+
+/// How many recent requests are listed unasked.
+const SHOWN: usize = 100;
+
+pub(super) fn open_routes() -> Router<Arc<Admin>> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
+    Router::new().route("/admin/v1/reload", post(reload)).route("/admin/v1/requests", get(requests))
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.book.metrics().text())
+        .into_response()
+}
+
+async fn reload(State(admin): State<Arc<Admin>>) -> Response {
+    match (admin.reload)() {
+        Ok(reloaded) => Json(reloaded).into_response(),
+        Err(problems) => {
+            let message = format!("nothing was changed:\n{}", problems.join("\n"));
+            error(StatusCode::BAD_REQUEST, &message, "invalid_configuration")
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    limit: Option<usize>,
+}
+
+async fn requests(State(admin): State<Arc<Admin>>, Query(shown): Query<Shown>) -> Response {
+    // first: a request that ends between the two is listed, not lost
+    let in_flight = admin.book.in_flight();
+    let data = admin.book.recent(shown.limit.unwrap_or(SHOWN));
+    Json(json!({"object": "list", "in_flight": in_flight, "data": data})).into_response()
+}

@@ -1,0 +1,165 @@
+//! Inference through the door: the key first, then the body, then the line, then the answer as it comes.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use pingora::time::sleep;
+
+use super::credential;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::outcome::Ending;
+use crate::gateway::admit::Admitted;
+use crate::gateway::record::Record;
+use crate::gateway::{Answer, AnswerBody, Arrival, Client, Gateway, Metered, Next, Refusal};
+use crate::http::config::Limits;
+use crate::http::exchange::{Done, Exchange, Unwritten};
+use crate::http::respond;
+
+/// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
+const TRAVELLING: [&str; 4] = ["idempotency-key", "openai-beta", "traceparent", "tracestate"];
+
+const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// Serves one inference request.
+pub(in crate::http) async fn serve(
+    gateway: &Gateway,
+    limits: &Limits,
+    exchange: &mut Exchange,
+    endpoint: Endpoint,
+    model_in_path: Option<String>,
+    mut record: Record,
+) -> Done {
+    record.endpoint(endpoint);
+    let admitted = match arrive(gateway, exchange, &mut record) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(exchange, &refusal, record).await,
+    };
+    let body = match exchange.body(limits, limits.max_body_bytes).await {
+        Ok(body) => body,
+        Err(refusal) => return refuse(exchange, &refusal, record).await,
+    };
+    let arrival = Arrival { endpoint, model_in_path, body, headers: travelling(exchange.headers()) };
+    match gateway.infer(admitted, arrival, record, exchange).await {
+        Ok(answer) => write(exchange, answer, limits.sse_keepalive).await,
+        Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
+    }
+}
+
+fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result<Admitted, Refusal> {
+    let admitted = gateway.admit(credential(exchange.headers()))?;
+    record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
+    match exchange.method() {
+        &http::Method::POST => Ok(admitted),
+        other => Err(Refusal::MethodNotAllowed { method: other.to_string(), allowed: "POST" }),
+    }
+}
+
+fn travelling(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let found = TRAVELLING.into_iter().filter_map(|name| {
+        let value = headers.get(name)?;
+        Some((HeaderName::from_static(name), value.clone()))
+    });
+    found.collect()
+}
+
+/// Says no, and writes the outcome with the status that was sent.
+pub(in crate::http) async fn refuse(exchange: &mut Exchange, refusal: &Refusal, record: Record) -> Done {
+    let done = match refusal {
+        Refusal::ClientGone => Done::Close,
+        _ => exchange.refuse(refusal).await,
+    };
+    record.refused(refusal, respond::status(refusal).as_u16());
+    done
+}
+
+async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Duration>) -> Done {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    match answer.body {
+        AnswerBody::Whole { body, record, ending } => {
+            match exchange.whole(status, answer.headers, body).await {
+                Ok(()) => {
+                    record.ended(ending, status.as_u16());
+                    if ending == Ending::ClientGone { Done::Close } else { Done::Reuse }
+                }
+                Err(Unwritten) => {
+                    record.ended(Ending::ClientGone, status.as_u16());
+                    Done::Close
+                }
+            }
+        }
+        AnswerBody::Stream(metered) => match exchange.begin_stream(status, answer.headers).await {
+            Ok(()) => stream(exchange, *metered, status.as_u16(), keepalive).await,
+            Err(Unwritten) => {
+                metered.client_left(status.as_u16()).await;
+                Done::Close
+            }
+        },
+    }
+}
+
+/// What one turn of a stream's loop brought.
+enum Turn {
+    Next(Next),
+    Left,
+}
+
+async fn stream(
+    exchange: &mut Exchange,
+    mut metered: Metered,
+    status: u16,
+    keepalive: Option<Duration>,
+) -> Done {
+    loop {
+        let turn = turn(exchange, &mut metered, keepalive).await;
+        let left = match turn {
+            Turn::Left => true,
+            Turn::Next(Next::Bytes(bytes)) => exchange.write(bytes).await.is_err(),
+            Turn::Next(Next::End) => {
+                return match exchange.end_stream().await {
+                    Ok(()) => {
+                        metered.served(status);
+                        Done::Reuse
+                    }
+                    Err(Unwritten) => {
+                        metered.client_left(status).await;
+                        Done::Close
+                    }
+                };
+            }
+            Turn::Next(Next::Broke(event)) => {
+                // the client sees the error, and then an end that is no end
+                let _ = exchange.write(event).await;
+                metered.broken(status);
+                return Done::Close;
+            }
+        };
+        if left {
+            metered.client_left(status).await;
+            return Done::Close;
+        }
+    }
+}
+
+/// Waits for the next of the stream, or for the client to leave; a silence is filled with comments where asked.
+async fn turn(exchange: &mut Exchange, metered: &mut Metered, keepalive: Option<Duration>) -> Turn {
+    let mut next = pin!(metered.next());
+    loop {
+        let silence = async {
+            match keepalive {
+                Some(silence) => sleep(silence).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            next = &mut next => return Turn::Next(next),
+            () = exchange.left() => return Turn::Left,
+            () = silence => {}
+        }
+        if exchange.write(KEEP_ALIVE).await.is_err() {
+            return Turn::Left;
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The doors: sockets to requests and back. Hot paths go straight to the gateway, the rest to an axum router that is
+//! called in-process: one set of listeners, limits and time-outs for everything.
+
+pub mod admin;
+mod api;
+pub mod config;
+mod exchange;
+mod framing;
+mod ops;
+mod respond;
+mod router;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use pingora::ErrorType;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::server::ShutdownWatch;
+use pingora::time::{sleep, timeout};
+
+use self::api::route::{Route, route};
+use self::config::Limits;
+use self::exchange::{Done, Exchange};
+use crate::clock;
+use crate::domain::ids::RequestId;
+use crate::domain::outcome::Ending;
+use crate::gateway::record::Record;
+use crate::gateway::{Gateway, Refusal};
+
+/// Whether this process wants more requests: what `/readyz` says.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// From now on `/readyz` says 503, so that a balancer sends no more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// How long a shutdown waits for the request of a client that has just connected: it was let in, and is answered.
+const JUST_CONNECTED: Duration = Duration::from_millis(500);
+
+/// Who stands behind a listener.
+enum Behind {
+    /// Applications.
+    Data(Arc<Gateway>),
+    /// Operators.
+    Admin,
+}
+
+/// One listener's server.
+pub struct Door {
+    behind: Behind,
+    router: Router,
+    limits: Limits,
+    options: HttpServerOptions,
+}
+
+impl Door {
+    /// The data address. `h2c` takes plain-text HTTP/2 too.
+    pub fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
+        let router = router::data(Arc::clone(&gateway), readiness);
+        Self::new(Behind::Data(gateway), router, limits, h2c)
+    }
+
+    /// The admin address.
+    pub fn admin(router: Router, limits: Limits) -> Self {
+        Self::new(Behind::Admin, router, limits, false)
+    }
+
+    fn new(behind: Behind, router: Router, limits: Limits, h2c: bool) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = h2c;
+        options.h2_idle_timeout = Some(limits.keepalive_timeout);
+        Self { behind, router, limits, options }
+    }
+
+    /// Reads the next head; nothing when the connection is done.
+    async fn read_head(&self, session: &mut ServerSession, shutdown: &ShutdownWatch) -> Option<()> {
+        let mut shutdown = shutdown.clone();
+        // a kept-alive connection may be silent before its head begins; a new one has no reason to
+        let reused = session.take_connection_user_context().is_some();
+        let limit = match reused {
+            true => self.limits.keepalive_timeout + self.limits.head_timeout,
+            false => self.limits.head_timeout,
+        };
+        let stopping = async {
+            let _ = shutdown.wait_for(|stopping| *stopping).await;
+            if !reused {
+                sleep(JUST_CONNECTED).await;
+            }
+        };
+        let read = tokio::select! {
+            biased;
+            read = timeout(limit, session.read_request()) => read,
+            // an idle connection must not outlive the shutdown
+            () = stopping => return None,
+        };
+        match read {
+            Ok(Ok(true)) => Some(()),
+            Ok(Ok(false)) => None,
+            Ok(Err(error)) => {
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    let body = respond::envelope(
+                        http::StatusCode::BAD_REQUEST,
+                        "the request's head is not valid HTTP, or larger than 1 MiB or 256 fields",
+                        None,
+                        Some("invalid_http"),
+                    );
+                    let _ = session.respond_error_with_body(400, body).await;
+                }
+                session.shutdown().await;
+                None
+            }
+            Err(_) => {
+                session.shutdown().await;
+                None
+            }
+        }
+    }
+
+    async fn serve(&self, exchange: &mut Exchange) -> Done {
+        match &self.behind {
+            Behind::Admin => match exchange.wrong_framing() {
+                Some(why) => exchange.refuse(&Refusal::Framing(why)).await,
+                None => router::call(&self.router, exchange, &self.limits).await.0,
+            },
+            Behind::Data(gateway) => self.serve_data(gateway, exchange).await,
+        }
+    }
+
+    async fn serve_data(&self, gateway: &Arc<Gateway>, exchange: &mut Exchange) -> Done {
+        let path = exchange.uri().path().to_owned();
+        if ops::is_health(&path) {
+            return router::call(&self.router, exchange, &self.limits).await.0;
+        }
+        let mut record = Record::begin(&gateway.book, &exchange.id, clock::unix_ms(), clock::monotonic());
+        if let Some(why) = exchange.wrong_framing() {
+            return api::inference::refuse(exchange, &Refusal::Framing(why), record).await;
+        }
+        match route(&path) {
+            Route::Inference(endpoint, model) => {
+                let model = model.map(std::borrow::Cow::into_owned);
+                api::inference::serve(gateway, &self.limits, exchange, endpoint, model, record).await
+            }
+            Route::Stored { id, tail } => api::stored::serve(gateway, exchange, id, tail, record).await,
+            Route::Models | Route::Model(_) | Route::Other => {
+                let (done, status, code) = router::call(&self.router, exchange, &self.limits).await;
+                record.note(|outcome| outcome.code = code);
+                record.ended(if code.is_some() { Ending::Refused } else { Ending::Served }, status);
+                done
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Door {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.read_head(&mut session, shutdown).await?;
+        session.set_keepalive(match *shutdown.borrow() {
+            true => None,
+            false => Some(self.limits.keepalive_timeout.as_secs().max(1)),
+        });
+        let mut exchange = Exchange::new(session, RequestId::from_random(rand::random()));
+        let done = self.serve(&mut exchange).await;
+        let mut session = exchange.into_session();
+        if *shutdown.borrow() {
+            session.set_keepalive(None); // the signal came while we answered
+        }
+        if done == Done::Close {
+            session.shutdown().await;
+            return None;
+        }
+        let mut settings = HttpPersistentSettings::for_session(&session);
+        settings.set_user_context(Box::new(()));
+        let reusable = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}

@@ -1,0 +1,107 @@
+//! Refusal → status and OpenAI's envelope. The only status codes of the data plane stand here.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::gateway::Refusal;
+use crate::provider::Fault;
+use crate::upstream::UpstreamError;
+
+/// The status of a refusal.
+pub(super) fn status(refusal: &Refusal) -> StatusCode {
+    match refusal {
+        Refusal::NoKey | Refusal::WrongKey(_) => StatusCode::UNAUTHORIZED,
+        Refusal::Request(_) | Refusal::Framing(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
+        Refusal::UnknownModel(_)
+        | Refusal::EndpointNotServed { .. }
+        | Refusal::UnknownResponse(_)
+        | Refusal::UnsupportedEndpoint(_) => StatusCode::NOT_FOUND,
+        Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+        Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+        Refusal::Upstream { error: UpstreamError::Timeout(_), .. } => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::UpstreamFault { fault: Fault::Quota, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Upstream { .. } | Refusal::UpstreamFault { .. } => StatusCode::BAD_GATEWAY,
+        // nobody reads it; nginx's number for it is known to operators
+        Refusal::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// OpenAI's `type` for a status.
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        other if other.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// An error in OpenAI's envelope.
+pub(super) fn envelope(status: StatusCode, message: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
+    let error = json!({"error": {"message": message, "type": kind(status), "param": param, "code": code}});
+    error.to_string().into()
+}
+
+/// The body of a refusal.
+pub(super) fn body(refusal: &Refusal) -> Bytes {
+    envelope(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()))
+}
+
+/// The headers of a refusal. Clients retry every 5xx unless told not to; where no retry can help, they are told.
+pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    if matches!(refusal, Refusal::UpstreamFault { .. }) {
+        headers.push((HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false")));
+    }
+    if let Refusal::MethodNotAllowed { allowed, .. } = refusal {
+        headers.push((header::ALLOW, HeaderValue::from_static(allowed)));
+    }
+    if let Some(name) = refusal.blames_upstream()
+        && let Ok(name) = HeaderValue::from_str(name)
+    {
+        headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Phase;
+    use serde_json::Value;
+    use std::sync::Arc;
+
+    #[test]
+    fn each_refusal_has_its_status_and_code() {
+        let deployment = || Arc::<str>::from("d");
+        let upstream = |error| Refusal::Upstream { deployment: deployment(), error };
+        let fault = |fault| Refusal::UpstreamFault {
+            deployment: deployment(),
+            fault,
+            status: 1,
+            message: "m".into(),
+        };
+        for (refusal, status, code) in [
+            (Refusal::NoKey, 401, "invalid_api_key"),
+            (Refusal::WrongKey("x".into()), 401, "invalid_api_key"),
+            (Refusal::UnknownModel("x".into()), 404, "model_not_found"),
+            (Refusal::UnsupportedEndpoint("/v1/batches".into()), 404, "unsupported_endpoint"),
+            (Refusal::TooLarge(1), 413, "request_too_large"),
+            (Refusal::BodyTimeout, 408, "request_timeout"),
+            (upstream(UpstreamError::Connect("refused".into())), 502, "upstream_unreachable"),
+            (upstream(UpstreamError::Timeout(Phase::FirstByte)), 504, "upstream_timeout"),
+            (upstream(UpstreamError::Broken("x".into())), 502, "upstream_broke"),
+            (fault(Fault::Auth), 502, "upstream_auth_failed"),
+            (fault(Fault::DeploymentMissing), 502, "upstream_deployment_missing"),
+            (fault(Fault::Quota), 503, "upstream_quota"),
+        ] {
+            assert_eq!(super::status(&refusal).as_u16(), status, "{refusal}");
+            let body: Value = serde_json::from_slice(&body(&refusal)).expect("JSON");
+            assert_eq!(body["error"]["code"], code);
+            assert!(body["error"]["type"].is_string() && body["error"]["message"].is_string());
+            assert!(body["error"].get("param").is_some());
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Dialects: how a provider wants to be asked, and what its answers mean. No I/O.
+//!
+//! OpenAI's wire is the common tongue, so a dialect says little: the path, the headers, what the body must carry, and
+//! whose fault an error is.
+
+mod azure;
+mod candle;
+mod fault;
+mod openai;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+
+use crate::domain::catalog::{Dialect, Provider};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::request::{InferenceRequest, Rewrite};
+use crate::domain::secret::Authorization;
+
+pub use fault::{Fault, envelope, fault, message};
+
+/// The worker says how many tokens the prompt has before it makes any of its own.
+pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";
+
+/// A request as the provider wants it, without the credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The headers that the dialect itself needs.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body; `None` sends none.
+    pub body: Option<Bytes>,
+    /// Whether we asked for a stream's usage chunk that the client did not ask for: it must be withheld.
+    pub usage_injected: bool,
+}
+
+/// How one dialect asks.
+trait Asks {
+    /// Path and query of an inference request.
+    fn path(&self, base_path: &str, endpoint: Endpoint, upstream_model: &str) -> String;
+    /// Path and query of a stored response and what hangs below it (`tail` starts with `responses/`).
+    fn stored_path(&self, base_path: &str, tail: &str) -> String;
+    /// Whether the body names the model.
+    fn model_in_body(&self, endpoint: Endpoint) -> bool;
+    /// Whether `stream_options.include_usage` is understood.
+    fn knows_usage_option(&self) -> bool {
+        true
+    }
+    /// Headers beside the credential.
+    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        Vec::new()
+    }
+    /// The header of an account's key.
+    fn key_header(&self) -> HeaderName {
+        http::header::AUTHORIZATION
+    }
+}
+
+fn asks(dialect: &Dialect) -> &dyn Asks {
+    match dialect {
+        Dialect::OpenAi(dialect) => dialect,
+        Dialect::AzureV1(dialect) => dialect,
+        Dialect::AzureClassic(dialect) => dialect,
+        Dialect::Candle => &candle::Candle,
+    }
+}
+
+/// An inference request for one deployment.
+pub fn inference(provider: &Provider, request: &InferenceRequest, upstream_model: &str) -> Outgoing {
+    let dialect = asks(&provider.dialect);
+    let endpoint = request.endpoint;
+    let ask_usage =
+        request.stream && !request.usage_asked && endpoint.usage_on_request() && dialect.knows_usage_option();
+    let rewrite = Rewrite { model: dialect.model_in_body(endpoint).then_some(upstream_model), ask_usage };
+    let mut headers = dialect.headers();
+    headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    Outgoing {
+        method: Method::POST,
+        path: dialect.path(&provider.base_path, endpoint, upstream_model),
+        headers,
+        body: Some(request.rewritten(rewrite)),
+        usage_injected: ask_usage,
+    }
+}
+
+/// A request for a stored response: `tail` is what stood behind the client's base URL, with its query.
+pub fn stored(provider: &Provider, method: Method, tail: &str) -> Outgoing {
+    let dialect = asks(&provider.dialect);
+    Outgoing {
+        method,
+        path: dialect.stored_path(&provider.base_path, tail),
+        headers: dialect.headers(),
+        body: None,
+        usage_injected: false,
+    }
+}
+
+/// The model list, which every dialect has: what a probe asks for.
+pub fn models(provider: &Provider) -> Outgoing {
+    stored(provider, Method::GET, "models")
+}
+
+/// The header that carries a credential; nothing when there is none, or when it can't stand in a header.
+pub fn authorize(provider: &Provider, authorization: &Authorization) -> Option<(HeaderName, HeaderValue)> {
+    let (name, text) = match authorization {
+        Authorization::None => return None,
+        Authorization::Bearer(token) => (http::header::AUTHORIZATION, format!("Bearer {}", token.expose())),
+        Authorization::ApiKey(key) => match asks(&provider.dialect).key_header() {
+            name if name == http::header::AUTHORIZATION => (name, format!("Bearer {}", key.expose())),
+            name => (name, key.expose().to_owned()),
+        },
+    };
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+/// `base` and `path` with the query's own `?` or `&` before `api-version`.
+fn with_version(path: String, version: Option<&str>) -> String {
+    match version {
+        None => path,
+        Some(version) if path.contains('?') => format!("{path}&api-version={version}"),
+        Some(version) => format!("{path}?api-version={version}"),
+    }
+}
+
+/// Percent-encodes what may not stand in one segment of a path.
+fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

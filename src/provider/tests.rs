@@ -1,0 +1,86 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::domain::catalog::{Address, AzureClassic, AzureV1, Credential, OpenAi};
+use crate::domain::secret::Secret;
+
+fn provider(dialect: Dialect, base_path: &str) -> Provider {
+    Provider {
+        name: Arc::from("p"),
+        dialect,
+        address: Address::Host { host: "h".into(), port: 443, tls: true },
+        base_path: base_path.into(),
+        authority: "h".into(),
+        credential: Credential::None,
+        ca_file: None,
+        http2: true,
+    }
+}
+
+fn request(endpoint: Endpoint, stream: bool) -> InferenceRequest {
+    let body = format!(r#"{{"model":"bot","messages":[1],"prompt":"x","input":"x","stream":{stream}}}"#);
+    InferenceRequest::parse(endpoint, body.into(), None).expect("right")
+}
+
+#[test]
+fn each_dialect_has_its_paths_and_keys() {
+    use Endpoint::{ChatCompletions, Embeddings, Responses};
+    let openai = Dialect::OpenAi(OpenAi { organization: Some("org-1".into()), project: None });
+    let v1 = Dialect::AzureV1(AzureV1 { api_version: None });
+    let preview = Dialect::AzureV1(AzureV1 { api_version: Some("preview".into()) });
+    let classic = Dialect::AzureClassic(AzureClassic { api_version: "2024-10-21".into() });
+    let table = [
+        (openai.clone(), "/v1", ChatCompletions, "/v1/chat/completions", "authorization"),
+        (Dialect::Candle, "/v1", ChatCompletions, "/v1/chat/completions", "authorization"),
+        (v1, "", ChatCompletions, "/openai/v1/chat/completions", "api-key"),
+        (preview, "", Responses, "/openai/v1/responses?api-version=preview", "api-key"),
+        (
+            classic.clone(),
+            "",
+            Embeddings,
+            "/openai/deployments/my%20dep/embeddings?api-version=2024-10-21",
+            "api-key",
+        ),
+        (classic, "/gw", Responses, "/gw/openai/responses?api-version=2024-10-21", "api-key"),
+    ];
+    for (dialect, base, endpoint, path, header) in table {
+        let provider = provider(dialect, base);
+        let out = inference(&provider, &request(endpoint, false), "my dep");
+        assert_eq!(out.path, path);
+        let body: serde_json::Value = serde_json::from_slice(&out.body.expect("a body")).expect("JSON");
+        assert_eq!(body["model"], "my dep");
+        let key = Authorization::ApiKey(Secret::new("k"));
+        let (name, value) = authorize(&provider, &key).expect("a header");
+        assert_eq!(name, header);
+        assert_eq!(value, if header == "api-key" { "k" } else { "Bearer k" });
+        let (name, value) = authorize(&provider, &Authorization::Bearer(Secret::new("t"))).expect("a header");
+        assert_eq!((name.as_str(), value.to_str().ok()), ("authorization", Some("Bearer t")));
+    }
+    let headers = inference(&provider(openai, "/v1"), &request(ChatCompletions, false), "m").headers;
+    assert_eq!(headers[0].0, "openai-organization");
+}
+
+#[test]
+fn usage_is_asked_for_where_the_dialect_knows_it() {
+    let classic = |version: &str| Dialect::AzureClassic(AzureClassic { api_version: version.into() });
+    for (dialect, endpoint, stream, want) in [
+        (classic("2024-10-21"), Endpoint::ChatCompletions, true, true),
+        (classic("2024-09-01-preview"), Endpoint::ChatCompletions, true, true),
+        (classic("2024-06-01"), Endpoint::ChatCompletions, true, false),
+        (Dialect::Candle, Endpoint::ChatCompletions, false, false),
+        (Dialect::Candle, Endpoint::Completions, true, true),
+        (Dialect::Candle, Endpoint::Responses, true, false),
+    ] {
+        let out = inference(&provider(dialect, ""), &request(endpoint, stream), "m");
+        assert_eq!(out.usage_injected, want);
+        let body = String::from_utf8(out.body.expect("a body").to_vec()).expect("text");
+        assert_eq!(body.contains("include_usage"), want);
+    }
+}
+
+#[test]
+fn stored_responses_keep_their_query() {
+    let classic = Dialect::AzureClassic(AzureClassic { api_version: "v".into() });
+    let out = stored(&provider(classic, ""), Method::GET, "responses/resp_1?include[]=x");
+    assert_eq!(out.path, "/openai/responses/resp_1?include[]=x&api-version=v");
+}

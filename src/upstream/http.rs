@@ -1,0 +1,358 @@
+//! pingora's connector under a provider: pooled connections (HTTP/1.1, h2 by ALPN, unix sockets), one exchange each.
+//!
+//! Every wait here has a limit. What is known of pingora 0.9.1 and worked around: it resolves names with a blocking
+//! call that panics, so addresses are resolved here; its pool key ignores the trusted roots, so each set of roots has
+//! a connector of its own; it does not verify a certificate without a server name, so TLS needs one.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use parking_lot::Mutex;
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector;
+use pingora::http::RequestHeader;
+use pingora::protocols::ALPN;
+use pingora::protocols::http::client::HttpSession;
+use pingora::time::timeout;
+use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::{Error, ErrorType};
+
+use super::error::{Phase, UpstreamError};
+use crate::clock;
+use crate::domain::catalog::{Address, Provider, Timeouts};
+use crate::provider::Outgoing;
+
+/// How long an idle connection stays in the pool.
+const POOL_IDLE: Duration = Duration::from_secs(60);
+/// Requests that share one h2 connection.
+const MAX_H2_STREAMS: usize = 100;
+/// A body goes out in slices, so that the write time-out watches progress and not size.
+const WRITE_SLICE: usize = 256 << 10;
+/// How much of an unread answer is worth reading to keep its connection.
+const DISCARD_LIMIT: usize = 64 << 10;
+/// How long that may take.
+const DISCARD_TIME: Duration = Duration::from_millis(200);
+/// Addresses of one name that are tried in turn.
+const MAX_ADDRESSES: usize = 4;
+
+/// The connection pools of a process: one for each set of trusted roots.
+#[derive(Default)]
+pub struct Pools {
+    by_roots: Mutex<HashMap<Option<PathBuf>, Arc<Connector>>>,
+    groups: AtomicU64,
+}
+
+impl Pools {
+    fn connector(&self, roots: Option<&PathBuf>) -> Arc<Connector> {
+        let mut pools = self.by_roots.lock();
+        let pool = pools.entry(roots.cloned()).or_insert_with(|| {
+            let mut options = ConnectorOptions::new(256);
+            options.ca_file = roots.map(|path| path.to_string_lossy().into_owned());
+            Arc::new(Connector::new(Some(options)))
+        });
+        Arc::clone(pool)
+    }
+}
+
+/// How a provider is reached: its addresses, and the pool it draws from.
+pub struct Link {
+    provider: Arc<Provider>,
+    connector: Arc<Connector>,
+    /// Keeps this link's connections apart from those of others in the pool.
+    group: u64,
+    peers: ArcSwapOption<Vec<HttpPeer>>,
+}
+
+impl Link {
+    /// A link that has not connected yet.
+    pub fn new(provider: Arc<Provider>, pools: &Pools) -> Self {
+        let connector = pools.connector(provider.ca_file.as_ref());
+        let group = pools.groups.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { provider, connector, group, peers: ArcSwapOption::empty() }
+    }
+
+    /// The provider behind it.
+    pub fn provider(&self) -> &Arc<Provider> {
+        &self.provider
+    }
+
+    /// Looks the provider's name up again; the addresses found before stay when that fails.
+    pub async fn resolve(&self, limit: Duration) -> Result<Arc<Vec<HttpPeer>>, UpstreamError> {
+        let peers = match &self.provider.address {
+            Address::Unix(path) => {
+                let peer = HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())
+                    .map_err(|error| UpstreamError::Resolve(error.to_string()))?;
+                vec![self.with_options(peer, false)]
+            }
+            Address::Host { host, port, tls } => {
+                let found = timeout(limit, tokio::net::lookup_host((host.as_str(), *port)))
+                    .await
+                    .map_err(|_| UpstreamError::Timeout(Phase::Connect))?
+                    .map_err(|error| UpstreamError::Resolve(format!("{host}: {error}")))?;
+                let found: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
+                if found.is_empty() {
+                    return Err(UpstreamError::Resolve(format!("{host}: no address")));
+                }
+                let name = if *tls { host.clone() } else { String::new() };
+                found
+                    .into_iter()
+                    .map(|address| self.with_options(HttpPeer::new(address, *tls, name.clone()), *tls))
+                    .collect()
+            }
+        };
+        let peers = Arc::new(peers);
+        self.peers.store(Some(Arc::clone(&peers)));
+        Ok(peers)
+    }
+
+    fn with_options(&self, mut peer: HttpPeer, tls: bool) -> HttpPeer {
+        peer.group_key = self.group;
+        peer.options.idle_timeout = Some(POOL_IDLE);
+        peer.options.max_h2_streams = MAX_H2_STREAMS;
+        peer.options.alpn = if tls && self.provider.http2 { ALPN::H2H1 } else { ALPN::H1 };
+        peer
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    ///
+    /// `headers` are all headers but `Host` and the body's length. A pooled connection that turns out dead is
+    /// replaced once. `sent` is set as soon as the upstream may have seen any of the request.
+    pub async fn open(
+        &self,
+        outgoing: &Outgoing,
+        headers: &[(HeaderName, HeaderValue)],
+        timeouts: &Timeouts,
+        deadline: Instant,
+        sent: &AtomicBool,
+    ) -> Result<Exchange, UpstreamError> {
+        let peers = match self.peers.load_full() {
+            Some(peers) => peers,
+            None => self.resolve(timeouts.connect).await?,
+        };
+        let mut last = UpstreamError::Resolve("no address".to_owned());
+        for at in 0..peers.len() {
+            match self.open_at(&peers, at, outgoing, headers, timeouts, deadline, sent).await {
+                Err(error) if error.nothing_was_sent() => last = error,
+                answered => return answered,
+            }
+        }
+        Err(last)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `open`, and which address")]
+    async fn open_at(
+        &self,
+        peers: &Arc<Vec<HttpPeer>>,
+        at: usize,
+        outgoing: &Outgoing,
+        headers: &[(HeaderName, HeaderValue)],
+        timeouts: &Timeouts,
+        deadline: Instant,
+        sent: &AtomicBool,
+    ) -> Result<Exchange, UpstreamError> {
+        let peer = &peers[at];
+        for _ in 0..2 {
+            let limit = timeouts.connect.min(left(deadline)?);
+            let (mut session, reused) = timeout(limit, self.connector.get_http_session(peer))
+                .await
+                .map_err(|_| UpstreamError::Timeout(Phase::Connect))?
+                .map_err(|error| connect_error(&error))?;
+            session.set_write_timeout(Some(timeouts.between_chunks));
+            session.set_read_timeout(None); // each read has its own limit below
+            let head = self.head(outgoing, headers)?;
+            sent.store(true, Ordering::Relaxed);
+            let written = send(&mut session, head, outgoing.body.clone()).await;
+            // an early refusal may close our sending side: its answer is still there to be read
+            let limit = timeouts.first_byte.min(left(deadline)?);
+            match timeout(limit, read_head(&mut session)).await {
+                Err(_) if left(deadline).is_err() => return Err(UpstreamError::Timeout(Phase::Total)),
+                Err(_) => return Err(UpstreamError::Timeout(Phase::FirstByte)),
+                Ok(Ok(())) => {
+                    return Ok(Exchange {
+                        session,
+                        connector: Arc::clone(&self.connector),
+                        peers: Arc::clone(peers),
+                        at,
+                        intact: written.is_ok(),
+                    });
+                }
+                Ok(Err(mut error)) => {
+                    error.retry.decide_reuse(reused); // it panics while undecided
+                    if !(reused && error.retry()) {
+                        let error = written.err().unwrap_or(error);
+                        return Err(UpstreamError::Broken(error.etype().as_str().to_owned()));
+                    }
+                }
+            }
+        }
+        Err(UpstreamError::Broken("two pooled connections in a row were dead".to_owned()))
+    }
+
+    fn head(
+        &self,
+        outgoing: &Outgoing,
+        headers: &[(HeaderName, HeaderValue)],
+    ) -> Result<Box<RequestHeader>, UpstreamError> {
+        let bad = |error: Box<Error>| UpstreamError::Broken(error.to_string());
+        let mut head =
+            RequestHeader::build(outgoing.method.clone(), outgoing.path.as_bytes(), Some(8 + headers.len()))
+                .map_err(bad)?;
+        head.insert_header(header::HOST, self.provider.authority.as_str()).map_err(bad)?;
+        for (name, value) in outgoing.headers.iter().chain(headers) {
+            head.insert_header(name.clone(), value.clone()).map_err(bad)?;
+        }
+        if let Some(body) = &outgoing.body {
+            // without it an h1 request has no body
+            head.insert_header(header::CONTENT_LENGTH, body.len()).map_err(bad)?;
+        }
+        Ok(Box::new(head))
+    }
+}
+
+/// What is left until the deadline.
+fn left(deadline: Instant) -> Result<Duration, UpstreamError> {
+    let left = deadline.saturating_duration_since(clock::monotonic());
+    if left.is_zero() { Err(UpstreamError::Timeout(Phase::Total)) } else { Ok(left) }
+}
+
+fn connect_error(error: &Error) -> UpstreamError {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
+            UpstreamError::Timeout(Phase::Connect)
+        }
+        kind => UpstreamError::Connect(kind.as_str().to_owned()),
+    }
+}
+
+async fn send(
+    session: &mut HttpSession<()>,
+    head: Box<RequestHeader>,
+    body: Option<Bytes>,
+) -> Result<(), Box<Error>> {
+    session.write_request_header(head).await?;
+    if let Some(mut rest) = body {
+        while !rest.is_empty() {
+            let slice = rest.split_to(rest.len().min(WRITE_SLICE));
+            session.write_request_body(slice, rest.is_empty()).await?;
+        }
+    }
+    session.finish_request_body().await
+}
+
+/// Reads heads until the final one.
+async fn read_head(session: &mut HttpSession<()>) -> Result<(), Box<Error>> {
+    loop {
+        session.read_response_header().await?;
+        if session.response_header().is_some_and(|head| !head.status.is_informational()) {
+            return Ok(());
+        }
+    }
+}
+
+/// An upstream that has answered with a head. Dropping it closes the connection (h1) or resets the stream (h2).
+pub struct Exchange {
+    session: HttpSession<()>,
+    connector: Arc<Connector>,
+    peers: Arc<Vec<HttpPeer>>,
+    at: usize,
+    /// The request went out completely; only then may the connection serve another.
+    intact: bool,
+}
+
+impl Exchange {
+    /// The answer's status.
+    pub fn status(&self) -> u16 {
+        self.session.response_header().map_or(502, |head| head.status.as_u16())
+    }
+
+    /// The answer's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        static NONE: std::sync::LazyLock<HeaderMap> = std::sync::LazyLock::new(HeaderMap::new);
+        self.session.response_header().map_or(&NONE, |head| &head.headers)
+    }
+
+    /// Whether it runs over h2, which frames every body.
+    pub fn is_h2(&self) -> bool {
+        self.session.as_http2().is_some()
+    }
+
+    /// The next bytes of the answer; nothing at its end.
+    pub async fn chunk(
+        &mut self,
+        between_chunks: Duration,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, UpstreamError> {
+        let limit = between_chunks.min(left(deadline)?);
+        match timeout(limit, self.session.read_response_body()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(UpstreamError::Broken(error.etype().as_str().to_owned())),
+            Err(_) if left(deadline).is_err() => Err(UpstreamError::Timeout(Phase::Total)),
+            Err(_) => Err(UpstreamError::Timeout(Phase::BetweenChunks)),
+        }
+    }
+
+    /// Reads the whole answer, at most `limit` bytes of it.
+    pub async fn whole(
+        &mut self,
+        limit: usize,
+        between_chunks: Duration,
+        deadline: Instant,
+    ) -> Result<Bytes, UpstreamError> {
+        let mut first = Bytes::new();
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(chunk) = self.chunk(between_chunks, deadline).await? {
+            if first.len() + rest.len() + chunk.len() > limit {
+                return Err(UpstreamError::TooLarge(limit));
+            }
+            match (first.is_empty(), rest.is_empty()) {
+                (true, true) => first = chunk,
+                (_, true) => {
+                    rest.reserve(first.len() + 2 * chunk.len());
+                    rest.extend_from_slice(&first);
+                    rest.extend_from_slice(&chunk);
+                    first = Bytes::new();
+                }
+                _ => rest.extend_from_slice(&chunk),
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.into() })
+    }
+
+    /// Gives the connection back after the answer was read to its end.
+    pub async fn release(self) {
+        if self.intact {
+            let peer = &self.peers[self.at];
+            self.connector.release_http_session(self.session, peer, peer.idle_timeout()).await;
+        }
+    }
+
+    /// Ends an exchange whose answer is of no more use: a short rest is read so that the connection lives on.
+    pub async fn discard(mut self) {
+        let rest = async {
+            let mut seen = 0;
+            while let Ok(Some(chunk)) = self.session.read_response_body().await {
+                seen += chunk.len();
+                if seen > DISCARD_LIMIT {
+                    return false;
+                }
+            }
+            true
+        };
+        match timeout(DISCARD_TIME, rest).await.unwrap_or(false) {
+            true => self.release().await,
+            false => self.abort().await,
+        }
+    }
+
+    /// Stops the answer now: h1 closes its connection, h2 resets the stream.
+    pub async fn abort(mut self) {
+        self.session.shutdown().await;
+    }
+}

@@ -1,0 +1,270 @@
+//! The local worker, as a supervised child: started, started again with growing pauses, and told to stop.
+//!
+//! The bond is a connection that we hold open (`GET /internal/supervise`): a worker that nobody holds ends by itself,
+//! so a killed gateway leaves none behind. It also makes the hand-over of an upgrade simple: the new process takes hold
+//! of the running worker before the old one lets go, and there is never a second one.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::time::{sleep, timeout};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::telemetry::metrics::Metrics;
+
+/// How the local worker is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The GGUF file; checked when the worker is started, not when the configuration is read.
+    pub model_file: PathBuf,
+    /// The model's name.
+    pub name: Arc<str>,
+    /// Where it listens: a socket in the state folder.
+    pub socket: PathBuf,
+    /// Its threads.
+    pub threads: usize,
+    /// Requests decoded together.
+    pub max_batch: usize,
+    /// Requests that wait.
+    pub queue: usize,
+}
+
+/// How the worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Being started, or between two starts.
+    Starting,
+    /// Answering.
+    Ready,
+    /// There is no model file; looked for again every few seconds.
+    NoModel,
+}
+
+/// How the gateway ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// The worker ends too.
+    Stop,
+    /// Another process has taken hold of the worker.
+    HandOver,
+}
+
+/// The first pause before another start; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A worker that lived so long starts with the first pause again.
+const STEADY: Duration = Duration::from_secs(60);
+/// For a start: reading a model of some GiB from a slow disk.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// For a request to the worker's own endpoints.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at a worker that is starting.
+const LOOK: Duration = Duration::from_millis(25);
+/// Between two looks for a missing model file.
+const LOOK_FOR_MODEL: Duration = Duration::from_secs(3);
+/// For a worker that was told to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Keeps one worker running.
+pub struct Supervisor {
+    config: Config,
+    /// Our own binary, as it was when we started.
+    binary: PathBuf,
+    metrics: Arc<Metrics>,
+    state: watch::Sender<WorkerState>,
+}
+
+/// A worker in our hold.
+struct Held {
+    /// Nothing when we took it over from another process.
+    child: Option<Child>,
+    bond: UnixStream,
+}
+
+impl Supervisor {
+    /// A supervisor that has not started anything.
+    pub fn new(config: Config, binary: PathBuf, metrics: Arc<Metrics>) -> Self {
+        Self { config, binary, metrics, state: watch::Sender::new(WorkerState::Starting) }
+    }
+
+    /// How the worker is, now and from now on.
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
+        self.state.subscribe()
+    }
+
+    /// Keeps a worker running until `farewell` says how to part.
+    pub async fn run(&self, mut farewell: watch::Receiver<Option<Farewell>>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let started = clock::monotonic();
+            let held = tokio::select! {
+                held = self.hold() => held,
+                _ = farewell.wait_for(Option::is_some) => return,
+            };
+            match held {
+                Ok(mut held) => {
+                    self.state.send_replace(WorkerState::Ready);
+                    tracing::info!(model = %self.config.name, adopted = held.child.is_none(), "the worker answers");
+                    let parting = tokio::select! {
+                        () = held.ended() => None,
+                        parting = farewell.wait_for(Option::is_some) => parting.ok().and_then(|parting| *parting),
+                    };
+                    self.state.send_replace(WorkerState::Starting);
+                    match parting {
+                        Some(Farewell::HandOver) => return,
+                        Some(Farewell::Stop) => return self.stop(held).await,
+                        None => tracing::error!("the worker ended; it is started again"),
+                    }
+                }
+                Err(why) => tracing::error!(%why, "the worker can't be started"),
+            }
+            if started.elapsed() > STEADY {
+                pause = FIRST_PAUSE;
+            }
+            tokio::select! {
+                () = sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                _ = farewell.wait_for(Option::is_some) => return,
+            }
+        }
+    }
+
+    /// Takes hold of a worker that runs, or starts one; returns when it answers.
+    async fn hold(&self) -> Result<Held, String> {
+        if let Ok(bond) = self.bond().await {
+            self.wait_until_healthy(None).await?;
+            return Ok(Held { child: None, bond });
+        }
+        while !self.config.model_file.is_file() {
+            self.state.send_replace(WorkerState::NoModel);
+            sleep(LOOK_FOR_MODEL).await;
+        }
+        self.state.send_replace(WorkerState::Starting);
+        let mut child = self.spawn().map_err(|error| error.to_string())?;
+        self.metrics.worker_starts.inc();
+        let bond = loop {
+            match self.bond().await {
+                Ok(bond) => break bond,
+                Err(_) => still_runs(&mut child)?,
+            }
+            sleep(LOOK).await;
+        };
+        self.wait_until_healthy(Some(&mut child)).await?;
+        Ok(Held { child: Some(child), bond })
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
+        Command::new(&self.binary)
+            .arg("worker")
+            .arg("--model-file")
+            .arg(&self.config.model_file)
+            .arg("--name")
+            .arg(&*self.config.name)
+            .arg("--listen")
+            .arg(format!("unix:{}", self.config.socket.display()))
+            .arg("--threads")
+            .arg(self.config.threads.to_string())
+            .arg("--max-batch")
+            .arg(self.config.max_batch.to_string())
+            .arg("--queue")
+            .arg(self.config.queue.to_string())
+            .arg("--supervised")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+    }
+
+    /// Opens the connection that keeps a worker alive.
+    async fn bond(&self) -> std::io::Result<UnixStream> {
+        let mut bond = UnixStream::connect(&self.config.socket).await?;
+        bond.write_all(b"GET /internal/supervise HTTP/1.1\r\nHost: worker\r\n\r\n").await?;
+        let mut first = [0; 12];
+        let read = timeout(ASK_LIMIT, bond.read_exact(&mut first)).await;
+        match read {
+            Ok(Ok(_)) if first == *b"HTTP/1.1 200" => Ok(bond),
+            Ok(Err(error)) => Err(error),
+            _ => Err(std::io::Error::other("it is not a worker of ours")),
+        }
+    }
+
+    async fn wait_until_healthy(&self, mut child: Option<&mut Child>) -> Result<(), String> {
+        let started = clock::monotonic();
+        loop {
+            if self.ask("GET", "/health").await.is_ok_and(|status| status == 200) {
+                return Ok(());
+            }
+            if let Some(child) = child.as_deref_mut() {
+                still_runs(child)?;
+            }
+            if started.elapsed() > START_LIMIT {
+                return Err(format!("it did not answer within {} s", START_LIMIT.as_secs()));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Asks one of the worker's own endpoints for its status.
+    async fn ask(&self, method: &str, path: &str) -> std::io::Result<u16> {
+        let asking = async {
+            let mut stream = UnixStream::connect(&self.config.socket).await?;
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await?;
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await?;
+            let status = std::str::from_utf8(&head[9..12]).ok().and_then(|status| status.parse().ok());
+            status.ok_or_else(|| std::io::Error::other("no HTTP"))
+        };
+        timeout(ASK_LIMIT, asking).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Tells the worker to end, waits for it, and kills it if it does not.
+    async fn stop(&self, mut held: Held) {
+        let told = self.ask("POST", "/internal/stop?grace_ms=1000").await;
+        if timeout(STOP_LIMIT, held.ended()).await.is_ok() {
+            return;
+        }
+        tracing::warn!(?told, "the worker did not stop in time");
+        if let Some(child) = &mut held.child
+            && let Err(error) = child.kill().await
+        {
+            tracing::error!(%error, "the worker can't be killed");
+        }
+    }
+}
+
+impl Held {
+    /// Resolves when the worker has ended.
+    async fn ended(&mut self) {
+        let mut sink = [0; 256];
+        let silent = async {
+            // signs of life, until the connection ends
+            while matches!(self.bond.read(&mut sink).await, Ok(read) if read > 0) {}
+        };
+        match &mut self.child {
+            Some(child) => {
+                if let Ok(status) = child.wait().await
+                    && !status.success()
+                {
+                    tracing::error!(%status, "the worker failed");
+                }
+            }
+            None => silent.await,
+        }
+    }
+}
+
+fn still_runs(child: &mut Child) -> Result<(), String> {
+    match child.try_wait() {
+        Ok(None) => Ok(()),
+        Ok(Some(status)) => Err(format!("it ended at once ({status}); see its own words above")),
+        Err(error) => Err(error.to_string()),
+    }
+}

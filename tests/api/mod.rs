@@ -1,0 +1,15 @@
+//! The data address, endpoint by endpoint.
+
+mod azure;
+mod chat;
+mod client_gone;
+mod completions;
+mod embeddings;
+mod errors;
+mod models;
+mod responses;
+mod smuggling;
+mod splits;
+mod streaming;
+mod timeouts;
+mod upstream_errors;
