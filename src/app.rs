@@ -72,6 +72,11 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     // the store's own runtime: it lives until the process ends
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let built = build(&config, state.pepper, &runtime)?;
+    if state.pepper_is_new && built.first_key.is_none() {
+        tracing::error!(
+            "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
+        );
+    }
     let reload = reload(&built.gateway.catalog, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;

@@ -165,6 +165,9 @@ impl Housekeeper {
             {
                 tracing::warn!(provider = %provider.name, %error, "the old addresses stay in use");
             }
+            if let Err(error) = upstream.authorization(clock::monotonic()).await {
+                tracing::warn!(provider = %provider.name, %error, "no credential for now");
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admit::Admitted;
-use super::dispatch::{Attempt, Reply};
+use super::dispatch::{Attempt, Reply, SentTo};
 use super::pins::Pins;
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
@@ -87,6 +87,8 @@ struct Facts {
     admitted: Admitted,
     request: InferenceRequest,
     deployment: Arc<Deployment>,
+    /// Whether tokens are made that the client does not see.
+    unseen: bool,
     /// The prompt's tokens as our worker counted them.
     prompt_tokens: Option<u64>,
 }
@@ -137,14 +139,15 @@ impl Facts {
 }
 
 /// What a request used whose client left before the upstream said anything.
-pub(super) fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
+pub(super) fn unanswered(prepared: &Prepared, sent_to: &SentTo) -> Usage {
     let facts = Facts {
         admitted: prepared.admitted.clone(),
         request: prepared.request.clone(),
-        deployment: Arc::clone(sent_to),
+        deployment: Arc::clone(&sent_to.deployment),
+        unseen: sent_to.unseen,
         prompt_tokens: None,
     };
-    let unseen = !prepared.request.stream || sent_to.reasoning;
+    let unseen = !prepared.request.stream || sent_to.unseen;
     match unseen {
         true => facts.unconfirmed(),
         false => facts.estimated(&mut StreamReader::new(prepared.request.endpoint, false)),
@@ -163,9 +166,14 @@ pub(super) async fn follow<C: Client>(
     record: Record,
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
-    let Attempt { deployment, reply, deadline } = attempt;
-    let facts =
-        Facts { admitted: prepared.admitted, request: prepared.request, deployment, prompt_tokens: None };
+    let Attempt { deployment, reply, unseen, deadline } = attempt;
+    let facts = Facts {
+        admitted: prepared.admitted,
+        request: prepared.request,
+        deployment,
+        unseen,
+        prompt_tokens: None,
+    };
     match reply {
         Reply::Told { status, headers, body } => {
             let headers = passed(&headers, &facts.deployment, "application/json");
@@ -405,7 +413,7 @@ impl Metered {
     pub async fn client_left(mut self, status: u16) {
         let visible = !self.reader.streamed().text.is_empty();
         if let Some(mut exchange) = self.exchange.take() {
-            match leaving(&self.facts.deployment, true, visible) {
+            match leaving(&self.facts.deployment, true, self.facts.unseen && !visible) {
                 Leaving::Abort => exchange.abort().await,
                 Leaving::ReadOn(limit) => {
                     let deadline = self.deadline.min(clock::monotonic() + limit);
@@ -453,7 +461,7 @@ impl Metered {
         let visible = !self.reader.streamed().text.is_empty();
         record.usage(match self.reader.usage() {
             Some(tokens) => Usage { tokens, source: UsageSource::Reported },
-            None if self.facts.deployment.reasoning && !visible => self.facts.unconfirmed(),
+            None if self.facts.unseen && !visible => self.facts.unconfirmed(),
             None => self.facts.estimated(&mut self.reader),
         });
     }

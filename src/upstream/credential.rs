@@ -25,7 +25,7 @@ use self::token_file::TokenFile;
 
 /// Asks a token service: an upstream's connection without an upstream.
 #[async_trait]
-pub trait TokenHttp: Send + Sync {
+pub(super) trait TokenHttp: Send + Sync {
     /// Sends one request and returns the status and the whole body. The error says why there is none, in words that
     /// hold nothing of the request's headers or body.
     async fn send(
@@ -39,7 +39,7 @@ pub trait TokenHttp: Send + Sync {
 
 /// Why we have nothing to show. No secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CredentialError {
+pub(super) enum CredentialError {
     /// The token service could not be asked.
     #[error("{service} can't be asked for a token: {reason}")]
     Unreachable {
@@ -81,7 +81,7 @@ pub enum CredentialError {
 }
 
 /// A provider's credential, alive.
-pub struct LiveCredential {
+pub(super) struct LiveCredential {
     source: Source,
 }
 
@@ -93,7 +93,7 @@ enum Source {
 
 impl LiveCredential {
     /// A credential that has no token yet.
-    pub fn new(credential: &Credential, http: Arc<dyn TokenHttp>) -> Self {
+    pub(super) fn new(credential: &Credential, http: Arc<dyn TokenHttp>) -> Self {
         let source = match credential {
             Credential::None => Source::Fixed(Authorization::None),
             Credential::ApiKey(key) => Source::Fixed(Authorization::ApiKey(key.clone())),
@@ -130,7 +130,7 @@ impl LiveCredential {
 
     /// Returns what we show the provider now. Waits for a token service only when there is no valid token, or as the
     /// one who renews; calling this now and then in the background spares requests even that.
-    pub async fn header(&self, now: Instant) -> Result<Authorization, CredentialError> {
+    pub(super) async fn header(&self, now: Instant) -> Result<Authorization, CredentialError> {
         match &self.source {
             Source::Fixed(authorization) => Ok(authorization.clone()),
             Source::File(file) => file.token(now).await.map(Authorization::Bearer),
@@ -140,7 +140,7 @@ impl LiveCredential {
 
     /// Forgets a token that the provider has refused with a 401. Returns whether another try may go better: not for a
     /// key, nor for a token that was issued only just now.
-    pub fn reject(&self, refused: &Authorization, now: Instant) -> bool {
+    pub(super) fn reject(&self, refused: &Authorization, now: Instant) -> bool {
         match (&self.source, refused) {
             (Source::File(file), Authorization::Bearer(token)) => file.reject(token),
             (Source::Issued(issued), Authorization::Bearer(token)) => issued.reject(token, now),

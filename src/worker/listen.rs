@@ -125,16 +125,12 @@ fn claim(path: &Path, listen: &Listen) -> Result<Claim, ListenError> {
     Ok(Claim { socket: path.to_owned(), _lock: lock })
 }
 
-/// Binds under another name, closes the socket to others, then moves it: it is never open to all, not for a moment.
+/// Binds and closes the socket to others. It is bound under its own name, not moved there: a client's pool compares
+/// the peer's name with the path it dialled, and would never reuse a connection. Until the mode is set, the folder's
+/// own mode guards it (the state folder has 0700).
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let new = beside(path, "new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&new)?;
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&new, path)?;
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 

@@ -120,14 +120,8 @@ impl Grant {
 
 impl Form {
     async fn encode(&self) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-        let mut form = Serializer::new(String::new());
-        form.append_pair("grant_type", "client_credentials")
-            .append_pair("client_id", &self.client_id)
-            .append_pair("scope", &self.scope);
-        match &self.proof {
-            Proof::Secret(secret) => {
-                form.append_pair("client_secret", secret.expose());
-            }
+        let (kind, proof) = match &self.proof {
+            Proof::Secret(secret) => (None, secret.clone()),
             Proof::AssertionFile(path) => {
                 let failed =
                     |reason: String| CredentialError::File { path: path.display().to_string(), reason };
@@ -137,10 +131,19 @@ impl Form {
                 if assertion.is_empty() {
                     return Err(failed("it is empty".to_owned()));
                 }
-                form.append_pair("client_assertion_type", ASSERTION_TYPE)
-                    .append_pair("client_assertion", assertion.expose());
+                (Some(ASSERTION_TYPE), assertion)
             }
-        }
+        };
+        let mut form = Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials")
+            .append_pair("client_id", &self.client_id)
+            .append_pair("scope", &self.scope);
+        match kind {
+            None => form.append_pair("client_secret", proof.expose()),
+            Some(kind) => form
+                .append_pair("client_assertion_type", kind)
+                .append_pair("client_assertion", proof.expose()),
+        };
         Ok(Zeroizing::new(form.finish().into_bytes()))
     }
 }
