@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use crate::support::provider::Fate;
-use crate::support::{End, Gate, Reply, Setup, SimulatedProvider, TestGateway, sse, streamed_chat};
+use crate::support::{
+    End, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually, sse, streamed_chat,
+};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -223,14 +225,23 @@ fn silence_is_filled_with_comments_when_the_operator_wants_it() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_gets_everything() {
+fn a_client_that_does_not_read_holds_the_provider_back_and_loses_nothing() {
+    const WORDS: u64 = 6_000;
     let provider = SimulatedProvider::start();
-    provider.says(&"word ".repeat(20_000));
+    // 24 MB, more than the buffers of all sockets between us.
+    let word = "x".repeat(4_000);
+    provider.says(&vec![word.as_str(); 6_000].join(" "));
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
     let mut open = gateway.open(PATH, &streamed_chat("support-bot", "hi"));
     open.await_events(1);
-    // The buffers between us fill up while nobody reads; the provider is held back and nothing is lost.
+    let mut made = u64::MAX;
+    eventually("a provider that is held back", || {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let before = std::mem::replace(&mut made, provider.bill()[0].completion);
+        (before == made).then_some(())
+    });
+    assert!(made < WORDS, "everything was taken in, though nobody reads");
     let answer = open.finish();
-    assert_eq!(sse::spoken(&answer.events()).split_whitespace().count(), 20_000);
+    assert_eq!(sse::spoken(&answer.events()).split_whitespace().count() as u64, WORDS);
     assert_eq!(answer.end, End::Clean);
 }
