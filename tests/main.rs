@@ -24,3 +24,6 @@ mod process;
 mod shipped;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+#[cfg(feature = "candle")]
+mod worker;

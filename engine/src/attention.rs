@@ -59,8 +59,8 @@ pub(crate) fn attend(
 fn score_tile(query: &[f32], keys: &[u16], width: usize, scores: &mut [f32], row: usize) {
     let scale = 1.0 / (width as f32).sqrt();
     #[cfg(target_arch = "x86_64")]
-    if vector::wide() {
-        // SAFETY: `wide` says that the instructions exist.
+    if vector::level() == vector::Level::Avx512 {
+        // SAFETY: `level` says that the instructions exist.
         unsafe {
             match query.len() / width {
                 4 => wide::score_tile::<4>(query, keys, scale, scores, row),
@@ -82,17 +82,28 @@ fn score_tile_portable(
     scores: &mut [f32],
     row: usize,
 ) {
-    for (head, query) in query.chunks_exact(width).enumerate() {
-        let mut sums = [0f32; TILE];
-        for (query, keys) in query.iter().zip(keys.as_chunks::<TILE>().0) {
+    let mut sums = [[0f32; TILE]; AT_ONCE];
+    for (channel, keys) in keys.as_chunks::<TILE>().0.iter().enumerate() {
+        let keys = widen(keys);
+        for (sums, query) in sums.iter_mut().zip(query.chunks_exact(width)) {
             for (sum, key) in sums.iter_mut().zip(keys) {
-                *sum += query * half::f16::from_bits(*key).to_f32();
+                *sum += query[channel] * key;
             }
         }
+    }
+    for (head, sums) in sums.iter().take(query.len() / width).enumerate() {
         for (score, sum) in scores[head * row..][..TILE].iter_mut().zip(sums) {
             *score = sum * scale;
         }
     }
+}
+
+/// Widens some halves, by hardware where it can.
+fn widen<const N: usize>(halves: &[u16; N]) -> [f32; N] {
+    use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+    let mut out = [0.0; N];
+    halves.reinterpret_cast::<half::f16>().convert_to_f32_slice(&mut out);
+    out
 }
 
 /// A weighted sum over the values of one page.
@@ -112,8 +123,8 @@ impl Sum<'_> {
     /// Adds the sum to up to four heads of `width` channels.
     fn add_to(&self, width: usize, out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
-        if vector::wide() && width.is_multiple_of(TILE) {
-            // SAFETY: `wide` says that the instructions exist.
+        if vector::level() == vector::Level::Avx512 && width.is_multiple_of(TILE) {
+            // SAFETY: `level` says that the instructions exist.
             unsafe {
                 match out.len() / width {
                     4 => wide::add_values::<4>(self, width, out),
@@ -128,13 +139,26 @@ impl Sum<'_> {
     }
 
     fn add_to_portable(&self, width: usize, out: &mut [f32]) {
-        for (head, out) in out.chunks_exact_mut(width).enumerate() {
-            for position in 0..self.positions {
-                let weight = self.weights[head * self.row + position];
-                let values = &self.values[position * self.stride + self.offset..][..width];
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out += weight * half::f16::from_bits(*value).to_f32();
+        // Heads of an even width at least: eight channels at a time, then the rest.
+        for (position, values) in self.values.chunks(self.stride).take(self.positions).enumerate() {
+            let values = &values[self.offset..][..width];
+            let mut channel = 0;
+            while channel < width {
+                let wide: [f32; 8] = match values[channel..].first_chunk() {
+                    Some(values) => widen(values),
+                    None => {
+                        let mut rest = [0; 8];
+                        rest[..width - channel].copy_from_slice(&values[channel..]);
+                        widen(&rest)
+                    }
+                };
+                for (head, out) in out.chunks_exact_mut(width).enumerate() {
+                    let weight = self.weights[head * self.row + position];
+                    for (out, value) in out[channel..].iter_mut().zip(wide) {
+                        *out += weight * value;
+                    }
                 }
+                channel += wide.len();
             }
         }
     }
@@ -284,6 +308,26 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_portable_loops_equal_the_fast_ones() {
+        let (width, heads, row) = (48, 3, 32);
+        let halves: Vec<u16> = (0..4000).map(|i| half::f16::from_f32(noise(i)).to_bits()).collect();
+        let query: Vec<f32> = (0..heads * width).map(|i| noise(i * 7)).collect();
+        let (mut fast, mut plain) = (vec![0.0; heads * row], vec![0.0; heads * row]);
+        score_tile(&query, &halves[..TILE * width], width, &mut fast, row);
+        score_tile_portable(&query, &halves[..TILE * width], width, 1.0 / 48f32.sqrt(), &mut plain, row);
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(near(&fast, &plain));
+        for width in [48, 20] {
+            let weights: Vec<f32> = (0..heads * row).map(|i| noise(i * 3)).collect();
+            let sum = Sum { values: &halves, stride: 100, offset: 40, positions: 17, weights: &weights, row };
+            let (mut fast, mut plain) = (vec![1.0; heads * width], vec![1.0; heads * width]);
+            sum.add_to(width, &mut fast);
+            sum.add_to_portable(width, &mut plain);
+            assert!(near(&fast, &plain), "{width}");
         }
     }
 }

@@ -193,7 +193,7 @@ Use it from any OpenAI client:
             "https://127.0.0.1:8080/v1",
             "the one you kept for default; another: tunegate key create --alias NAME",
             "Bearer $TUNEGATE_API_KEY\"",
-            r#""model":"it'\''s"}'"#,
+            r#""model":"it'\''s","temperature":0}'"#,
             "no local model: run `make model` (./models/m.gguf is not there)",
         ] {
             assert!(text.contains(part), "{part}\nis not in\n{text}");

@@ -343,12 +343,11 @@ impl<F: Forward> Runner<F> {
 
     /// Computes one step; returns whether there was anything to compute.
     fn step(&mut self) -> bool {
-        let decoding = self.running.iter().any(Sequence::decodes);
-        let mut prompt_tokens = if decoding { CHUNK_BESIDE } else { CHUNK };
+        let shares = self.prompt_shares();
         let mut items = Vec::with_capacity(self.running.len());
         let mut who = Vec::with_capacity(self.running.len());
-        for (index, sequence) in self.running.iter_mut().enumerate() {
-            if let Some(item) = sequence.item(&mut prompt_tokens) {
+        for (index, (sequence, share)) in self.running.iter_mut().zip(shares).enumerate() {
+            if let Some(item) = sequence.item(share) {
                 items.push(item);
                 who.push(index);
             }
@@ -365,6 +364,24 @@ impl<F: Forward> Runner<F> {
             Err(_) => self.fail_all("the engine panicked"),
         }
         true
+    }
+
+    /// Returns how many prompt tokens each sequence may bring to the next step.
+    ///
+    /// The prompts share the step alike; what a short one leaves goes to the longer ones. So a question behind a
+    /// book is answered soon, and the book is read all the same.
+    fn prompt_shares(&self) -> Vec<usize> {
+        let mut left = if self.running.iter().any(Sequence::decodes) { CHUNK_BESIDE } else { CHUNK };
+        let mut shares = vec![0; self.running.len()];
+        let mut reading: Vec<(usize, usize)> =
+            self.running.iter().map(Sequence::unread).enumerate().filter(|(_, unread)| *unread > 0).collect();
+        reading.sort_by_key(|(_, unread)| *unread);
+        for (done, (index, unread)) in reading.iter().enumerate() {
+            let share = left.div_ceil(reading.len() - done).min(*unread);
+            shares[*index] = share;
+            left -= share;
+        }
+        shares
     }
 
     fn advance(&mut self, who: &[usize], logits: Vec<Option<Vec<f32>>>) {

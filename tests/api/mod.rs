@@ -12,4 +12,5 @@ mod smuggling;
 mod splits;
 mod streaming;
 mod timeouts;
+mod tls;
 mod upstream_errors;

@@ -157,13 +157,15 @@ impl TestGateway {
     fn await_ready(&mut self) {
         let log = Arc::clone(&self.process.log);
         let (address, admin_address) = (self.address(), self.admin_address());
+        // a TLS address is asked by the test's own client; that it listens will do here
+        let asked = if self.setup.speaks_tls() { admin_address } else { address };
         eventually("a gateway that is ready", || {
             if let Some(status) = self.process.child.try_wait().expect("a child") {
                 panic!("the gateway ended at its start, {status}:\n{}", log.lock());
             }
             TcpStream::connect(admin_address).ok()?;
             TcpStream::connect(address).ok()?;
-            (Connection::to(address).call(&Call::get("/readyz")).status == 200).then_some(())
+            (Connection::to(asked).call(&Call::get("/readyz")).status == 200).then_some(())
         });
     }
 

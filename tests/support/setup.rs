@@ -111,6 +111,12 @@ deployments = ["anything"]
     /// A provider, a deployment and a model of one name; the first text goes into the provider's section, the second
     /// into the deployment's.
     pub(crate) fn model(self, name: &str, base_url: &str, provider: &str, deployment: &str) -> Self {
+        let deployment = format!("model = \"gpt-4.1-mini-2025-04-14\"\n{deployment}");
+        self.model_as(name, base_url, provider, &deployment)
+    }
+
+    /// The same with the deployment's own `model`.
+    pub(crate) fn model_as(self, name: &str, base_url: &str, provider: &str, deployment: &str) -> Self {
         self.and(&format!(
             r#"
 [providers.{name}]
@@ -120,7 +126,6 @@ base_url = "{base_url}"
 
 [deployments.{name}]
 provider = "{name}"
-model = "gpt-4.1-mini-2025-04-14"
 {deployment}
 
 [models.{name}]
@@ -133,6 +138,11 @@ deployments = ["{name}"]
     pub(crate) fn and(mut self, sections: &str) -> Self {
         self.sections.push_str(sections);
         self
+    }
+
+    /// Whether the data address speaks TLS.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.server.contains("tls =")
     }
 
     /// Adds lines to `[server]`.

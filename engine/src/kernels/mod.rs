@@ -5,6 +5,8 @@
 //! multiple of 256; these take any multiple of 32.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod portable;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -113,10 +115,16 @@ impl Packed {
     fn sums(&self, tile: usize, x: &Activations, first: usize, count: usize, out: &mut TileSums) {
         let weights = self.tile(tile);
         #[cfg(target_arch = "x86_64")]
-        if vector::wide() {
-            // SAFETY: `wide` says that the instructions exist.
-            unsafe { vnni::sums(self.packing, weights, x, first, count, out) };
-            return;
+        match vector::level() {
+            vector::Level::Plain => {}
+            vector::Level::Avx2 => {
+                // SAFETY: `level` says that the instructions exist.
+                return unsafe { avx2::sums(self.packing, weights, x, first, count, out) };
+            }
+            vector::Level::Avx512 => {
+                // SAFETY: `level` says that the instructions exist.
+                return unsafe { vnni::sums(self.packing, weights, x, first, count, out) };
+            }
         }
         portable::sums(self.packing, weights, x, first, count, out);
     }

@@ -69,6 +69,18 @@ fn the_fast_kernels_equal_the_portable_ones() {
                 portable::sums(packing, case.packed.tile(0), &x, row, count, &mut plain);
                 let (fast, plain) = (fast[..count].as_flattened(), plain[..count].as_flattened());
                 assert!(gap(fast, plain) < 1e-5, "{packing:?} {precision:?} {count}: {}", gap(fast, plain));
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    let mut half = TileSums::default();
+                    // SAFETY: the line above; every machine with AVX2 has F16C.
+                    unsafe { avx2::sums(packing, case.packed.tile(0), &x, row, count, &mut half) };
+                    let half = half[..count].as_flattened();
+                    assert!(
+                        gap(half, plain) < 1e-5,
+                        "AVX2 {packing:?} {precision:?} {count}: {}",
+                        gap(half, plain)
+                    );
+                }
             });
         }
     }

@@ -1,23 +1,48 @@
-//! Loops over rows of numbers, compiled twice: for every machine, and for those with AVX-512.
+//! Loops over rows of numbers, compiled for three kinds of machine.
 
 use super::{BLOCK, TILE};
 
-/// Whether this machine has the instructions of the wide kernels.
+/// What this machine can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Level {
+    /// Whatever the compiler was told.
+    Plain,
+    /// AVX2, FMA and F16C: most machines since 2013.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 with VNNI: servers since 2019, desktops since Zen 4.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// Returns what this machine can do; asked once.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn wide() -> bool {
-    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+pub(crate) fn level() -> Level {
+    static FOUND: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
     *FOUND.get_or_init(|| {
-        is_x86_feature_detected!("avx512f")
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
-            && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("avx512vnni");
+        match (avx2, avx512) {
+            (true, true) => Level::Avx512,
+            (true, false) => Level::Avx2,
+            (false, _) => Level::Plain,
+        }
     })
 }
 
-/// Declares a function whose body is compiled a second time with AVX-512, and picks at run time.
-macro_rules! twice_compiled {
+/// Returns what this machine can do.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn level() -> Level {
+    Level::Plain
+}
+
+/// Declares a function whose body is compiled once more for each kind of machine, and picks at run time.
+macro_rules! for_every_machine {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$doc])*
         pub(crate) fn $name($($arg: $type),*) $(-> $result)? {
@@ -25,13 +50,20 @@ macro_rules! twice_compiled {
             fn body($($arg: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c,fma")]
-                fn wide_body($($arg: $type),*) $(-> $result)? {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c,fma")]
+                fn avx512($($arg: $type),*) $(-> $result)? {
                     body($($arg),*)
                 }
-                if wide() {
-                    // SAFETY: `wide` says that the instructions exist.
-                    return unsafe { wide_body($($arg),*) };
+                #[target_feature(enable = "avx2,f16c,fma")]
+                fn avx2($($arg: $type),*) $(-> $result)? {
+                    body($($arg),*)
+                }
+                match level() {
+                    Level::Plain => {}
+                    // SAFETY: `level` says that the instructions exist.
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    // SAFETY: `level` says that the instructions exist.
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
                 }
             }
             body($($arg),*)
@@ -39,7 +71,7 @@ macro_rules! twice_compiled {
     };
 }
 
-twice_compiled! {
+for_every_machine! {
     /// `out = x / rms(x) · weight`, for one row.
     fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         let (groups, rest) = x.as_chunks::<TILE>();
@@ -57,7 +89,7 @@ twice_compiled! {
     }
 }
 
-twice_compiled! {
+for_every_machine! {
     /// `x += y`
     fn add(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {
@@ -66,7 +98,7 @@ twice_compiled! {
     }
 }
 
-twice_compiled! {
+for_every_machine! {
     /// `gate = silu(gate) · up`, for one row of a tile.
     fn gated(gate: &mut [f32; TILE], up: &[f32; TILE]) {
         for (gate, up) in gate.iter_mut().zip(up) {
@@ -75,7 +107,7 @@ twice_compiled! {
     }
 }
 
-twice_compiled! {
+for_every_machine! {
     /// Turns scores into weights that sum to 1.
     fn softmax(scores: &mut [f32]) {
         let (groups, rest) = scores.as_chunks_mut::<TILE>();
@@ -105,7 +137,7 @@ twice_compiled! {
     }
 }
 
-twice_compiled! {
+for_every_machine! {
     /// Rounds blocks of 32 numbers to two planes of 8 bits.
     fn round_two_planes(
         x: &[f32], peak: f32, high: &mut [i8], low: &mut [i8], scale: &mut [f32], sum: &mut [f32],
@@ -115,12 +147,12 @@ twice_compiled! {
         for (((x, high), low), (scale, sum)) in blocks {
             let unit = largest(x) / peak;
             let inverse = if unit > 0.0 { 1.0 / unit } else { 0.0 };
-            let mut total = 0;
+            let mut total = 0i32;
             for i in 0..BLOCK {
                 let rounded = nearest(x[i] * inverse);
                 high[i] = ((rounded + 128) >> 8) as i8;
                 low[i] = rounded as i8;
-                total += rounded;
+                total = i32::wrapping_add(total, rounded);
             }
             *scale = unit;
             *sum = unit * total as f32;
@@ -128,18 +160,18 @@ twice_compiled! {
     }
 }
 
-twice_compiled! {
+for_every_machine! {
     /// Rounds blocks of 32 numbers to 8 bits.
     fn round_one_plane(x: &[f32], peak: f32, high: &mut [i8], scale: &mut [f32], sum: &mut [f32]) {
         let blocks = x.as_chunks::<BLOCK>().0.iter().zip(high.as_chunks_mut::<BLOCK>().0);
         for ((x, high), (scale, sum)) in blocks.zip(scale.iter_mut().zip(sum)) {
             let unit = largest(x) / peak;
             let inverse = if unit > 0.0 { 1.0 / unit } else { 0.0 };
-            let mut total = 0;
+            let mut total = 0i32;
             for i in 0..BLOCK {
                 let rounded = nearest(x[i] * inverse);
                 high[i] = rounded as i8;
-                total += rounded;
+                total = i32::wrapping_add(total, rounded);
             }
             *scale = unit;
             *sum = unit * total as f32;

@@ -72,8 +72,14 @@ impl Sequence {
         self.events.capacity() >= EVENTS_A_STEP
     }
 
-    /// Returns its share of the next step, taking prompt tokens from `budget`; none while it must wait.
-    pub(super) fn item(&mut self, budget: &mut usize) -> Option<Item<'_>> {
+    /// Returns the tokens of the prompt that are still to be read, none while the client has no room.
+    pub(super) fn unread(&self) -> usize {
+        if self.next.is_none() && self.has_room() { self.job.prompt.len() - self.read } else { 0 }
+    }
+
+    /// Returns its part of the next step: the last token, or up to `share` tokens of the prompt; none while it must
+    /// wait.
+    pub(super) fn item(&mut self, share: usize) -> Option<Item<'_>> {
         self.brought = 0;
         if !self.has_room() {
             return None;
@@ -83,11 +89,10 @@ impl Sequence {
             return Some(Item { tokens: token, cache: &mut self.cache, logits: true });
         }
         let left = &self.job.prompt[self.read..];
-        let count = left.len().min(*budget);
+        let count = left.len().min(share);
         if count == 0 {
             return None;
         }
-        *budget -= count;
         self.brought = count;
         Some(Item { tokens: &left[..count], cache: &mut self.cache, logits: count == left.len() })
     }

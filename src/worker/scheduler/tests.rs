@@ -105,6 +105,24 @@ fn prompts_come_in_chunks() {
 }
 
 #[test]
+fn a_question_behind_a_book_is_answered_first() {
+    let (go, pace) = mpsc::unbounded_channel();
+    let script = Script { pace: Some(Arc::new(Mutex::new(pace))), ..Script::default() };
+    let scheduler = start(&script, limits());
+    let mut book = scheduler.submit(job(8_000, 1)).unwrap();
+    wait_for("the book runs", || scheduler.load().active == 1);
+    let question = scheduler.submit(job(40, 3)).unwrap();
+    // One step may have begun with the book alone; one reads the question, two more finish it.
+    for _ in 0..4 {
+        go.send(()).unwrap();
+    }
+    assert_eq!(text(&all(question)), "abc");
+    assert!(book.try_recv().is_err(), "the book is still being read");
+    drop(go);
+    assert_eq!(text(&all(book)), "a");
+}
+
+#[test]
 fn a_full_queue_denies_and_a_batch_runs_together() {
     let (go, pace) = mpsc::unbounded_channel();
     let script = Script { pace: Some(Arc::new(Mutex::new(pace))), ..Script::default() };
