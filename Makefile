@@ -45,7 +45,7 @@ check: ## formatting, lints, documentation, bans and licences: what CI runs befo
 test: ## sets up, then runs every test
 	@scripts/setup.sh test
 	@scripts/model.sh
-	source scripts/skips.sh && cargo test --workspace --locked
+	source scripts/skips.sh && cargo test --workspace --locked --no-fail-fast
 
 bench: ## measures the gateway against a simulated provider
 	@scripts/setup.sh build
