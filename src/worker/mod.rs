@@ -101,6 +101,9 @@ pub enum WorkerError {
     /// The system gives no threads.
     #[error("cannot start the worker's threads: {0}")]
     Threads(std::io::Error),
+    /// The system's signals can't be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
     /// The engine's thread ended by itself.
     #[error("the engine has stopped working")]
     Engine,

@@ -12,7 +12,7 @@ use tunegate_engine::Pool;
 use super::listen::{self, Bound};
 use super::model::Model;
 use super::scheduler::{Limits, Machine, Scheduler};
-use super::supervise::{Stop, Supervisors, signalled};
+use super::supervise::{Signals, Stop, Supervisors};
 use super::{Config, WorkerError};
 use crate::clock;
 
@@ -38,6 +38,7 @@ pub(super) struct Worker {
 /// Loads the model, listens, and serves until it is told to stop.
 pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
     let begun = clock::monotonic();
+    let mut signals = Signals::listen().map_err(WorkerError::Signals)?;
     // Bound first: where a worker serves already, this one must not load a second copy of the model.
     let bound = listen::bind(&config.listen).await?;
     let worker = Arc::new(start(&config)?);
@@ -53,11 +54,11 @@ pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
                     tracing::debug!(%error, "a connection keeps its delay");
                 }
             });
-            until_stopped(listener, &worker, &config).await
+            until_stopped(listener, &worker, &config, &mut signals).await
         }
         Bound::Unix(listener, claim) => {
             tracing::info!(address = %config.listen, "listening");
-            let outcome = until_stopped(listener, &worker, &config).await;
+            let outcome = until_stopped(listener, &worker, &config, &mut signals).await;
             drop(claim);
             outcome
         }
@@ -85,7 +86,12 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     })
 }
 
-async fn until_stopped<L>(listener: L, worker: &Arc<Worker>, config: &Config) -> Result<(), WorkerError>
+async fn until_stopped<L>(
+    listener: L,
+    worker: &Arc<Worker>,
+    config: &Config,
+    signals: &mut Signals,
+) -> Result<(), WorkerError>
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
@@ -95,7 +101,7 @@ where
         stop.ordered().await;
     };
     let serving = axum::serve(listener, doors::router(Arc::clone(worker))).with_graceful_shutdown(ordered);
-    let ending = end(worker, config);
+    let ending = end(worker, config, signals);
     tokio::select! {
         served = serving => {
             if let Err(error) = served {
@@ -108,13 +114,13 @@ where
 }
 
 /// Waits for a reason to end, gives the order, and returns when the grace is over.
-async fn end(worker: &Worker, config: &Config) -> Result<(), WorkerError> {
+async fn end(worker: &Worker, config: &Config, signals: &mut Signals) -> Result<(), WorkerError> {
     let mut grace = tokio::select! {
         grace = worker.stop.ordered() => {
             tracing::info!("told to stop");
             grace
         }
-        () = signalled() => {
+        () = signals.received() => {
             tracing::info!("signalled to stop");
             GRACE
         }
@@ -131,7 +137,7 @@ async fn end(worker: &Worker, config: &Config) -> Result<(), WorkerError> {
         tokio::select! {
             () = tokio::time::sleep(grace) => break,
             shorter = worker.stop.changed(grace) => grace = shorter,
-            () = signalled() => break,
+            () = signals.received() => break,
         }
     }
     worker.scheduler.end();
