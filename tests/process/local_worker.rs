@@ -48,7 +48,7 @@ fn end(mut gateway: TestGateway) {
     gateway.signal(libc::SIGTERM);
     let status = gateway.await_exit();
     assert!(status.success(), "{status}:\n{}", gateway.log());
-    assert!(workers(&gateway).is_empty(), "the worker ends with its gateway");
+    eventually("the end of its worker", || workers(&gateway).is_empty().then_some(()));
 }
 
 #[test]
