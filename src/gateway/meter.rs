@@ -446,7 +446,7 @@ impl Metered {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
         }
         self.settle_usage();
-        let message = format!("deployment `{}` broke off in mid-stream: {error}", self.facts.deployment.name);
+        let message = format!("deployment `{}` ended in mid-stream: {error}", self.facts.deployment.name);
         let error = serde_json::json!({"error": {
             "message": message, "type": "server_error", "param": null, "code": "upstream_broke",
         }});
