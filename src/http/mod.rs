@@ -21,6 +21,7 @@ use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, Re
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora::time::{sleep, timeout};
+use tokio::sync::watch;
 
 use self::api::route::{Route, route};
 use self::config::Limits;
@@ -35,6 +36,8 @@ use crate::gateway::{Gateway, Refusal};
 #[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
+    /// Whether running answers are cut off.
+    cut: watch::Sender<bool>,
 }
 
 impl Readiness {
@@ -43,8 +46,19 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Cuts off what runs: each request still writes its outcome, which the end of the process alone would not let it.
+    pub fn cut_off(&self) {
+        self.cut.send_replace(true);
+    }
+
     fn is_ready(&self) -> bool {
         !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when running answers are cut off.
+    async fn is_cut_off(&self) {
+        // the sender lives in `self`, so the wait can't fail
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 }
 
@@ -65,25 +79,26 @@ pub struct Door {
     router: Router,
     limits: Limits,
     options: HttpServerOptions,
+    readiness: Arc<Readiness>,
 }
 
 impl Door {
     /// The data address. `h2c` takes plain-text HTTP/2 too.
     pub fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
         let router = router::data(Arc::clone(&gateway), readiness);
-        Self::new(Behind::Data(gateway), router, limits, h2c)
+        Self::new(Behind::Data(gateway), router, readiness, limits, h2c)
     }
 
     /// The admin address.
-    pub fn admin(router: Router, limits: Limits) -> Self {
-        Self::new(Behind::Admin, router, limits, false)
+    pub fn admin(router: Router, readiness: &Arc<Readiness>, limits: Limits) -> Self {
+        Self::new(Behind::Admin, router, readiness, limits, false)
     }
 
-    fn new(behind: Behind, router: Router, limits: Limits, h2c: bool) -> Self {
+    fn new(behind: Behind, router: Router, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
-        Self { behind, router, limits, options }
+        Self { behind, router, limits, options, readiness: Arc::clone(readiness) }
     }
 
     /// Reads the next head; nothing when the connection is done.
@@ -178,7 +193,11 @@ impl HttpServerApp for Door {
             false => Some(self.limits.keepalive_timeout.as_secs().max(1)),
         });
         let mut exchange = Exchange::new(session, RequestId::from_random(rand::random()));
-        let done = self.serve(&mut exchange).await;
+        let done = tokio::select! {
+            biased;
+            done = self.serve(&mut exchange) => done,
+            () = self.readiness.is_cut_off() => Done::Close,
+        };
         let mut session = exchange.into_session();
         if *shutdown.borrow() {
             session.set_keepalive(None); // the signal came while we answered

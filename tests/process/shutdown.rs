@@ -52,6 +52,9 @@ fn a_stream_that_outlasts_the_limit_is_told_and_the_exit_is_still_clean() {
     assert_eq!(answer.end, End::Broken, "a cut stream must not look finished: {}", answer.text());
     let status = gateway.await_exit();
     assert!(status.success(), "{status}:\n{}", gateway.log());
+    let log = gateway.log();
+    let outcome = log.lines().find(|line| line.contains("interrupted")).expect("an outcome all the same");
+    assert!(outcome.contains("estimated"), "what was streamed is settled: {outcome}");
 }
 
 #[test]
