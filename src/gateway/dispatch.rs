@@ -229,22 +229,29 @@ async fn judge(
     let headers = exchange.headers().clone();
     exchange.release().await;
     if status < 400 {
-        let message = "its base URL answers with a redirect: check it".to_owned();
-        let fault = Fault::DeploymentMissing;
-        let refusal =
-            Refusal::UpstreamFault { deployment: Arc::clone(&deployment.name), fault, status, message };
-        return Err(Unanswered { refusal, sent_to: None });
+        return Err(Unanswered { refusal: redirected(&deployment, status), sent_to: None });
     }
     match provider::fault(status, &body) {
         Fault::Told => {
             let body = provider::envelope(status, &body);
             Ok(Attempt { deployment, reply: Reply::Told { status, headers, body }, unseen, deadline })
         }
-        fault => {
-            let message = provider::message(status, &body);
-            let refusal =
-                Refusal::UpstreamFault { deployment: Arc::clone(&deployment.name), fault, status, message };
-            Err(Unanswered { refusal, sent_to: None })
-        }
+        fault => Err(Unanswered { refusal: our_trouble(&deployment, fault, status, &body), sent_to: None }),
     }
+}
+
+/// A redirect: followed, it would carry our credential elsewhere.
+pub(super) fn redirected(deployment: &Deployment, status: u16) -> Refusal {
+    Refusal::UpstreamFault {
+        deployment: Arc::clone(&deployment.name),
+        fault: Fault::DeploymentMissing,
+        status,
+        message: "its base URL answers with a redirect: check it".to_owned(),
+    }
+}
+
+/// An upstream's no to us, which is none to the client.
+pub(super) fn our_trouble(deployment: &Deployment, fault: Fault, status: u16, body: &[u8]) -> Refusal {
+    let message = provider::message(status, body);
+    Refusal::UpstreamFault { deployment: Arc::clone(&deployment.name), fault, status, message }
 }
