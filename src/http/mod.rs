@@ -66,6 +66,21 @@ impl Readiness {
 /// How long a shutdown waits for the request of a client that has just connected: it was let in, and is answered.
 const JUST_CONNECTED: Duration = Duration::from_millis(500);
 
+/// How long an h2 connection has to send what was written: a reset throws away what is still queued.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
+/// For TLS to say good-bye to a client that may not be reading.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// For the end of a request: longer than what is left of its body may take to be read.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Ends a connection, or an h2 stream, before its answer is complete.
+async fn close(session: &mut ServerSession) {
+    if session.is_http2() {
+        sleep(BEFORE_RESET).await;
+    }
+    let _ = timeout(CLOSE_LIMIT, session.shutdown()).await;
+}
+
 /// Who stands behind a listener.
 enum Behind {
     /// Applications.
@@ -130,11 +145,11 @@ impl Door {
                 if *error.etype() == ErrorType::InvalidHTTPHeader {
                     self.refuse_head(session).await;
                 }
-                session.shutdown().await;
+                close(session).await;
                 None
             }
             Err(_) => {
-                session.shutdown().await;
+                close(session).await;
                 None
             }
         }
@@ -219,12 +234,12 @@ impl HttpServerApp for Door {
             session.set_keepalive(None); // the signal came while we answered
         }
         if done == Done::Close {
-            session.shutdown().await;
+            close(&mut session).await;
             return None;
         }
         let mut settings = HttpPersistentSettings::for_session(&session);
         settings.set_user_context(Box::new(()));
-        let reusable = session.finish().await.ok()??;
+        let reusable = timeout(FINISH_LIMIT, session.finish()).await.ok()?.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
