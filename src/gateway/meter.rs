@@ -269,6 +269,7 @@ async fn whole<C: Client>(
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
     let between = facts.deployment.timeouts.between_chunks;
+    let wait = record.if_dropped(|| Some(facts.unconfirmed()));
     let read = {
         let mut reading = std::pin::pin!(exchange.whole(WHOLE_BYTES, between, deadline));
         tokio::select! {
@@ -278,6 +279,7 @@ async fn whole<C: Client>(
             () = presence.left() => reading.await,
         }
     };
+    wait.is_over();
     let read = read.and_then(|body| plain(body, encoding));
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, kind);

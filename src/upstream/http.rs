@@ -41,6 +41,8 @@ const WRITE_SLICE: usize = 256 << 10;
 const DISCARD_LIMIT: usize = 64 << 10;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_millis(200);
+/// For TLS to say good-bye to an upstream that may not be reading.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried in turn.
 const MAX_ADDRESSES: usize = 4;
 
@@ -335,7 +337,8 @@ impl Exchange {
     pub async fn release(self) {
         if self.intact {
             let peer = &self.peers[self.at];
-            self.connector.release_http_session(self.session, peer, peer.idle_timeout()).await;
+            let released = self.connector.release_http_session(self.session, peer, peer.idle_timeout());
+            let _ = timeout(CLOSE_LIMIT, released).await;
         }
     }
 
@@ -359,6 +362,6 @@ impl Exchange {
 
     /// Stops the answer now: h1 closes its connection, h2 resets the stream.
     pub async fn abort(mut self) {
-        self.session.shutdown().await;
+        let _ = timeout(CLOSE_LIMIT, self.session.shutdown()).await;
     }
 }
