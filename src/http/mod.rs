@@ -178,18 +178,23 @@ impl Door {
 
     async fn serve(&self, exchange: &mut Exchange) -> Done {
         match &self.behind {
-            Behind::Admin => match exchange.wrong_framing() {
-                Some(why) => exchange.refuse(&Refusal::Framing(why)).await,
-                None => router::call(&self.router, exchange, &self.limits).await.0,
-            },
+            Behind::Admin => self.serve_aside(exchange).await,
             Behind::Data(gateway) => self.serve_data(gateway, exchange).await,
+        }
+    }
+
+    /// Serves what is no application's request and has no outcome.
+    async fn serve_aside(&self, exchange: &mut Exchange) -> Done {
+        match exchange.wrong_framing() {
+            Some(why) => exchange.refuse(&Refusal::Framing(why)).await,
+            None => router::call(&self.router, exchange, &self.limits).await.0,
         }
     }
 
     async fn serve_data(&self, gateway: &Arc<Gateway>, exchange: &mut Exchange) -> Done {
         let path = exchange.uri().path().to_owned();
         if ops::is_health(&path) {
-            return router::call(&self.router, exchange, &self.limits).await.0;
+            return self.serve_aside(exchange).await;
         }
         let mut record = Record::begin(&gateway.book, &exchange.id, clock::unix_ms(), clock::monotonic());
         if let Some(why) = exchange.wrong_framing() {
