@@ -100,7 +100,7 @@ pub(super) async fn ask<C: Client>(
         };
         let wait = record.if_dropped(|| Some(meter::unanswered(prepared, &asking.sent_to()?)));
         let answered = asking.watched(prepared.request.stream, presence).await;
-        wait.is_over();
+        wait.ends();
         let refusal = match answered {
             Ok(exchange) => {
                 let usage_injected = outgoing.usage_injected;

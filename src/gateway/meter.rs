@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use crate::clock;
 use crate::domain::catalog::{Deployment, Dialect};
 use crate::domain::endpoint::Endpoint;
+use crate::domain::file_ids::file_ids;
 use crate::domain::leaving::{Leaving, leaving};
 use crate::domain::outcome::Ending;
 use crate::domain::request::InferenceRequest;
@@ -279,7 +280,7 @@ async fn whole<C: Client>(
             () = presence.left() => reading.await,
         }
     };
-    wait.is_over();
+    wait.ends();
     let read = read.and_then(|body| plain(body, encoding));
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, kind);
@@ -303,8 +304,10 @@ async fn whole<C: Client>(
         }
         None => facts.unconfirmed(),
     });
-    if let (Endpoint::Responses, Some(id)) = (facts.request.endpoint, answer.id) {
-        pins.remember(id, &facts.admitted, &facts.deployment.name).await;
+    if facts.request.endpoint == Endpoint::Responses {
+        for id in answer.id.into_iter().chain(file_ids(&body)) {
+            pins.remember(id, &facts.admitted, &facts.deployment.name).await;
+        }
     }
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
     Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
@@ -469,7 +472,7 @@ impl Metered {
     }
 
     async fn remember(&mut self) {
-        if let Some(id) = self.reader.take_response_id() {
+        for id in self.reader.take_ids() {
             self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
         }
     }

@@ -132,7 +132,7 @@ impl Record {
 
     /// Books a wait at what `usage` says, should the request be dropped before the wait is over.
     pub(super) fn if_dropped<F: Fn() -> Option<Usage>>(&mut self, usage: F) -> IfDropped<'_, F> {
-        IfDropped { record: self, usage, is_over: false }
+        IfDropped { record: self, usage, over: false }
     }
 
     /// Notes the moment of the upstream's first byte.
@@ -177,19 +177,19 @@ impl Record {
 pub(super) struct IfDropped<'r, F: Fn() -> Option<Usage>> {
     record: &'r mut Record,
     usage: F,
-    is_over: bool,
+    over: bool,
 }
 
 impl<F: Fn() -> Option<Usage>> IfDropped<'_, F> {
     /// The wait is over: the usage is noted by whoever waited.
-    pub(super) fn is_over(mut self) {
-        self.is_over = true;
+    pub(super) fn ends(mut self) {
+        self.over = true;
     }
 }
 
 impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     fn drop(&mut self) {
-        if !self.is_over
+        if !self.over
             && let Some(usage) = (self.usage)()
         {
             self.record.usage(usage);
