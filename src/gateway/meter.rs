@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::admit::Admitted;
 use super::dispatch::{Attempt, Reply, SentTo};
@@ -114,7 +115,9 @@ impl Facts {
             Some(counted) => counted,
             // a byte-level encoding never makes more tokens than there are bytes
             None if self.is_worker() => self.request.body().len() as u64,
-            None => count_input(self.encoding(), self.request.endpoint, self.request.body()),
+            None => {
+                beside_the_loop(|| count_input(self.encoding(), self.request.endpoint, self.request.body()))
+            }
         }
     }
 
@@ -124,7 +127,7 @@ impl Facts {
         let completion = match self.is_worker() {
             true => streamed.pieces,
             false if streamed.text.is_empty() => 0,
-            false => self.encoding().count(streamed.text),
+            false => beside_the_loop(|| self.encoding().count(streamed.text)),
         };
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
         Usage { tokens, source: UsageSource::Estimated }
@@ -132,10 +135,18 @@ impl Facts {
 
     /// Counted input and the most that can have been made.
     fn unconfirmed(&self) -> Usage {
-        let caps = [self.request.max_output, self.deployment.max_output_tokens];
-        let completion = caps.into_iter().flatten().min().unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let completion = self.request.most_output(model_cap);
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
         Usage { tokens, source: UsageSource::Unconfirmed }
+    }
+}
+
+/// Counts tokens, which takes seconds for the largest body, without holding up the other requests of this thread.
+fn beside_the_loop<T>(count: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(count),
+        _ => count(),
     }
 }
 
@@ -198,12 +209,17 @@ pub(super) async fn follow<C: Client>(
                 .get(PROMPT_TOKENS_HEADER)
                 .and_then(|value| value.to_str().ok()?.parse().ok());
             let facts = Facts { prompt_tokens, ..facts };
-            if kind.starts_with("text/event-stream") && is_plain(&encoding) {
+            if is_event_stream(&kind) && is_plain(&encoding) {
                 return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
             }
             whole(facts, exchange, &kind, &encoding, deadline, presence, record, pins).await
         }
     }
+}
+
+fn is_event_stream(kind: &str) -> bool {
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/event-stream")
 }
 
 fn is_plain(encoding: &str) -> bool {
@@ -254,6 +270,7 @@ async fn whole<C: Client>(
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
     let between = facts.deployment.timeouts.between_chunks;
+    let wait = record.if_dropped(|| Some(facts.unconfirmed()));
     let read = {
         let mut reading = std::pin::pin!(exchange.whole(WHOLE_BYTES, between, deadline));
         tokio::select! {
@@ -263,6 +280,7 @@ async fn whole<C: Client>(
             () = presence.left() => reading.await,
         }
     };
+    wait.ends();
     let read = read.and_then(|body| plain(body, encoding));
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, kind);
@@ -380,10 +398,10 @@ impl Metered {
                 }
                 Ok(None) if self.framed || self.reader.is_finished() => {
                     let rest = self.reader.finish();
+                    self.settle_usage();
                     if let Some(exchange) = self.exchange.take() {
                         exchange.release().await;
                     }
-                    self.settle_usage();
                     if rest.is_empty() {
                         return Next::End;
                     }
@@ -472,8 +490,6 @@ impl Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        if self.exchange.is_some() {
-            self.settle_usage();
-        }
+        self.settle_usage(); // of a record that nobody has ended
     }
 }

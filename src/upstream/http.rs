@@ -33,12 +33,16 @@ use crate::provider::Outgoing;
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// Requests that share one h2 connection.
 const MAX_H2_STREAMS: usize = 100;
+/// Between two pings on an h2 connection: one that died in silence would go on taking requests until TCP gives it up.
+const H2_PING: Duration = Duration::from_secs(30);
 /// A body goes out in slices, so that the write time-out watches progress and not size.
 const WRITE_SLICE: usize = 256 << 10;
 /// How much of an unread answer is worth reading to keep its connection.
 const DISCARD_LIMIT: usize = 64 << 10;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_millis(200);
+/// For TLS to say good-bye to an upstream that may not be reading.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried in turn.
 const MAX_ADDRESSES: usize = 4;
 
@@ -116,6 +120,7 @@ impl Link {
         peer.group_key = self.group;
         peer.options.idle_timeout = Some(POOL_IDLE);
         peer.options.max_h2_streams = MAX_H2_STREAMS;
+        peer.options.h2_ping_interval = Some(H2_PING);
         peer.options.alpn = if tls && self.provider.http2 { ALPN::H2H1 } else { ALPN::H1 };
         peer
     }
@@ -168,7 +173,10 @@ impl Link {
             session.set_read_timeout(None); // each read has its own limit below
             let head = self.head(outgoing, headers)?;
             sent.store(true, Ordering::Relaxed);
-            let written = send(&mut session, head, outgoing.body.clone()).await;
+            let sending = send(&mut session, head, outgoing.body.clone());
+            let Ok(written) = timeout(left(deadline)?, sending).await else {
+                return Err(UpstreamError::Timeout(Phase::Total));
+            };
             // an early refusal may close our sending side: its answer is still there to be read
             let limit = timeouts.first_byte.min(left(deadline)?);
             match timeout(limit, read_head(&mut session)).await {
@@ -329,7 +337,8 @@ impl Exchange {
     pub async fn release(self) {
         if self.intact {
             let peer = &self.peers[self.at];
-            self.connector.release_http_session(self.session, peer, peer.idle_timeout()).await;
+            let released = self.connector.release_http_session(self.session, peer, peer.idle_timeout());
+            let _ = timeout(CLOSE_LIMIT, released).await;
         }
     }
 
@@ -353,6 +362,6 @@ impl Exchange {
 
     /// Stops the answer now: h1 closes its connection, h2 resets the stream.
     pub async fn abort(mut self) {
-        self.session.shutdown().await;
+        let _ = timeout(CLOSE_LIMIT, self.session.shutdown()).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::provider::UPSTREAM_KEY;
+use crate::support::provider::{Trouble, UPSTREAM_KEY};
 use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway};
 
 const PATH: &str = "/v1/responses";
@@ -97,6 +97,23 @@ fn a_stream_that_fails_upstream_says_so_in_its_own_words() {
     provider.replies(Reply::stream(vec![written.as_bytes().to_vec()], 3, 2));
     let answer = gateway.post(PATH, &json!({"model": "support-bot", "input": "hi", "stream": true}));
     assert_eq!(answer.expect(200).text(), written);
+}
+
+#[test]
+fn a_stored_response_that_our_credential_cannot_read_is_the_operators_business() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let made = gateway.post(PATH, &json!({"model": "support-bot", "input": "hi"})).expect(200).json();
+    let target = format!("{PATH}/{}", made["id"].as_str().expect("an id"));
+    for (trouble, status, code) in [
+        (Trouble::unauthorized(), 502, "upstream_auth_failed"),
+        (Trouble::forbidden(), 502, "upstream_auth_failed"),
+        (Trouble::quota_used_up(), 503, "upstream_quota"),
+    ] {
+        provider.fails(trouble);
+        gateway.get(&target).expect_error(status, code);
+    }
+    gateway.get(&target).expect(200);
 }
 
 #[test]
