@@ -71,7 +71,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     }
     // the store's own runtime: it lives until the process ends
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let built = build(&config, state.pepper, &runtime)?;
+    let built = build(&config, state.pepper, &runtime, options.upgrade)?;
     if state.pepper_is_new && built.first_key.is_none() {
         tracing::error!(
             "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
@@ -89,7 +89,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     add_listeners(&mut server, &config, &built, &reload, admin_key)?;
     add_background(&mut server, &config, &built, &reload)?;
     drop(config);
-    server.run(RunArgs::default());
+    server.run(RunArgs { shutdown_signal: Box::new(services::Signals) });
     runtime.block_on(built.store.close());
     Ok(())
 }
@@ -105,7 +105,7 @@ fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-fn build(config: &Config, pepper: Secret, runtime: &Runtime) -> anyhow::Result<Built> {
+fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> anyhow::Result<Built> {
     let metrics = Arc::new(Metrics::new()?);
     let ring = Arc::new(KeyRing::new(pepper.clone()));
     let publish = {
@@ -122,7 +122,7 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime) -> anyhow::Result<B
         None => None,
         Some(worker) => {
             let binary = std::env::current_exe().context("the path of this program")?;
-            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics))))
+            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), upgrade)))
         }
     };
     let gateway = Gateway {

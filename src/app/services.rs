@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::server::{ExecutionPhase, ShutdownWatch};
+use pingora::server::{
+    ExecutionPhase, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch, UnixShutdownSignalWatch,
+};
 use pingora::services::background::BackgroundService;
 use pingora::time::{sleep, timeout};
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +82,22 @@ impl Farewells {
     }
 }
 
+/// SIGTERM and SIGINT: end when the last answer is out. SIGQUIT: hand the listeners over to a new process.
+pub(super) struct Signals;
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let unix = UnixShutdownSignalWatch;
+        match unix.recv().await {
+            ShutdownSignal::GracefulUpgrade => ShutdownSignal::GracefulUpgrade,
+            ShutdownSignal::GracefulTerminate | ShutdownSignal::FastShutdown => {
+                ShutdownSignal::GracefulTerminate
+            }
+        }
+    }
+}
+
 /// Ends the process as soon as its last answer is out. pingora itself would always wait for its whole grace period.
 pub(super) struct Warden {
     pub(super) book: Arc<Book>,
@@ -95,9 +113,27 @@ impl BackgroundService for Warden {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         stopping(&mut shutdown).await;
         self.readiness.drain();
-        let quiet = timeout(self.limit, self.quiet()).await.is_ok();
+        let mut interrupts = signal(SignalKind::interrupt()).ok();
+        tracing::info!(
+            in_flight = self.book.in_flight(),
+            "ending: running answers may finish; SIGINT cuts them off"
+        );
+        let interrupted = async {
+            match &mut interrupts {
+                Some(interrupts) => drop(interrupts.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        let quiet = tokio::select! {
+            quiet = timeout(self.limit, self.quiet()) => quiet.is_ok(),
+            // the person at the keyboard does not want to wait
+            () = interrupted => false,
+        };
         if !quiet {
-            tracing::warn!(in_flight = self.book.in_flight(), "the drain time is over; what runs is cut off");
+            tracing::warn!(
+                in_flight = self.book.in_flight(),
+                "the time to finish is over; what runs is cut off"
+            );
             self.readiness.cut_off();
             let _ = timeout(CUT_LIMIT, self.quiet()).await;
         }

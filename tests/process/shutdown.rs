@@ -93,3 +93,20 @@ fn sigint_ends_the_process_too() {
     gateway.signal(libc::SIGINT);
     gateway.await_exit();
 }
+
+#[test]
+fn a_second_sigint_does_not_wait_for_a_stream_and_its_outcome_is_written() {
+    let provider = SimulatedProvider::start();
+    let mut gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    provider.replies(Reply::usual().hangs_after_events(3));
+    let mut open = gateway.open(PATH, &streamed_chat("support-bot", "hi"));
+    open.await_events(3);
+    gateway.signal(libc::SIGINT);
+    eventually("the first signal to be heard", || {
+        gateway.log().contains("running answers may finish").then_some(())
+    });
+    gateway.signal(libc::SIGINT);
+    let status = gateway.await_exit();
+    assert!(status.success(), "{status}");
+    assert!(gateway.log().contains("ending=\"interrupted\""), "{}", gateway.log());
+}
