@@ -16,6 +16,7 @@ use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
@@ -87,7 +88,11 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     );
     server.bootstrap();
     add_listeners(&mut server, &config, &built, &reload, admin_key)?;
-    add_background(&mut server, &config, &built, &reload)?;
+    let hangups = {
+        let _in_runtime = runtime.enter();
+        signal(SignalKind::hangup()).context("SIGHUP can't be listened for")?
+    };
+    add_background(&mut server, &config, &built, &reload, hangups)?;
     drop(config);
     server.run(RunArgs { shutdown_signal: Box::new(services::Signals) });
     runtime.block_on(built.store.close());
@@ -198,6 +203,7 @@ fn add_background(
     config: &Config,
     built: &Built,
     reload: &Reloader,
+    hangups: Signal,
 ) -> anyhow::Result<()> {
     let farewells = Farewells::new(server.watch_execution_phase());
     let (farewell, parting) = watch::channel(None);
@@ -219,6 +225,7 @@ fn add_background(
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
+        hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));

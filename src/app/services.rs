@@ -12,7 +12,7 @@ use pingora::server::{
 };
 use pingora::services::background::BackgroundService;
 use pingora::time::{sleep, timeout};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, watch};
 
 use super::banner::{Banner, BannerKey, banner};
@@ -162,16 +162,15 @@ pub(super) struct Housekeeper {
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
+    /// Listened for since before the first request: unheard, a hang-up would end the process.
+    pub(super) hangups: Mutex<Option<Signal>>,
 }
 
 #[async_trait]
 impl BackgroundService for Housekeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         load_token_tables(&self.catalog.load());
-        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-            tracing::error!("SIGHUP can't be listened for");
-            return;
-        };
+        let Some(mut hangups) = self.hangups.lock().take() else { return };
         let mut round: u32 = 0;
         loop {
             tokio::select! {

@@ -415,11 +415,15 @@ impl Metered {
         }
     }
 
-    /// Ends the record after the client got everything.
+    /// Ends the record after the client got everything; an error event of the upstream's is no good end.
     pub fn served(mut self, status: u16) {
-        if let Some(record) = self.record.take() {
-            record.ended(Ending::Served, status);
+        let Some(mut record) = self.record.take() else { return };
+        if self.reader.has_failed() {
+            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+            record.note(|outcome| outcome.code = Some("upstream_broke"));
+            return record.ended(Ending::UpstreamBroke, status);
         }
+        record.ended(Ending::Served, status);
     }
 
     /// Ends the record after [`Next::Broke`].

@@ -174,6 +174,7 @@ fn an_error_event_of_the_provider_reaches_the_client() {
     provider.replies(Reply::stream(vec![first, error.to_vec()], 1, 1).without_usage());
     let answer = gateway.post(PATH, &streamed_chat("support-bot", "hi")).expect(200);
     assert_eq!(answer.events()[1].json()["error"]["message"], "overloaded");
+    assert_eq!(gateway.last_outcome()["ending"], "upstream_broke");
 }
 
 #[test]

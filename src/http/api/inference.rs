@@ -17,8 +17,10 @@ use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
 
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
-const TRAVELLING: [&str; 4] = ["idempotency-key", "openai-beta", "traceparent", "tracestate"];
+const TRAVELLING: [&str; 4] = [IDEMPOTENCY_KEY, "openai-beta", "traceparent", "tracestate"];
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -40,7 +42,8 @@ pub(in crate::http) async fn serve(
         Ok(body) => body,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
-    let arrival = Arrival { endpoint, model_in_path, body, headers: travelling(exchange.headers()) };
+    let arrival =
+        Arrival { endpoint, model_in_path, body, headers: travelling(exchange.headers(), &admitted.key.id) };
     match gateway.infer(admitted, arrival, record, exchange).await {
         Ok(answer) => write(exchange, answer, limits.sse_keepalive).await,
         Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
@@ -56,12 +59,18 @@ fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result
     }
 }
 
-fn travelling(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let found = TRAVELLING.into_iter().filter_map(|name| {
-        let value = headers.get(name)?;
-        Some((HeaderName::from_static(name), value.clone()))
+/// The headers that travel on. Many keys share one account upstream: an idempotency key is made its owner's own, so that
+/// nobody gets another's answer by it.
+fn travelling(headers: &HeaderMap, key_id: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let found = TRAVELLING.into_iter().filter_map(|name| Some((name, headers.get(name)?)));
+    let own = found.filter_map(|(name, value)| match name {
+        IDEMPOTENCY_KEY => {
+            let value = [key_id.as_bytes(), b"-", value.as_bytes()].concat();
+            Some((HeaderName::from_static(name), HeaderValue::from_bytes(&value).ok()?))
+        }
+        _ => Some((HeaderName::from_static(name), value.clone())),
     });
-    found.collect()
+    own.collect()
 }
 
 /// Says no, and writes the outcome with the status that was sent.
