@@ -308,7 +308,8 @@ class Setup:
         )
         thing = Thing(name, process, {"json": port, "stream": port}, admin_port=admin_port)
         self.things.append(thing)
-        wait_for_port(port, process, log)
+        for one in [port, admin_port]:
+            wait_for_port(one, process, log)
         for _ in range(400):
             found = re.search(r"key\s+(sk-tg-\S+)", banner.read_text())
             if found:
@@ -339,7 +340,7 @@ def ask(port, key, body, path=PATH, method="POST"):
 def counted(thing):
     """Served chat requests and tokens, as /metrics says."""
     _, text = ask(thing.admin_port, "", None, "/metrics", "GET")
-    served = re.search(r'tunegate_requests_total\{endpoint="chat.completions",ending="served"\} (\d+)', text)
+    served = re.search(r'tunegate_requests_total\{ending="served",endpoint="chat.completions"\} (\d+)', text)
     tokens = sum(int(n) for n in re.findall(r'tunegate_tokens_total\{[^}]*source="reported"\} (\d+)', text))
     return int(served[1]), tokens
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
@@ -44,6 +45,10 @@ pub struct ServeOptions {
     /// The file that a reload reads again; none for the built-in defaults.
     pub config_path: Option<PathBuf>,
 }
+
+/// An answer's head waits for its body in a buffer of this size; pingora's own, 1,460 bytes, parts all but the smallest.
+const WRITES_TOGETHER: L4BufferSettings = L4BufferSettings { read: None, write: Some(8 << 10) };
+const TLS_RECORD_BYTES: usize = 17 << 10;
 
 /// What has been built and now runs.
 struct Built {
@@ -102,7 +107,7 @@ fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
 
 fn build(config: &Config, pepper: Secret, runtime: &Runtime) -> anyhow::Result<Built> {
     let metrics = Arc::new(Metrics::new()?);
-    let ring = Arc::new(KeyRing::new(pepper.clone()));
+    let ring = Arc::new(KeyRing::new(&pepper));
     let publish = {
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
@@ -155,24 +160,28 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let door = |h2c| {
-        Door::data(Arc::clone(&built.gateway), Arc::clone(&built.readiness), http.limits.clone(), h2c)
-    };
+    let door =
+        |h2c| Door::data(Arc::clone(&built.gateway), Arc::clone(&built.readiness), http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
-        None => data.add_tcp(&http.listen.to_string()),
+        // read straight into each request's own buffer; head and body of an answer leave in one write
+        None => {
+            data.add_listener(ListenerConfig::tcp(http.listen.to_string()).l4_buffer(WRITES_TOGETHER.read(0)))
+        }
         Some(tls) => {
             let (cert, key) = (tls.cert_file.to_string_lossy(), tls.key_file.to_string_lossy());
             let mut settings = TlsSettings::intermediate(&cert, &key)
                 .map_err(|error| anyhow::anyhow!("server.tls can't be used: {error}"))?;
             settings.enable_h2();
-            data.add_tls_with_settings(&http.listen.to_string(), None, settings);
+            // what a TLS record holds is read at once
+            let buffers = WRITES_TOGETHER.read(TLS_RECORD_BYTES);
+            data.add_listener(ListenerConfig::tcp(http.listen.to_string()).tls(settings).l4_buffer(buffers));
         }
     }
     server.add_service(data);
     if let Some(address) = http.h2c_listen {
         let mut h2c = Service::new("h2c".to_owned(), door(true));
-        h2c.add_tcp(&address.to_string());
+        h2c.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(WRITES_TOGETHER));
         server.add_service(h2c);
     }
     let operators = Admin {
@@ -222,7 +231,8 @@ fn add_background(
 }
 
 fn greeter(config: &Config, built: &Built) -> anyhow::Result<Greeter> {
-    let missing = config.worker.as_ref().map(|worker| worker.model_file.clone()).filter(|file| !file.is_file());
+    let missing =
+        config.worker.as_ref().map(|worker| worker.model_file.clone()).filter(|file| !file.is_file());
     let worker = built.supervisor.as_ref().map(|supervisor| supervisor.state());
     let model = |runs| banner::example_model(config, runs);
     Ok(Greeter {

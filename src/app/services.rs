@@ -159,6 +159,7 @@ async fn stopping(shutdown: &mut ShutdownWatch) {
 impl Housekeeper {
     async fn resolve(&self) {
         for upstream in self.catalog.load().upstreams() {
+            upstream.link.sweep();
             let provider = upstream.provider();
             if matches!(provider.address, Address::Host { .. })
                 && let Err(error) = upstream.link.resolve(RESOLVE_LIMIT).await
@@ -238,7 +239,10 @@ impl Greeter {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the banner is for the person who started us; the log goes to stderr")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the banner is for the person who started us; the log goes to stderr"
+)]
 fn say(text: &str) {
     println!("{text}");
 }

@@ -93,7 +93,8 @@ pub async fn ask<C: Client>(
                 return judge(deployment, exchange, usage_injected, asking.deadline, record).await;
             }
             Err(Refusal::Upstream { error, .. }) if error.nothing_was_sent() => {
-                let code = Refusal::Upstream { deployment: Arc::clone(&deployment.name), error: error.clone() };
+                let code =
+                    Refusal::Upstream { deployment: Arc::clone(&deployment.name), error: error.clone() };
                 record.book().metrics().upstream_failed(&deployment.name, code.code());
                 tracing::warn!(deployment = %deployment.name, %error, "can't be reached");
                 last = Some(code);
@@ -104,8 +105,7 @@ pub async fn ask<C: Client>(
         let sent_to = asking.sent.load(Ordering::Relaxed).then(|| Arc::clone(deployment));
         return Err(Unanswered { refusal, sent_to });
     }
-    let refusal =
-        last.unwrap_or_else(|| Refusal::UnknownModel(prepared.request.model.as_str().to_owned()));
+    let refusal = last.unwrap_or_else(|| Refusal::UnknownModel(prepared.request.model.as_str().to_owned()));
     Err(Unanswered { refusal, sent_to: None })
 }
 

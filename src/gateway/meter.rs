@@ -176,12 +176,19 @@ pub async fn follow<C: Client>(
         }
         Reply::Answer { exchange, usage_injected } => {
             let text = |name: HeaderName| {
-                exchange.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+                exchange
+                    .headers()
+                    .get(name)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or_default()
+                    .to_owned()
             };
             let kind = text(header::CONTENT_TYPE);
             let encoding = text(header::CONTENT_ENCODING);
-            let prompt_tokens =
-                exchange.headers().get(PROMPT_TOKENS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let prompt_tokens = exchange
+                .headers()
+                .get(PROMPT_TOKENS_HEADER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
             let facts = Facts { prompt_tokens, ..facts };
             if kind.starts_with("text/event-stream") && is_plain(&encoding) {
                 return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
@@ -311,8 +318,15 @@ fn stream(
         || exchange.headers().contains_key(header::CONTENT_LENGTH)
         || exchange.is_h2();
     let reader = StreamReader::new(facts.request.endpoint, usage_injected);
-    let metered =
-        Metered { facts, exchange: Some(exchange), reader, deadline, framed, record: Some(record), pins: Arc::clone(pins) };
+    let metered = Metered {
+        facts,
+        exchange: Some(exchange),
+        reader,
+        deadline,
+        framed,
+        record: Some(record),
+        pins: Arc::clone(pins),
+    };
     Answer { status, headers, body: AnswerBody::Stream(Box::new(metered)) }
 }
 
@@ -365,7 +379,9 @@ impl Metered {
                     }
                     return Next::Bytes(rest);
                 }
-                Ok(None) => return self.broke(&UpstreamError::Broken("the connection was closed".to_owned())).await,
+                Ok(None) => {
+                    return self.broke(&UpstreamError::Broken("the connection was closed".to_owned())).await;
+                }
                 Err(error) => return self.broke(&error).await,
             }
         }

@@ -14,8 +14,8 @@ use crate::gateway::{Client, Refusal};
 
 /// A client that takes none of its answer for so long has left.
 const WRITE_STALL: std::time::Duration = std::time::Duration::from_secs(120);
-/// How much is reserved for a body before any of it has come.
-const FIRST_RESERVE: usize = 64 << 10;
+/// How much is reserved for a body when only its first bytes have come: address space, not yet memory.
+const FIRST_RESERVE: usize = 1 << 20;
 
 /// What is left to do with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,8 @@ impl Exchange {
 
     /// Reads the whole body.
     pub(super) async fn body(&mut self, limits: &Limits, max_bytes: usize) -> Result<Bytes, Refusal> {
-        let length = self.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let length =
+            self.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: usize| length > max_bytes) {
             return Err(Refusal::TooLarge(max_bytes));
         }
@@ -86,7 +87,12 @@ impl Exchange {
         timeout(limits.body_total_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
     }
 
-    async fn read_body(&mut self, limits: &Limits, max_bytes: usize, length: usize) -> Result<Bytes, Refusal> {
+    async fn read_body(
+        &mut self,
+        limits: &Limits,
+        max_bytes: usize,
+        length: usize,
+    ) -> Result<Bytes, Refusal> {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         loop {
@@ -118,11 +124,13 @@ impl Exchange {
         status: StatusCode,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Result<ResponseHeader, Unwritten> {
-        let mut head = ResponseHeader::build(status, Some(headers.len() + 4)).map_err(|_| Unwritten)?;
+        let mut head =
+            ResponseHeader::build_no_case(status, Some(headers.len() + 4)).map_err(|_| Unwritten)?;
         for (name, value) in headers {
             head.append_header(name, value).map_err(|_| Unwritten)?;
         }
-        head.insert_header(HeaderName::from_static("x-request-id"), self.id.as_str()).map_err(|_| Unwritten)?;
+        head.insert_header(HeaderName::from_static("x-request-id"), self.id.as_str())
+            .map_err(|_| Unwritten)?;
         Ok(head)
     }
 
@@ -149,7 +157,8 @@ impl Exchange {
         if body_left {
             self.session.set_keepalive(None);
         }
-        let written = self.whole(respond::status(refusal), respond::headers(refusal), respond::body(refusal)).await;
+        let written =
+            self.whole(respond::status(refusal), respond::headers(refusal), respond::body(refusal)).await;
         match (written, body_left) {
             (Ok(()), false) => Done::Reuse,
             (Ok(()), true) => {

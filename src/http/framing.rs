@@ -24,7 +24,9 @@ pub(super) fn wrong(version: Version, headers: &HeaderMap, raw: Option<&[u8]>) -
         if headers.get_all(TRANSFER_ENCODING).iter().count() > 1 {
             return Some("Transfer-Encoding is given twice");
         }
-        let chunked = headers.get(TRANSFER_ENCODING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        let chunked = headers
+            .get(TRANSFER_ENCODING)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !chunked {
             return Some("Transfer-Encoding must be `chunked` and nothing else");
         }

@@ -77,7 +77,12 @@ mod tests {
     fn each_refusal_has_its_status_and_code() {
         let deployment = || Arc::<str>::from("d");
         let upstream = |error| Refusal::Upstream { deployment: deployment(), error };
-        let fault = |fault| Refusal::UpstreamFault { deployment: deployment(), fault, status: 1, message: "m".into() };
+        let fault = |fault| Refusal::UpstreamFault {
+            deployment: deployment(),
+            fault,
+            status: 1,
+            message: "m".into(),
+        };
         for (refusal, status, code) in [
             (Refusal::NoKey, 401, "invalid_api_key"),
             (Refusal::WrongKey("x".into()), 401, "invalid_api_key"),

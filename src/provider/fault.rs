@@ -102,14 +102,16 @@ pub fn envelope(status: u16, body: &Bytes) -> Bytes {
 
 /// What an error body says to people, without anything that looks like a key; at most 300 characters.
 pub fn message(status: u16, body: &[u8]) -> String {
-    let message = told(body).message.unwrap_or_else(|| format!("the upstream answered {status} without a message"));
+    let message =
+        told(body).message.unwrap_or_else(|| format!("the upstream answered {status} without a message"));
     let words = message.split(' ').map(|word| if looks_secret(word) { "***" } else { word });
     words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }
 
 /// Providers repeat the key they refuse, masked in their own way.
 fn looks_secret(word: &str) -> bool {
-    word.contains("sk-") || (word.len() >= 24 && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-*.+/=".contains(c)))
+    word.contains("sk-")
+        || (word.len() >= 24 && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-*.+/=".contains(c)))
 }
 
 #[cfg(test)]

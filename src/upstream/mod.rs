@@ -2,6 +2,7 @@
 
 mod error;
 pub mod http;
+mod idle;
 mod probe;
 pub mod worker;
 

@@ -213,7 +213,9 @@ impl Supervisor {
     async fn ask(&self, method: &str, path: &str) -> std::io::Result<u16> {
         let asking = async {
             let mut stream = UnixStream::connect(&self.config.socket).await?;
-            let request = format!("{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            );
             stream.write_all(request.as_bytes()).await?;
             let mut head = [0; 12];
             stream.read_exact(&mut head).await?;

@@ -105,7 +105,12 @@ enum Turn {
     Left,
 }
 
-async fn stream(exchange: &mut Exchange, mut metered: Metered, status: u16, keepalive: Option<Duration>) -> Done {
+async fn stream(
+    exchange: &mut Exchange,
+    mut metered: Metered,
+    status: u16,
+    keepalive: Option<Duration>,
+) -> Done {
     loop {
         let turn = turn(exchange, &mut metered, keepalive).await;
         let left = match turn {

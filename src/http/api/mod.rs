@@ -25,7 +25,9 @@ mod tests {
     #[test]
     fn a_key_is_found_in_three_places() {
         let headers = |pairs: &[(&'static str, &'static str)]| {
-            let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
             pairs.collect::<HeaderMap>()
         };
         for (pairs, want) in [

@@ -58,7 +58,10 @@ fn plain(path: &str) -> Route<'_> {
     if let Some(rest) = path.strip_prefix("responses/") {
         let (id, below) = rest.split_once('/').unwrap_or((rest, ""));
         // `responses/input_tokens` and `responses/compact` are operations, not ids, and not metered
-        if is_id(id) && matches!(below, "" | "cancel" | "input_items") && !matches!(id, "input_tokens" | "compact") {
+        if is_id(id)
+            && matches!(below, "" | "cancel" | "input_items")
+            && !matches!(id, "input_tokens" | "compact")
+        {
             return Route::Stored { id, tail: path };
         }
     }
@@ -67,7 +70,8 @@ fn plain(path: &str) -> Route<'_> {
 
 /// An id that may stand in an upstream's path.
 fn is_id(text: &str) -> bool {
-    (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (1..=256).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 /// Undoes percent-encoding; nothing when it is broken or not UTF-8.
