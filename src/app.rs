@@ -65,7 +65,7 @@ struct Built {
 /// # Errors
 ///
 /// When it can't begin: an address in use, a state folder or certificate that can't be read.
-pub fn serve(config: Config, options: ServeOptions) -> anyhow::Result<()> {
+pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     let state = state::open(&config.state_dir, config.admin_key.as_ref())?;
     for notice in &state.notices {
         tracing::warn!("{notice}");
@@ -77,6 +77,11 @@ pub fn serve(config: Config, options: ServeOptions) -> anyhow::Result<()> {
     // the store's own runtime: it lives until the process ends
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let built = build(&config, state.pepper, &runtime)?;
+    if state.pepper_is_new && built.first_key.is_none() {
+        tracing::error!(
+            "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
+        );
+    }
     let reload = reload(&built.gateway.catalog, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;
@@ -160,8 +165,7 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let door =
-        |h2c| Door::data(Arc::clone(&built.gateway), Arc::clone(&built.readiness), http.limits.clone(), h2c);
+    let door = |h2c| Door::data(Arc::clone(&built.gateway), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
         // read straight into each request's own buffer; head and body of an answer leave in one write
@@ -190,7 +194,7 @@ fn add_listeners(
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
-    let router = admin::router(operators, Arc::clone(&built.readiness));
+    let router = admin::router(operators, &built.readiness);
     let mut admin = Service::new("admin".to_owned(), Door::admin(router, http.limits.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&http.admin_listen.to_string());

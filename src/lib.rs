@@ -9,7 +9,8 @@
 //! 4. `gateway` the data plane, [`control`] what operators do ·
 //! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
 //! 2. [`store`] rows, `provider` dialects, [`telemetry`] metrics and logs ·
-//! 1. [`domain`] the rules, `sse` server-sent events: pure.
+//! 1. [`domain`] the rules: pure ·
+//! 0. [`sse`] server-sent events: pure; [`clock`] the only place that reads the time.
 
 pub mod app;
 pub mod cli;

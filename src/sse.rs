@@ -179,7 +179,7 @@ mod tests {
             splitter.push(Bytes::copy_from_slice(part), |piece| match piece {
                 Piece::Event(event) => out.push(event.to_vec()),
                 Piece::Tail(tail) => {
-                    out.last_mut().expect("a tail follows an event").extend_from_slice(&tail)
+                    out.last_mut().expect("a tail follows an event").extend_from_slice(&tail);
                 }
             });
         }

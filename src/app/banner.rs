@@ -113,8 +113,8 @@ fn line(text: &mut String, name: &str, value: &str) {
 
 fn curl(base_url: &str, key: &str, model: &str) -> String {
     // A model's name may hold quotes: JSON for the body, then the shell's own.
-    let body =
-        serde_json::json!({ "model": model, "messages": [{ "role": "user", "content": "Say hello." }] });
+    let body = serde_json::json!({ "model": model, "temperature": 0,
+        "messages": [{ "role": "user", "content": "What is the capital of France?" }] });
     let body = body.to_string().replace('\'', r"'\''");
     format!(
         "  curl {base_url}/chat/completions \\\n    -H \"Authorization: Bearer {key}\" \\\n    \
@@ -167,7 +167,7 @@ Try it:
   curl http://127.0.0.1:8080/v1/chat/completions \
     -H "Authorization: Bearer sk-tg-once" \
     -H "Content-Type: application/json" \
-    -d '{"messages":[{"content":"Say hello.","role":"user"}],"model":"smollm2-135m"}'
+    -d '{"messages":[{"content":"What is the capital of France?","role":"user"}],"model":"smollm2-135m","temperature":0}'
 
 Use it from any OpenAI client:
 
@@ -193,7 +193,7 @@ Use it from any OpenAI client:
             "https://127.0.0.1:8080/v1",
             "the one you kept for default; another: tunegate key create --alias NAME",
             "Bearer $TUNEGATE_API_KEY\"",
-            r#""model":"it'\''s"}'"#,
+            r#""model":"it'\''s","temperature":0}'"#,
             "no local model: run `make model` (./models/m.gguf is not there)",
         ] {
             assert!(text.contains(part), "{part}\nis not in\n{text}");

@@ -99,7 +99,7 @@ impl BackgroundService for Warden {
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
         tracing::info!("ended");
-        #[expect(clippy::exit, reason = "every answer is out, and pingora has no other early end")]
+        // every answer is out, and pingora has no other early end
         std::process::exit(0);
     }
 }
@@ -165,6 +165,9 @@ impl Housekeeper {
                 && let Err(error) = upstream.link.resolve(RESOLVE_LIMIT).await
             {
                 tracing::warn!(provider = %provider.name, %error, "the old addresses stay in use");
+            }
+            if let Err(error) = upstream.authorization(clock::monotonic()).await {
+                tracing::warn!(provider = %provider.name, %error, "no credential for now");
             }
         }
     }

@@ -25,5 +25,5 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
-    app::serve(config, ServeOptions { upgrade: options.upgrade, config_path })
+    app::serve(config, &ServeOptions { upgrade: options.upgrade, config_path })
 }

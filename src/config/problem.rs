@@ -60,6 +60,12 @@ pub struct Problem {
     pub what: String,
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
 /// Everything that is wrong with a configuration, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -78,7 +84,7 @@ impl fmt::Display for ConfigError {
             None => write!(f, "{count} {things} wrong in the configuration:")?,
         }
         for problem in &self.problems {
-            write!(f, "\n  {}: {}", problem.place, problem.what)?;
+            write!(f, "\n  {problem}")?;
         }
         Ok(())
     }
@@ -117,6 +123,14 @@ impl<'e> Checker<'e> {
     /// Something that works, but that an operator should know.
     pub(super) fn notice(&mut self, place: &Place, what: impl fmt::Display) {
         self.notices.push(format!("{place}: {what}"));
+    }
+
+    /// Forgets what is wrong elsewhere than at these places and below them.
+    pub(super) fn forget_elsewhere(&mut self, places: &[Place]) {
+        let is_kept = |place: &Place, problem: &Problem| {
+            problem.place == place.to_string() || (*place != Place::root() && place.covers(&problem.place))
+        };
+        self.problems.retain(|problem| places.iter().any(|place| is_kept(place, problem)));
     }
 
     /// The notices, if nothing is wrong.

@@ -184,7 +184,7 @@ mod tests {
         read(Some(text), &mut checker);
         match checker.finish(None) {
             Ok(_) => Vec::new(),
-            Err(error) => error.problems.into_iter().map(|p| format!("{}: {}", p.place, p.what)).collect(),
+            Err(error) => error.problems.into_iter().map(|problem| problem.to_string()).collect(),
         }
     }
 

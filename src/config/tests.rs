@@ -481,10 +481,18 @@ fn clients_of_the_control_plane_need_no_provider_keys() {
     let path = folder.path().join("tunegate.toml");
     let mut text = String::from("[admin]\nlisten = \"127.0.0.1:7\"\n");
     write!(text, "[providers.a]\nkind = \"openai\"\napi_key.env = \"UNSET\"").expect("written");
+    text.push_str("\nkidn = \"openai\"\n[server]\nthreads = \"many\"");
     fs::write(&path, text).expect("written");
     assert_eq!(usual_file(folder.path()), Some(path.clone()));
     let access = load_admin_access(Some(&path), &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((access.listen.port(), access.key, access.state_dir), (7, None, "./var".into()));
+    for text in
+        ["[admin]\nlisten = \"x\"", "[admin]\nlistn = \"x\"", "[state]\ndir = \"\"", "[admin", "state = 1"]
+    {
+        fs::write(&path, text).expect("written");
+        let error = load_admin_access(Some(&path), &Variables::new()).expect_err(text);
+        assert_eq!(error.problems.len(), 1, "{error}");
+    }
     let missing = load(Some(&folder.path().join("other.toml")), &Variables::new()).expect_err("no such file");
     assert_eq!(missing.problems.len(), 1, "{missing}");
 }

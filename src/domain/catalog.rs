@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::ids::ModelName;
+use super::model_name;
 use super::secret::Secret;
 
 /// OpenAI's dialect, or any server that speaks it.
@@ -214,6 +215,13 @@ impl Deployment {
     pub fn model_identity(&self) -> &str {
         self.base_model.as_deref().unwrap_or(&self.upstream_model)
     }
+
+    /// Whether tokens are made that the client does not see, when it is asked for one of the provider's models: behind
+    /// a `*` only the asked name tells.
+    pub fn makes_unseen_tokens(&self, upstream_model: &str) -> bool {
+        let told_by_the_name = self.base_model.is_none() && self.upstream_model.contains('*');
+        self.reasoning || (told_by_the_name && model_name::makes_unseen_tokens(upstream_model))
+    }
 }
 
 /// A name clients ask for, or a pattern of names, and its deployments in order.
@@ -325,6 +333,18 @@ pub(crate) mod tests {
             on_client_gone: OnClientGone::Abort,
             drain: Duration::from_secs(30),
         })
+    }
+
+    #[test]
+    fn behind_a_star_the_asked_name_tells_what_is_unseen() {
+        for (written, asked, unseen) in [
+            ("*", "o4-mini", true),
+            ("*", "gpt-4.1", false),
+            ("o4-mini", "o4-mini", false),
+            ("team-*", "team-x", false),
+        ] {
+            assert_eq!(deployment("d", written).makes_unseen_tokens(asked), unseen, "{written} {asked}");
+        }
     }
 
     #[test]

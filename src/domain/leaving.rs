@@ -13,16 +13,15 @@ pub enum Leaving {
     ReadOn(Duration),
 }
 
-/// Decides for one answer.
+/// Decides for one answer; `unseen` says that the model may be making tokens of which none has been seen yet.
 ///
 /// A whole answer is always read to its end: it is paid for whether we read it or not, and only its end says how much.
 /// A stream is stopped, unless the operator wants the exact figure, or the model may be making tokens that nobody has
 /// seen yet: then only its usage tells what they cost.
-pub fn leaving(deployment: &Deployment, stream: bool, visible: bool) -> Leaving {
+pub fn leaving(deployment: &Deployment, stream: bool, unseen: bool) -> Leaving {
     if !stream {
         return Leaving::ReadOn(deployment.timeouts.total);
     }
-    let unseen = deployment.reasoning && !visible;
     match deployment.on_client_gone {
         OnClientGone::Drain => Leaving::ReadOn(deployment.drain),
         OnClientGone::Abort if unseen => Leaving::ReadOn(deployment.drain),
@@ -40,17 +39,16 @@ mod tests {
         use Leaving::{Abort, ReadOn};
         let mut one = (*deployment("d", "m")).clone();
         let (drain, total) = (one.drain, one.timeouts.total);
-        for (policy, reasoning, stream, visible, want) in [
-            (OnClientGone::Abort, false, true, false, Abort),
-            (OnClientGone::Abort, false, true, true, Abort),
-            (OnClientGone::Abort, true, true, false, ReadOn(drain)),
-            (OnClientGone::Abort, true, true, true, Abort),
-            (OnClientGone::Drain, false, true, true, ReadOn(drain)),
-            (OnClientGone::Abort, false, false, false, ReadOn(total)),
-            (OnClientGone::Drain, true, false, false, ReadOn(total)),
+        for (policy, stream, unseen, want) in [
+            (OnClientGone::Abort, true, false, Abort),
+            (OnClientGone::Abort, true, true, ReadOn(drain)),
+            (OnClientGone::Drain, true, false, ReadOn(drain)),
+            (OnClientGone::Drain, true, true, ReadOn(drain)),
+            (OnClientGone::Abort, false, false, ReadOn(total)),
+            (OnClientGone::Drain, false, true, ReadOn(total)),
         ] {
-            (one.on_client_gone, one.reasoning) = (policy, reasoning);
-            assert_eq!(leaving(&one, stream, visible), want, "{policy:?} {reasoning} {stream} {visible}");
+            one.on_client_gone = policy;
+            assert_eq!(leaving(&one, stream, unseen), want, "{policy:?} {stream} {unseen}");
         }
     }
 }

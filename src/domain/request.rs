@@ -165,7 +165,7 @@ impl<'de> Visitor<'de> for Top {
 }
 
 /// A member's text, `null` counting as absent.
-fn given<'a>(value: Option<&'a RawValue>) -> Option<&'a str> {
+fn given(value: Option<&RawValue>) -> Option<&str> {
     value.map(RawValue::get).filter(|text| *text != "null")
 }
 

@@ -31,6 +31,17 @@ pub enum UsageSource {
     Unconfirmed,
 }
 
+impl UsageSource {
+    /// The name in labels and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
 /// What a request used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Usage {

@@ -86,6 +86,6 @@ mod tests {
     fn an_error_never_shows_a_whole_key() {
         assert_eq!(masked("sk-proj-0123456789abcdef"), "sk-pro***cdef");
         assert_eq!(masked("short"), "***");
-        assert_eq!(masked("ééééééééééééé"), "******");
+        assert_eq!(masked("ééééééééééééé"), "***");
     }
 }

@@ -49,13 +49,13 @@ impl Live {
 /// The snapshot that requests begin with now.
 pub struct LiveCatalog {
     now: ArcSwap<Live>,
-    pools: Pools,
+    pools: Arc<Pools>,
 }
 
 impl LiveCatalog {
     /// The first snapshot.
     pub fn new(catalog: Catalog) -> Self {
-        let pools = Pools::default();
+        let pools = Arc::new(Pools::default());
         let upstreams = connect(&catalog, &pools, &BTreeMap::new());
         Self { now: ArcSwap::from_pointee(Live { catalog, upstreams }), pools }
     }
@@ -80,7 +80,7 @@ impl LiveCatalog {
 
 fn connect(
     catalog: &Catalog,
-    pools: &Pools,
+    pools: &Arc<Pools>,
     before: &BTreeMap<Arc<str>, Arc<Upstream>>,
 ) -> BTreeMap<Arc<str>, Arc<Upstream>> {
     let handle = |name: &Arc<str>, provider: &Arc<_>| match before.get(name) {

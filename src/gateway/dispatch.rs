@@ -29,21 +29,23 @@ const ERROR_BYTES: usize = 1 << 20;
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("tunegate/", env!("CARGO_PKG_VERSION")));
 
 /// An upstream that has answered.
-pub struct Attempt {
+pub(super) struct Attempt {
     /// Which one.
     pub deployment: Arc<Deployment>,
     /// What it says.
     pub reply: Reply,
+    /// Whether it makes tokens that the client does not see.
+    pub unseen: bool,
     /// When everything must be over.
     pub deadline: Instant,
 }
 
 /// What an upstream says.
-pub enum Reply {
+pub(super) enum Reply {
     /// Yes: the answer is on its way.
     Answer {
         /// Where it comes from.
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         /// Whether its usage chunk was asked for by us alone.
         usage_injected: bool,
     },
@@ -59,15 +61,23 @@ pub enum Reply {
 }
 
 /// Why no upstream has answered.
-pub struct Unanswered {
+pub(super) struct Unanswered {
     /// What the client is told.
     pub refusal: Refusal,
     /// The deployment that may have begun to work.
-    pub sent_to: Option<Arc<Deployment>>,
+    pub sent_to: Option<SentTo>,
+}
+
+/// A deployment that may have begun to work.
+pub(super) struct SentTo {
+    /// Which one.
+    pub deployment: Arc<Deployment>,
+    /// Whether it makes tokens that the client does not see.
+    pub unseen: bool,
 }
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
-pub async fn ask<C: Client>(
+pub(super) async fn ask<C: Client>(
     prepared: &Prepared,
     presence: &mut Presence<'_, C>,
     record: &mut Record,
@@ -80,6 +90,7 @@ pub async fn ask<C: Client>(
         let outgoing = provider::inference(upstream.provider(), &prepared.request, &model);
         let asking = Asking {
             deployment,
+            unseen: deployment.makes_unseen_tokens(&model),
             upstream,
             outgoing: &outgoing,
             headers: &prepared.headers,
@@ -90,7 +101,7 @@ pub async fn ask<C: Client>(
         let refusal = match answered {
             Ok(exchange) => {
                 let usage_injected = outgoing.usage_injected;
-                return judge(deployment, exchange, usage_injected, asking.deadline, record).await;
+                return judge(&asking, exchange, usage_injected, record).await;
             }
             Err(Refusal::Upstream { error, .. }) if error.nothing_was_sent() => {
                 let code =
@@ -102,7 +113,10 @@ pub async fn ask<C: Client>(
             }
             Err(refusal) => refusal,
         };
-        let sent_to = asking.sent.load(Ordering::Relaxed).then(|| Arc::clone(deployment));
+        let sent_to = asking
+            .sent
+            .load(Ordering::Relaxed)
+            .then(|| SentTo { deployment: Arc::clone(deployment), unseen: asking.unseen });
         return Err(Unanswered { refusal, sent_to });
     }
     let refusal = last.unwrap_or_else(|| Refusal::UnknownModel(prepared.request.model.as_str().to_owned()));
@@ -112,6 +126,7 @@ pub async fn ask<C: Client>(
 /// One deployment being asked.
 struct Asking<'a> {
     deployment: &'a Arc<Deployment>,
+    unseen: bool,
     upstream: &'a Arc<Upstream>,
     outgoing: &'a Outgoing,
     headers: &'a [(HeaderName, HeaderValue)],
@@ -135,7 +150,7 @@ impl Asking<'_> {
         let opened = match opened {
             Some(opened) => opened,
             None if !self.sent.load(Ordering::Relaxed) => return Err(Refusal::ClientGone),
-            None => match leaving(self.deployment, stream, false) {
+            None => match leaving(self.deployment, stream, self.unseen) {
                 Leaving::Abort => return Err(Refusal::ClientGone),
                 Leaving::ReadOn(limit) => {
                     timeout(limit, opening).await.unwrap_or(Err(UpstreamError::Timeout(Phase::Total)))
@@ -163,7 +178,7 @@ impl Asking<'_> {
 }
 
 /// Opens an exchange with our credential; one that is refused and can be renewed is renewed, once.
-pub async fn open(
+pub(super) async fn open(
     upstream: &Upstream,
     outgoing: &Outgoing,
     client_headers: &[(HeaderName, HeaderValue)],
@@ -173,7 +188,7 @@ pub async fn open(
 ) -> Result<Exchange, UpstreamError> {
     let mut renewed = false;
     loop {
-        let authorization = upstream.authorization().await?;
+        let authorization = upstream.authorization(clock::monotonic()).await?;
         let mut headers = Vec::with_capacity(client_headers.len() + 4);
         headers.extend_from_slice(client_headers);
         headers.push((header::USER_AGENT, USER_AGENT));
@@ -181,7 +196,7 @@ pub async fn open(
         headers.push((header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
         headers.extend(provider::authorize(upstream.provider(), &authorization));
         let exchange = upstream.link.open(outgoing, &headers, timeouts, deadline, sent).await?;
-        if exchange.status() == 401 && !renewed && upstream.refused(&authorization) {
+        if exchange.status() == 401 && !renewed && upstream.refused(&authorization, clock::monotonic()) {
             renewed = true;
             exchange.discard().await;
             continue;
@@ -192,18 +207,22 @@ pub async fn open(
 
 /// Sorts an answer's head: on its way, the client's to hear, or our trouble.
 async fn judge(
-    deployment: &Arc<Deployment>,
+    asking: &Asking<'_>,
     mut exchange: Exchange,
     usage_injected: bool,
-    deadline: Instant,
     record: &mut Record,
 ) -> Result<Attempt, Unanswered> {
     record.first_byte();
     let status = exchange.status();
     record.note(|outcome| outcome.upstream_status = Some(status));
-    let deployment = Arc::clone(deployment);
+    let (deployment, unseen, deadline) = (Arc::clone(asking.deployment), asking.unseen, asking.deadline);
     if status < 300 {
-        return Ok(Attempt { deployment, reply: Reply::Answer { exchange, usage_injected }, deadline });
+        return Ok(Attempt {
+            deployment,
+            reply: Reply::Answer { exchange: Box::new(exchange), usage_injected },
+            unseen,
+            deadline,
+        });
     }
     let between = deployment.timeouts.between_chunks.min(Duration::from_secs(30));
     let body = exchange.whole(ERROR_BYTES, between, deadline).await.unwrap_or_default();
@@ -219,7 +238,7 @@ async fn judge(
     match provider::fault(status, &body) {
         Fault::Told => {
             let body = provider::envelope(status, &body);
-            Ok(Attempt { deployment, reply: Reply::Told { status, headers, body }, deadline })
+            Ok(Attempt { deployment, reply: Reply::Told { status, headers, body }, unseen, deadline })
         }
         fault => {
             let message = provider::message(status, &body);

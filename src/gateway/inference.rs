@@ -81,8 +81,8 @@ impl Gateway {
                 meter::follow(prepared, attempt, &mut presence, record, &self.pins).await.map_err(refused)
             }
             Err(Unanswered { refusal, sent_to }) => {
-                if let Some(deployment) = sent_to {
-                    record.usage(meter::unanswered(&prepared, &deployment));
+                if let Some(sent_to) = sent_to {
+                    record.usage(meter::unanswered(&prepared, &sent_to));
                 }
                 Err(refused((refusal, record)))
             }

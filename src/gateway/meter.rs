@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::admit::Admitted;
-use super::dispatch::{Attempt, Reply};
+use super::dispatch::{Attempt, Reply, SentTo};
 use super::pins::Pins;
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
@@ -74,7 +74,7 @@ pub enum AnswerBody {
         /// The bytes.
         body: Bytes,
         /// The outcome, but for its end.
-        record: Record,
+        record: Box<Record>,
         /// How it ends if the client gets all of it.
         ending: Ending,
     },
@@ -87,6 +87,8 @@ struct Facts {
     admitted: Admitted,
     request: InferenceRequest,
     deployment: Arc<Deployment>,
+    /// Whether tokens are made that the client does not see.
+    unseen: bool,
     /// The prompt's tokens as our worker counted them.
     prompt_tokens: Option<u64>,
 }
@@ -137,14 +139,15 @@ impl Facts {
 }
 
 /// What a request used whose client left before the upstream said anything.
-pub fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
+pub(super) fn unanswered(prepared: &Prepared, sent_to: &SentTo) -> Usage {
     let facts = Facts {
         admitted: prepared.admitted.clone(),
         request: prepared.request.clone(),
-        deployment: Arc::clone(sent_to),
+        deployment: Arc::clone(&sent_to.deployment),
+        unseen: sent_to.unseen,
         prompt_tokens: None,
     };
-    let unseen = !prepared.request.stream || sent_to.reasoning;
+    let unseen = !prepared.request.stream || sent_to.unseen;
     match unseen {
         true => facts.unconfirmed(),
         false => facts.estimated(&mut StreamReader::new(prepared.request.endpoint, false)),
@@ -156,22 +159,26 @@ pub fn unanswered(prepared: &Prepared, sent_to: &Arc<Deployment>) -> Usage {
 /// # Errors
 ///
 /// When a whole answer breaks off; the record then knows what it may have cost.
-pub async fn follow<C: Client>(
+pub(super) async fn follow<C: Client>(
     prepared: Prepared,
     attempt: Attempt,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
+    record: Record,
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
-    let Attempt { deployment, reply, deadline } = attempt;
-    let facts =
-        Facts { admitted: prepared.admitted, request: prepared.request, deployment, prompt_tokens: None };
+    let Attempt { deployment, reply, unseen, deadline } = attempt;
+    let facts = Facts {
+        admitted: prepared.admitted,
+        request: prepared.request,
+        deployment,
+        unseen,
+        prompt_tokens: None,
+    };
     match reply {
         Reply::Told { status, headers, body } => {
             let headers = passed(&headers, &facts.deployment, "application/json");
-            record.note(|outcome| outcome.usage = None);
             record.book().metrics().upstream_failed(&facts.deployment.name, "told");
-            let body = AnswerBody::Whole { body, record, ending: Ending::UpstreamError };
+            let body = AnswerBody::Whole { body, record: Box::new(record), ending: Ending::UpstreamError };
             Ok(Answer { status, headers, body })
         }
         Reply::Answer { exchange, usage_injected } => {
@@ -237,7 +244,7 @@ struct WholeAnswer {
 #[expect(clippy::too_many_arguments, reason = "all of an answer's head, taken apart once")]
 async fn whole<C: Client>(
     facts: Facts,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     kind: &str,
     encoding: &str,
     deadline: Instant,
@@ -282,7 +289,7 @@ async fn whole<C: Client>(
         pins.remember(id, &facts.admitted, &facts.deployment.name).await;
     }
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
-    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record, ending } })
+    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
 }
 
 /// The bytes of a whole answer. We ask for no compression; a server that compresses all the same is understood.
@@ -306,7 +313,7 @@ fn plain(body: Bytes, encoding: &str) -> Result<Bytes, UpstreamError> {
 
 fn stream(
     facts: Facts,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     usage_injected: bool,
     deadline: Instant,
     record: Record,
@@ -334,7 +341,7 @@ fn stream(
 pub struct Metered {
     facts: Facts,
     /// Nothing once it has ended.
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     reader: StreamReader,
     deadline: Instant,
     /// Whether the transport tells an end from a break.
@@ -406,7 +413,7 @@ impl Metered {
     pub async fn client_left(mut self, status: u16) {
         let visible = !self.reader.streamed().text.is_empty();
         if let Some(mut exchange) = self.exchange.take() {
-            match leaving(&self.facts.deployment, true, visible) {
+            match leaving(&self.facts.deployment, true, self.facts.unseen && !visible) {
                 Leaving::Abort => exchange.abort().await,
                 Leaving::ReadOn(limit) => {
                     let deadline = self.deadline.min(clock::monotonic() + limit);
@@ -454,7 +461,7 @@ impl Metered {
         let visible = !self.reader.streamed().text.is_empty();
         record.usage(match self.reader.usage() {
             Some(tokens) => Usage { tokens, source: UsageSource::Reported },
-            None if self.facts.deployment.reasoning && !visible => self.facts.unconfirmed(),
+            None if self.facts.unseen && !visible => self.facts.unconfirmed(),
             None => self.facts.estimated(&mut self.reader),
         });
     }

@@ -11,7 +11,7 @@ use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::request::InferenceRequest;
 
 /// A request with everything that is decided before any upstream is asked.
-pub struct Prepared {
+pub(super) struct Prepared {
     /// Whose it is.
     pub admitted: Admitted,
     /// The catalog it was decided on.
@@ -27,7 +27,7 @@ pub struct Prepared {
 }
 
 /// Decides for a request. `pinned` names the deployment that made the answer it goes on from.
-pub fn prepare(
+pub(super) fn prepare(
     admitted: Admitted,
     live: Arc<Live>,
     request: InferenceRequest,

@@ -9,24 +9,24 @@ pub trait Client: Send {
 }
 
 /// A client that is asked until it has left, and not any more after that.
-pub struct Presence<'c, C> {
+pub(super) struct Presence<'c, C> {
     client: &'c mut C,
     gone: bool,
 }
 
 impl<'c, C: Client> Presence<'c, C> {
     /// A client that is there.
-    pub const fn new(client: &'c mut C) -> Self {
+    pub(super) const fn new(client: &'c mut C) -> Self {
         Self { client, gone: false }
     }
 
     /// Whether it has left.
-    pub const fn is_gone(&self) -> bool {
+    pub(super) const fn is_gone(&self) -> bool {
         self.gone
     }
 
     /// Resolves once: at the moment the client leaves.
-    pub async fn left(&mut self) {
+    pub(super) async fn left(&mut self) {
         if self.gone {
             std::future::pending::<()>().await;
         }

@@ -74,7 +74,7 @@ fn log(outcome: &Outcome) {
         code = outcome.code,
         prompt_tokens = tokens.prompt,
         completion_tokens = tokens.completion,
-        usage_source = ?outcome.usage.map(|usage| usage.source),
+        usage_source = outcome.usage.map(|usage| usage.source.name()),
         duration_us = outcome.duration_us,
         first_byte_us = outcome.first_byte_us,
         "request"
@@ -149,7 +149,9 @@ impl Record {
         }
         let ending = match refusal {
             Refusal::ClientGone => Ending::ClientGone,
-            Refusal::Upstream { .. } | Refusal::UpstreamFault { .. } => Ending::UpstreamError,
+            Refusal::Upstream { error, .. } if error.nothing_was_sent() => Ending::Refused,
+            Refusal::Upstream { .. } => Ending::UpstreamBroke,
+            Refusal::UpstreamFault { .. } => Ending::UpstreamError,
             _ => Ending::Refused,
         };
         self.note(|outcome| outcome.code = Some(refusal.code()));
@@ -175,8 +177,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Some(mut outcome) = self.outcome.take() {
             outcome.duration_us = micros_since(self.started);
-            self.book.metrics.in_flight.dec();
+            let metrics = Arc::clone(&self.book.metrics);
             self.book.write(outcome);
+            // last: whoever sees nothing in flight finds every outcome written
+            metrics.in_flight.dec();
         }
     }
 }

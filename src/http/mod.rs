@@ -12,6 +12,7 @@ mod router;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -19,7 +20,7 @@ use pingora::ErrorType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
-use pingora::time::timeout;
+use pingora::time::{sleep, timeout};
 
 use self::api::route::{Route, route};
 use self::config::Limits;
@@ -47,6 +48,9 @@ impl Readiness {
     }
 }
 
+/// How long a shutdown waits for the request of a client that has just connected: it was let in, and is answered.
+const JUST_CONNECTED: Duration = Duration::from_millis(500);
+
 /// Who stands behind a listener.
 enum Behind {
     /// Applications.
@@ -65,7 +69,7 @@ pub struct Door {
 
 impl Door {
     /// The data address. `h2c` takes plain-text HTTP/2 too.
-    pub fn data(gateway: Arc<Gateway>, readiness: Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
+    pub fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
         let router = router::data(Arc::clone(&gateway), readiness);
         Self::new(Behind::Data(gateway), router, limits, h2c)
     }
@@ -91,11 +95,17 @@ impl Door {
             true => self.limits.keepalive_timeout + self.limits.head_timeout,
             false => self.limits.head_timeout,
         };
+        let stopping = async {
+            let _ = shutdown.wait_for(|stopping| *stopping).await;
+            if !reused {
+                sleep(JUST_CONNECTED).await;
+            }
+        };
         let read = tokio::select! {
             biased;
             read = timeout(limit, session.read_request()) => read,
             // an idle connection must not outlive the shutdown
-            _ = shutdown.wait_for(|stopping| *stopping) => return None,
+            () = stopping => return None,
         };
         match read {
             Ok(Ok(true)) => Some(()),

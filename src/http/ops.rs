@@ -19,13 +19,13 @@ pub(super) fn is_health(path: &str) -> bool {
 }
 
 /// The routes of health.
-pub(super) fn routes(readiness: Arc<Readiness>) -> Router {
+pub(super) fn routes(readiness: &Arc<Readiness>) -> Router {
     let mut router = Router::new();
     for path in ALIVE {
         router = router.route(path, get(|| async { status(StatusCode::OK, "ok") }));
     }
     for path in READY {
-        let readiness = Arc::clone(&readiness);
+        let readiness = Arc::clone(readiness);
         router = router.route(
             path,
             get(move || async move {

@@ -26,7 +26,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 struct Code(&'static str);
 
 /// What stands at the data address beside inference.
-pub(super) fn data(gateway: Arc<Gateway>, readiness: Arc<Readiness>) -> Router {
+pub(super) fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>) -> Router {
     ops::routes(readiness).fallback(move |request: Request| {
         let gateway = Arc::clone(&gateway);
         async move { beside(&gateway, &request).unwrap_or_else(|refusal| refused(&refusal)) }

@@ -111,6 +111,7 @@ pub fn message(status: u16, body: &[u8]) -> String {
 /// Providers repeat the key they refuse, masked in their own way.
 fn looks_secret(word: &str) -> bool {
     word.contains("sk-")
+        || word.contains("**")
         || (word.len() >= 24 && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-*.+/=".contains(c)))
 }
 

@@ -74,10 +74,12 @@ pub fn inference(provider: &Provider, request: &InferenceRequest, upstream_model
     let ask_usage =
         request.stream && !request.usage_asked && endpoint.usage_on_request() && dialect.knows_usage_option();
     let rewrite = Rewrite { model: dialect.model_in_body(endpoint).then_some(upstream_model), ask_usage };
+    let mut headers = dialect.headers();
+    headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     Outgoing {
         method: Method::POST,
         path: dialect.path(&provider.base_path, endpoint, upstream_model),
-        headers: dialect.headers(),
+        headers,
         body: Some(request.rewritten(rewrite)),
         usage_injected: ask_usage,
     }

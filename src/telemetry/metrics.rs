@@ -4,7 +4,6 @@ use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::{Ending, Outcome};
-use crate::domain::usage::UsageSource;
 
 /// The metrics of this process.
 pub struct Metrics {
@@ -84,11 +83,7 @@ impl Metrics {
             self.refusals.with_label_values(&[code]).inc();
         }
         if let (Some(deployment), Some(usage)) = (&outcome.deployment, &outcome.usage) {
-            let source = match usage.source {
-                UsageSource::Reported => "reported",
-                UsageSource::Estimated => "estimated",
-                UsageSource::Unconfirmed => "unconfirmed",
-            };
+            let source = usage.source.name();
             let tokens = usage.tokens;
             for (class, count) in [
                 ("prompt", tokens.prompt),

@@ -240,7 +240,6 @@ impl Link {
             head.insert_header(name.clone(), value.clone()).map_err(bad)?;
         }
         if let Some(body) = &outgoing.body {
-            head.insert_header(header::CONTENT_TYPE, "application/json").map_err(bad)?;
             // without it an h1 request has no body
             head.insert_header(header::CONTENT_LENGTH, body.len()).map_err(bad)?;
         }

@@ -1,30 +1,38 @@
 //! Live handles to deployments: sockets, credentials, the worker process. Carries values and decides nothing.
 
+mod credential;
 mod error;
 pub mod http;
 mod idle;
 mod probe;
+mod token_http;
 pub mod worker;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use error::{Phase, UpstreamError};
 pub use probe::probe;
 
+use self::credential::LiveCredential;
 use self::http::{Link, Pools};
-use crate::domain::catalog::{Credential, Provider};
+use self::token_http::Tokens;
+use crate::domain::catalog::Provider;
 use crate::domain::secret::Authorization;
 
 /// A provider, reachable.
 pub struct Upstream {
     /// How it is reached.
     pub link: Link,
+    credential: LiveCredential,
 }
 
 impl Upstream {
     /// A handle that has not connected yet.
-    pub fn new(provider: Arc<Provider>, pools: &Pools) -> Self {
-        Self { link: Link::new(provider, pools) }
+    pub fn new(provider: Arc<Provider>, pools: &Arc<Pools>) -> Self {
+        let tokens = Tokens::new(Arc::clone(pools), provider.ca_file.clone());
+        let credential = LiveCredential::new(&provider.credential, Arc::new(tokens));
+        Self { link: Link::new(provider, pools), credential }
     }
 
     /// The provider behind it.
@@ -32,17 +40,13 @@ impl Upstream {
         self.link.provider()
     }
 
-    /// What we show it.
-    pub async fn authorization(&self) -> Result<Authorization, UpstreamError> {
-        match &self.provider().credential {
-            Credential::None => Ok(Authorization::None),
-            Credential::ApiKey(key) => Ok(Authorization::ApiKey(key.clone())),
-            Credential::Entra(_) => Err(UpstreamError::Credential("not built in yet".to_owned())),
-        }
+    /// What we show it. Called now and then it keeps a token fresh, so that no request waits for one.
+    pub async fn authorization(&self, now: Instant) -> Result<Authorization, UpstreamError> {
+        self.credential.header(now).await.map_err(|error| UpstreamError::Credential(error.to_string()))
     }
 
     /// Forgets a token that was refused; says whether another try may go better.
-    pub fn refused(&self, authorization: &Authorization) -> bool {
-        matches!(authorization, Authorization::Bearer(_))
+    pub fn refused(&self, authorization: &Authorization, now: Instant) -> bool {
+        self.credential.reject(authorization, now)
     }
 }

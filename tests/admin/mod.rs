@@ -1,0 +1,6 @@
+//! The admin address.
+
+mod health;
+mod keys;
+mod reload;
+mod requests;

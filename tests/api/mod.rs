@@ -1,0 +1,16 @@
+//! The data address, endpoint by endpoint.
+
+mod azure;
+mod chat;
+mod client_gone;
+mod completions;
+mod embeddings;
+mod errors;
+mod models;
+mod responses;
+mod smuggling;
+mod splits;
+mod streaming;
+mod timeouts;
+mod tls;
+mod upstream_errors;

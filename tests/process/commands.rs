@@ -1,0 +1,60 @@
+//! The command line: mistakes are told before anything starts.
+
+use std::process::{Command, Output, Stdio};
+
+use crate::support::gateway::TUNEGATE;
+
+fn tunegate(arguments: &[&str], folder: &std::path::Path) -> Output {
+    Command::new(TUNEGATE)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary under test starts")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn check_config_names_every_mistake_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let text = "[server]\nlisten = \"127.0.0.1:0\"\n[worker]\nenabled = false\n\
+                [deployments.a]\nprovider = \"nobody\"\nmodel = \"x\"\n[models.m]\ndeployments = [\"nowhere\"]\n";
+    std::fs::write(folder.path().join("bad.toml"), text).expect("a file");
+    let output = tunegate(&["check-config", "--config", "bad.toml"], folder.path());
+    assert!(!output.status.success(), "{}", said(&output));
+    for word in ["nobody", "nowhere"] {
+        assert!(said(&output).contains(word), "{word} is not named: {}", said(&output));
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("bad.toml"), "[server]\nlissten = \"127.0.0.1:0\"\n").expect("a file");
+    for arguments in [["check-config", "--config", "bad.toml"], ["serve", "--config", "bad.toml"]] {
+        let output = tunegate(&arguments, folder.path());
+        assert!(!output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("lissten"), "{}", said(&output));
+    }
+}
+
+#[test]
+fn a_missing_file_is_told_without_a_panic() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = tunegate(&["serve", "--config", "absent.toml"], folder.path());
+    assert!(!output.status.success());
+    let text = said(&output);
+    assert!(text.contains("absent.toml") && !text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for arguments in [&["--help"][..], &["serve", "--help"], &["--version"]] {
+        let output = tunegate(arguments, folder.path());
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    }
+}

@@ -1,0 +1,6 @@
+//! The life of the process: its start, its end, and what it does without a model.
+
+mod commands;
+mod serve_without_model;
+mod shutdown;
+mod upgrade;

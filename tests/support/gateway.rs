@@ -1,0 +1,413 @@
+//! A gateway process of the test's own, and the audit of its books at the end.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::client::{Answer, Call, Connection, Open};
+use super::provider::Bill;
+use super::setup::Setup;
+use super::wait::eventually;
+
+/// The binary under test.
+pub(crate) const TUNEGATE: &str = env!("CARGO_BIN_EXE_tunegate");
+
+/// A gateway that is not started yet.
+pub(crate) struct Unstarted(Setup);
+
+impl Unstarted {
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start(self) -> TestGateway {
+        TestGateway::launch(self.0)
+    }
+}
+
+/// A running gateway. When it is dropped, no request may be in flight, and its books must agree with what the
+/// providers billed.
+pub(crate) struct TestGateway {
+    process: Process,
+    setup: Setup,
+    folder: tempfile::TempDir,
+    ports: (u16, u16),
+    key: String,
+    /// How many exchanges each provider had behind it at the start.
+    before: Vec<usize>,
+    audited: bool,
+}
+
+struct Process {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// The process that a successor has taken over from.
+pub(crate) struct Predecessor(Process);
+
+impl Predecessor {
+    /// Its exit status, once it has ended.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.child.try_wait().expect("a child")
+    }
+
+    /// Everything it has printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.0.log.lock().clone()
+    }
+}
+
+impl Drop for Predecessor {
+    fn drop(&mut self) {
+        self.0.child.kill().ok();
+        self.0.child.wait().ok();
+    }
+}
+
+/// Below the range that the system hands out by itself, so that nobody takes a port between our look and its use.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+fn free_port() -> u16 {
+    let offset = u16::try_from(std::process::id() % 9_000).expect("below 9 000");
+    eventually("a free port", || {
+        let port = 20_000 + (offset + NEXT_PORT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    })
+}
+
+impl Process {
+    fn spawn(folder: &Path, more: &[&str]) -> Self {
+        let mut child = Command::new(TUNEGATE)
+            .args(["serve", "--config", "tunegate.toml"])
+            .args(more)
+            .current_dir(folder)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary under test starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().expect("piped"));
+        let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
+        let readers = [stdout, stderr].map(|pipe| {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    let mut log = log.lock();
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            })
+        });
+        Self { child, log, readers: readers.into() }
+    }
+
+    fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        // SAFETY: a plain system call; the child has not been waited for, so its id is still its own.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "signal {signal}: {}", std::io::Error::last_os_error());
+    }
+
+    #[track_caller]
+    fn await_exit(&mut self) -> ExitStatus {
+        let log = Arc::clone(&self.log);
+        let status = eventually("the gateway's exit", || {
+            self.child.try_wait().unwrap_or_else(|error| panic!("{error}: {}", log.lock()))
+        });
+        for reader in self.readers.drain(..) {
+            reader.join().ok();
+        }
+        status
+    }
+}
+
+impl TestGateway {
+    /// A gateway with this configuration.
+    pub(crate) fn with(setup: Setup) -> Unstarted {
+        Unstarted(setup)
+    }
+
+    #[track_caller]
+    fn launch(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ports = (free_port(), free_port());
+        for (name, text) in &setup.files {
+            std::fs::write(folder.path().join(name), text).expect("a file beside the configuration");
+        }
+        std::fs::write(folder.path().join("tunegate.toml"), setup.text(ports.0, ports.1))
+            .expect("the configuration");
+        let process = Process::spawn(folder.path(), &[]);
+        let before = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
+        let mut gateway = Self { process, setup, folder, ports, key: String::new(), before, audited: false };
+        gateway.await_ready();
+        gateway.key = eventually("a key in the banner", || key_in(&gateway.log()));
+        gateway
+    }
+
+    #[track_caller]
+    fn await_ready(&mut self) {
+        let log = Arc::clone(&self.process.log);
+        let (address, admin_address) = (self.address(), self.admin_address());
+        // a TLS address is asked by the test's own client; that it listens will do here
+        let asked = if self.setup.speaks_tls() { admin_address } else { address };
+        eventually("a gateway that is ready", || {
+            if let Some(status) = self.process.child.try_wait().expect("a child") {
+                panic!("the gateway ended at its start, {status}:\n{}", log.lock());
+            }
+            TcpStream::connect(admin_address).ok()?;
+            TcpStream::connect(address).ok()?;
+            (Connection::to(asked).call(&Call::get("/readyz")).status == 200).then_some(())
+        });
+    }
+
+    /// Starts another process on the same configuration and state, after this one has ended.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.process = Process::spawn(self.folder.path(), &[]);
+        self.before = self.setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
+        self.audited = false;
+        self.await_ready();
+    }
+
+    /// Starts a successor that takes over the listening sockets, and tells the old process so. The books are no longer
+    /// audited: they are in two processes.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> Predecessor {
+        let successor = Process::spawn(self.folder.path(), &["--upgrade"]);
+        let old = Predecessor(std::mem::replace(&mut self.process, successor));
+        self.audited = true;
+        let socket = self.folder.path().join("state/upgrade.sock");
+        eventually("a successor that waits for the sockets", || socket.exists().then_some(()));
+        old.0.signal(libc::SIGQUIT);
+        old
+    }
+
+    /// The data address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports.0))
+    }
+
+    /// The admin address.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports.1))
+    }
+
+    /// `http://127.0.0.1:PORT`: with `/v1` behind it, an OPENAI_BASE_URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// The first key, from the banner.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where the configuration and the state are.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Everything it has printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.log.lock().clone()
+    }
+
+    /// Sends a request, with our key unless it carries a credential.
+    #[track_caller]
+    pub(crate) fn call(&self, call: Call) -> Answer {
+        Connection::to(self.address()).call(&self.signed(call))
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.call(Call::get(target))
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, target: &str, body: &Value) -> Answer {
+        self.call(Call::post(target, body))
+    }
+
+    /// Sends a request and reads no more than the head.
+    #[track_caller]
+    pub(crate) fn open(&self, target: &str, body: &Value) -> Open {
+        Connection::to(self.address()).open(&self.signed(Call::post(target, body)))
+    }
+
+    /// Sends a request and does not wait for anything.
+    pub(crate) fn send(&self, target: &str, body: &Value) -> Connection {
+        let mut connection = Connection::to(self.address());
+        connection.send(&self.signed(Call::post(target, body)));
+        connection
+    }
+
+    /// Returns once it has noticed every client that has left so far: one thread serves the data address, so an answer
+    /// to a later request comes after it.
+    #[track_caller]
+    pub(crate) fn notice_departures(&self) {
+        self.get("/livez").expect(200);
+    }
+
+    /// Adds our key unless there is a credential.
+    pub(crate) fn signed(&self, call: Call) -> Call {
+        if call.has_credential() { call } else { call.bearer(&self.key) }
+    }
+
+    /// A bare connection to the data address.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::to(self.address())
+    }
+
+    /// Sends a request to the admin address, with the admin key unless it carries a credential.
+    #[track_caller]
+    pub(crate) fn admin(&self, call: Call) -> Answer {
+        let call = match call.has_credential() {
+            true => call,
+            false => {
+                let key = std::fs::read_to_string(self.folder.path().join("state/admin_key"))
+                    .expect("the admin key is in the state folder");
+                call.bearer(key.trim())
+            }
+        };
+        Connection::to(self.admin_address()).call(&call)
+    }
+
+    #[track_caller]
+    fn books(&self) -> Value {
+        self.admin(Call::get("/admin/v1/requests?limit=1000")).expect(200).json()
+    }
+
+    /// Every Outcome that is kept, newest first, once no request is in flight.
+    #[track_caller]
+    pub(crate) fn outcomes(&self) -> Vec<Value> {
+        let books = eventually("no request in flight", || {
+            let books = self.books();
+            (books["in_flight"] == json!(0)).then_some(books)
+        });
+        books["data"].as_array().cloned().unwrap_or_else(|| panic!("no data in {books}"))
+    }
+
+    /// The newest Outcome.
+    #[track_caller]
+    pub(crate) fn last_outcome(&self) -> Value {
+        self.outcomes().into_iter().next().expect("an Outcome")
+    }
+
+    /// The Outcome of one request, as soon as it is written.
+    #[track_caller]
+    pub(crate) fn outcome_of(&self, request_id: &str) -> Value {
+        eventually(&format!("the Outcome of {request_id}"), || {
+            let books = self.books();
+            books["data"].as_array()?.iter().find(|outcome| outcome["request_id"] == request_id).cloned()
+        })
+    }
+
+    /// Writes another configuration for the same ports; a reload reads it.
+    pub(crate) fn rewrite(&self, setup: &Setup) {
+        let text = setup.text(self.ports.0, self.ports.1);
+        std::fs::write(self.folder.path().join("tunegate.toml"), text).expect("the configuration");
+    }
+
+    /// Asks for a reload by the admin API.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> Answer {
+        self.admin(Call::new("POST", "/admin/v1/reload"))
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: i32) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for the end of the process; the books can no longer be audited.
+    #[track_caller]
+    pub(crate) fn await_exit(&mut self) -> ExitStatus {
+        self.audited = true;
+        self.process.await_exit()
+    }
+
+    /// Audits, sends SIGTERM and insists on exit status 0.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.audit();
+        self.signal(libc::SIGTERM);
+        let status = self.await_exit();
+        assert!(status.success(), "{status} after SIGTERM:\n{}", self.log());
+    }
+
+    /// Compares the books with the bills: every request that a provider billed has exactly one Outcome with usage, and
+    /// what was reported agrees to the token.
+    #[track_caller]
+    pub(crate) fn audit(&mut self) {
+        self.audited = true;
+        let outcomes = self.outcomes();
+        let mut with_usage: Vec<&Value> =
+            outcomes.iter().filter(|outcome| outcome["usage"].is_object()).collect();
+        let exchanges = self
+            .setup
+            .providers
+            .iter()
+            .zip(&self.before)
+            .flat_map(|(provider, before)| provider.exchanges().into_iter().skip(*before));
+        let billed: Vec<_> =
+            exchanges.filter_map(|exchange| Some((exchange.bill?, exchange.usage_sent))).collect();
+        assert_eq!(
+            with_usage.len(),
+            billed.len(),
+            "Outcomes with usage: {with_usage:#?}\nbilled by the providers: {billed:#?}"
+        );
+        let mut told: BTreeMap<Bill, usize> = BTreeMap::new();
+        for (bill, _) in billed.iter().filter(|(_, usage_sent)| *usage_sent) {
+            *told.entry(*bill).or_default() += 1;
+        }
+        with_usage.retain(|outcome| outcome["usage"]["source"] == "reported");
+        for outcome in with_usage {
+            let count = |name: &str| outcome["usage"][name].as_u64().unwrap_or(u64::MAX);
+            let booked = Bill {
+                prompt: count("prompt_tokens"),
+                completion: count("completion_tokens"),
+                reasoning: count("reasoning_tokens"),
+            };
+            let left = told.entry(booked).or_default();
+            assert!(*left > 0, "booked as reported, but no provider said so: {outcome:#}\nsaid: {told:?}");
+            *left -= 1;
+        }
+    }
+}
+
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("---- the gateway's log ----\n{}", self.log());
+        } else if !self.audited {
+            let audit = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.audit()));
+            if let Err(reason) = audit {
+                println!("---- the gateway's log ----\n{}", self.log());
+                self.process.child.kill().ok();
+                std::panic::resume_unwind(reason);
+            }
+        }
+        self.process.child.kill().ok();
+        self.process.child.wait().ok();
+    }
+}
+
+/// The first `sk-tg-` key in a text.
+fn key_in(text: &str) -> Option<String> {
+    text.match_indices("sk-tg-").find_map(|(at, prefix)| {
+        let key: String = text[at + prefix.len()..]
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            .collect();
+        (key.len() == 43).then(|| format!("{prefix}{key}"))
+    })
+}

@@ -1,0 +1,30 @@
+//! What the tests stand on: a simulated provider, a gateway process, and clients that see every byte.
+
+pub(crate) mod client;
+pub(crate) mod gateway;
+pub(crate) mod provider;
+mod server;
+pub(crate) mod setup;
+pub(crate) mod sse;
+mod sums;
+pub(crate) mod tokens;
+pub(crate) mod wait;
+
+pub(crate) use client::{Answer, Call, Connection, End};
+pub(crate) use gateway::TestGateway;
+pub(crate) use provider::{Gate, Reply, SimulatedProvider};
+pub(crate) use setup::Setup;
+pub(crate) use wait::eventually;
+
+#[cfg(test)]
+mod tests;
+
+/// A chat request in one line.
+pub(crate) fn chat(model: &str, words: &str) -> serde_json::Value {
+    serde_json::json!({"model": model, "messages": [{"role": "user", "content": words}]})
+}
+
+/// A streamed chat request in one line.
+pub(crate) fn streamed_chat(model: &str, words: &str) -> serde_json::Value {
+    serde_json::json!({"model": model, "stream": true, "messages": [{"role": "user", "content": words}]})
+}

@@ -1,0 +1,200 @@
+//! A provider on a real socket: it answers like OpenAI and Azure, goes wrong the way a test asks, and writes a bill
+//! from its own count, which need not agree with what it told the gateway.
+//!
+//! One word is one token. Tokens that were made stay on the bill, whether or not anybody read them.
+
+mod answers;
+mod endpoints;
+mod errors;
+mod play;
+mod reply;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+pub(crate) use errors::Trouble;
+pub(crate) use reply::{Gate, Reply};
+
+use super::server::{After, Handler, Request, Server, Wire};
+use super::wait::eventually;
+use endpoints::Asked;
+
+/// The key that a provider knows unless told otherwise.
+pub(crate) const UPSTREAM_KEY: &str = "upstream-key";
+
+/// How an exchange stands or ended, as the provider saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Not yet at an end.
+    Running,
+    /// Sent as planned, faults included.
+    Answered,
+    /// The gateway closed the connection before the end.
+    PeerGone,
+}
+
+/// What one request costs, in tokens made by the provider.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Bill {
+    pub(crate) prompt: u64,
+    /// Reasoning included.
+    pub(crate) completion: u64,
+    pub(crate) reasoning: u64,
+}
+
+/// One request and what became of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Exchange {
+    pub(crate) request: Request,
+    pub(crate) fate: Fate,
+    /// Nothing when no work was done for it.
+    pub(crate) bill: Option<Bill>,
+    /// Whether the gateway was told the usage: only then can its books agree to the token.
+    pub(crate) usage_sent: bool,
+}
+
+/// How usual answers look.
+#[derive(Debug, Clone)]
+struct Manner {
+    words: String,
+    reasoning: u64,
+    credential: Vec<String>,
+    models: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Memory {
+    manner: Manner,
+    replies: VecDeque<Reply>,
+    exchanges: Vec<Exchange>,
+    responses: BTreeMap<String, Value>,
+}
+
+struct Office(Mutex<Memory>);
+
+/// A provider on a real socket. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct SimulatedProvider {
+    office: Arc<Office>,
+    server: Arc<Server>,
+}
+
+impl SimulatedProvider {
+    /// Opens for business: every key but [`UPSTREAM_KEY`] is refused, every model is known.
+    pub(crate) fn start() -> Self {
+        let manner = Manner {
+            words: "Four crates fit on the pallet.".to_owned(),
+            reasoning: 0,
+            credential: vec![UPSTREAM_KEY.to_owned()],
+            models: Vec::new(),
+        };
+        let memory =
+            Memory { manner, replies: VecDeque::new(), exchanges: Vec::new(), responses: BTreeMap::new() };
+        let office = Arc::new(Office(Mutex::new(memory)));
+        let handler: Arc<dyn Handler> = Arc::<Office>::clone(&office);
+        Self { server: Arc::new(Server::start(handler)), office }
+    }
+
+    /// `http://127.0.0.1:PORT`, without a path.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
+    /// What usual answers say; one token for each word.
+    pub(crate) fn says(&self, words: &str) -> &Self {
+        words.clone_into(&mut self.office.0.lock().manner.words);
+        self
+    }
+
+    /// Makes so many hidden tokens before each usual answer.
+    pub(crate) fn thinks(&self, reasoning: u64) -> &Self {
+        self.office.0.lock().manner.reasoning = reasoning;
+        self
+    }
+
+    /// The only credentials that are good from now on.
+    pub(crate) fn knows_only(&self, credentials: &[&str]) -> &Self {
+        self.office.0.lock().manner.credential = credentials.iter().map(|&key| key.to_owned()).collect();
+        self
+    }
+
+    /// The only models that exist from now on.
+    pub(crate) fn serves_only(&self, models: &[&str]) -> &Self {
+        self.office.0.lock().manner.models = models.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    /// Queues what the next request gets. Without one it gets the usual answer.
+    pub(crate) fn replies(&self, reply: Reply) -> &Self {
+        self.office.0.lock().replies.push_back(reply);
+        self
+    }
+
+    /// Queues an error.
+    pub(crate) fn fails(&self, trouble: Trouble) -> &Self {
+        self.replies(Reply::trouble(trouble))
+    }
+
+    /// Every request so far, in order of arrival.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.office.0.lock().exchanges.iter().map(|exchange| exchange.request.clone()).collect()
+    }
+
+    /// The newest request; fails when none came.
+    pub(crate) fn last_request(&self) -> Request {
+        self.requests().pop().expect("the provider was asked nothing")
+    }
+
+    /// Waits until so many requests have arrived.
+    pub(crate) fn await_requests(&self, count: usize) {
+        eventually(&format!("{count} requests at the provider"), || {
+            (self.office.0.lock().exchanges.len() >= count).then_some(())
+        });
+    }
+
+    /// Waits until the newest exchange is at its end.
+    pub(crate) fn await_fate(&self) -> Fate {
+        eventually("an end of the newest exchange", || {
+            let memory = self.office.0.lock();
+            memory.exchanges.last().map(|exchange| exchange.fate).filter(|fate| *fate != Fate::Running)
+        })
+    }
+
+    /// Every exchange so far.
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
+        self.office.0.lock().exchanges.clone()
+    }
+
+    /// What the requests cost, those that cost nothing left out.
+    pub(crate) fn bill(&self) -> Vec<Bill> {
+        self.office.0.lock().exchanges.iter().filter_map(|exchange| exchange.bill).collect()
+    }
+}
+
+#[async_trait]
+impl Handler for Office {
+    async fn answer(&self, request: Request, wire: &mut Wire) -> After {
+        let (number, performance) = {
+            let memory = &mut *self.0.lock();
+            let number = memory.exchanges.len();
+            let asked = Asked::from(&request);
+            let reply = match asked.is_inference() {
+                true => memory.replies.pop_front().unwrap_or_else(Reply::usual),
+                false => Reply::usual(),
+            };
+            let content = answers::usual(&asked, &request, number, &memory.manner, &mut memory.responses);
+            memory.exchanges.push(Exchange { request, fate: Fate::Running, bill: None, usage_sent: false });
+            (number, reply.rehearse(content))
+        };
+        let (fate, after) = play::play(performance, wire, |change| {
+            change(&mut self.0.lock().exchanges[number]);
+        })
+        .await;
+        self.0.lock().exchanges[number].fate = fate;
+        after
+    }
+}

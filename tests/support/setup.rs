@@ -1,0 +1,183 @@
+//! The configuration of a gateway under test, as an operator would write it.
+
+use super::provider::{SimulatedProvider, UPSTREAM_KEY};
+
+/// The fine-tuned model behind `support-bot`.
+pub(crate) const FINE_TUNED: &str = "ft:gpt-4.1-mini-2025-04-14:acme:support:B2xY";
+
+/// A configuration file, in parts.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    server: String,
+    sections: String,
+    worker: Option<String>,
+    pub(super) files: Vec<(String, String)>,
+    pub(super) providers: Vec<SimulatedProvider>,
+}
+
+impl Setup {
+    /// No provider, no model and no worker.
+    pub(crate) fn bare() -> Self {
+        Self::default()
+    }
+
+    /// The usual catalog, all of it in front of one provider:
+    ///
+    /// `support-bot` (OpenAI), `azure-bot` (Azure v1), `classic-bot` (Azure's deployment paths), `thinker` (a
+    /// reasoning model), `drainer` (reads a stream on when its client leaves), `embedder`, the fine-tuned model under
+    /// its own name, and `openai/*`.
+    pub(crate) fn in_front_of(provider: &SimulatedProvider) -> Self {
+        let url = provider.url();
+        let sections = format!(
+            r#"
+[providers.openai]
+kind = "openai"
+base_url = "{url}/v1"
+api_key = {{ file = "upstream.key" }}
+
+[providers.azure]
+kind = "azure"
+base_url = "{url}"
+api = "v1"
+api_key = {{ file = "upstream.key" }}
+
+[providers.azure-classic]
+kind = "azure"
+base_url = "{url}"
+api = "classic"
+api_version = "2024-10-21"
+api_key = {{ file = "upstream.key" }}
+
+[deployments.support-v3]
+provider = "openai"
+model = "{FINE_TUNED}"
+
+[deployments.support-azure]
+provider = "azure"
+model = "support-eu"
+base_model = "gpt-4.1-mini-2025-04-14"
+
+[deployments.support-classic]
+provider = "azure-classic"
+model = "support-eu"
+base_model = "gpt-4.1-mini-2025-04-14"
+
+[deployments.thinker]
+provider = "openai"
+model = "o4-mini-2025-04-16"
+
+[deployments.drainer]
+provider = "openai"
+model = "gpt-4.1-mini-2025-04-14"
+on_client_gone = "drain"
+
+[deployments.embedder]
+provider = "openai"
+model = "acme-embeddings"
+
+[deployments.anything]
+provider = "openai"
+model = "*"
+
+[models.support-bot]
+deployments = ["support-v3"]
+
+[models."{FINE_TUNED}"]
+deployments = ["support-v3"]
+
+[models.azure-bot]
+deployments = ["support-azure"]
+
+[models.classic-bot]
+deployments = ["support-classic"]
+
+[models.thinker]
+deployments = ["thinker"]
+
+[models.drainer]
+deployments = ["drainer"]
+
+[models.embedder]
+deployments = ["embedder"]
+
+[models."openai/*"]
+deployments = ["anything"]
+"#
+        );
+        let setup = Self { sections, ..Self::default() };
+        setup.file("upstream.key", UPSTREAM_KEY).watched(provider)
+    }
+
+    /// A provider, a deployment and a model of one name; the first text goes into the provider's section, the second
+    /// into the deployment's.
+    pub(crate) fn model(self, name: &str, base_url: &str, provider: &str, deployment: &str) -> Self {
+        let deployment = format!("model = \"gpt-4.1-mini-2025-04-14\"\n{deployment}");
+        self.model_as(name, base_url, provider, &deployment)
+    }
+
+    /// The same with the deployment's own `model`.
+    pub(crate) fn model_as(self, name: &str, base_url: &str, provider: &str, deployment: &str) -> Self {
+        self.and(&format!(
+            r#"
+[providers.{name}]
+kind = "openai"
+base_url = "{base_url}"
+{provider}
+
+[deployments.{name}]
+provider = "{name}"
+{deployment}
+
+[models.{name}]
+deployments = ["{name}"]
+"#
+        ))
+    }
+
+    /// Adds sections.
+    pub(crate) fn and(mut self, sections: &str) -> Self {
+        self.sections.push_str(sections);
+        self
+    }
+
+    /// Whether the data address speaks TLS.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.server.contains("tls =")
+    }
+
+    /// Adds lines to `[server]`.
+    pub(crate) fn server(mut self, lines: &str) -> Self {
+        self.server.push_str(lines);
+        self.server.push('\n');
+        self
+    }
+
+    /// Replaces `[worker]`, which is switched off otherwise.
+    pub(crate) fn worker(mut self, lines: &str) -> Self {
+        self.worker = Some(lines.to_owned());
+        self
+    }
+
+    /// Writes a file beside the configuration.
+    pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Has this provider's bill compared with the gateway's books when the test ends.
+    pub(crate) fn watched(mut self, provider: &SimulatedProvider) -> Self {
+        self.providers.push(provider.clone());
+        self
+    }
+
+    /// The file's text.
+    pub(super) fn text(&self, data_port: u16, admin_port: u16) -> String {
+        let Self { server, sections, worker, .. } = self;
+        let worker = worker.as_deref().unwrap_or("enabled = false");
+        format!(
+            "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\
+             [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n[state]\ndir = \"state\"\n\n\
+             [log]\nlevel = \"debug\"\n\n[worker]\n{worker}\n{sections}"
+        )
+    }
+}

@@ -1,0 +1,20 @@
+//! Waiting for a condition, with a limit and a reason.
+
+use std::time::{Duration, Instant};
+
+/// How long anything in these tests may take before it counts as never. Generous: two cores run many tests at once.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+const STEP: Duration = Duration::from_millis(2);
+
+/// Returns what `look` finds as soon as it finds something; fails after [`LIMIT`] and says what was waited for.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < LIMIT, "waited {LIMIT:?} in vain: {what}");
+        std::thread::sleep(STEP);
+    }
+}
