@@ -47,10 +47,10 @@ test: ## sets up, then runs every test
 	@scripts/model.sh
 	source scripts/skips.sh && cargo test --workspace --locked --no-fail-fast
 
-bench: ## measures the gateway against a simulated provider
-	@scripts/setup.sh build
+bench: ## measures cost per request and memory, beside nginx (needs nginx and wrk: it says how to get them)
+	@scripts/setup.sh bench
 	bench/run.sh
 
-soak: ## holds many idle streams for minutes and watches memory
-	@scripts/setup.sh build
-	bench/run.sh soak
+soak: ## holds many idle streams and measures memory alone
+	@scripts/setup.sh bench
+	bench/run.sh --no-load

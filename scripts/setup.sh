@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Installs what is missing for one of two purposes, and says what it does:
+# Installs what is missing for a purpose, and says what it does:
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
 #   setup.sh test    the same, and the openai packages for Python and Node that the client tests run
+#   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -113,8 +114,14 @@ test)
     python_clients
     node_clients
     ;;
+bench)
+    "$0" build
+    for tool in nginx:nginx-light wrk:wrk; do
+        command -v "${tool%%:*}" >/dev/null || apt_install "${tool##*:}" || true # bench/run.sh names what is missing
+    done
+    ;;
 *)
-    say "unknown purpose: $purpose (build or test)" >&2
+    say "unknown purpose: $purpose (build, test or bench)" >&2
     exit 2
     ;;
 esac

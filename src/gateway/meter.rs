@@ -458,10 +458,10 @@ impl Metered {
 
     fn settle_usage(&mut self) {
         let Some(record) = &mut self.record else { return };
-        let visible = !self.reader.streamed().text.is_empty();
         record.usage(match self.reader.usage() {
             Some(tokens) => Usage { tokens, source: UsageSource::Reported },
-            None if self.facts.unseen && !visible => self.facts.unconfirmed(),
+            // whatever is visible, the thoughts before it are not, and they are billed
+            None if self.facts.unseen => self.facts.unconfirmed(),
             None => self.facts.estimated(&mut self.reader),
         });
     }

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use axum::Router;
 use pingora::ErrorType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora::time::{sleep, timeout};
@@ -112,13 +113,7 @@ impl Door {
             Ok(Ok(false)) => None,
             Ok(Err(error)) => {
                 if *error.etype() == ErrorType::InvalidHTTPHeader {
-                    let body = respond::envelope(
-                        http::StatusCode::BAD_REQUEST,
-                        "the request's head is not valid HTTP, or larger than 1 MiB or 256 fields",
-                        None,
-                        Some("invalid_http"),
-                    );
-                    let _ = session.respond_error_with_body(400, body).await;
+                    self.refuse_head(session).await;
                 }
                 session.shutdown().await;
                 None
@@ -127,6 +122,27 @@ impl Door {
                 session.shutdown().await;
                 None
             }
+        }
+    }
+
+    /// Answers what is no HTTP, and writes it down like any other refusal.
+    async fn refuse_head(&self, session: &mut ServerSession) {
+        let id = RequestId::from_random(rand::random());
+        let refusal = Refusal::Framing("its head is not valid HTTP, or larger than 1 MiB or 256 fields");
+        let status = respond::status(&refusal);
+        let body = respond::body(&refusal);
+        if let Ok(mut head) = ResponseHeader::build(status, Some(4)) {
+            let written = head
+                .insert_header(http::header::CONTENT_TYPE, "application/json")
+                .and_then(|()| head.insert_header(http::header::CONTENT_LENGTH, body.len()))
+                .and_then(|()| head.insert_header("x-request-id", id.as_str()));
+            if written.is_ok() {
+                let _ = session.write_error_response(head, body).await;
+            }
+        }
+        if let Behind::Data(gateway) = &self.behind {
+            let record = Record::begin(&gateway.book, &id, clock::unix_ms(), clock::monotonic());
+            record.refused(&refusal, status.as_u16());
         }
     }
 

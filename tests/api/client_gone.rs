@@ -98,6 +98,25 @@ fn hidden_thoughts_that_take_too_long_are_booked_as_unconfirmed() {
 }
 
 #[test]
+fn thoughts_before_the_first_word_are_not_forgotten_when_the_stream_is_stopped() {
+    let provider = SimulatedProvider::start();
+    provider.thinks(500);
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    provider.replies(Reply::usual().hangs_after_events(3));
+    let mut open = gateway.open(PATH, &streamed_chat("thinker", "hi"));
+    open.await_events(3);
+    let id = open.request_id();
+    drop(open);
+    assert_eq!(provider.await_fate(), Fate::PeerGone, "words are visible: it is stopped at once");
+    let outcome = gateway.outcome_of(&id);
+    assert_eq!(usage_source(&outcome), (&json!("client_gone"), &json!("unconfirmed")), "{outcome:#}");
+    assert!(
+        outcome["usage"]["completion_tokens"].as_u64().is_some_and(|tokens| tokens >= 500),
+        "{outcome:#}"
+    );
+}
+
+#[test]
 fn a_whole_answer_is_read_to_its_end_because_it_is_billed_anyway() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();

@@ -1,6 +1,8 @@
 //! The life of the process: its start, its end, and what it does without a model.
 
 mod commands;
+#[cfg(feature = "candle")]
+mod local_worker;
 mod serve_without_model;
 mod shutdown;
 mod upgrade;

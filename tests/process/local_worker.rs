@@ -1,0 +1,121 @@
+//! `tunegate serve` with its own worker and the real model: one command, and a real answer.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{Setup, TestGateway, eventually, sse};
+
+const PATH: &str = "/v1/chat/completions";
+const MODEL: &str = "smollm2-135m";
+
+fn gateway() -> TestGateway {
+    let asked = std::env::var_os("TUNEGATE_TEST_MODEL").map(PathBuf::from);
+    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let file = asked.unwrap_or(usual);
+    assert!(file.is_file(), "no model at {}: run `make model`", file.display());
+    let worker = format!("model_file = {file:?}\nname = \"{MODEL}\"\nthreads = 1");
+    TestGateway::with(Setup::bare().worker(&worker)).start()
+}
+
+fn question(model: &str, stream: bool) -> Value {
+    let ask = "What is the capital of France?";
+    json!({"model": model, "temperature": 0, "stream": stream, "messages": [{"role": "user", "content": ask}]})
+}
+
+/// The workers of this gateway: children started in its folder.
+fn workers(gateway: &TestGateway) -> Vec<i32> {
+    let folder = gateway.folder().canonicalize().expect("a folder");
+    let processes = std::fs::read_dir("/proc").expect("proc");
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let ours = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder);
+        ours && line.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+    })
+    .collect()
+}
+
+#[track_caller]
+fn answers(gateway: &TestGateway) -> Value {
+    eventually("an answer of the worker", || {
+        let answer = gateway.post(PATH, &question(MODEL, false));
+        (answer.status == 200).then(|| answer.json())
+    })
+}
+
+fn end(mut gateway: TestGateway) {
+    gateway.signal(libc::SIGTERM);
+    let status = gateway.await_exit();
+    assert!(status.success(), "{status}:\n{}", gateway.log());
+    eventually("the end of its worker", || workers(&gateway).is_empty().then_some(()));
+}
+
+#[test]
+fn a_real_model_answers_whole_and_streamed_and_is_metered_exactly() {
+    let gateway = gateway();
+    let answer = answers(&gateway);
+    assert_eq!(answer["choices"][0]["message"]["content"], "The capital of France is Paris.");
+    let outcome = gateway.last_outcome();
+    assert_eq!(outcome["usage"]["source"], "reported");
+    assert_eq!(outcome["usage"]["prompt_tokens"], answer["usage"]["prompt_tokens"]);
+    assert_eq!(outcome["usage"]["completion_tokens"], answer["usage"]["completion_tokens"]);
+    let stream = gateway.post(PATH, &question("local/smollm2-135m", true)).expect(200);
+    assert_eq!(sse::spoken(&stream.events()), "The capital of France is Paris.");
+    end(gateway);
+}
+
+#[test]
+fn a_stream_that_is_left_stops_the_worker_and_is_counted() {
+    let gateway = gateway();
+    answers(&gateway);
+    let mut long = question(MODEL, true);
+    long["messages"][0]["content"] = "Write a very long story about a ship.".into();
+    long["temperature"] = 1.into();
+    let mut open = gateway.open(PATH, &long);
+    open.await_events(4);
+    drop(open);
+    let outcome = eventually("the outcome of the left stream", || {
+        gateway.notice_departures();
+        Some(gateway.last_outcome()).filter(|outcome| outcome["ending"] == "client_gone")
+    });
+    assert_eq!(outcome["usage"]["source"], "estimated");
+    assert!(outcome["usage"]["completion_tokens"].as_u64().is_some_and(|tokens| tokens >= 3), "{outcome}");
+    assert!(
+        outcome["usage"]["prompt_tokens"].as_u64().is_some_and(|tokens| (10..80).contains(&tokens)),
+        "{outcome}"
+    );
+    end(gateway);
+}
+
+#[test]
+fn a_worker_that_died_is_started_again() {
+    let gateway = gateway();
+    answers(&gateway);
+    let first = workers(&gateway);
+    assert_eq!(first.len(), 1);
+    // SAFETY: a plain system call on a process that the gateway under test owns.
+    unsafe { libc::kill(first[0], libc::SIGKILL) };
+    let second = eventually("another worker", || {
+        Some(workers(&gateway)).filter(|now| now.len() == 1 && *now != first)
+    });
+    answers(&gateway);
+    assert_eq!(workers(&gateway), second);
+    end(gateway);
+}
+
+#[test]
+fn an_upgrade_hands_the_one_worker_over() {
+    let mut gateway = gateway();
+    answers(&gateway);
+    let before = workers(&gateway);
+    let mut old = gateway.upgrade();
+    let status = eventually("the end of the old process", || {
+        assert!(workers(&gateway).len() <= 1, "never two");
+        old.has_ended()
+    });
+    assert!(status.success(), "{status}:\n{}", old.log());
+    answers(&gateway);
+    assert_eq!(workers(&gateway), before, "the same worker:\n{}", gateway.log());
+    end(gateway);
+}
