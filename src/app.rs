@@ -7,6 +7,7 @@ mod services;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
+use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -50,6 +52,10 @@ pub struct ServeOptions {
 const WRITES_TOGETHER: L4BufferSettings = L4BufferSettings { read: None, write: Some(8 << 10) };
 const TLS_RECORD_BYTES: usize = 17 << 10;
 
+/// Beyond this a time-out is tokio's. pingora's own are never taken back: each 10 ms of traffic would leave one behind
+/// in each thread until it is due, ten minutes later for the first byte of an answer.
+const LONG_TIMEOUT: Duration = Duration::from_secs(29);
+
 /// What has been built and now runs.
 struct Built {
     gateway: Arc<Gateway>,
@@ -66,6 +72,7 @@ struct Built {
 ///
 /// When it can't begin: an address in use, a state folder or certificate that can't be read.
 pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
+    set_fast_timeout_to_tokio_threshold(Some(LONG_TIMEOUT));
     let state = state::open(&config.state_dir, config.admin_key.as_ref())?;
     for notice in &state.notices {
         tracing::warn!("{notice}");

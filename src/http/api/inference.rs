@@ -18,7 +18,12 @@ use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
 
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
-const TRAVELLING: [&str; 4] = ["idempotency-key", "openai-beta", "traceparent", "tracestate"];
+static TRAVELLING: [HeaderName; 4] = [
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -57,10 +62,7 @@ fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result
 }
 
 fn travelling(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let found = TRAVELLING.into_iter().filter_map(|name| {
-        let value = headers.get(name)?;
-        Some((HeaderName::from_static(name), value.clone()))
-    });
+    let found = TRAVELLING.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
     found.collect()
 }
 
