@@ -157,8 +157,8 @@ fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         threads: config.http.threads,
         upgrade_sock: config.state_dir.join("upgrade.sock").to_string_lossy().into_owned(),
-        // the warden ends the process as soon as nothing is in flight; this is the limit
-        grace_period_seconds: Some(config.http.drain_timeout.as_secs().max(1)),
+        // the warden ends the process as soon as nothing is in flight; this is behind all of its own limits
+        grace_period_seconds: Some((config.http.drain_timeout + services::PARTING_LIMIT).as_secs()),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
@@ -202,7 +202,8 @@ fn add_listeners(
         reload: reload.as_fn(),
     };
     let router = admin::router(operators, &built.readiness);
-    let mut admin = Service::new("admin".to_owned(), Door::admin(router, http.limits.clone()));
+    let mut admin =
+        Service::new("admin".to_owned(), Door::admin(router, &built.readiness, http.limits.clone()));
     admin.threads = Some(1);
     admin.add_tcp(&http.admin_listen.to_string());
     server.add_service(admin);

@@ -27,8 +27,12 @@ use crate::upstream::worker::{Farewell, Supervisor, WorkerState};
 
 /// Between two looks at what is in flight while we end.
 const LOOK: Duration = Duration::from_millis(20);
+/// For requests that were cut off to write their outcomes.
+const CUT_LIMIT: Duration = Duration::from_secs(2);
 /// For the worker to end.
 const WORKER_LIMIT: Duration = Duration::from_secs(8);
+/// For all that comes after the drain time: longer than the two together.
+pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(15);
 /// How long the first banner waits for the worker.
 const BANNER_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two look-ups of the providers' names.
@@ -94,6 +98,8 @@ impl BackgroundService for Warden {
         let quiet = timeout(self.limit, self.quiet()).await.is_ok();
         if !quiet {
             tracing::warn!(in_flight = self.book.in_flight(), "the drain time is over; what runs is cut off");
+            self.readiness.cut_off();
+            let _ = timeout(CUT_LIMIT, self.quiet()).await;
         }
         self.farewell.send_replace(Some(self.farewells.kind()));
         let mut worker_gone = self.worker_gone.clone();

@@ -51,7 +51,7 @@ impl AdminClient {
     /// Sends one request and reads the whole answer.
     pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Reply> {
         let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT).map_err(|error| {
-            anyhow!("tunegate is not running at {}: start it with `tunegate serve` ({error})", self.address)
+            anyhow!("no gateway is running at {}: start it with `tunegate serve` ({error})", self.address)
         })?;
         stream.set_read_timeout(Some(READ_TIMEOUT))?;
         stream.set_write_timeout(Some(READ_TIMEOUT))?;
@@ -59,7 +59,7 @@ impl AdminClient {
         let head = self.head(method, path, body.len());
         stream
             .write_all(&[head.as_bytes(), body.as_bytes()].concat())
-            .context("tunegate did not take the request")?;
+            .context("the gateway did not take the request")?;
         read_reply(BufReader::new(stream)).with_context(|| format!("no sound answer from {}", self.address))
     }
 
@@ -82,7 +82,7 @@ impl Reply {
     pub(super) fn read<T: DeserializeOwned>(&self, status: u16) -> anyhow::Result<T> {
         if self.status == 401 {
             bail!(
-                "tunegate refused the admin key ({}): use the configuration and state folder that it runs with",
+                "the gateway refused the admin key ({}): use the configuration and state folder that it runs with",
                 self.message()
             );
         }
@@ -259,7 +259,7 @@ mod tests {
                 .read::<Value>(200)
                 .expect_err("no 200")
                 .to_string()
-                .starts_with("tunegate refused the admin key")
+                .starts_with("the gateway refused the admin key")
         );
     }
 
@@ -290,7 +290,7 @@ mod tests {
 
         let error = client.ask("GET", "/readyz", None).expect_err("nobody listens any more").to_string();
         assert!(
-            error.contains("is not running at 127.0.0.1:") && error.contains("tunegate serve"),
+            error.contains("no gateway is running at 127.0.0.1:") && error.contains("tunegate serve"),
             "{error}"
         );
     }

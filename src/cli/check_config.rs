@@ -1,11 +1,13 @@
 //! `tunegate check-config`.
 
+use std::os::unix::net::UnixStream;
+
 use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::{ConfigOption, say, warn};
 use crate::config::{self, Config, ProcessEnvironment};
-use crate::domain::catalog::Provider;
+use crate::domain::catalog::{Address, Provider};
 use crate::upstream;
 
 /// Options of `tunegate check-config`.
@@ -40,7 +42,11 @@ fn summary(config: &Config) -> String {
         counted(catalog.deployments.len(), "deployment"),
         counted(models, "model"),
     ];
-    format!("ok: {}", counts.join(", "))
+    let source = match &config.source {
+        Some(path) => path.display().to_string(),
+        None => "built-in defaults".to_owned(),
+    };
+    format!("ok: {} ({source})", counts.join(", "))
 }
 
 fn counted(number: usize, thing: &str) -> String {
@@ -55,6 +61,10 @@ fn probe_all(config: &Config) -> anyhow::Result<()> {
         .context("can't start a runtime")?;
     let mut failed = 0;
     for (name, provider) in &config.catalog.providers {
+        if is_our_worker(config, provider) {
+            say(&format!("{name}: not running; `tunegate serve` starts it"));
+            continue;
+        }
         match runtime.block_on(probe(provider)) {
             Ok(answer) => say(&format!("{name}: {answer}")),
             Err(reason) => {
@@ -67,6 +77,12 @@ fn probe_all(config: &Config) -> anyhow::Result<()> {
         bail!("{failed} of {} would not serve us", counted(config.catalog.providers.len(), "provider"));
     }
     Ok(())
+}
+
+/// Whether it is the worker that `serve` will start, and nobody has yet.
+fn is_our_worker(config: &Config, provider: &Provider) -> bool {
+    let Address::Unix(path) = &provider.address else { return false };
+    config.worker.as_ref().is_some_and(|worker| worker.socket == **path) && UnixStream::connect(path).is_err()
 }
 
 async fn probe(provider: &Provider) -> Result<String, String> {

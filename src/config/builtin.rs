@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::domain::catalog::Address;
+use crate::domain::key::KEY_PREFIX;
 use crate::upstream::worker;
 
 use super::address::{BaseUrl, UNIX_SCHEME, is_local};
@@ -51,15 +52,11 @@ pub(super) fn add_worker(file: &mut File, worker: &worker::Config, checker: &mut
 /// `listen` is our own data address: an `OPENAI_BASE_URL` that leads there was set for our clients.
 pub(super) fn add_from_environment(file: &mut File, listen: SocketAddr, checker: &mut Checker<'_>) {
     let set = |name: &str| checker.environment.get(name).filter(|value| !value.trim().is_empty());
-    let (openai, azure) = (set("OPENAI_API_KEY"), set("AZURE_OPENAI_API_KEY"));
+    let azure = set("AZURE_OPENAI_API_KEY");
     let (endpoint, api_version) = (set("AZURE_OPENAI_ENDPOINT"), set("OPENAI_API_VERSION"));
-    if openai.is_some() {
-        let provider = Provider {
-            kind: Some(ProviderKind::Openai),
-            base_url: openai_base_url(listen, checker),
-            api_key: Some(SecretSource { env: Some("OPENAI_API_KEY".to_owned()), file: None }),
-            ..Provider::default()
-        };
+    let openai = set("OPENAI_API_KEY").and_then(|key| openai(&key, listen, checker));
+    let openai_is_there = openai.is_some();
+    if let Some(provider) = openai {
         add_any(file, "openai", OPENAI_DEPLOYMENT, provider);
         add_model(file, "openai/*", OPENAI_DEPLOYMENT);
         add_model(file, "*", OPENAI_DEPLOYMENT);
@@ -79,10 +76,26 @@ pub(super) fn add_from_environment(file: &mut File, listen: SocketAddr, checker:
         };
         add_any(file, "azure", AZURE_DEPLOYMENT, provider);
         add_model(file, "azure/*", AZURE_DEPLOYMENT);
-        if openai.is_none() {
+        if !openai_is_there {
             add_model(file, "*", AZURE_DEPLOYMENT);
         }
     }
+}
+
+/// OpenAI as the environment describes it; none when the key there is one of ours, set for our clients: OpenAI must not
+/// see it.
+fn openai(key: &str, listen: SocketAddr, checker: &mut Checker<'_>) -> Option<Provider> {
+    let base_url = openai_base_url(listen, checker);
+    if base_url.is_none() && key.trim().starts_with(KEY_PREFIX) {
+        checker.notice(&Place::top("OPENAI_API_KEY"), "is a key of tunegate's own: OpenAI is not asked");
+        return None;
+    }
+    Some(Provider {
+        kind: Some(ProviderKind::Openai),
+        base_url,
+        api_key: Some(SecretSource { env: Some("OPENAI_API_KEY".to_owned()), file: None }),
+        ..Provider::default()
+    })
 }
 
 fn add_any(file: &mut File, provider_name: &str, deployment_name: &str, provider: Provider) {

@@ -8,6 +8,8 @@ use crate::domain::catalog::{
     Address, AzureClassic, AzureV1, Credential, Dialect, OnClientGone, OpenAi, Provider, Timeouts,
 };
 
+use crate::domain::key::KEY_PREFIX;
+
 use super::address::BaseUrl;
 use super::credentials;
 use super::file::{self, AzureApi, ProviderKind};
@@ -129,6 +131,15 @@ fn provider(
         checker.notice(
             &place.key("base_url"),
             "the key travels in clear text: use https where others share the network",
+        );
+    }
+    if let Credential::ApiKey(key) = &credential
+        && base.authority == "api.openai.com"
+        && key.expose().starts_with(KEY_PREFIX)
+    {
+        checker.wrong(
+            &place.key("api_key"),
+            "a key of tunegate's own, which OpenAI does not know and must not see",
         );
     }
     if credential == Credential::None && base.authority == "api.openai.com" {

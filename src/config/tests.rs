@@ -196,6 +196,20 @@ fn an_openai_base_url_that_leads_to_us_is_not_followed() {
 }
 
 #[test]
+fn a_key_of_our_own_is_not_shown_to_openai() {
+    let ours = ("OPENAI_API_KEY", "sk-tg-0123456789");
+    let config = load(None, &variables(&[ours])).unwrap_or_else(|error| panic!("{error}"));
+    assert!(!config.catalog.providers.contains_key("openai"));
+    assert!(config.notices.iter().any(|notice| notice.contains("tunegate's own")), "{:?}", config.notices);
+    let behind_another = [ours, ("OPENAI_BASE_URL", "http://10.0.0.1:8080/v1")];
+    let config = load(None, &variables(&behind_another)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.catalog.providers.contains_key("openai"), "another tunegate may stand behind us");
+    let text = format!("{NO_WORKER}[providers.x]\nkind = \"openai\"\napi_key.env = \"OPENAI_API_KEY\"");
+    let error = load_text(&text, &variables(&[ours])).expect_err("written out");
+    assert!(error.to_string().contains("providers.x.api_key: a key of tunegate's own"), "{error}");
+}
+
+#[test]
 fn deployments_take_their_manners_from_the_provider() {
     let config = good(
         &format!(

@@ -291,7 +291,8 @@ impl Catalog {
         }
         self.patterns.iter().find_map(|(prefix, model)| {
             let matched = name.as_str().strip_prefix(prefix.as_str())?;
-            (!matched.is_empty()).then(|| Resolved { model: Arc::clone(model), matched: matched.to_owned() })
+            (!matched.is_empty() && !climbs(matched))
+                .then(|| Resolved { model: Arc::clone(model), matched: matched.to_owned() })
         })
     }
 
@@ -304,6 +305,11 @@ impl Catalog {
     pub fn patterns(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.patterns.iter().map(|(_, model)| model)
     }
+}
+
+/// Whether a text would lead out of its place in a provider's path, where a server undoes its percent-encoding.
+fn climbs(text: &str) -> bool {
+    text.split(['/', '\\']).any(|part| matches!(part, "." | ".."))
 }
 
 #[cfg(test)]
@@ -367,6 +373,9 @@ pub(crate) mod tests {
             let found = catalog.resolve(&ModelName::parse(asked).expect("a name")).expect("found");
             assert_eq!(found.model.name.as_str(), entry, "{asked}");
             assert_eq!(&*found.upstream_model(&found.model.deployments[0]), upstream, "{asked}");
+        }
+        for asked in ["azure/..", "azure/../../x", "azure/.", "..", "a/..\\b"] {
+            assert!(catalog.resolve(&ModelName::parse(asked).expect("a name")).is_none(), "{asked}");
         }
     }
 }

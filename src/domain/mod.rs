@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod endpoint;
+pub mod file_ids;
 pub mod ids;
 pub mod key;
 pub mod leaving;

@@ -70,6 +70,9 @@ impl RequestError {
     }
 }
 
+/// Longest id of a stored response we look up, in bytes: as long as one in a path may be.
+const MAX_RESPONSE_ID_BYTES: usize = 256;
+
 /// The members we act on, as text, with their places in the body.
 #[derive(Default)]
 struct Members<'a> {
@@ -83,6 +86,7 @@ struct Members<'a> {
     max_completion_tokens: Option<&'a RawValue>,
     max_output_tokens: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
+    best_of: Option<&'a RawValue>,
     background: Option<&'a RawValue>,
     previous_response_id: Option<&'a RawValue>,
     /// Whether the object has any member at all: decides about a comma.
@@ -103,6 +107,7 @@ impl<'a> Members<'a> {
             "max_completion_tokens" => ("max_completion_tokens", &mut self.max_completion_tokens),
             "max_output_tokens" => ("max_output_tokens", &mut self.max_output_tokens),
             "n" => ("n", &mut self.n),
+            "best_of" => ("best_of", &mut self.best_of),
             "background" => ("background", &mut self.background),
             "previous_response_id" => ("previous_response_id", &mut self.previous_response_id),
             _ => return None,
@@ -178,14 +183,28 @@ fn boolean(value: Option<&RawValue>, param: &'static str) -> Result<bool, Reques
 }
 
 fn count(value: Option<&RawValue>, param: &'static str) -> Result<Option<u64>, RequestError> {
+    match count_or_none(value, param)? {
+        Some(0) => Err(RequestError::Invalid { param, why: "it must be at least 1" }),
+        number => Ok(number),
+    }
+}
+
+/// As [`count`], where 0 asks for something too: a completion without an answer scores its prompt.
+fn count_or_none(value: Option<&RawValue>, param: &'static str) -> Result<Option<u64>, RequestError> {
     match given(value) {
         None => Ok(None),
         Some(text) => match serde_json::from_str::<u64>(text) {
-            Ok(0) => Err(RequestError::Invalid { param, why: "it must be at least 1" }),
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(RequestError::WrongType { param, expected: "a positive integer" }),
         },
     }
+}
+
+/// How many prompts a completion has: an array of texts or of token arrays is so many, an array of tokens is one.
+fn prompts(value: Option<&RawValue>) -> u64 {
+    let Some(Ok(prompts)) = given(value).map(serde_json::from_str::<Vec<&RawValue>>) else { return 1 };
+    let several = prompts.first().is_some_and(|first| first.get().starts_with(['"', '[']));
+    if several { prompts.len() as u64 } else { 1 }
 }
 
 /// The place of a piece of `whole` in it.
@@ -205,8 +224,10 @@ pub struct InferenceRequest {
     pub stream: bool,
     /// Whether the client asked for the usage chunk of a stream.
     pub usage_asked: bool,
-    /// The client's own cap on output, tokens; for all choices together.
-    pub max_output: Option<u64>,
+    /// The client's own cap on the output of each choice, tokens.
+    max_output: Option<u64>,
+    /// How many choices are made, those that the client does not get included.
+    choices: u64,
     /// An earlier answer this request goes on from.
     pub previous_response_id: Option<String>,
     body: Bytes,
@@ -281,20 +302,30 @@ impl InferenceRequest {
         };
         let previous_response_id = match given(members.previous_response_id) {
             None => None,
-            Some(text) => Some(serde_json::from_str(text).map_err(|_| RequestError::WrongType {
-                param: "previous_response_id",
-                expected: "a string",
-            })?),
+            Some(text) => {
+                let param = "previous_response_id";
+                let id: String = serde_json::from_str(text)
+                    .map_err(|_| RequestError::WrongType { param, expected: "a string" })?;
+                if id.len() > MAX_RESPONSE_ID_BYTES {
+                    return Err(RequestError::Invalid { param, why: "it is longer than any response's id" });
+                }
+                Some(id)
+            }
         };
         let each = match endpoint {
             Endpoint::ChatCompletions => count(members.max_completion_tokens, "max_completion_tokens")?
                 .or(count(members.max_tokens, "max_tokens")?),
-            Endpoint::Completions => Some(count(members.max_tokens, "max_tokens")?.unwrap_or(16)),
+            Endpoint::Completions => Some(count_or_none(members.max_tokens, "max_tokens")?.unwrap_or(16)),
             Endpoint::Responses => count(members.max_output_tokens, "max_output_tokens")?,
             Endpoint::Embeddings | Endpoint::Moderations => Some(0),
         };
         let choices = match endpoint {
-            Endpoint::ChatCompletions | Endpoint::Completions => count(members.n, "n")?.unwrap_or(1),
+            Endpoint::ChatCompletions => count(members.n, "n")?.unwrap_or(1),
+            Endpoint::Completions => {
+                let told = count(members.n, "n")?.unwrap_or(1);
+                let made = told.max(count(members.best_of, "best_of")?.unwrap_or(1));
+                made.saturating_mul(prompts(members.prompt))
+            }
             _ => 1,
         };
         let model_at = members.model.map(|value| range_of(text.as_bytes(), value.get()));
@@ -306,7 +337,8 @@ impl InferenceRequest {
             model,
             stream,
             usage_asked,
-            max_output: each.map(|each| each.saturating_mul(choices)),
+            max_output: each,
+            choices,
             previous_response_id,
             model_at,
             stream_options_at,
@@ -314,6 +346,12 @@ impl InferenceRequest {
             any,
             body,
         })
+    }
+
+    /// The most output that can be made, tokens, all choices together; `model_cap` is what the model makes of one at
+    /// most.
+    pub fn most_output(&self, model_cap: u64) -> u64 {
+        self.max_output.unwrap_or(model_cap).min(model_cap).saturating_mul(self.choices)
     }
 
     /// The client's bytes.

@@ -14,6 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
+use super::file_ids::file_ids;
 use super::usage::TokenCounts;
 use crate::sse::{self, Piece, Splitter};
 
@@ -28,7 +29,8 @@ pub struct StreamReader {
     withhold_usage: bool,
     splitter: Splitter,
     usage: Option<TokenCounts>,
-    response_id: Option<String>,
+    /// Of the stored response and of files in it, not yet taken.
+    ids: Vec<String>,
     finished: bool,
     dropped_last: bool,
     seen_first: bool,
@@ -68,7 +70,7 @@ impl StreamReader {
             withhold_usage,
             splitter: Splitter::new(),
             usage: None,
-            response_id: None,
+            ids: Vec::new(),
             finished: false,
             dropped_last: false,
             seen_first: false,
@@ -122,9 +124,9 @@ impl StreamReader {
         self.usage
     }
 
-    /// The id of a stored response, once, when it has been seen.
-    pub fn take_response_id(&mut self) -> Option<String> {
-        self.response_id.take()
+    /// The ids seen since the last call: of the stored response, and of files in it.
+    pub fn take_ids(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.ids)
     }
 
     /// Whether the stream has said that it is complete.
@@ -193,11 +195,12 @@ impl StreamReader {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return };
         let Some(response) = chunk.response else { return };
         if first {
-            self.response_id = response.id.map(Cow::into_owned);
+            self.ids.extend(response.id.map(Cow::into_owned));
         }
         if let Some(usage) = response.usage.as_ref().and_then(TokenCounts::from_json) {
             self.usage = Some(usage);
             self.finished = true;
+            self.ids.extend(file_ids(&data));
         }
     }
 }
@@ -372,13 +375,13 @@ mod tests {
         let stream = concat!(
             "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"usage\":null}}\n\n",
             "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"Do\"}\n\n",
-            "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"usage\":{\"input_tokens\":30,\"output_tokens\":12,\"output_tokens_details\":{\"reasoning_tokens\":8}}}}\n\n",
+            "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"output\":[{\"file_id\":\"cfile_1\"}],\"usage\":{\"input_tokens\":30,\"output_tokens\":12,\"output_tokens_details\":{\"reasoning_tokens\":8}}}}\n\n",
         );
         for cut in 0..=stream.len() {
             let (a, b) = stream.as_bytes().split_at(cut);
             let (out, mut reader) = run(Endpoint::Responses, false, &[a, b]);
             assert_eq!(out, stream.as_bytes());
-            assert_eq!(reader.take_response_id().as_deref(), Some("resp_1"));
+            assert_eq!(reader.take_ids(), ["resp_1", "cfile_1"]);
             assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.reasoning)), Some((30, 8)));
             assert!(reader.is_finished());
             assert_eq!(reader.streamed().text, "Do");

@@ -97,7 +97,11 @@ impl Encoding {
 
 /// Tokens of a request's input, estimated.
 pub fn count_input(encoding: Encoding, endpoint: Endpoint, body: &[u8]) -> u64 {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else { return 0 };
+    // a number or an escape that has no value, or a nest too deep for us, need be no trouble to the provider: then all
+    // the text there is counts
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return encoding.count(&String::from_utf8_lossy(body));
+    };
     match endpoint {
         Endpoint::ChatCompletions => {
             let framing = 3 + count_messages(encoding, &body["messages"]);
@@ -224,6 +228,15 @@ mod tests {
         assert!(count(Endpoint::Responses, json!({"input": "hello", "instructions": "hi"})) >= 2);
         let image = json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:…"}}]}]});
         assert_eq!(count(Endpoint::ChatCompletions, image), 3 + 3 + 1 + IMAGE_TOKENS);
-        assert_eq!(count_input(Encoding::Cl100k, Endpoint::Completions, b"no json"), 0);
+    }
+
+    #[test]
+    fn an_input_that_is_hard_to_read_is_not_free() {
+        let nest = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        for odd in [r#""half \ud83d""#, "1e999", &nest] {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":"hello world"}}],"x":{odd}}}"#);
+            let count = count_input(Encoding::O200k, Endpoint::ChatCompletions, body.as_bytes());
+            assert!(count >= 6, "{odd}: {count}");
+        }
     }
 }

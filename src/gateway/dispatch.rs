@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::time::timeout;
 
+use super::meter;
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
@@ -97,7 +98,9 @@ pub(super) async fn ask<C: Client>(
             deadline: clock::monotonic() + deployment.timeouts.total,
             sent: AtomicBool::new(false),
         };
+        let wait = record.if_dropped(|| Some(meter::unanswered(prepared, &asking.sent_to()?)));
         let answered = asking.watched(prepared.request.stream, presence).await;
+        wait.ends();
         let refusal = match answered {
             Ok(exchange) => {
                 let usage_injected = outgoing.usage_injected;
@@ -113,11 +116,7 @@ pub(super) async fn ask<C: Client>(
             }
             Err(refusal) => refusal,
         };
-        let sent_to = asking
-            .sent
-            .load(Ordering::Relaxed)
-            .then(|| SentTo { deployment: Arc::clone(deployment), unseen: asking.unseen });
-        return Err(Unanswered { refusal, sent_to });
+        return Err(Unanswered { refusal, sent_to: asking.sent_to() });
     }
     let refusal = last.unwrap_or_else(|| Refusal::UnknownModel(prepared.request.model.as_str().to_owned()));
     Err(Unanswered { refusal, sent_to: None })
@@ -158,6 +157,12 @@ impl Asking<'_> {
             },
         };
         opened.map_err(|error| self.refusal(error))
+    }
+
+    /// Itself, where it may have begun to work.
+    fn sent_to(&self) -> Option<SentTo> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        sent.then(|| SentTo { deployment: Arc::clone(self.deployment), unseen: self.unseen })
     }
 
     fn refusal(&self, error: UpstreamError) -> Refusal {
@@ -229,22 +234,29 @@ async fn judge(
     let headers = exchange.headers().clone();
     exchange.release().await;
     if status < 400 {
-        let message = "its base URL answers with a redirect: check it".to_owned();
-        let fault = Fault::DeploymentMissing;
-        let refusal =
-            Refusal::UpstreamFault { deployment: Arc::clone(&deployment.name), fault, status, message };
-        return Err(Unanswered { refusal, sent_to: None });
+        return Err(Unanswered { refusal: redirected(&deployment, status), sent_to: None });
     }
     match provider::fault(status, &body) {
         Fault::Told => {
             let body = provider::envelope(status, &body);
             Ok(Attempt { deployment, reply: Reply::Told { status, headers, body }, unseen, deadline })
         }
-        fault => {
-            let message = provider::message(status, &body);
-            let refusal =
-                Refusal::UpstreamFault { deployment: Arc::clone(&deployment.name), fault, status, message };
-            Err(Unanswered { refusal, sent_to: None })
-        }
+        fault => Err(Unanswered { refusal: our_trouble(&deployment, fault, status, &body), sent_to: None }),
     }
+}
+
+/// A redirect: followed, it would carry our credential elsewhere.
+pub(super) fn redirected(deployment: &Deployment, status: u16) -> Refusal {
+    Refusal::UpstreamFault {
+        deployment: Arc::clone(&deployment.name),
+        fault: Fault::DeploymentMissing,
+        status,
+        message: "its base URL answers with a redirect: check it".to_owned(),
+    }
+}
+
+/// An upstream's no to us, which is none to the client.
+pub(super) fn our_trouble(deployment: &Deployment, fault: Fault, status: u16, body: &[u8]) -> Refusal {
+    let message = provider::message(status, body);
+    Refusal::UpstreamFault { deployment: Arc::clone(&deployment.name), fault, status, message }
 }

@@ -101,15 +101,8 @@ impl Gateway {
             outcome.asked = Some(request.model.as_str().into());
             outcome.stream = request.stream;
         });
-        let pinned = match &request.previous_response_id {
-            None => None,
-            Some(id) => {
-                let pin = self.pins.find(id, &admitted).await;
-                Some(pin.ok_or_else(|| Refusal::UnknownResponse(id.clone()))?)
-            }
-        };
-        let pinned = pinned.as_ref().map(|pin| pin.deployment.as_str());
-        let prepared = prepare(admitted, self.catalog.load(), request, arrival.headers, pinned)?;
+        let bound = self.pins.bound_to(&request, &admitted).await?;
+        let prepared = prepare(admitted, self.catalog.load(), request, arrival.headers, bound.as_deref())?;
         record.note(|outcome| outcome.model = Some(prepared.resolved.model.name.as_str().into()));
         Ok(prepared)
     }

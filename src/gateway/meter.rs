@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::admit::Admitted;
 use super::dispatch::{Attempt, Reply, SentTo};
@@ -22,6 +23,7 @@ use super::refusal::Refusal;
 use crate::clock;
 use crate::domain::catalog::{Deployment, Dialect};
 use crate::domain::endpoint::Endpoint;
+use crate::domain::file_ids::file_ids;
 use crate::domain::leaving::{Leaving, leaving};
 use crate::domain::outcome::Ending;
 use crate::domain::request::InferenceRequest;
@@ -113,7 +115,9 @@ impl Facts {
             Some(counted) => counted,
             // a byte-level encoding never makes more tokens than there are bytes
             None if self.is_worker() => self.request.body().len() as u64,
-            None => count_input(self.encoding(), self.request.endpoint, self.request.body()),
+            None => {
+                beside_the_loop(|| count_input(self.encoding(), self.request.endpoint, self.request.body()))
+            }
         }
     }
 
@@ -123,7 +127,7 @@ impl Facts {
         let completion = match self.is_worker() {
             true => streamed.pieces,
             false if streamed.text.is_empty() => 0,
-            false => self.encoding().count(streamed.text),
+            false => beside_the_loop(|| self.encoding().count(streamed.text)),
         };
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
         Usage { tokens, source: UsageSource::Estimated }
@@ -131,10 +135,18 @@ impl Facts {
 
     /// Counted input and the most that can have been made.
     fn unconfirmed(&self) -> Usage {
-        let caps = [self.request.max_output, self.deployment.max_output_tokens];
-        let completion = caps.into_iter().flatten().min().unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let completion = self.request.most_output(model_cap);
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
         Usage { tokens, source: UsageSource::Unconfirmed }
+    }
+}
+
+/// Counts tokens, which takes seconds for the largest body, without holding up the other requests of this thread.
+fn beside_the_loop<T>(count: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(count),
+        _ => count(),
     }
 }
 
@@ -197,12 +209,17 @@ pub(super) async fn follow<C: Client>(
                 .get(PROMPT_TOKENS_HEADER)
                 .and_then(|value| value.to_str().ok()?.parse().ok());
             let facts = Facts { prompt_tokens, ..facts };
-            if kind.starts_with("text/event-stream") && is_plain(&encoding) {
+            if is_event_stream(&kind) && is_plain(&encoding) {
                 return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
             }
             whole(facts, exchange, &kind, &encoding, deadline, presence, record, pins).await
         }
     }
+}
+
+fn is_event_stream(kind: &str) -> bool {
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/event-stream")
 }
 
 fn is_plain(encoding: &str) -> bool {
@@ -253,6 +270,7 @@ async fn whole<C: Client>(
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
     let between = facts.deployment.timeouts.between_chunks;
+    let wait = record.if_dropped(|| Some(facts.unconfirmed()));
     let read = {
         let mut reading = std::pin::pin!(exchange.whole(WHOLE_BYTES, between, deadline));
         tokio::select! {
@@ -262,6 +280,7 @@ async fn whole<C: Client>(
             () = presence.left() => reading.await,
         }
     };
+    wait.ends();
     let read = read.and_then(|body| plain(body, encoding));
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, kind);
@@ -285,8 +304,10 @@ async fn whole<C: Client>(
         }
         None => facts.unconfirmed(),
     });
-    if let (Endpoint::Responses, Some(id)) = (facts.request.endpoint, answer.id) {
-        pins.remember(id, &facts.admitted, &facts.deployment.name).await;
+    if facts.request.endpoint == Endpoint::Responses {
+        for id in answer.id.into_iter().chain(file_ids(&body)) {
+            pins.remember(id, &facts.admitted, &facts.deployment.name).await;
+        }
     }
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
     Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
@@ -377,10 +398,10 @@ impl Metered {
                 }
                 Ok(None) if self.framed || self.reader.is_finished() => {
                     let rest = self.reader.finish();
+                    self.settle_usage();
                     if let Some(exchange) = self.exchange.take() {
                         exchange.release().await;
                     }
-                    self.settle_usage();
                     if rest.is_empty() {
                         return Next::End;
                     }
@@ -443,7 +464,7 @@ impl Metered {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
         }
         self.settle_usage();
-        let message = format!("deployment `{}` broke off in mid-stream: {error}", self.facts.deployment.name);
+        let message = format!("deployment `{}` ended in mid-stream: {error}", self.facts.deployment.name);
         let error = serde_json::json!({"error": {
             "message": message, "type": "server_error", "param": null, "code": "upstream_broke",
         }});
@@ -451,7 +472,7 @@ impl Metered {
     }
 
     async fn remember(&mut self) {
-        if let Some(id) = self.reader.take_response_id() {
+        for id in self.reader.take_ids() {
             self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
         }
     }
@@ -469,8 +490,6 @@ impl Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        if self.exchange.is_some() {
-            self.settle_usage();
-        }
+        self.settle_usage(); // of a record that nobody has ended
     }
 }

@@ -1,4 +1,5 @@
-//! Which deployment made a stored response: a later request that names it must go there, and only its own key may.
+//! Which deployment made a stored response or a file: a later request that names it must go there, and only its own key
+//! may.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,10 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::admit::Admitted;
+use super::refusal::Refusal;
 use crate::clock;
+use crate::domain::file_ids::file_ids;
+use crate::domain::request::{InferenceRequest, RequestError};
 use crate::store::pins::{Pin, PinRows};
 
 /// Pins kept in memory; the rest is in the store.
@@ -41,18 +45,54 @@ impl Pins {
         self.cache.insert(id, Arc::new(pin));
     }
 
-    /// The deployment that made an answer of this key's.
+    /// The pin of an answer of this key's.
     pub async fn find(&self, id: &str, key: &Admitted) -> Option<Arc<Pin>> {
-        let pin = match self.cache.get(id) {
-            Some(pin) => pin,
-            None => match self.rows.find(id).await {
-                Ok(found) => Arc::new(found?),
-                Err(error) => {
-                    tracing::error!(%error, "a response's deployment could not be looked up");
-                    return None;
+        self.look_up(id).await.filter(|pin| pin.key_id == *key.key.id)
+    }
+
+    /// The deployment a request must go to, by what it names; nothing when it names nothing that we know.
+    ///
+    /// # Errors
+    ///
+    /// When it names a response that is not there, something of another key's, or things of two deployments.
+    pub async fn bound_to(
+        &self,
+        request: &InferenceRequest,
+        key: &Admitted,
+    ) -> Result<Option<String>, Refusal> {
+        let mut bound: Option<String> = None;
+        if let Some(id) = &request.previous_response_id {
+            let unknown = || Refusal::UnknownResponse(id.clone());
+            bound = Some(self.find(id, key).await.ok_or_else(unknown)?.deployment.clone());
+        }
+        for id in file_ids(request.body()) {
+            // one that we do not know was made elsewhere, with the provider's own key
+            let Some(pin) = self.look_up(&id).await else { continue };
+            if pin.key_id != *key.key.id {
+                return Err(Refusal::UnknownFile(id));
+            }
+            match &bound {
+                Some(other) if *other != pin.deployment => {
+                    let why =
+                        "it names responses or files of two deployments; one request goes to one of them";
+                    return Err(RequestError::Invalid { param: "input", why }.into());
                 }
-            },
-        };
-        (pin.key_id == *key.key.id).then_some(pin)
+                _ => bound = Some(pin.deployment.clone()),
+            }
+        }
+        Ok(bound)
+    }
+
+    async fn look_up(&self, id: &str) -> Option<Arc<Pin>> {
+        if let Some(pin) = self.cache.get(id) {
+            return Some(pin);
+        }
+        match self.rows.find(id).await {
+            Ok(found) => found.map(Arc::new),
+            Err(error) => {
+                tracing::error!(%error, "a response's deployment could not be looked up");
+                None
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::admit::Admitted;
 use super::catalog::Live;
 use super::refusal::Refusal;
 use crate::domain::catalog::{Deployment, Resolved};
-use crate::domain::request::InferenceRequest;
+use crate::domain::request::{InferenceRequest, RequestError};
 
 /// A request with everything that is decided before any upstream is asked.
 pub(super) struct Prepared {
@@ -26,13 +26,13 @@ pub(super) struct Prepared {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Decides for a request. `pinned` names the deployment that made the answer it goes on from.
+/// Decides for a request. `bound` names the deployment that made what it names.
 pub(super) fn prepare(
     admitted: Admitted,
     live: Arc<Live>,
     request: InferenceRequest,
     headers: Vec<(HeaderName, HeaderValue)>,
-    pinned: Option<&str>,
+    bound: Option<&str>,
 ) -> Result<Prepared, Refusal> {
     let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
     let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
@@ -46,11 +46,11 @@ pub(super) fn prepare(
     if order.is_empty() {
         return Err(Refusal::endpoint_not_served(request.model.as_str(), request.endpoint));
     }
-    if let Some(pinned) = pinned {
-        order.retain(|deployment| &*deployment.name == pinned);
+    if let Some(bound) = bound {
+        order.retain(|deployment| &*deployment.name == bound);
         if order.is_empty() {
-            let id = request.previous_response_id.clone().unwrap_or_default();
-            return Err(Refusal::UnknownResponse(id));
+            let why = "what the request names was made by a deployment that this model does not lead to";
+            return Err(RequestError::Invalid { param: "model", why }.into());
         }
     }
     Ok(Prepared { admitted, live, resolved, request, order, headers })

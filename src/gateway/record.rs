@@ -130,6 +130,11 @@ impl Record {
         self.note(|outcome| outcome.usage = Some(usage));
     }
 
+    /// Books a wait at what `usage` says, should the request be dropped before the wait is over.
+    pub(super) fn if_dropped<F: Fn() -> Option<Usage>>(&mut self, usage: F) -> IfDropped<'_, F> {
+        IfDropped { record: self, usage, over: false }
+    }
+
     /// Notes the moment of the upstream's first byte.
     pub fn first_byte(&mut self) {
         let after = micros_since(self.started);
@@ -165,6 +170,30 @@ impl Record {
             outcome.status = status;
         });
         // dropping writes it
+    }
+}
+
+/// A wait during which a request costs something.
+pub(super) struct IfDropped<'r, F: Fn() -> Option<Usage>> {
+    record: &'r mut Record,
+    usage: F,
+    over: bool,
+}
+
+impl<F: Fn() -> Option<Usage>> IfDropped<'_, F> {
+    /// The wait is over: the usage is noted by whoever waited.
+    pub(super) fn ends(mut self) {
+        self.over = true;
+    }
+}
+
+impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
+    fn drop(&mut self) {
+        if !self.over
+            && let Some(usage) = (self.usage)()
+        {
+            self.record.usage(usage);
+        }
     }
 }
 

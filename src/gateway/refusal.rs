@@ -35,6 +35,9 @@ pub enum Refusal {
     /// No stored response of this key's has that id.
     #[error("no response `{0}` of yours is stored here")]
     UnknownResponse(String),
+    /// A file of another key's.
+    #[error("no file `{0}` of yours is known here")]
+    UnknownFile(String),
     /// A path that is not metered.
     #[error("`{0}` is not an endpoint of this gateway: nothing is passed through unmetered")]
     UnsupportedEndpoint(String),
@@ -100,6 +103,7 @@ impl Refusal {
             Self::Request(error) => error.code().unwrap_or("invalid_json"),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } => "model_not_found",
             Self::UnknownResponse(_) => "response_not_found",
+            Self::UnknownFile(_) => "file_not_found",
             Self::UnsupportedEndpoint(_) => "unsupported_endpoint",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::TooLarge(_) => "request_too_large",

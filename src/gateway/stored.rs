@@ -12,7 +12,7 @@ use super::dispatch;
 use super::inference::Gateway;
 use super::refusal::Refusal;
 use crate::clock;
-use crate::provider;
+use crate::provider::{self, Fault};
 
 /// The largest stored response we pass on.
 const STORED_BYTES: usize = 64 << 20;
@@ -56,8 +56,18 @@ impl Gateway {
         let status = exchange.status();
         let content_type = content_type(exchange.headers());
         exchange.release().await;
-        let body = if status >= 400 { provider::envelope(status, &body) } else { body };
-        Ok(Stored { status, content_type, body })
+        match status {
+            0..300 => Ok(Stored { status, content_type, body }),
+            300..400 => Err(dispatch::redirected(deployment, status)),
+            400.. => match provider::fault(status, &body) {
+                Fault::Told => Ok(Stored {
+                    status,
+                    content_type: "application/json".to_owned(),
+                    body: provider::envelope(status, &body),
+                }),
+                fault => Err(dispatch::our_trouble(deployment, fault, status, &body)),
+            },
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora::time::{sleep, timeout};
+use tokio::sync::watch;
 
 use self::api::route::{Route, route};
 use self::config::Limits;
@@ -36,6 +37,8 @@ use crate::gateway::{Gateway, Refusal};
 #[derive(Debug, Default)]
 pub struct Readiness {
     draining: AtomicBool,
+    /// Whether running answers are cut off.
+    cut: watch::Sender<bool>,
 }
 
 impl Readiness {
@@ -44,13 +47,39 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Cuts off what runs: each request still writes its outcome, which the end of the process alone would not let it.
+    pub fn cut_off(&self) {
+        self.cut.send_replace(true);
+    }
+
     fn is_ready(&self) -> bool {
         !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when running answers are cut off.
+    async fn is_cut_off(&self) {
+        // the sender lives in `self`, so the wait can't fail
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 }
 
 /// How long a shutdown waits for the request of a client that has just connected: it was let in, and is answered.
 const JUST_CONNECTED: Duration = Duration::from_millis(500);
+
+/// How long an h2 connection has to send what was written: a reset throws away what is still queued.
+const BEFORE_RESET: Duration = Duration::from_millis(50);
+/// For TLS to say good-bye to a client that may not be reading.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// For the end of a request: longer than what is left of its body may take to be read.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Ends a connection, or an h2 stream, before its answer is complete.
+async fn close(session: &mut ServerSession) {
+    if session.is_http2() {
+        sleep(BEFORE_RESET).await;
+    }
+    let _ = timeout(CLOSE_LIMIT, session.shutdown()).await;
+}
 
 /// Who stands behind a listener.
 enum Behind {
@@ -66,25 +95,26 @@ pub struct Door {
     router: Router,
     limits: Limits,
     options: HttpServerOptions,
+    readiness: Arc<Readiness>,
 }
 
 impl Door {
     /// The data address. `h2c` takes plain-text HTTP/2 too.
     pub fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
         let router = router::data(Arc::clone(&gateway), readiness);
-        Self::new(Behind::Data(gateway), router, limits, h2c)
+        Self::new(Behind::Data(gateway), router, readiness, limits, h2c)
     }
 
     /// The admin address.
-    pub fn admin(router: Router, limits: Limits) -> Self {
-        Self::new(Behind::Admin, router, limits, false)
+    pub fn admin(router: Router, readiness: &Arc<Readiness>, limits: Limits) -> Self {
+        Self::new(Behind::Admin, router, readiness, limits, false)
     }
 
-    fn new(behind: Behind, router: Router, limits: Limits, h2c: bool) -> Self {
+    fn new(behind: Behind, router: Router, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
-        Self { behind, router, limits, options }
+        Self { behind, router, limits, options, readiness: Arc::clone(readiness) }
     }
 
     /// Reads the next head; nothing when the connection is done.
@@ -115,11 +145,11 @@ impl Door {
                 if *error.etype() == ErrorType::InvalidHTTPHeader {
                     self.refuse_head(session).await;
                 }
-                session.shutdown().await;
+                close(session).await;
                 None
             }
             Err(_) => {
-                session.shutdown().await;
+                close(session).await;
                 None
             }
         }
@@ -148,18 +178,23 @@ impl Door {
 
     async fn serve(&self, exchange: &mut Exchange) -> Done {
         match &self.behind {
-            Behind::Admin => match exchange.wrong_framing() {
-                Some(why) => exchange.refuse(&Refusal::Framing(why)).await,
-                None => router::call(&self.router, exchange, &self.limits).await.0,
-            },
+            Behind::Admin => self.serve_aside(exchange).await,
             Behind::Data(gateway) => self.serve_data(gateway, exchange).await,
+        }
+    }
+
+    /// Serves what is no application's request and has no outcome.
+    async fn serve_aside(&self, exchange: &mut Exchange) -> Done {
+        match exchange.wrong_framing() {
+            Some(why) => exchange.refuse(&Refusal::Framing(why)).await,
+            None => router::call(&self.router, exchange, &self.limits).await.0,
         }
     }
 
     async fn serve_data(&self, gateway: &Arc<Gateway>, exchange: &mut Exchange) -> Done {
         let path = exchange.uri().path().to_owned();
         if ops::is_health(&path) {
-            return router::call(&self.router, exchange, &self.limits).await.0;
+            return self.serve_aside(exchange).await;
         }
         let mut record = Record::begin(&gateway.book, &exchange.id, clock::unix_ms(), clock::monotonic());
         if let Some(why) = exchange.wrong_framing() {
@@ -194,18 +229,22 @@ impl HttpServerApp for Door {
             false => Some(self.limits.keepalive_timeout.as_secs().max(1)),
         });
         let mut exchange = Exchange::new(session, RequestId::from_random(rand::random()));
-        let done = self.serve(&mut exchange).await;
+        let done = tokio::select! {
+            biased;
+            done = self.serve(&mut exchange) => done,
+            () = self.readiness.is_cut_off() => Done::Close,
+        };
         let mut session = exchange.into_session();
         if *shutdown.borrow() {
             session.set_keepalive(None); // the signal came while we answered
         }
         if done == Done::Close {
-            session.shutdown().await;
+            close(&mut session).await;
             return None;
         }
         let mut settings = HttpPersistentSettings::for_session(&session);
         settings.set_user_context(Box::new(()));
-        let reusable = session.finish().await.ok()??;
+        let reusable = timeout(FINISH_LIMIT, session.finish()).await.ok()?.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 

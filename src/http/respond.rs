@@ -16,6 +16,7 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::UnknownModel(_)
         | Refusal::EndpointNotServed { .. }
         | Refusal::UnknownResponse(_)
+        | Refusal::UnknownFile(_)
         | Refusal::UnsupportedEndpoint(_) => StatusCode::NOT_FOUND,
         Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -37,6 +37,8 @@ use crate::provider::Outgoing;
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// Requests that share one h2 connection.
 const MAX_H2_STREAMS: usize = 100;
+/// Between two pings on an h2 connection: one that died in silence would go on taking requests until TCP gives it up.
+const H2_PING: Duration = Duration::from_secs(30);
 /// An h2 body goes out in slices, so that the write time-out watches progress and not size.
 const WRITE_SLICE: usize = 256 << 10;
 /// An h1 body up to this size is copied behind its head: one write, and one TLS record, for both.
@@ -47,6 +49,8 @@ const JOINED: usize = 32 << 10;
 const DISCARD_LIMIT: usize = 64 << 10;
 /// How long that may take.
 const DISCARD_TIME: Duration = Duration::from_millis(200);
+/// For TLS to say good-bye to an upstream that may not be reading.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried in turn.
 const MAX_ADDRESSES: usize = 4;
 
@@ -131,6 +135,7 @@ impl Link {
         peer.group_key = self.group;
         peer.options.idle_timeout = Some(POOL_IDLE);
         peer.options.max_h2_streams = MAX_H2_STREAMS;
+        peer.options.h2_ping_interval = Some(H2_PING);
         peer.options.alpn = if tls && self.provider.http2 { ALPN::H2H1 } else { ALPN::H1 };
         peer
     }
@@ -179,7 +184,10 @@ impl Link {
             let head = self.head(outgoing, headers)?;
             sent.store(true, Ordering::Relaxed);
             let body = outgoing.body.clone().unwrap_or_default();
-            let (mut session, written) = line.send(peer, head, body, timeouts.between_chunks).await;
+            let sending = line.send(peer, head, body, timeouts.between_chunks);
+            let Ok((mut session, written)) = timeout(left(deadline)?, sending).await else {
+                return Err(UpstreamError::Timeout(Phase::Total));
+            };
             // an early refusal may close our sending side: its answer is still there to be read
             let limit = timeouts.first_byte.min(left(deadline)?);
             match timeout(limit, read_head(&mut session)).await {
@@ -453,14 +461,18 @@ impl Exchange {
             return;
         }
         let peer = &self.peers[self.at];
-        match self.session {
-            HttpSession::H1(mut h1) => {
-                h1.respect_keepalive();
-                if let Some(stream) = h1.reuse().await {
-                    self.idle.put(stream, peer.reuse_hash(), clock::monotonic());
+        let released = async {
+            match self.session {
+                HttpSession::H1(mut h1) => {
+                    h1.respect_keepalive();
+                    if let Some(stream) = h1.reuse().await {
+                        self.idle.put(stream, peer.reuse_hash(), clock::monotonic());
+                    }
                 }
+                other => self.connector.release_http_session(other, peer, peer.idle_timeout()).await,
             }
-            other => self.connector.release_http_session(other, peer, peer.idle_timeout()).await,
+        };
+        let _ = timeout(CLOSE_LIMIT, released).await;
         }
     }
 
@@ -487,6 +499,6 @@ impl Exchange {
 
     /// Stops the answer now: h1 closes its connection, h2 resets the stream.
     pub async fn abort(mut self) {
-        self.session.shutdown().await;
+        let _ = timeout(CLOSE_LIMIT, self.session.shutdown()).await;
     }
 }

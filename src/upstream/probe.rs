@@ -39,6 +39,7 @@ pub async fn probe(provider: &Provider) -> Result<String, String> {
     }
     let list: Value = serde_json::from_slice(&body).unwrap_or_default();
     match list["data"].as_array() {
+        Some(models) if models.len() == 1 => Ok("it serves us 1 model".to_owned()),
         Some(models) => Ok(format!("it serves us {} models", models.len())),
         None => Err("it answers, but not with a list of models: check base_url".to_owned()),
     }

@@ -68,6 +68,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(25);
 /// Between two looks for a missing model file.
 const LOOK_FOR_MODEL: Duration = Duration::from_secs(3);
+/// A worker gives a sign of life every 3 s; one that gives none for so long hangs.
+const SILENCE: Duration = Duration::from_secs(30);
 /// For a worker that was told to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -112,7 +114,7 @@ impl Supervisor {
                     self.state.send_replace(WorkerState::Ready);
                     tracing::info!(model = %self.config.name, adopted = held.child.is_none(), "the worker answers");
                     let parting = tokio::select! {
-                        () = held.ended() => None,
+                        () = held.ended(SILENCE) => None,
                         parting = farewell.wait_for(Option::is_some) => parting.ok().and_then(|parting| *parting),
                     };
                     self.state.send_replace(WorkerState::Starting);
@@ -147,15 +149,28 @@ impl Supervisor {
         self.state.send_replace(WorkerState::Starting);
         let mut child = self.spawn().map_err(|error| error.to_string())?;
         self.metrics.worker_starts.inc();
+        let late = || Err(format!("it did not answer within {} s", START_LIMIT.as_secs()));
+        match timeout(START_LIMIT, self.started(&mut child)).await.unwrap_or_else(|_| late()) {
+            Ok(bond) => Ok(Held { child: Some(child), bond }),
+            Err(why) => {
+                // left behind, it would keep its memory, and the next one from the socket
+                let _ = child.kill().await;
+                Err(why)
+            }
+        }
+    }
+
+    /// Waits until a child answers.
+    async fn started(&self, child: &mut Child) -> Result<UnixStream, String> {
         let bond = loop {
             match self.bond().await {
                 Ok(bond) => break bond,
-                Err(_) => still_runs(&mut child)?,
+                Err(_) => still_runs(child)?,
             }
             sleep(LOOK).await;
         };
-        self.wait_until_healthy(Some(&mut child)).await?;
-        Ok(Held { child: Some(child), bond })
+        self.wait_until_healthy(Some(child)).await?;
+        Ok(bond)
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
@@ -228,7 +243,7 @@ impl Supervisor {
     /// Tells the worker to end, waits for it, and kills it if it does not.
     async fn stop(&self, mut held: Held) {
         let told = self.ask("POST", "/internal/stop?grace_ms=1000").await;
-        if timeout(STOP_LIMIT, held.ended()).await.is_ok() {
+        if timeout(STOP_LIMIT, held.ended(SILENCE)).await.is_ok() {
             return;
         }
         tracing::warn!(?told, "the worker did not stop in time");
@@ -241,22 +256,46 @@ impl Supervisor {
 }
 
 impl Held {
-    /// Resolves when the worker has ended.
-    async fn ended(&mut self) {
-        let mut sink = [0; 256];
-        let silent = async {
-            // signs of life, until the connection ends
-            while matches!(self.bond.read(&mut sink).await, Ok(read) if read > 0) {}
+    /// Resolves when the worker has ended. One that gives no sign of life for `silence` is helped to.
+    async fn ended(&mut self, silence: Duration) {
+        let last = last_sign(&mut self.bond, silence);
+        let Some(child) = &mut self.child else {
+            last.await;
+            return;
         };
-        match &mut self.child {
-            Some(child) => {
-                if let Ok(status) = child.wait().await
-                    && !status.success()
-                {
+        tokio::select! {
+            status = child.wait() => {
+                if let Ok(status) = status && !status.success() {
                     tracing::error!(%status, "the worker failed");
                 }
             }
-            None => silent.await,
+            Sign::Overdue = last => {
+                tracing::error!("the worker hangs: it is killed");
+                if let Err(error) = child.kill().await {
+                    tracing::error!(%error, "the worker can't be killed");
+                }
+            }
+        }
+    }
+}
+
+/// How the signs of life came to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// The connection has ended: the worker ends, or has ended.
+    Closed,
+    /// None has come for too long.
+    Overdue,
+}
+
+/// Reads signs of life until there are no more.
+async fn last_sign(bond: &mut UnixStream, silence: Duration) -> Sign {
+    let mut sink = [0; 256];
+    loop {
+        match timeout(silence, bond.read(&mut sink)).await {
+            Ok(Ok(read)) if read > 0 => {}
+            Ok(_) => return Sign::Closed,
+            Err(_) => return Sign::Overdue,
         }
     }
 }
@@ -266,5 +305,44 @@ fn still_runs(child: &mut Child) -> Result<(), String> {
         Ok(None) => Ok(()),
         Ok(Some(status)) => Err(format!("it ended at once ({status}); see its own words above")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(child: Option<Child>) -> (Held, UnixStream) {
+        let (bond, other) = UnixStream::pair().expect("a pair");
+        (Held { child, bond }, other)
+    }
+
+    fn long_lived() -> Child {
+        Command::new("sleep").arg("600").kill_on_drop(true).spawn().expect("a child")
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_gives_no_sign_of_life_is_killed() {
+        let (mut held, mut other) = held(Some(long_lived()));
+        other.write_all(b": here\n\n").await.expect("written");
+        held.ended(Duration::from_millis(50)).await;
+        let status = held.child.as_mut().expect("a child").wait().await.expect("its status");
+        assert!(!status.success(), "{status}");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_says_good_bye_has_its_time() {
+        let (mut held, other) = held(Some(long_lived()));
+        drop(other);
+        let ended = timeout(Duration::from_millis(200), held.ended(Duration::from_millis(10))).await;
+        assert!(ended.is_err(), "only its end counts");
+    }
+
+    #[tokio::test]
+    async fn a_worker_of_somebody_elses_has_ended_when_it_is_silent_or_gone() {
+        let (mut silent, other) = held(None);
+        silent.ended(Duration::from_millis(10)).await;
+        drop(other);
+        silent.ended(Duration::from_secs(600)).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::provider::UPSTREAM_KEY;
+use crate::support::provider::{Trouble, UPSTREAM_KEY};
 use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway};
 
 const PATH: &str = "/v1/responses";
@@ -97,4 +97,50 @@ fn a_stream_that_fails_upstream_says_so_in_its_own_words() {
     provider.replies(Reply::stream(vec![written.as_bytes().to_vec()], 3, 2));
     let answer = gateway.post(PATH, &json!({"model": "support-bot", "input": "hi", "stream": true}));
     assert_eq!(answer.expect(200).text(), written);
+}
+
+#[test]
+fn a_stored_response_that_our_credential_cannot_read_is_the_operators_business() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let made = gateway.post(PATH, &json!({"model": "support-bot", "input": "hi"})).expect(200).json();
+    let target = format!("{PATH}/{}", made["id"].as_str().expect("an id"));
+    for (trouble, status, code) in [
+        (Trouble::unauthorized(), 502, "upstream_auth_failed"),
+        (Trouble::forbidden(), 502, "upstream_auth_failed"),
+        (Trouble::quota_used_up(), 503, "upstream_quota"),
+    ] {
+        provider.fails(trouble);
+        gateway.get(&target).expect_error(status, code);
+    }
+    gateway.get(&target).expect(200);
+}
+
+#[test]
+fn what_names_a_file_goes_where_the_file_was_made_and_only_for_its_own_key() {
+    let (maker, other) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let key = "api_key = { file = \"upstream.key\" }";
+    let setup = Setup::in_front_of(&maker)
+        .watched(&other)
+        .model("other", &format!("{}/v1", other.url()), key, "")
+        .and("[models.both]\ndeployments = [\"other\", \"support-v3\"]\n");
+    let gateway = TestGateway::with(setup).start();
+    let made = json!({"id": "resp_file", "object": "response", "status": "completed",
+        "output": [{"type": "message", "content": [{"type": "output_text", "text": "",
+            "annotations": [{"type": "container_file_citation", "file_id": "cfile_1"}]}]}],
+        "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}});
+    maker.replies(Reply::json(200, &made).billed(3, 4));
+    gateway.post(PATH, &json!({"model": "support-bot", "input": "draw"})).expect(200);
+    let named = |id: &str| json!({"model": "both", "input": [{"role": "user", "content": [{"type": "input_file", "file_id": id}]}]});
+    gateway.post(PATH, &named("cfile_1")).expect(200);
+    assert_eq!((maker.requests().len(), other.requests().len()), (2, 0), "it went where the file is");
+    gateway.post(PATH, &named("file-from-elsewhere")).expect(200);
+    assert_eq!(other.requests().len(), 1, "a file that nobody made here binds nothing");
+    gateway
+        .post(PATH, &json!({"model": "other", "input": [{"file_id": "cfile_1"}]}))
+        .expect_error(400, "invalid_value");
+    let second = gateway.admin(Call::post("/admin/v1/keys", &json!({"alias": "second"}))).expect(201).json();
+    let body = named("cfile_1");
+    let call = Call::post(PATH, &body).bearer(second["key"].as_str().expect("a key"));
+    gateway.call(call).expect_error(404, "file_not_found");
 }

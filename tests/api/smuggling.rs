@@ -63,6 +63,20 @@ fn two_ways_to_read_a_length_are_none() {
 }
 
 #[test]
+fn no_path_is_read_more_leniently() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    for target in ["/livez", "/readyz", "/v1/models", "/v1/responses/resp_1", "/nowhere"] {
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer KEY\r\n\
+             content-length: 40\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        refused(&gateway, target, &head, "0\r\n\r\n");
+    }
+    assert!(provider.requests().is_empty(), "what hid in a body was served");
+}
+
+#[test]
 fn broken_chunks_are_refused() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();

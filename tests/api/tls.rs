@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Setup, SimulatedProvider, TestGateway};
+use crate::support::{Reply, Setup, SimulatedProvider, TestGateway};
 
 /// A certificate for localhost that is its own root.
 fn certified(setup: Setup) -> Setup {
@@ -79,6 +79,28 @@ fn plain_text_h2_is_spoken_only_where_it_was_opted_in() {
     for stream in [false, true] {
         let said = curl(&gateway, &url, &["--http2-prior-knowledge"], &chat(stream));
         assert_eq!((&*said.version, &*said.status), ("2", "200"), "{}", said.body);
+    }
+}
+
+#[test]
+fn a_break_in_mid_stream_is_told_and_then_resets_the_stream() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(certified(Setup::in_front_of(&provider))).start();
+    let url = format!("https://localhost:{}/v1/chat/completions", gateway.address().port());
+    let root = gateway.folder().join("tls.crt");
+    let broken_h2_stream = Some(92);
+    for _ in 0..10 {
+        provider.replies(Reply::usual().closes_after_events(3));
+        let output = Command::new("curl")
+            .args(["--silent", "--no-buffer", "--max-time", "20", "--http2", "--cacert"])
+            .arg(&root)
+            .args(["--header", &format!("Authorization: Bearer {}", gateway.key())])
+            .args(["--header", "Content-Type: application/json", "--data", &chat(true).to_string(), &url])
+            .output()
+            .expect("curl runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), broken_h2_stream, "{text}");
+        assert!(text.contains("upstream_broke"), "the error event comes first: {text}");
     }
 }
 

@@ -51,6 +51,17 @@ fn a_missing_file_is_told_without_a_panic() {
 }
 
 #[test]
+fn a_probe_before_the_first_start_does_not_miss_our_own_worker() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("good.toml"), "").expect("a file");
+    let output = tunegate(&["check-config", "--probe", "--config", "good.toml"], folder.path());
+    assert!(output.status.success(), "{}", said(&output));
+    for part in ["`tunegate serve` starts it", "1 provider,", "(good.toml)"] {
+        assert!(said(&output).contains(part), "{part} is not in {}", said(&output));
+    }
+}
+
+#[test]
 fn help_and_version_are_there() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for arguments in [&["--help"][..], &["serve", "--help"], &["--version"]] {

@@ -52,6 +52,26 @@ fn a_stream_that_outlasts_the_limit_is_told_and_the_exit_is_still_clean() {
     assert_eq!(answer.end, End::Broken, "a cut stream must not look finished: {}", answer.text());
     let status = gateway.await_exit();
     assert!(status.success(), "{status}:\n{}", gateway.log());
+    let log = gateway.log();
+    let outcome = log.lines().find(|line| line.contains("interrupted")).expect("an outcome all the same");
+    assert!(outcome.contains("estimated"), "what was streamed is settled: {outcome}");
+}
+
+#[test]
+fn a_whole_answer_that_outlasts_the_limit_is_booked_all_the_same() {
+    let provider = SimulatedProvider::start();
+    let setup = Setup::in_front_of(&provider).server("drain_timeout_ms = 100");
+    let mut gateway = TestGateway::with(setup).start();
+    provider.replies(Reply::usual().hangs());
+    let connection = gateway.send(PATH, &chat("support-bot", "hi"));
+    provider.await_requests(1);
+    gateway.signal(libc::SIGTERM);
+    let status = gateway.await_exit();
+    assert!(status.success(), "{status}:\n{}", gateway.log());
+    let log = gateway.log();
+    let outcome = log.lines().find(|line| line.contains("interrupted")).expect("an outcome all the same");
+    assert!(outcome.contains("unconfirmed"), "it may have cost something: {outcome}");
+    drop(connection);
 }
 
 #[test]

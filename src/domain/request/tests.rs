@@ -15,7 +15,40 @@ fn reads_what_we_act_on() {
     .expect("it is right");
     assert_eq!(request.model.as_str(), "a");
     assert!(request.stream && request.usage_asked);
-    assert_eq!(request.max_output, Some(20));
+    assert_eq!(request.most_output(1_000), 20);
+}
+
+#[test]
+fn the_most_output_counts_every_choice_that_is_made() {
+    let most = |endpoint, body: &str| {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        InferenceRequest::parse(endpoint, body, None).expect("right").most_output(1_000)
+    };
+    for (endpoint, body, want) in [
+        (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}]}"#, 1_000),
+        (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}],"n":3}"#, 3_000),
+        (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}],"n":3,"max_tokens":5000}"#, 3_000),
+        (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}],"max_completion_tokens":7}"#, 7),
+        (Endpoint::Completions, r#"{"model":"a","prompt":"x"}"#, 16),
+        (Endpoint::Completions, r#"{"model":"a","prompt":[1,2,3]}"#, 16),
+        (Endpoint::Completions, r#"{"model":"a","prompt":["x","y"],"n":2}"#, 64),
+        (Endpoint::Completions, r#"{"model":"a","prompt":[[1],[2]],"n":1,"best_of":4,"max_tokens":3}"#, 24),
+        (Endpoint::Completions, r#"{"model":"a","prompt":"x","echo":true,"max_tokens":0}"#, 0),
+        (Endpoint::Embeddings, r#"{"model":"a","input":["x","y"]}"#, 0),
+    ] {
+        assert_eq!(most(endpoint, body), want, "{body}");
+    }
+}
+
+#[test]
+fn a_responses_id_has_a_bound() {
+    let asked = |length: usize| {
+        let body =
+            json!({"model": "a", "input": "x", "previous_response_id": "r".repeat(length)}).to_string();
+        InferenceRequest::parse(Endpoint::Responses, body.into(), None).map(|request| request.model)
+    };
+    assert!(asked(256).is_ok());
+    assert_eq!(asked(257).expect_err("too long").param(), Some("previous_response_id"));
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(in crate::http) async fn serve(
     mut record: Record,
 ) -> Done {
     record.endpoint(Endpoint::Responses);
-    let stored = match ask(gateway, exchange, id, tail).await {
+    let stored = match ask(gateway, exchange, id, tail, &mut record).await {
         Ok(stored) => stored,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
@@ -36,8 +36,15 @@ pub(in crate::http) async fn serve(
     if written.is_ok() { Done::Reuse } else { Done::Close }
 }
 
-async fn ask(gateway: &Gateway, exchange: &Exchange, id: &str, tail: &str) -> Result<Stored, Refusal> {
+async fn ask(
+    gateway: &Gateway,
+    exchange: &Exchange,
+    id: &str,
+    tail: &str,
+    record: &mut Record,
+) -> Result<Stored, Refusal> {
     let admitted = gateway.admit(credential(exchange.headers()))?;
+    record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
     let method = exchange.method().clone();
     let allowed = match tail.rsplit('/').next() {
         Some("cancel") => "POST",
