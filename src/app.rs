@@ -177,7 +177,8 @@ fn add_listeners(
     match &http.tls {
         // read straight into each request's own buffer; head and body of an answer leave in one write
         None => {
-            data.add_listener(ListenerConfig::tcp(http.listen.to_string()).l4_buffer(WRITES_TOGETHER.read(0)))
+            let plain = ListenerConfig::tcp(http.listen.to_string());
+            data.add_listener(plain.l4_buffer(WRITES_TOGETHER.read(0)));
         }
         Some(tls) => {
             let (cert, key) = (tls.cert_file.to_string_lossy(), tls.key_file.to_string_lossy());

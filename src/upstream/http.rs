@@ -227,7 +227,7 @@ impl Link {
             .map_err(|error| connect_error(&error))?;
         Ok(match opened {
             (HttpSession::H1(session), reused) => (Line::H1(session.into_inner()), reused),
-            (session, reused) => (Line::H2(session), reused),
+            (session, reused) => (Line::H2(Box::new(session)), reused),
         })
     }
 
@@ -278,7 +278,7 @@ fn connect_error(error: &Error) -> UpstreamError {
 enum Line {
     H1(Stream),
     /// One stream of a connection.
-    H2(HttpSession<()>),
+    H2(Box<HttpSession<()>>),
 }
 
 impl Line {
@@ -298,7 +298,7 @@ impl Line {
             Self::H2(mut session) => {
                 session.set_write_timeout(Some(stall));
                 let written = send_h2(&mut session, head, body).await;
-                (session, written)
+                (*session, written)
             }
         }
     }
@@ -473,7 +473,6 @@ impl Exchange {
             }
         };
         let _ = timeout(CLOSE_LIMIT, released).await;
-        }
     }
 
     /// Ends an exchange whose answer is of no more use: a short rest is read so that the connection lives on.
