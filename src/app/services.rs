@@ -200,6 +200,7 @@ async fn stopping(shutdown: &mut ShutdownWatch) {
 impl Housekeeper {
     async fn resolve(&self) {
         for upstream in self.catalog.load().upstreams() {
+            upstream.link.sweep();
             let provider = upstream.provider();
             if matches!(provider.address, Address::Host { .. })
                 && let Err(error) = upstream.link.resolve(RESOLVE_LIMIT).await
