@@ -236,6 +236,7 @@ fn add_background(
         farewells,
         farewell,
         worker_gone: gone,
+        store: built.store.clone(),
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));

@@ -24,6 +24,7 @@ use crate::gateway::catalog::{Live, LiveCatalog};
 use crate::gateway::record::Book;
 use crate::http::Readiness;
 use crate::http::admin::Reload;
+use crate::store::Store;
 use crate::store::pins::PinRows;
 use crate::upstream::worker::{Farewell, Supervisor, WorkerState};
 
@@ -33,7 +34,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const CUT_LIMIT: Duration = Duration::from_secs(2);
 /// For the worker to end.
 const WORKER_LIMIT: Duration = Duration::from_secs(8);
-/// For all that comes after the drain time: longer than the two together.
+/// For the store to be closed.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// For all that comes after the drain time: longer than these together.
 pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(15);
 /// How long the first banner waits for the worker.
 const BANNER_PATIENCE: Duration = Duration::from_secs(20);
@@ -105,6 +108,7 @@ pub(super) struct Warden {
     pub(super) farewells: Farewells,
     pub(super) farewell: watch::Sender<Option<Farewell>>,
     pub(super) worker_gone: watch::Receiver<bool>,
+    pub(super) store: Store,
     pub(super) limit: Duration,
 }
 
@@ -140,6 +144,7 @@ impl BackgroundService for Warden {
         self.farewell.send_replace(Some(self.farewells.kind()));
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
+        let _ = timeout(STORE_LIMIT, self.store.close()).await;
         tracing::info!("ended");
         // every answer is out, and pingora has no other early end
         std::process::exit(0);

@@ -195,7 +195,10 @@ fn a_compressed_stream_is_undone_though_it_comes_late() {
     provider.replies(Reply::usual().gzipped());
     let answer = gateway.post(PATH, &asking_usage("support-bot")).expect(200);
     assert_eq!(sse::spoken(&answer.events()), "Four crates fit on the pallet.");
-    assert!(gateway.outcome_of(&answer.request_id())["usage"].is_object());
+    assert_eq!(gateway.outcome_of(&answer.request_id())["usage"]["source"], "reported");
+    provider.replies(Reply::usual().gzipped());
+    let answer = gateway.post(PATH, &streamed_chat("support-bot", "hi")).expect(200);
+    assert!(!answer.text().contains("\"usage\""), "nobody asked for it: {}", answer.text());
 }
 
 #[test]

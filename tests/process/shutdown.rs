@@ -12,6 +12,8 @@ const PATH: &str = "/v1/chat/completions";
 fn an_idle_gateway_ends_at_once() {
     let mut gateway = TestGateway::with(Setup::bare()).start();
     gateway.stop();
+    let log = gateway.folder().join("state/tunegate.db-wal");
+    assert!(!log.exists(), "the database is one file again, which a copy of it has all of");
 }
 
 #[test]
