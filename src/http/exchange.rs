@@ -14,6 +14,8 @@ use crate::gateway::{Client, Refusal};
 
 /// A client that takes none of its answer for so long has left.
 const WRITE_STALL: std::time::Duration = std::time::Duration::from_secs(120);
+/// How much of an answer is written at a time.
+const WRITE_SLICE: usize = 256 << 10;
 /// How much is reserved for a body when only its first bytes have come: address space, not yet memory.
 const FIRST_RESERVE: usize = 1 << 20;
 
@@ -148,8 +150,13 @@ impl Exchange {
         let mut head = self.head(status, headers)?;
         head.insert_header(header::CONTENT_LENGTH, body.len()).map_err(|_| Unwritten)?;
         self.session.write_response_header(Box::new(head)).await.map_err(|_| Unwritten)?;
-        let body = if *self.method() == http::Method::HEAD { Bytes::new() } else { body };
-        self.session.write_response_body(body, true).await.map_err(|_| Unwritten)
+        let mut rest = if *self.method() == http::Method::HEAD { Bytes::new() } else { body };
+        // in slices: the write time-out then watches whether the client reads, not how large the answer is
+        while rest.len() > WRITE_SLICE {
+            let slice = rest.split_to(WRITE_SLICE);
+            self.session.write_response_body(slice, false).await.map_err(|_| Unwritten)?;
+        }
+        self.session.write_response_body(rest, true).await.map_err(|_| Unwritten)
     }
 
     /// Answers with a refusal. A body that was not read to its end closes the connection.
