@@ -19,6 +19,7 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service;
 use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
@@ -83,7 +84,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     }
     // the store's own runtime: it lives until the process ends
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let built = build(&config, state.pepper, &runtime)?;
+    let built = build(&config, state.pepper, &runtime, options.upgrade)?;
     if state.pepper_is_new && built.first_key.is_none() {
         tracing::error!(
             "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
@@ -99,9 +100,13 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     );
     server.bootstrap();
     add_listeners(&mut server, &config, &built, &reload, admin_key)?;
-    add_background(&mut server, &config, &built, &reload)?;
+    let hangups = {
+        let _in_runtime = runtime.enter();
+        signal(SignalKind::hangup()).context("SIGHUP can't be listened for")?
+    };
+    add_background(&mut server, &config, &built, &reload, hangups)?;
     drop(config);
-    server.run(RunArgs::default());
+    server.run(RunArgs { shutdown_signal: Box::new(services::Signals) });
     runtime.block_on(built.store.close());
     Ok(())
 }
@@ -117,7 +122,7 @@ fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-fn build(config: &Config, pepper: Secret, runtime: &Runtime) -> anyhow::Result<Built> {
+fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> anyhow::Result<Built> {
     let metrics = Arc::new(Metrics::new()?);
     let ring = Arc::new(KeyRing::new(&pepper));
     let publish = {
@@ -134,7 +139,7 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime) -> anyhow::Result<B
         None => None,
         Some(worker) => {
             let binary = std::env::current_exe().context("the path of this program")?;
-            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics))))
+            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), upgrade)))
         }
     };
     let gateway = Gateway {
@@ -216,6 +221,7 @@ fn add_background(
     config: &Config,
     built: &Built,
     reload: &Reloader,
+    hangups: Signal,
 ) -> anyhow::Result<()> {
     let farewells = Farewells::new(server.watch_execution_phase());
     let (farewell, parting) = watch::channel(None);
@@ -230,6 +236,7 @@ fn add_background(
         farewells,
         farewell,
         worker_gone: gone,
+        store: built.store.clone(),
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));
@@ -237,6 +244,7 @@ fn add_background(
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
+        hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));

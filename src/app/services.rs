@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::server::{ExecutionPhase, ShutdownWatch};
+use pingora::server::{
+    ExecutionPhase, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch, UnixShutdownSignalWatch,
+};
 use pingora::services::background::BackgroundService;
 use pingora::time::{sleep, timeout};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, watch};
 
 use super::banner::{Banner, BannerKey, banner};
@@ -22,6 +24,7 @@ use crate::gateway::catalog::{Live, LiveCatalog};
 use crate::gateway::record::Book;
 use crate::http::Readiness;
 use crate::http::admin::Reload;
+use crate::store::Store;
 use crate::store::pins::PinRows;
 use crate::upstream::worker::{Farewell, Supervisor, WorkerState};
 
@@ -31,7 +34,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const CUT_LIMIT: Duration = Duration::from_secs(2);
 /// For the worker to end.
 const WORKER_LIMIT: Duration = Duration::from_secs(8);
-/// For all that comes after the drain time: longer than the two together.
+/// For the store to be closed.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
+/// For all that comes after the drain time: longer than these together.
 pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(15);
 /// How long the first banner waits for the worker.
 const BANNER_PATIENCE: Duration = Duration::from_secs(20);
@@ -80,6 +85,22 @@ impl Farewells {
     }
 }
 
+/// SIGTERM and SIGINT: end when the last answer is out. SIGQUIT: hand the listeners over to a new process.
+pub(super) struct Signals;
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let unix = UnixShutdownSignalWatch;
+        match unix.recv().await {
+            ShutdownSignal::GracefulUpgrade => ShutdownSignal::GracefulUpgrade,
+            ShutdownSignal::GracefulTerminate | ShutdownSignal::FastShutdown => {
+                ShutdownSignal::GracefulTerminate
+            }
+        }
+    }
+}
+
 /// Ends the process as soon as its last answer is out. pingora itself would always wait for its whole grace period.
 pub(super) struct Warden {
     pub(super) book: Arc<Book>,
@@ -87,6 +108,7 @@ pub(super) struct Warden {
     pub(super) farewells: Farewells,
     pub(super) farewell: watch::Sender<Option<Farewell>>,
     pub(super) worker_gone: watch::Receiver<bool>,
+    pub(super) store: Store,
     pub(super) limit: Duration,
 }
 
@@ -95,15 +117,34 @@ impl BackgroundService for Warden {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         stopping(&mut shutdown).await;
         self.readiness.drain();
-        let quiet = timeout(self.limit, self.quiet()).await.is_ok();
+        let mut interrupts = signal(SignalKind::interrupt()).ok();
+        tracing::info!(
+            in_flight = self.book.in_flight(),
+            "ending: running answers may finish; SIGINT cuts them off"
+        );
+        let interrupted = async {
+            match &mut interrupts {
+                Some(interrupts) => drop(interrupts.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        let quiet = tokio::select! {
+            quiet = timeout(self.limit, self.quiet()) => quiet.is_ok(),
+            // the person at the keyboard does not want to wait
+            () = interrupted => false,
+        };
         if !quiet {
-            tracing::warn!(in_flight = self.book.in_flight(), "the drain time is over; what runs is cut off");
+            tracing::warn!(
+                in_flight = self.book.in_flight(),
+                "the time to finish is over; what runs is cut off"
+            );
             self.readiness.cut_off();
             let _ = timeout(CUT_LIMIT, self.quiet()).await;
         }
         self.farewell.send_replace(Some(self.farewells.kind()));
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
+        let _ = timeout(STORE_LIMIT, self.store.close()).await;
         tracing::info!("ended");
         // every answer is out, and pingora has no other early end
         std::process::exit(0);
@@ -126,16 +167,15 @@ pub(super) struct Housekeeper {
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
+    /// Listened for since before the first request: unheard, a hang-up would end the process.
+    pub(super) hangups: Mutex<Option<Signal>>,
 }
 
 #[async_trait]
 impl BackgroundService for Housekeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         load_token_tables(&self.catalog.load());
-        let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-            tracing::error!("SIGHUP can't be listened for");
-            return;
-        };
+        let Some(mut hangups) = self.hangups.lock().take() else { return };
         let mut round: u32 = 0;
         loop {
             tokio::select! {

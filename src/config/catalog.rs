@@ -16,8 +16,7 @@ use super::values::{NAME_RULE, in_range, name_is_good, required};
 /// Most tokens a deployment's cap may say; far beyond any model.
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
 /// What our own worker answers.
-const CANDLE_ENDPOINTS: [Endpoint; 3] =
-    [Endpoint::ChatCompletions, Endpoint::Completions, Endpoint::Embeddings];
+const CANDLE_ENDPOINTS: [Endpoint; 2] = [Endpoint::ChatCompletions, Endpoint::Completions];
 
 /// Checks deployments and models, and puts the catalog together.
 pub(super) fn check(

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use super::endpoint::Endpoint;
 use super::ids::{ModelName, ModelNameError};
+use super::usage::MOST_TOKENS;
 
 /// What is wrong with a request's body: always the client's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -351,7 +352,7 @@ impl InferenceRequest {
     /// The most output that can be made, tokens, all choices together; `model_cap` is what the model makes of one at
     /// most.
     pub fn most_output(&self, model_cap: u64) -> u64 {
-        self.max_output.unwrap_or(model_cap).min(model_cap).saturating_mul(self.choices)
+        self.max_output.unwrap_or(model_cap).min(model_cap).saturating_mul(self.choices).min(MOST_TOKENS)
     }
 
     /// The client's bytes.

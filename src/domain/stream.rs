@@ -32,6 +32,7 @@ pub struct StreamReader {
     /// Of the stored response and of files in it, not yet taken.
     ids: Vec<String>,
     finished: bool,
+    failed: bool,
     dropped_last: bool,
     seen_first: bool,
     tally: Tally,
@@ -72,6 +73,7 @@ impl StreamReader {
             usage: None,
             ids: Vec::new(),
             finished: false,
+            failed: false,
             dropped_last: false,
             seen_first: false,
             tally: Tally::new(endpoint),
@@ -129,6 +131,11 @@ impl StreamReader {
         std::mem::take(&mut self.ids)
     }
 
+    /// Whether the stream has said that it failed: an error event, whatever comes behind it.
+    pub const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Whether the stream has said that it is complete.
     pub const fn is_finished(&self) -> bool {
         self.finished
@@ -147,6 +154,8 @@ impl StreamReader {
             return Fate::Pass;
         }
         self.tally.keep(event);
+        // an event that is nothing but an error; in a chunk, the member would not come first
+        self.failed |= event.starts_with(b"data: {\"error\":{") || event.starts_with(b"event: error");
         let fate = match self.endpoint {
             Endpoint::Responses => {
                 self.inspect_response(event);
@@ -176,7 +185,7 @@ impl StreamReader {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return Fate::Pass };
         let Some(usage) = chunk.usage.as_ref().and_then(TokenCounts::from_json) else { return Fate::Pass };
         self.usage = Some(usage);
-        let bare = chunk.choices.is_none_or(|choices| choices.is_empty());
+        let bare = chunk.choices.is_some_and(|choices| choices.is_empty());
         if bare && self.withhold_usage { Fate::Drop } else { Fate::Pass }
     }
 
@@ -385,6 +394,20 @@ mod tests {
             assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.reasoning)), Some((30, 8)));
             assert!(reader.is_finished());
             assert_eq!(reader.streamed().text, "Do");
+        }
+    }
+
+    #[test]
+    fn an_error_event_is_no_good_end() {
+        let word = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"{\\\"error\\\":{}\"}}]}\n\n";
+        for (last, failed) in [
+            ("data: [DONE]\n\n", false),
+            ("data: {\"error\":{\"message\":\"m\"},\"usage\":{\"prompt_tokens\":1}}\n\n", true),
+        ] {
+            let stream = format!("{word}{last}");
+            let (out, reader) = run(Endpoint::ChatCompletions, true, &[stream.as_bytes()]);
+            assert_eq!(out, stream.as_bytes(), "an error is never withheld");
+            assert_eq!(reader.has_failed(), failed);
         }
     }
 

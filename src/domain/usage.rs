@@ -52,32 +52,37 @@ pub struct Usage {
     pub source: UsageSource,
 }
 
+/// A count beyond this is a mistake or a lie: a few of them would overflow every sum they are added to.
+pub const MOST_TOKENS: u64 = 1 << 40;
+
 impl TokenCounts {
     /// Reads a `usage` object in the shape of chat, completions and embeddings, or in that of responses.
     ///
     /// Source: OpenAI API 2.3.0, `CompletionUsage`, `CreateEmbeddingResponse.usage`, `ResponseUsage`. Detail objects
     /// may be absent or null.
     pub fn from_json(usage: &serde_json::Value) -> Option<Self> {
-        let count = |name: &str| usage.get(name).and_then(serde_json::Value::as_u64);
+        let number = |value: &serde_json::Value| value.as_u64().filter(|count| *count <= MOST_TOKENS);
+        let count = |name: &str| usage.get(name).and_then(number);
+        // absent is none made; there, but no count, is nothing to believe
+        let made = |name: &str| match usage.get(name) {
+            None | Some(serde_json::Value::Null) => Some(0),
+            Some(value) => number(value),
+        };
         let detail = |object: &str, name: &str| {
-            usage
-                .get(object)
-                .and_then(|details| details.get(name))
-                .and_then(serde_json::Value::as_u64)
-                .unwrap_or(0)
+            usage.get(object).and_then(|details| details.get(name)).and_then(number).unwrap_or(0)
         };
         if let Some(prompt) = count("prompt_tokens") {
             return Some(Self {
                 prompt,
                 cached: detail("prompt_tokens_details", "cached_tokens"),
-                completion: count("completion_tokens").unwrap_or(0),
+                completion: made("completion_tokens")?,
                 reasoning: detail("completion_tokens_details", "reasoning_tokens"),
             });
         }
         Some(Self {
             prompt: count("input_tokens")?,
             cached: detail("input_tokens_details", "cached_tokens"),
-            completion: count("output_tokens").unwrap_or(0),
+            completion: made("output_tokens")?,
             reasoning: detail("output_tokens_details", "reasoning_tokens"),
         })
     }
@@ -101,5 +106,12 @@ mod tests {
         assert_eq!(TokenCounts::from_json(&embedding), Some(TokenCounts { prompt: 4, ..Default::default() }));
         assert_eq!(TokenCounts::from_json(&json!({})), None);
         assert_eq!(TokenCounts::from_json(&json!(null)), None);
+        for nonsense in [json!(u64::MAX), json!(-2), json!(2.5), json!("2")] {
+            for name in ["prompt_tokens", "completion_tokens"] {
+                let mut usage = json!({"prompt_tokens": 1, "completion_tokens": 1});
+                usage[name] = nonsense.clone();
+                assert_eq!(TokenCounts::from_json(&usage), None, "{usage}");
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -212,7 +213,7 @@ pub(super) async fn follow<C: Client>(
             if is_event_stream(&kind) && is_plain(&encoding) {
                 return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
             }
-            whole(facts, exchange, &kind, &encoding, deadline, presence, record, pins).await
+            whole(facts, exchange, usage_injected, &kind, &encoding, deadline, presence, record, pins).await
         }
     }
 }
@@ -220,6 +221,19 @@ pub(super) async fn follow<C: Client>(
 fn is_event_stream(kind: &str) -> bool {
     let kind = kind.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("text/event-stream")
+}
+
+/// Whether the transport tells an answer's end from a break.
+fn is_framed(exchange: &Exchange) -> bool {
+    exchange.headers().contains_key(header::TRANSFER_ENCODING)
+        || exchange.headers().contains_key(header::CONTENT_LENGTH)
+        || exchange.is_h2()
+}
+
+/// Whether a body that says it is JSON breaks off.
+fn is_cut(kind: &str, body: &[u8]) -> bool {
+    kind.starts_with("application/json")
+        && serde_json::from_slice::<IgnoredAny>(body).is_err_and(|error| error.is_eof())
 }
 
 fn is_plain(encoding: &str) -> bool {
@@ -262,6 +276,7 @@ struct WholeAnswer {
 async fn whole<C: Client>(
     facts: Facts,
     mut exchange: Box<Exchange>,
+    usage_injected: bool,
     kind: &str,
     encoding: &str,
     deadline: Instant,
@@ -281,7 +296,12 @@ async fn whole<C: Client>(
         }
     };
     wait.ends();
-    let read = read.and_then(|body| plain(body, encoding));
+    let framed = is_framed(&exchange);
+    let read =
+        read.and_then(|body| plain(body, encoding)).and_then(|body| match framed || !is_cut(kind, &body) {
+            true => Ok(body),
+            false => Err(UpstreamError::Broken("the connection was closed".to_owned())),
+        });
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, kind);
     let body = match read {
@@ -294,8 +314,17 @@ async fn whole<C: Client>(
         }
     };
     exchange.release().await;
+    let (body, mut streamed) = match is_event_stream(kind) {
+        true => {
+            let mut reader = StreamReader::new(facts.request.endpoint, usage_injected);
+            let body = [reader.push(body), reader.finish()].concat().into();
+            (body, Some(reader))
+        }
+        false => (body, None),
+    };
     let answer: WholeAnswer = serde_json::from_slice(&body).unwrap_or(WholeAnswer { usage: None, id: None });
-    let reported = answer.usage.as_ref().and_then(TokenCounts::from_json);
+    let told = streamed.as_ref().and_then(StreamReader::usage);
+    let reported = told.or_else(|| answer.usage.as_ref().and_then(TokenCounts::from_json));
     record.usage(match reported {
         Some(tokens) => Usage { tokens, source: UsageSource::Reported },
         // moderations are free and report nothing
@@ -305,7 +334,8 @@ async fn whole<C: Client>(
         None => facts.unconfirmed(),
     });
     if facts.request.endpoint == Endpoint::Responses {
-        for id in answer.id.into_iter().chain(file_ids(&body)) {
+        let streamed = streamed.iter_mut().flat_map(StreamReader::take_ids);
+        for id in answer.id.into_iter().chain(streamed).chain(file_ids(&body)) {
             pins.remember(id, &facts.admitted, &facts.deployment.name).await;
         }
     }
@@ -342,9 +372,7 @@ fn stream(
 ) -> Answer {
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
-    let framed = exchange.headers().contains_key(header::TRANSFER_ENCODING)
-        || exchange.headers().contains_key(header::CONTENT_LENGTH)
-        || exchange.is_h2();
+    let framed = is_framed(&exchange);
     let reader = StreamReader::new(facts.request.endpoint, usage_injected);
     let metered = Metered {
         facts,
@@ -415,11 +443,15 @@ impl Metered {
         }
     }
 
-    /// Ends the record after the client got everything.
+    /// Ends the record after the client got everything; an error event of the upstream's is no good end.
     pub fn served(mut self, status: u16) {
-        if let Some(record) = self.record.take() {
-            record.ended(Ending::Served, status);
+        let Some(mut record) = self.record.take() else { return };
+        if self.reader.has_failed() {
+            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+            record.note(|outcome| outcome.code = Some("upstream_broke"));
+            return record.ended(Ending::UpstreamBroke, status);
         }
+        record.ended(Ending::Served, status);
     }
 
     /// Ends the record after [`Next::Broke`].

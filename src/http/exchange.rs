@@ -64,6 +64,10 @@ impl Exchange {
         self.session.req_header().as_owned_parts()
     }
 
+    fn is_http_10(&self) -> bool {
+        self.session.req_header().version == Version::HTTP_10
+    }
+
     /// Says what is wrong with the head's framing.
     pub(super) fn wrong_framing(&self) -> Option<&'static str> {
         let head = self.session.req_header();
@@ -79,7 +83,7 @@ impl Exchange {
         if length.is_some_and(|length: usize| length > max_bytes) {
             return Err(Refusal::TooLarge(max_bytes));
         }
-        if self.headers().contains_key(header::EXPECT) {
+        if self.headers().contains_key(header::EXPECT) && !self.is_http_10() {
             self.session.write_continue_response().await.map_err(|_| Refusal::BodyBroken)?;
         }
         self.session.set_read_timeout(None); // both limits stand here
@@ -185,8 +189,10 @@ impl Exchange {
         let mut head = self.head(status, headers)?;
         head.insert_header(header::CACHE_CONTROL, "no-cache").map_err(|_| Unwritten)?;
         head.insert_header(HeaderName::from_static("x-accel-buffering"), "no").map_err(|_| Unwritten)?;
-        // without it an h1 answer would end with its connection; h2 strips it
-        head.insert_header(header::TRANSFER_ENCODING, "chunked").map_err(|_| Unwritten)?;
+        // without it an h1 answer ends with its connection, which is all an HTTP/1.0 client knows; h2 strips it
+        if !self.is_http_10() {
+            head.insert_header(header::TRANSFER_ENCODING, "chunked").map_err(|_| Unwritten)?;
+        }
         self.session.write_response_header(Box::new(head)).await.map_err(|_| Unwritten)
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use http::Version;
 use pingora::ErrorType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
@@ -224,10 +225,9 @@ impl HttpServerApp for Door {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         self.read_head(&mut session, shutdown).await?;
-        session.set_keepalive(match *shutdown.borrow() {
-            true => None,
-            false => Some(self.limits.keepalive_timeout.as_secs().max(1)),
-        });
+        // an HTTP/1.0 client may wait for the connection's end to know that of its answer
+        let last = *shutdown.borrow() || session.req_header().version == Version::HTTP_10;
+        session.set_keepalive((!last).then(|| self.limits.keepalive_timeout.as_secs().max(1)));
         let mut exchange = Exchange::new(session, RequestId::from_random(rand::random()));
         let done = tokio::select! {
             biased;

@@ -27,9 +27,12 @@ struct Code(&'static str);
 
 /// What stands at the data address beside inference.
 pub(super) fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>) -> Router {
-    ops::routes(readiness).fallback(move |request: Request| {
+    let beside = move |request: Request| {
         let gateway = Arc::clone(&gateway);
         async move { beside(&gateway, &request).unwrap_or_else(|refusal| refused(&refusal)) }
+    };
+    ops::routes(readiness).fallback(beside).method_not_allowed_fallback(|method: http::Method| async move {
+        refused(&Refusal::MethodNotAllowed { method: method.to_string(), allowed: "GET, HEAD" })
     })
 }
 

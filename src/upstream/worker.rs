@@ -79,6 +79,8 @@ pub struct Supervisor {
     /// Our own binary, as it was when we started.
     binary: PathBuf,
     metrics: Arc<Metrics>,
+    /// Whether a worker that runs already is taken over: only in an upgrade.
+    adopts: bool,
     state: watch::Sender<WorkerState>,
 }
 
@@ -90,9 +92,9 @@ struct Held {
 }
 
 impl Supervisor {
-    /// A supervisor that has not started anything.
-    pub fn new(config: Config, binary: PathBuf, metrics: Arc<Metrics>) -> Self {
-        Self { config, binary, metrics, state: watch::Sender::new(WorkerState::Starting) }
+    /// A supervisor that has not started anything. In an upgrade it `adopts` the worker that runs.
+    pub fn new(config: Config, binary: PathBuf, metrics: Arc<Metrics>, adopts: bool) -> Self {
+        Self { config, binary, metrics, adopts, state: watch::Sender::new(WorkerState::Starting) }
     }
 
     /// How the worker is, now and from now on.
@@ -139,8 +141,16 @@ impl Supervisor {
     /// Takes hold of a worker that runs, or starts one; returns when it answers.
     async fn hold(&self) -> Result<Held, String> {
         if let Ok(bond) = self.bond().await {
-            self.wait_until_healthy(None).await?;
-            return Ok(Held { child: None, bond });
+            let mut held = Held { child: None, bond };
+            if self.adopts {
+                self.wait_until_healthy(None).await?;
+                return Ok(held);
+            }
+            // left by a gateway that was killed: it may serve another file, or with other limits
+            let told = self.ask("POST", "/internal/stop?grace_ms=0").await;
+            if timeout(STOP_LIMIT, held.ended(SILENCE)).await.is_err() {
+                return Err(format!("a worker of an earlier gateway does not end ({told:?})"));
+            }
         }
         while !self.config.model_file.is_file() {
             self.state.send_replace(WorkerState::NoModel);
@@ -189,6 +199,8 @@ impl Supervisor {
             .arg("--queue")
             .arg(self.config.queue.to_string())
             .arg("--supervised")
+            // a signal to our group, such as Ctrl-C, is ours to handle: the worker is told when its time has come
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())

@@ -179,6 +179,7 @@ fn the_wrong_method_is_told_apart_from_the_wrong_path() {
         ("PUT", "/v1/completions"),
         ("POST", "/v1/models"),
         ("PATCH", "/openai/v1/chat/completions"),
+        ("POST", "/livez"),
     ] {
         let answer = gateway.call(Call::new(method, path));
         assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text());

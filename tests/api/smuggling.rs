@@ -1,7 +1,7 @@
 //! Requests that two readers could read differently. Each is refused and its connection closed: what follows on it is
 //! nobody's request.
 
-use crate::support::{Setup, SimulatedProvider, TestGateway, chat};
+use crate::support::{Setup, SimulatedProvider, TestGateway, chat, streamed_chat};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -169,5 +169,31 @@ fn requests_in_a_row_are_answered_in_a_row() {
             Some(answer) => assert_eq!(answer.expect(200).json()["usage"]["prompt_tokens"], n),
             None => break,
         }
+    }
+}
+
+#[test]
+fn an_http_1_0_client_knows_the_end_of_its_answer_by_the_connections() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    for (body, end) in
+        [(chat("support-bot", "hi"), "}"), (streamed_chat("support-bot", "hi"), "data: [DONE]\n\n")]
+    {
+        let body = body.to_string();
+        let mut connection = gateway.connect();
+        let head = format!(
+            "POST {PATH} HTTP/1.0\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+            gateway.key(),
+            body.len()
+        );
+        connection.write(head.as_bytes());
+        connection.write(body.as_bytes());
+        let answer = connection.answer().expect(200);
+        assert_eq!(answer.header("transfer-encoding"), None, "it does not know chunks");
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(answer.text().ends_with(end), "{}", answer.text());
+        assert!(connection.is_closed());
+        let outcome = gateway.outcome_of(&answer.request_id());
+        assert_eq!(outcome["usage"]["source"], "reported", "{outcome:#}");
     }
 }

@@ -174,6 +174,7 @@ fn an_error_event_of_the_provider_reaches_the_client() {
     provider.replies(Reply::stream(vec![first, error.to_vec()], 1, 1).without_usage());
     let answer = gateway.post(PATH, &streamed_chat("support-bot", "hi")).expect(200);
     assert_eq!(answer.events()[1].json()["error"]["message"], "overloaded");
+    assert_eq!(gateway.last_outcome()["ending"], "upstream_broke");
 }
 
 #[test]
@@ -194,7 +195,10 @@ fn a_compressed_stream_is_undone_though_it_comes_late() {
     provider.replies(Reply::usual().gzipped());
     let answer = gateway.post(PATH, &asking_usage("support-bot")).expect(200);
     assert_eq!(sse::spoken(&answer.events()), "Four crates fit on the pallet.");
-    assert!(gateway.outcome_of(&answer.request_id())["usage"].is_object());
+    assert_eq!(gateway.outcome_of(&answer.request_id())["usage"]["source"], "reported");
+    provider.replies(Reply::usual().gzipped());
+    let answer = gateway.post(PATH, &streamed_chat("support-bot", "hi")).expect(200);
+    assert!(!answer.text().contains("\"usage\""), "nobody asked for it: {}", answer.text());
 }
 
 #[test]

@@ -124,6 +124,18 @@ fn a_whole_answer_that_is_cut_short_is_502_and_still_booked() {
 }
 
 #[test]
+fn an_answer_that_ends_with_its_connection_must_be_whole() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let whole = r#"{"object":"chat.completion","choices":[]}"#;
+    let head = "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n";
+    provider.replies(Reply::raw(format!("{head}{whole}").as_bytes()).then_closes());
+    gateway.post(PATH, &chat("support-bot", "hi")).expect(200);
+    provider.replies(Reply::raw(format!("{head}{}", &whole[..30]).as_bytes()).then_closes());
+    gateway.post(PATH, &chat("support-bot", "hi")).expect_error(502, "upstream_broke");
+}
+
+#[test]
 fn bytes_beyond_the_stated_length_are_not_the_next_answer() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();

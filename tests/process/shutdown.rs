@@ -12,6 +12,8 @@ const PATH: &str = "/v1/chat/completions";
 fn an_idle_gateway_ends_at_once() {
     let mut gateway = TestGateway::with(Setup::bare()).start();
     gateway.stop();
+    let log = gateway.folder().join("state/tunegate.db-wal");
+    assert!(!log.exists(), "the database is one file again, which a copy of it has all of");
 }
 
 #[test]
@@ -92,4 +94,21 @@ fn sigint_ends_the_process_too() {
     gateway.audit();
     gateway.signal(libc::SIGINT);
     gateway.await_exit();
+}
+
+#[test]
+fn a_second_sigint_does_not_wait_for_a_stream_and_its_outcome_is_written() {
+    let provider = SimulatedProvider::start();
+    let mut gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    provider.replies(Reply::usual().hangs_after_events(3));
+    let mut open = gateway.open(PATH, &streamed_chat("support-bot", "hi"));
+    open.await_events(3);
+    gateway.signal(libc::SIGINT);
+    eventually("the first signal to be heard", || {
+        gateway.log().contains("running answers may finish").then_some(())
+    });
+    gateway.signal(libc::SIGINT);
+    let status = gateway.await_exit();
+    assert!(status.success(), "{status}");
+    assert!(gateway.log().contains("ending=\"interrupted\""), "{}", gateway.log());
 }

@@ -65,11 +65,12 @@ async fn short_questions_pass_long_answers_and_long_prompts() {
         assert_eq!(content(&answer), "The capital of France is Paris.");
         // Meanwhile the long answer went on.
         assert!(long_answer.chunk().await.unwrap().is_some());
-        worker.health().await
+        // The long ones go on; the answer is out a moment before its place is free.
+        worker.until_active(2).await;
     };
     tokio::select! {
         _ = &mut reading => panic!("the long prompt was read before one question was answered"),
-        health = asking => assert_eq!(health["active"], 2, "the long ones go on"),
+        () = asking => {}
     }
 }
 

@@ -29,6 +29,11 @@ fn the_most_output_counts_every_choice_that_is_made() {
         (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}],"n":3}"#, 3_000),
         (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}],"n":3,"max_tokens":5000}"#, 3_000),
         (Endpoint::ChatCompletions, r#"{"model":"a","messages":[{}],"max_completion_tokens":7}"#, 7),
+        (
+            Endpoint::ChatCompletions,
+            r#"{"model":"a","messages":[{}],"n":18446744073709551615}"#,
+            crate::domain::usage::MOST_TOKENS,
+        ),
         (Endpoint::Completions, r#"{"model":"a","prompt":"x"}"#, 16),
         (Endpoint::Completions, r#"{"model":"a","prompt":[1,2,3]}"#, 16),
         (Endpoint::Completions, r#"{"model":"a","prompt":["x","y"],"n":2}"#, 64),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -52,7 +52,9 @@ async fn list(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-async fn revoke(State(admin): State<Arc<Admin>>, Path(name): Path<String>) -> Response {
+async fn revoke(State(admin): State<Arc<Admin>>, name: Result<Path<String>, PathRejection>) -> Response {
+    // what is no UTF-8 names no key
+    let name = name.map(|Path(name)| name).unwrap_or_default();
     match admin.keys.revoke(&name, clock::unix_ms()).await {
         Ok(key) => Json(json!({"id": &*key.id, "alias": &*key.alias, "revoked": true})).into_response(),
         Err(why) => failed(&why),

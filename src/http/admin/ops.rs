@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -44,7 +45,10 @@ struct Shown {
     limit: Option<usize>,
 }
 
-async fn requests(State(admin): State<Arc<Admin>>, Query(shown): Query<Shown>) -> Response {
+async fn requests(State(admin): State<Arc<Admin>>, shown: Result<Query<Shown>, QueryRejection>) -> Response {
+    let Ok(Query(shown)) = shown else {
+        return error(StatusCode::BAD_REQUEST, "`limit` is a number, given once at most", "invalid_limit");
+    };
     // first: a request that ends between the two is listed, not lost
     let in_flight = admin.book.in_flight();
     let data = admin.book.recent(shown.limit.unwrap_or(SHOWN));

@@ -17,9 +17,10 @@ use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
 
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
-static TRAVELLING: [HeaderName; 4] = [
-    HeaderName::from_static("idempotency-key"),
+static TRAVELLING: [HeaderName; 3] = [
     HeaderName::from_static("openai-beta"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
@@ -45,7 +46,8 @@ pub(in crate::http) async fn serve(
         Ok(body) => body,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
-    let arrival = Arrival { endpoint, model_in_path, body, headers: travelling(exchange.headers()) };
+    let arrival =
+        Arrival { endpoint, model_in_path, body, headers: travelling(exchange.headers(), &admitted.key.id) };
     match gateway.infer(admitted, arrival, record, exchange).await {
         Ok(answer) => write(exchange, answer, limits.sse_keepalive).await,
         Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
@@ -61,9 +63,17 @@ fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result
     }
 }
 
-fn travelling(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+/// The headers that travel on. Many keys share one account upstream: an idempotency key is made its owner's own, so that
+/// nobody gets another's answer by it.
+fn travelling(headers: &HeaderMap, key_id: &str) -> Vec<(HeaderName, HeaderValue)> {
     let found = TRAVELLING.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
-    found.collect()
+    let mut found: Vec<_> = found.collect();
+    if let Some(value) = headers.get(&IDEMPOTENCY_KEY)
+        && let Ok(own) = HeaderValue::from_bytes(&[key_id.as_bytes(), b"-", value.as_bytes()].concat())
+    {
+        found.push((IDEMPOTENCY_KEY.clone(), own));
+    }
+    found
 }
 
 /// Says no, and writes the outcome with the status that was sent.
