@@ -82,9 +82,9 @@ def stream_as_client_gets_it(events):
     return "".join(kept)
 
 
-def request_body(stream=False, size=0):
+def request_body(stream=False, size=0, model=None):
     question = "Say hello. " + "x" * max(0, size - 120)
-    model = "bench-stream" if stream else "bench"
+    model = model or ("bench-stream" if stream else "bench")
     body = {"model": model, "messages": [{"role": "user", "content": question}]}
     return json.dumps({**body, "stream": True} if stream else body)
 
@@ -308,7 +308,8 @@ class Setup:
         )
         thing = Thing(name, process, {"json": port, "stream": port}, admin_port=admin_port)
         self.things.append(thing)
-        wait_for_port(port, process, log)
+        for one in [port, admin_port]:
+            wait_for_port(one, process, log)
         for _ in range(400):
             found = re.search(r"key\s+(sk-tg-\S+)", banner.read_text())
             if found:
@@ -339,7 +340,7 @@ def ask(port, key, body, path=PATH, method="POST"):
 def counted(thing):
     """Served chat requests and tokens, as /metrics says."""
     _, text = ask(thing.admin_port, "", None, "/metrics", "GET")
-    served = re.search(r'tunegate_requests_total\{endpoint="chat.completions",ending="served"\} (\d+)', text)
+    served = re.search(r'tunegate_requests_total\{ending="served",endpoint="chat.completions"\} (\d+)', text)
     tokens = sum(int(n) for n in re.findall(r'tunegate_tokens_total\{[^}]*source="reported"\} (\d+)', text))
     return int(served[1]), tokens
 
@@ -372,6 +373,7 @@ def check(thing):
 
 class Sample:
     def __init__(self, said, cpu):
+        self.requests = said["requests"]
         self.per_second = said["requests"] / (said["duration_us"] / 1e6)
         self.p50_us, self.p99_us = said["p50_us"], said["p99_us"]
         self.cpu_us = cpu * 1e6 / max(1, said["requests"])
@@ -483,10 +485,10 @@ class HoldingUpstream:
         writer.close()
 
 
-def open_stream(port, key):
+def open_stream(port, key, model="bench-stream"):
     """A client that has got the first event of its stream."""
     client = socket.create_connection(("127.0.0.1", port), 30)
-    body = request_body(stream=True)
+    body = request_body(stream=True, model=model)
     head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     client.sendall((head + body).encode())
     got = b""
@@ -533,6 +535,27 @@ def memory(setup, binary):
     return rows
 
 
+def soak(setup, binary, minutes):
+    """Resident memory over minutes: idle streams all the time, and whole answers as fast as 8 connections ask."""
+    holding = HoldingUpstream()
+    upstream = setup.nginx("direct", 1, UPSTREAM_SERVERS, answer=answer_1k())
+    held = PROVIDER.format(name="held", port=holding.port)
+    held += DEPLOYMENT.format(name="held", provider="held", model=UPSTREAM_MODEL, alias="held")
+    thing = setup.tunegate("soak", binary, 0, load_catalog(upstream) + held)
+    check(thing)
+    before = settled_rss_mib(thing.process.pid)
+    print(f"{before:8.1f} MiB before")
+    clients = [open_stream(thing.ports["json"], thing.key, "held") for _ in range(IDLE_STREAMS)]
+    print(f"{settled_rss_mib(thing.process.pid):8.1f} MiB with {IDLE_STREAMS:,} idle streams")
+    asked = 0
+    for half in range(1, 2 * minutes + 1):
+        asked += load(thing, CELLS[0], 8, 30, setup.folder).requests
+        print(f"{rss_mib(thing.process.pid):8.1f} MiB after {half / 2:.1f} minutes and {asked:,} requests", flush=True)
+    for client in clients:
+        client.close()
+    print(f"{settled_rss_mib(thing.process.pid):8.1f} MiB with all streams closed")
+
+
 def memory_table(rows):
     lines = ["| Gateway without the worker | MiB | target |", "|---|---|---|"]
     lines += [f"| {what} | {mib:.1f} | < {target}{'' if mib < target else ' (missed)'} |" for what, mib, target in rows]
@@ -543,15 +566,18 @@ def memory_table(rows):
 
 
 def worker_section():
-    """Tokens per second of the local backend, where its package has a program that measures them."""
-    if not (ROOT / "engine" / "examples" / "speed.rs").is_file():
+    """Tokens per second of the local backend; nothing where its program or its model is not there."""
+    model = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not (ROOT / "engine" / "examples" / "speed.rs").is_file() or not model.is_file():
+        print("bench: the worker is not measured: make model", file=sys.stderr)
         return ""
-    command = ["cargo", "run", "--release", "--quiet", "-p", "tunegate-engine", "--example", "speed"]
-    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command = ["cargo", "run", "--release", "--quiet", "-p", "tunegate-engine", "--example", "speed", "--"]
+    threads = str(len(os.sched_getaffinity(0)))
+    out = subprocess.run([*command, str(model), threads], cwd=ROOT, capture_output=True, text=True)
     if out.returncode != 0:
         print(f"bench: the worker's speed could not be measured:\n{out.stderr[-1000:]}", file=sys.stderr)
         return ""
-    return "\n### The local worker\n\n" + out.stdout.strip() + "\n"
+    return f"### The local worker, {threads} threads\n\n```text\n{out.stdout.strip()}\n```"
 
 
 # ---- all together -----------------------------------------------------------------------------------------------
@@ -580,8 +606,10 @@ def parse_options():
     parser.add_argument("--threads", type=int, default=0, help="of tunegate and of the nginx proxy; 0: one a core")
     parser.add_argument("--binary", type=pathlib.Path, default=default_binary())
     parser.add_argument("--also", action="append", default=[], metavar="NAME=BINARY", help="another tunegate beside it")
+    parser.add_argument("--soak", type=int, metavar="MINUTES", help="only watch memory for so long")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--no-load", action="store_true")
+    parser.add_argument("--no-worker", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/BENCHMARKS.md")
     return parser.parse_args()
 
@@ -615,7 +643,9 @@ def report(options):
         + "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
         + f"; nginx {nginx}; {threads} threads each; {options.rounds} rounds of {options.seconds} s."
     )
-    return "\n\n".join([head, *parts]) + "\n" + worker_section()
+    if not (options.only or options.no_worker):
+        parts.append(worker_section())
+    return "\n\n".join(part for part in [head, *parts] if part) + "\n"
 
 
 def write(text):
@@ -634,6 +664,14 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < 4 * IDLE_STREAMS:
         print(f"bench: at most {hard} open files: the idle streams may not fit (ulimit -n)", file=sys.stderr)
+    if options.soak:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="tunegate-bench-"))
+        setup = Setup(folder)
+        try:
+            return soak(setup, options.binary, options.soak)
+        finally:
+            setup.stop()
+            shutil.rmtree(folder, ignore_errors=True)
     text = report(options)
     print(text)
     if options.write:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # `make bench`: the gateway's cost per request beside nginx's, and its memory. All options: bench/run.sh --help
+# `make soak`, which is `bench/run.sh soak`: memory over minutes, with many idle streams and a steady load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,5 +15,9 @@ fi
 
 if [[ " $* " != *" --help "* && -z "${BENCH_NO_BUILD:-}" ]]; then
     cargo build --release --bin tunegate
+fi
+if [[ "${1:-}" == soak ]]; then
+    shift
+    set -- --soak 5 "$@"
 fi
 exec python3 bench/bench.py "$@"

@@ -7,14 +7,17 @@ mod services;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
 use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service;
+use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -46,6 +49,14 @@ pub struct ServeOptions {
     pub config_path: Option<PathBuf>,
 }
 
+/// An answer's head waits for its body in a buffer of this size; pingora's own, 1,460 bytes, parts all but the smallest.
+const WRITES_TOGETHER: L4BufferSettings = L4BufferSettings { read: None, write: Some(8 << 10) };
+const TLS_RECORD_BYTES: usize = 17 << 10;
+
+/// Beyond this a time-out is tokio's. pingora's own are never taken back: each 10 ms of traffic would leave one behind
+/// in each thread until it is due, ten minutes later for the first byte of an answer.
+const LONG_TIMEOUT: Duration = Duration::from_secs(29);
+
 /// What has been built and now runs.
 struct Built {
     gateway: Arc<Gateway>,
@@ -62,6 +73,7 @@ struct Built {
 ///
 /// When it can't begin: an address in use, a state folder or certificate that can't be read.
 pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
+    set_fast_timeout_to_tokio_threshold(Some(LONG_TIMEOUT));
     let state = state::open(&config.state_dir, config.admin_key.as_ref())?;
     for notice in &state.notices {
         tracing::warn!("{notice}");
@@ -112,7 +124,7 @@ fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
 
 fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> anyhow::Result<Built> {
     let metrics = Arc::new(Metrics::new()?);
-    let ring = Arc::new(KeyRing::new(pepper.clone()));
+    let ring = Arc::new(KeyRing::new(&pepper));
     let publish = {
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
@@ -168,19 +180,25 @@ fn add_listeners(
     let door = |h2c| Door::data(Arc::clone(&built.gateway), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
-        None => data.add_tcp(&http.listen.to_string()),
+        // read straight into each request's own buffer; head and body of an answer leave in one write
+        None => {
+            let plain = ListenerConfig::tcp(http.listen.to_string());
+            data.add_listener(plain.l4_buffer(WRITES_TOGETHER.read(0)));
+        }
         Some(tls) => {
             let (cert, key) = (tls.cert_file.to_string_lossy(), tls.key_file.to_string_lossy());
             let mut settings = TlsSettings::intermediate(&cert, &key)
                 .map_err(|error| anyhow::anyhow!("server.tls can't be used: {error}"))?;
             settings.enable_h2();
-            data.add_tls_with_settings(&http.listen.to_string(), None, settings);
+            // what a TLS record holds is read at once
+            let buffers = WRITES_TOGETHER.read(TLS_RECORD_BYTES);
+            data.add_listener(ListenerConfig::tcp(http.listen.to_string()).tls(settings).l4_buffer(buffers));
         }
     }
     server.add_service(data);
     if let Some(address) = http.h2c_listen {
         let mut h2c = Service::new("h2c".to_owned(), door(true));
-        h2c.add_tcp(&address.to_string());
+        h2c.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(WRITES_TOGETHER));
         server.add_service(h2c);
     }
     let operators = Admin {

@@ -10,7 +10,7 @@
 //! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
 //! 2. [`store`] rows, `provider` dialects, [`telemetry`] metrics and logs ·
 //! 1. [`domain`] the rules: pure ·
-//! 0. [`sse`] server-sent events: pure; [`clock`] the only place that reads the time.
+//! 0. [`sse`] server-sent events: pure; [`clock`] the only place that reads the time; [`memory`] how it is backed.
 
 pub mod app;
 pub mod cli;
@@ -20,6 +20,7 @@ pub mod control;
 pub mod domain;
 pub mod gateway;
 pub mod http;
+pub mod memory;
 pub mod provider;
 pub mod sse;
 pub mod store;

@@ -216,6 +216,7 @@ impl Housekeeper {
 
     async fn resolve(&self) {
         for upstream in self.catalog.load().upstreams() {
+            upstream.link.sweep();
             let provider = upstream.provider();
             if matches!(provider.address, Address::Host { .. })
                 && let Err(error) = upstream.link.resolve(RESOLVE_LIMIT).await

@@ -5,6 +5,7 @@ use clap::Args;
 use super::ConfigOption;
 use crate::app::{self, ServeOptions};
 use crate::config::{self, ProcessEnvironment};
+use crate::memory;
 use crate::telemetry::log;
 
 /// Options of `tunegate serve`.
@@ -19,6 +20,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    memory::prefer_small_pages();
     let config_path = options.config.path();
     let config = config::load(config_path.as_deref(), &ProcessEnvironment)?;
     log::init(&config.log)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use crate::memory;
 use crate::worker::{Config, Listen, Supervision};
 
 /// How the worker serves.
@@ -72,6 +73,7 @@ pub(super) struct Options {
 
 /// Serves until it is told to stop.
 pub(super) fn run(options: Options) -> anyhow::Result<()> {
+    memory::allow_huge_pages();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

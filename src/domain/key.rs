@@ -17,13 +17,27 @@ pub const KEY_PREFIX: &str = "sk-tg-";
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
+/// Hashes keys with one pepper, whose own part of the work is done once.
+#[derive(Clone)]
+pub struct KeyHasher(Hmac<Sha256>);
+
+impl KeyHasher {
+    /// A hasher of one installation.
+    pub fn new(pepper: &Secret) -> Self {
+        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+        Self(Hmac::new_from_slice(pepper.expose().as_bytes()).expect("any length will do"))
+    }
+
+    /// Hashes a presented key.
+    pub fn hash(&self, key: &str) -> KeyHash {
+        KeyHash(self.0.clone().chain_update(key.as_bytes()).finalize().into_bytes().into())
+    }
+}
+
 impl KeyHash {
     /// Hashes a presented key.
     pub fn of(key: &str, pepper: &Secret) -> Self {
-        #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(pepper.expose().as_bytes()).expect("any length will do");
-        mac.update(key.as_bytes());
-        Self(mac.finalize().into_bytes().into())
+        KeyHasher::new(pepper).hash(key)
     }
 
     /// 64 hex digits, as stored.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::refusal::Refusal;
-use crate::domain::key::{KeyHash, VirtualKey};
+use crate::domain::key::{KeyHash, KeyHasher, VirtualKey};
 use crate::domain::secret::Secret;
 
 /// The live keys by their hashes, as the control plane last published them.
 pub struct KeyRing {
-    pepper: Secret,
+    hasher: KeyHasher,
     keys: ArcSwap<HashMap<KeyHash, Arc<VirtualKey>>>,
 }
 
@@ -24,13 +24,13 @@ pub struct Admitted {
 
 impl KeyRing {
     /// A ring without keys.
-    pub fn new(pepper: Secret) -> Self {
-        Self { pepper, keys: ArcSwap::default() }
+    pub fn new(pepper: &Secret) -> Self {
+        Self { hasher: KeyHasher::new(pepper), keys: ArcSwap::default() }
     }
 
     /// The hash that a key is stored under.
     pub fn hash(&self, key: &str) -> KeyHash {
-        KeyHash::of(key, &self.pepper)
+        self.hasher.hash(key)
     }
 
     /// Replaces all keys at once; a key that is not among them is refused from now on.
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn only_published_keys_are_admitted() {
-        let ring = KeyRing::new(Secret::new("pepper"));
+        let ring = KeyRing::new(&Secret::new("pepper"));
         let key = mint([1; 32]);
         let whose = Arc::new(VirtualKey {
             id: "key_1".into(),

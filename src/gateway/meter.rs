@@ -43,21 +43,21 @@ const WHOLE_BYTES: usize = 64 << 20;
 const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
 
 /// The upstream's headers that the client gets.
-const PASSED_HEADERS: [&str; 14] = [
-    "openai-processing-ms",
-    "openai-version",
-    "openai-model",
-    "retry-after",
-    "retry-after-ms",
-    "x-should-retry",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-requests",
-    "x-ratelimit-reset-tokens",
-    "apim-request-id",
-    "x-ms-region",
+static PASSED_HEADERS: [HeaderName; 14] = [
+    HeaderName::from_static("openai-processing-ms"),
+    HeaderName::from_static("openai-version"),
+    HeaderName::from_static("openai-model"),
+    HeaderName::from_static("retry-after"),
+    HeaderName::from_static("retry-after-ms"),
+    HeaderName::from_static("x-should-retry"),
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+    HeaderName::from_static("apim-request-id"),
+    HeaderName::from_static("x-ms-region"),
 ];
 
 /// An answer for the client.
@@ -252,9 +252,9 @@ fn passed(
     if let Ok(name) = HeaderValue::from_str(&deployment.name) {
         headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
     }
-    for name in PASSED_HEADERS {
+    for name in &PASSED_HEADERS {
         if let Some(value) = upstream.get(name) {
-            headers.push((HeaderName::from_static(name), value.clone()));
+            headers.push((name.clone(), value.clone()));
         }
     }
     if let Some(id) = upstream.get("x-request-id") {

@@ -14,8 +14,8 @@ use crate::gateway::{Client, Refusal};
 
 /// A client that takes none of its answer for so long has left.
 const WRITE_STALL: std::time::Duration = std::time::Duration::from_secs(120);
-/// How much is reserved for a body before any of it has come.
-const FIRST_RESERVE: usize = 64 << 10;
+/// How much is reserved for a body when only its first bytes have come: address space, not yet memory.
+const FIRST_RESERVE: usize = 1 << 20;
 
 /// What is left to do with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +128,8 @@ impl Exchange {
         status: StatusCode,
         headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Result<ResponseHeader, Unwritten> {
-        let mut head = ResponseHeader::build(status, Some(headers.len() + 4)).map_err(|_| Unwritten)?;
+        let mut head =
+            ResponseHeader::build_no_case(status, Some(headers.len() + 4)).map_err(|_| Unwritten)?;
         for (name, value) in headers {
             head.append_header(name, value).map_err(|_| Unwritten)?;
         }

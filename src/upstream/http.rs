@@ -12,31 +12,39 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
-use pingora::protocols::ALPN;
 use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v1::client::{HttpSession as H1Session, http_req_header_to_wire};
+use pingora::protocols::{ALPN, Stream};
 use pingora::time::timeout;
 use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType};
+use tokio::io::AsyncWriteExt as _;
 
 use super::error::{Phase, UpstreamError};
+use super::idle::Idle;
 use crate::clock;
 use crate::domain::catalog::{Address, Provider, Timeouts};
 use crate::provider::Outgoing;
 
-/// How long an idle connection stays in the pool.
+/// How long an idle h2 connection stays in pingora's pool.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 /// Requests that share one h2 connection.
 const MAX_H2_STREAMS: usize = 100;
 /// Between two pings on an h2 connection: one that died in silence would go on taking requests until TCP gives it up.
 const H2_PING: Duration = Duration::from_secs(30);
-/// A body goes out in slices, so that the write time-out watches progress and not size.
+/// An h2 body goes out in slices, so that the write time-out watches progress and not size.
 const WRITE_SLICE: usize = 256 << 10;
+/// An h1 body up to this size is copied behind its head: one write, and one TLS record, for both.
+const ONE_WRITE: usize = 16 << 10;
+/// What has come already is handed on together, up to about this much.
+const JOINED: usize = 32 << 10;
 /// How much of an unread answer is worth reading to keep its connection.
 const DISCARD_LIMIT: usize = 64 << 10;
 /// How long that may take.
@@ -65,11 +73,13 @@ impl Pools {
     }
 }
 
-/// How a provider is reached: its addresses, and the pool it draws from.
+/// How a provider is reached: its addresses, and the connections that wait for a request.
 pub struct Link {
     provider: Arc<Provider>,
     connector: Arc<Connector>,
-    /// Keeps this link's connections apart from those of others in the pool.
+    /// h1 connections; those of h2 are in the connector.
+    idle: Arc<Idle>,
+    /// Keeps this link's connections apart from those of others in the connector.
     group: u64,
     peers: ArcSwapOption<Vec<HttpPeer>>,
 }
@@ -79,7 +89,12 @@ impl Link {
     pub fn new(provider: Arc<Provider>, pools: &Pools) -> Self {
         let connector = pools.connector(provider.ca_file.as_ref());
         let group = pools.groups.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { provider, connector, group, peers: ArcSwapOption::empty() }
+        Self { provider, connector, idle: Arc::default(), group, peers: ArcSwapOption::empty() }
+    }
+
+    /// Closes the connections that are of no more use.
+    pub fn sweep(&self) {
+        self.idle.sweep(clock::monotonic());
     }
 
     /// The provider behind it.
@@ -165,16 +180,12 @@ impl Link {
         let peer = &peers[at];
         for _ in 0..2 {
             let limit = timeouts.connect.min(left(deadline)?);
-            let (mut session, reused) = timeout(limit, self.connector.get_http_session(peer))
-                .await
-                .map_err(|_| UpstreamError::Timeout(Phase::Connect))?
-                .map_err(|error| connect_error(&error))?;
-            session.set_write_timeout(Some(timeouts.between_chunks));
-            session.set_read_timeout(None); // each read has its own limit below
+            let (line, reused) = self.line(peer, limit).await?;
             let head = self.head(outgoing, headers)?;
             sent.store(true, Ordering::Relaxed);
-            let sending = send(&mut session, head, outgoing.body.clone());
-            let Ok(written) = timeout(left(deadline)?, sending).await else {
+            let body = outgoing.body.clone().unwrap_or_default();
+            let sending = line.send(peer, head, body, timeouts.between_chunks);
+            let Ok((mut session, written)) = timeout(left(deadline)?, sending).await else {
                 return Err(UpstreamError::Timeout(Phase::Total));
             };
             // an early refusal may close our sending side: its answer is still there to be read
@@ -186,21 +197,38 @@ impl Link {
                     return Ok(Exchange {
                         session,
                         connector: Arc::clone(&self.connector),
+                        idle: Arc::clone(&self.idle),
                         peers: Arc::clone(peers),
                         at,
                         intact: written.is_ok(),
+                        held: None,
                     });
                 }
                 Ok(Err(mut error)) => {
                     error.retry.decide_reuse(reused); // it panics while undecided
                     if !(reused && error.retry()) {
                         let error = written.err().unwrap_or(error);
-                        return Err(UpstreamError::Broken(error.etype().as_str().to_owned()));
+                        return Err(broken(&error));
                     }
                 }
             }
         }
         Err(UpstreamError::Broken("two pooled connections in a row were dead".to_owned()))
+    }
+
+    /// A line for one exchange, and whether it has served others before.
+    async fn line(&self, peer: &HttpPeer, limit: Duration) -> Result<(Line, bool), UpstreamError> {
+        if let Some(stream) = self.idle.take(peer.reuse_hash(), clock::monotonic()) {
+            return Ok((Line::H1(stream), true));
+        }
+        let opened = timeout(limit, self.connector.get_http_session(peer))
+            .await
+            .map_err(|_| UpstreamError::Timeout(Phase::Connect))?
+            .map_err(|error| connect_error(&error))?;
+        Ok(match opened {
+            (HttpSession::H1(session), reused) => (Line::H1(session.into_inner()), reused),
+            (session, reused) => (Line::H2(Box::new(session)), reused),
+        })
     }
 
     fn head(
@@ -209,9 +237,12 @@ impl Link {
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<Box<RequestHeader>, UpstreamError> {
         let bad = |error: Box<Error>| UpstreamError::Broken(error.to_string());
-        let mut head =
-            RequestHeader::build(outgoing.method.clone(), outgoing.path.as_bytes(), Some(8 + headers.len()))
-                .map_err(bad)?;
+        let mut head = RequestHeader::build_no_case(
+            outgoing.method.clone(),
+            outgoing.path.as_bytes(),
+            Some(8 + headers.len()),
+        )
+        .map_err(bad)?;
         head.insert_header(header::HOST, self.provider.authority.as_str()).map_err(bad)?;
         for (name, value) in outgoing.headers.iter().chain(headers) {
             head.insert_header(name.clone(), value.clone()).map_err(bad)?;
@@ -230,6 +261,10 @@ fn left(deadline: Instant) -> Result<Duration, UpstreamError> {
     if left.is_zero() { Err(UpstreamError::Timeout(Phase::Total)) } else { Ok(left) }
 }
 
+fn broken(error: &Error) -> UpstreamError {
+    UpstreamError::Broken(error.etype().as_str().to_owned())
+}
+
 fn connect_error(error: &Error) -> UpstreamError {
     match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
@@ -239,17 +274,76 @@ fn connect_error(error: &Error) -> UpstreamError {
     }
 }
 
-async fn send(
+/// What a request can be sent on.
+enum Line {
+    H1(Stream),
+    /// One stream of a connection.
+    H2(Box<HttpSession<()>>),
+}
+
+impl Line {
+    /// Sends a request. What was sent may have an answer even where not all of it could be sent.
+    async fn send(
+        self,
+        peer: &HttpPeer,
+        head: Box<RequestHeader>,
+        body: Bytes,
+        stall: Duration,
+    ) -> (HttpSession<()>, Result<(), Box<Error>>) {
+        match self {
+            Self::H1(mut stream) => {
+                let written = send_h1(&mut stream, &head, body, stall).await;
+                (HttpSession::H1(H1Session::new_with_options(stream, peer)), written)
+            }
+            Self::H2(mut session) => {
+                session.set_write_timeout(Some(stall));
+                let written = send_h2(&mut session, head, body).await;
+                (*session, written)
+            }
+        }
+    }
+}
+
+/// Head and body in one write where they fit; pingora's own client makes two of them, and its peer wakes twice.
+async fn send_h1(
+    stream: &mut Stream,
+    head: &RequestHeader,
+    mut body: Bytes,
+    stall: Duration,
+) -> Result<(), Box<Error>> {
+    let mut wire = http_req_header_to_wire(head).ok_or_else(|| {
+        Error::explain(ErrorType::InvalidHTTPHeader, "the path can't stand in a request line")
+    })?;
+    if body.len() <= ONE_WRITE {
+        wire.extend_from_slice(&std::mem::take(&mut body));
+    }
+    let mut rest = wire.chain(body);
+    while rest.has_remaining() {
+        let written = timeout(stall, stream.write_buf(&mut rest)).await;
+        let written = written.map_err(|_| Error::new(ErrorType::WriteTimedout))?;
+        if written.map_err(write_error)? == 0 {
+            return Err(Error::new(ErrorType::WriteError));
+        }
+    }
+    timeout(stall, stream.flush())
+        .await
+        .map_err(|_| Error::new(ErrorType::WriteTimedout))?
+        .map_err(write_error)
+}
+
+fn write_error(error: std::io::Error) -> Box<Error> {
+    Error::because(ErrorType::WriteError, "sending the request", error)
+}
+
+async fn send_h2(
     session: &mut HttpSession<()>,
     head: Box<RequestHeader>,
-    body: Option<Bytes>,
+    mut body: Bytes,
 ) -> Result<(), Box<Error>> {
     session.write_request_header(head).await?;
-    if let Some(mut rest) = body {
-        while !rest.is_empty() {
-            let slice = rest.split_to(rest.len().min(WRITE_SLICE));
-            session.write_request_body(slice, rest.is_empty()).await?;
-        }
+    while !body.is_empty() {
+        let slice = body.split_to(body.len().min(WRITE_SLICE));
+        session.write_request_body(slice, body.is_empty()).await?;
     }
     session.finish_request_body().await
 }
@@ -268,10 +362,13 @@ async fn read_head(session: &mut HttpSession<()>) -> Result<(), Box<Error>> {
 pub struct Exchange {
     session: HttpSession<()>,
     connector: Arc<Connector>,
+    idle: Arc<Idle>,
     peers: Arc<Vec<HttpPeer>>,
     at: usize,
     /// The request went out completely; only then may the connection serve another.
     intact: bool,
+    /// The end, good or bad, where it came right behind the last bytes: it is told next.
+    held: Option<Result<(), UpstreamError>>,
 }
 
 impl Exchange {
@@ -291,19 +388,44 @@ impl Exchange {
         self.session.as_http2().is_some()
     }
 
-    /// The next bytes of the answer; nothing at its end.
+    /// The next bytes of the answer, all that have come; nothing at its end. May be dropped while it waits.
     pub async fn chunk(
         &mut self,
         between_chunks: Duration,
         deadline: Instant,
     ) -> Result<Option<Bytes>, UpstreamError> {
+        if let Some(held) = self.held.take() {
+            return held.map(|()| None);
+        }
         let limit = between_chunks.min(left(deadline)?);
         match timeout(limit, self.session.read_response_body()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(UpstreamError::Broken(error.etype().as_str().to_owned())),
+            Ok(Ok(Some(first))) => Ok(Some(self.joined(first))),
+            Ok(read) => read.map_err(|error| broken(&error)),
             Err(_) if left(deadline).is_err() => Err(UpstreamError::Timeout(Phase::Total)),
             Err(_) => Err(UpstreamError::Timeout(Phase::BetweenChunks)),
         }
+    }
+
+    /// `first` and what has come behind it, without waiting: a burst of events becomes one write to the client.
+    fn joined(&mut self, first: Bytes) -> Bytes {
+        let mut all = BytesMut::new();
+        while first.len() + all.len() < JOINED {
+            match self.session.read_response_body().now_or_never() {
+                None => break,
+                Some(Ok(Some(more))) => {
+                    if all.is_empty() {
+                        all.reserve(JOINED.min(4 * (first.len() + more.len())));
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&more);
+                }
+                Some(end) => {
+                    self.held = Some(end.map(drop).map_err(|error| broken(&error)));
+                    break;
+                }
+            }
+        }
+        if all.is_empty() { first } else { all.freeze() }
     }
 
     /// Reads the whole answer, at most `limit` bytes of it.
@@ -335,17 +457,31 @@ impl Exchange {
 
     /// Gives the connection back after the answer was read to its end.
     pub async fn release(self) {
-        if self.intact {
-            let peer = &self.peers[self.at];
-            let released = self.connector.release_http_session(self.session, peer, peer.idle_timeout());
-            let _ = timeout(CLOSE_LIMIT, released).await;
+        if !self.intact {
+            return;
         }
+        let peer = &self.peers[self.at];
+        let released = async {
+            match self.session {
+                HttpSession::H1(mut h1) => {
+                    h1.respect_keepalive();
+                    if let Some(stream) = h1.reuse().await {
+                        self.idle.put(stream, peer.reuse_hash(), clock::monotonic());
+                    }
+                }
+                other => self.connector.release_http_session(other, peer, peer.idle_timeout()).await,
+            }
+        };
+        let _ = timeout(CLOSE_LIMIT, released).await;
     }
 
     /// Ends an exchange whose answer is of no more use: a short rest is read so that the connection lives on.
     pub async fn discard(mut self) {
         let rest = async {
             let mut seen = 0;
+            if let Some(held) = self.held.take() {
+                return held.is_ok();
+            }
             while let Ok(Some(chunk)) = self.session.read_response_body().await {
                 seen += chunk.len();
                 if seen > DISCARD_LIMIT {

@@ -3,6 +3,7 @@
 mod credential;
 mod error;
 pub mod http;
+mod idle;
 mod probe;
 mod token_http;
 pub mod worker;

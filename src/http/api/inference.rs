@@ -17,10 +17,14 @@ use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
-const TRAVELLING: [&str; 4] = [IDEMPOTENCY_KEY, "openai-beta", "traceparent", "tracestate"];
+static TRAVELLING: [HeaderName; 3] = [
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
@@ -62,15 +66,14 @@ fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result
 /// The headers that travel on. Many keys share one account upstream: an idempotency key is made its owner's own, so that
 /// nobody gets another's answer by it.
 fn travelling(headers: &HeaderMap, key_id: &str) -> Vec<(HeaderName, HeaderValue)> {
-    let found = TRAVELLING.into_iter().filter_map(|name| Some((name, headers.get(name)?)));
-    let own = found.filter_map(|(name, value)| match name {
-        IDEMPOTENCY_KEY => {
-            let value = [key_id.as_bytes(), b"-", value.as_bytes()].concat();
-            Some((HeaderName::from_static(name), HeaderValue::from_bytes(&value).ok()?))
-        }
-        _ => Some((HeaderName::from_static(name), value.clone())),
-    });
-    own.collect()
+    let found = TRAVELLING.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
+    let mut found: Vec<_> = found.collect();
+    if let Some(value) = headers.get(&IDEMPOTENCY_KEY)
+        && let Ok(own) = HeaderValue::from_bytes(&[key_id.as_bytes(), b"-", value.as_bytes()].concat())
+    {
+        found.push((IDEMPOTENCY_KEY.clone(), own));
+    }
+    found
 }
 
 /// Says no, and writes the outcome with the status that was sent.
