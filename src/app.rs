@@ -241,6 +241,7 @@ fn add_background(
     };
     server.add_service(background_service("warden", warden));
     let housekeeper = Housekeeper {
+        keys: Arc::clone(&built.keys),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),

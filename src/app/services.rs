@@ -162,8 +162,10 @@ impl Warden {
     }
 }
 
-/// Looks the providers' names up, sweeps old pins, loads token tables, and reads the configuration again on SIGHUP.
+/// Looks the providers' names up, sweeps old pins, loads token tables, sees what other processes have done to the keys,
+/// and reads the configuration again on SIGHUP.
 pub(super) struct Housekeeper {
+    pub(super) keys: Arc<Keys>,
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
@@ -184,8 +186,10 @@ impl BackgroundService for Housekeeper {
                     if let Err(problems) = (self.reload)() {
                         tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
                     }
+                    self.refresh_keys().await;
                 }
                 () = sleep(RESOLVE_EVERY) => {
+                    self.refresh_keys().await;
                     self.resolve().await;
                     if round.is_multiple_of(SWEEP_EVERY) {
                         self.sweep().await;
@@ -203,6 +207,13 @@ async fn stopping(shutdown: &mut ShutdownWatch) {
 }
 
 impl Housekeeper {
+    /// During an upgrade, or where two gateways share a state folder, a key may be made or revoked elsewhere.
+    async fn refresh_keys(&self) {
+        if let Err(error) = self.keys.refresh().await {
+            tracing::warn!(%error, "the keys could not be read again");
+        }
+    }
+
     async fn resolve(&self) {
         for upstream in self.catalog.load().upstreams() {
             upstream.link.sweep();

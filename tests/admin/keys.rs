@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::support::{Call, Setup, SimulatedProvider, TestGateway, chat};
+use crate::support::gateway::TUNEGATE;
+use crate::support::{Call, Setup, SimulatedProvider, TestGateway, chat, eventually};
 
 const KEYS: &str = "/admin/v1/keys";
 const CHAT: &str = "/v1/chat/completions";
@@ -113,4 +114,37 @@ fn secrets_in_the_state_folder_are_their_owners_alone() {
             assert!(!found, "{} holds a key in plain text", path.display());
         }
     }
+}
+
+#[test]
+fn what_another_gateway_on_the_same_state_revokes_is_refused_after_sighup() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let key = shown(&make(&gateway, "leaver"));
+    let ask = || gateway.call(Call::post(CHAT, &chat("support-bot", "hi")).bearer(&key)).status;
+    assert_eq!(ask(), 200);
+    let another = TestGateway::with(Setup::bare()).start();
+    let (listen, admin_listen) = (another.address().to_string(), another.admin_address().to_string());
+    drop(another); // its ports are free now
+    let mut another = std::process::Command::new(TUNEGATE)
+        .args(["serve", "--config", "tunegate.toml"])
+        .current_dir(gateway.folder())
+        .env("TUNEGATE__SERVER__LISTEN", &listen)
+        .env("TUNEGATE__ADMIN__LISTEN", &admin_listen)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary under test starts");
+    eventually("a key revoked by the other gateway", || {
+        let revoke = std::process::Command::new(TUNEGATE)
+            .args(["key", "revoke", "--config", "tunegate.toml", "leaver"])
+            .current_dir(gateway.folder())
+            .env("TUNEGATE__ADMIN__LISTEN", &admin_listen)
+            .output()
+            .expect("it runs");
+        revoke.status.success().then_some(())
+    });
+    another.kill().and_then(|()| another.wait()).expect("its end");
+    gateway.signal(libc::SIGHUP);
+    eventually("a refusal", || (ask() == 401).then_some(()));
 }
