@@ -287,6 +287,12 @@ fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> 
     let (held, catalog) = (Arc::clone(&current), Arc::clone(catalog));
     let run = move || {
         let mut current = held.lock();
+        if let Some(path) = &path
+            && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
+        {
+            // half written by an editor or a full disk: a start may do without a file, a running catalog is not given up
+            return Err(vec![format!("{} is empty", path.display())]);
+        }
         let new = config::load(path.as_deref(), &ProcessEnvironment)
             .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         let restart_needed = config::restart_needed(&current, &new);

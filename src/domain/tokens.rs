@@ -30,6 +30,10 @@ pub enum Encoding {
 /// never below the whole by more than the tokens that would cross their borders.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// A longer text is not counted but bounded: a byte-level encoding never makes more tokens than there are bytes, and
+/// nobody's odd text holds a core for seconds.
+pub const COUNTED_BYTES: usize = 1 << 20;
+
 /// What an image part is taken for, tokens: a 1024×1024 image at high detail (OpenAI's tile rule).
 const IMAGE_TOKENS: u64 = 765;
 
@@ -80,8 +84,11 @@ impl Encoding {
         }
     }
 
-    /// Tokens of a text; what looks like a special token is plain text.
+    /// Tokens of a text; what looks like a special token is plain text. Beyond [`COUNTED_BYTES`] each byte counts as one.
     pub fn count(self, text: &str) -> u64 {
+        if text.len() > COUNTED_BYTES {
+            return text.len() as u64;
+        }
         let table = self.table();
         let mut total = 0;
         let mut rest = text;
@@ -216,6 +223,14 @@ mod tests {
         let count = |encoding| count_input(encoding, Endpoint::ChatCompletions, body.as_bytes());
         assert_eq!(count(Encoding::Cl100k), 129);
         assert_eq!(count(Encoding::O200k), 124);
+    }
+
+    #[test]
+    fn a_text_beyond_all_sense_is_bounded_and_not_counted() {
+        let sensible = "word ".repeat(1_000);
+        assert_eq!(Encoding::Cl100k.count(&sensible), 1_001);
+        let long = " ".repeat(COUNTED_BYTES + 1);
+        assert_eq!(Encoding::Cl100k.count(&long), COUNTED_BYTES as u64 + 1);
     }
 
     #[test]

@@ -90,3 +90,14 @@ fn requests_during_many_reloads_all_succeed() {
     });
     assert_eq!(provider.requests().len(), 60);
 }
+
+#[test]
+fn an_emptied_file_does_not_empty_the_catalog() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    std::fs::write(gateway.folder().join("tunegate.toml"), "").expect("an empty file");
+    let answer = gateway.reload();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("is empty"), "{}", answer.text());
+    gateway.post(PATH, &chat("support-bot", "hi")).expect(200);
+}
