@@ -12,11 +12,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::time::timeout;
 
-use super::meter;
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
+use super::settle::{self, SentTo};
 use crate::clock;
 use crate::domain::catalog::{Deployment, Timeouts};
 use crate::domain::leaving::{Leaving, leaving};
@@ -69,14 +69,6 @@ pub(super) struct Unanswered {
     pub sent_to: Option<SentTo>,
 }
 
-/// A deployment that may have begun to work.
-pub(super) struct SentTo {
-    /// Which one.
-    pub deployment: Arc<Deployment>,
-    /// Whether it makes tokens that the client does not see.
-    pub unseen: bool,
-}
-
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
 pub(super) async fn ask<C: Client>(
     prepared: &Prepared,
@@ -98,7 +90,7 @@ pub(super) async fn ask<C: Client>(
             deadline: clock::monotonic() + deployment.timeouts.total,
             sent: AtomicBool::new(false),
         };
-        let wait = record.if_dropped(|| Some(meter::unanswered(prepared, &asking.sent_to()?)));
+        let wait = record.if_dropped(|| Some(settle::unanswered(prepared, &asking.sent_to()?)));
         let answered = asking.watched(prepared.request.stream, presence).await;
         wait.ends();
         let refusal = match answered {

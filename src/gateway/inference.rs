@@ -17,6 +17,7 @@ use super::prepare::{Prepared, prepare};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
+use super::settle;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
 
@@ -82,7 +83,7 @@ impl Gateway {
             }
             Err(Unanswered { refusal, sent_to }) => {
                 if let Some(sent_to) = sent_to {
-                    record.usage(meter::unanswered(&prepared, &sent_to));
+                    record.usage(settle::unanswered(&prepared, &sent_to));
                 }
                 Err(refused((refusal, record)))
             }

@@ -10,6 +10,7 @@ mod prepare;
 mod presence;
 pub mod record;
 mod refusal;
+mod settle;
 mod stored;
 
 pub use inference::{Arrival, Gateway, Refused};

@@ -1,0 +1,110 @@
+//! At what a request is settled.
+//!
+//! What it used is known from the provider where it said so; else it is counted here and marked `estimated`; and where
+//! tokens may have been made that nobody saw, it is an upper bound and marked `unconfirmed`.
+
+use std::sync::Arc;
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use super::admit::Admitted;
+use super::prepare::Prepared;
+use crate::domain::catalog::{Deployment, Dialect};
+use crate::domain::request::InferenceRequest;
+use crate::domain::stream::StreamReader;
+use crate::domain::tokens::{Encoding, count_input};
+use crate::domain::usage::{TokenCounts, Usage, UsageSource};
+
+/// What an answer is taken to be at most when neither the client nor the catalog caps it: the largest cap of any
+/// published model (OpenAI's model pages, November 2026).
+const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
+
+/// A deployment that may have begun to work.
+pub(super) struct SentTo {
+    /// Which one.
+    pub deployment: Arc<Deployment>,
+    /// Whether it makes tokens that the client does not see.
+    pub unseen: bool,
+}
+
+/// What settling needs to know of the request.
+pub(super) struct Facts {
+    pub(super) admitted: Admitted,
+    pub(super) request: InferenceRequest,
+    pub(super) deployment: Arc<Deployment>,
+    /// Whether tokens are made that the client does not see.
+    pub(super) unseen: bool,
+    /// The prompt's tokens as our worker counted them.
+    pub(super) prompt_tokens: Option<u64>,
+}
+
+impl Facts {
+    fn encoding(&self) -> Encoding {
+        match &self.deployment.base_model {
+            Some(base) => Encoding::of_model(base),
+            None if self.deployment.upstream_model.contains('*') => {
+                Encoding::of_model(self.request.model.as_str())
+            }
+            None => Encoding::of_model(&self.deployment.upstream_model),
+        }
+    }
+
+    fn is_worker(&self) -> bool {
+        self.deployment.provider.dialect == Dialect::Candle
+    }
+
+    fn prompt(&self) -> u64 {
+        match self.prompt_tokens {
+            Some(counted) => counted,
+            // a byte-level encoding never makes more tokens than there are bytes
+            None if self.is_worker() => self.request.body().len() as u64,
+            None => {
+                beside_the_loop(|| count_input(self.encoding(), self.request.endpoint, self.request.body()))
+            }
+        }
+    }
+
+    /// Counted input and what was streamed.
+    pub(super) fn estimated(&self, reader: &mut StreamReader) -> Usage {
+        let streamed = reader.streamed();
+        let completion = match self.is_worker() {
+            true => streamed.pieces,
+            false if streamed.text.is_empty() => 0,
+            false => beside_the_loop(|| self.encoding().count(streamed.text)),
+        };
+        let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
+        Usage { tokens, source: UsageSource::Estimated }
+    }
+
+    /// Counted input and the most that can have been made.
+    pub(super) fn unconfirmed(&self) -> Usage {
+        let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let completion = self.request.most_output(model_cap);
+        let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
+        Usage { tokens, source: UsageSource::Unconfirmed }
+    }
+}
+
+/// Counts tokens, which takes seconds for the largest body, without holding up the other requests of this thread.
+fn beside_the_loop<T>(count: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(count),
+        _ => count(),
+    }
+}
+
+/// What a request used whose client left before the upstream said anything.
+pub(super) fn unanswered(prepared: &Prepared, sent_to: &SentTo) -> Usage {
+    let facts = Facts {
+        admitted: prepared.admitted.clone(),
+        request: prepared.request.clone(),
+        deployment: Arc::clone(&sent_to.deployment),
+        unseen: sent_to.unseen,
+        prompt_tokens: None,
+    };
+    let unseen = !prepared.request.stream || sent_to.unseen;
+    match unseen {
+        true => facts.unconfirmed(),
+        false => facts.estimated(&mut StreamReader::new(prepared.request.endpoint, false)),
+    }
+}
