@@ -75,8 +75,12 @@ pub(super) async fn ask<C: Client>(
     presence: &mut Presence<'_, C>,
     record: &mut Record,
 ) -> Result<Attempt, Unanswered> {
-    let mut last = None;
+    let mut last: Option<Refusal> = None;
     for deployment in &prepared.order {
+        // the last of them is blamed where the refusal is written
+        if let Some(passed_over) = last.take() {
+            record.blame(&passed_over);
+        }
         record.note(|outcome| outcome.deployment = Some(Arc::clone(&deployment.name)));
         let Some(upstream) = prepared.live.upstream(deployment) else { continue };
         let model = prepared.resolved.upstream_model(deployment);
@@ -99,11 +103,7 @@ pub(super) async fn ask<C: Client>(
                 return judge(&asking, exchange, usage_injected, record).await;
             }
             Err(Refusal::Upstream { error, .. }) if error.nothing_was_sent() => {
-                let code =
-                    Refusal::Upstream { deployment: Arc::clone(&deployment.name), error: error.clone() };
-                record.book().metrics().upstream_failed(&deployment.name, code.code());
-                tracing::warn!(deployment = %deployment.name, %error, "can't be reached");
-                last = Some(code);
+                last = Some(asking.refusal(error));
                 continue;
             }
             Err(refusal) => refusal,

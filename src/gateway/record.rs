@@ -146,12 +146,17 @@ impl Record {
         &self.book
     }
 
-    /// Writes a refusal, with the status the client got.
-    pub fn refused(mut self, refusal: &Refusal, status: u16) {
+    /// Counts and logs what an upstream did wrong, if one did.
+    pub(super) fn blame(&self, refusal: &Refusal) {
         if let Some(deployment) = refusal.blames_upstream() {
             self.book.metrics.upstream_failed(deployment, refusal.code());
             tracing::warn!(%deployment, code = refusal.code(), "{refusal}");
         }
+    }
+
+    /// Writes a refusal, with the status the client got.
+    pub fn refused(mut self, refusal: &Refusal, status: u16) {
+        self.blame(refusal);
         let ending = match refusal {
             Refusal::ClientGone => Ending::ClientGone,
             Refusal::Upstream { error, .. } if error.nothing_was_sent() => Ending::Refused,

@@ -216,6 +216,9 @@ fn the_next_deployment_serves_when_the_first_cannot_be_reached() {
     let gateway = TestGateway::with(setup).start();
     let answer = gateway.post(PATH, &chat("two-homes", "hi")).expect(200);
     assert_eq!(gateway.outcome_of(&answer.request_id())["deployment"], "support-v3");
+    let metrics = gateway.admin(Call::get("/metrics")).expect(200).text();
+    let line = "tunegate_upstream_errors_total{deployment=\"dead\",kind=\"upstream_unreachable\"} 1\n";
+    assert!(metrics.contains(line), "the one that was passed over is counted:\n{metrics}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::provider::Trouble;
-use crate::support::{End, Reply, Setup, SimulatedProvider, TestGateway, chat, streamed_chat};
+use crate::support::{Call, End, Reply, Setup, SimulatedProvider, TestGateway, chat, streamed_chat};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -90,6 +90,9 @@ fn nobody_at_home_is_502_with_the_deployments_name() {
         assert_eq!((&outcome["deployment"], &outcome["usage"]), (&json!("dead"), &json!(null)));
         assert_eq!(outcome["ending"], "refused", "{outcome:#}");
     }
+    let metrics = gateway.admin(Call::get("/metrics")).expect(200).text();
+    let line = "tunegate_upstream_errors_total{deployment=\"dead\",kind=\"upstream_unreachable\"} 2\n";
+    assert!(metrics.contains(line), "each failure is counted once:\n{metrics}");
 }
 
 #[test]
