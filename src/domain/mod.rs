@@ -1,15 +1,19 @@
 //! The rules, pure: no clock, randomness, socket, file or SQL. Times are arguments, and most tests live here.
 
+pub mod bound;
 pub mod catalog;
 pub mod endpoint;
 pub mod file_ids;
 pub mod ids;
 pub mod key;
 pub mod leaving;
+pub mod ledger;
 pub mod model_name;
+pub mod money;
 pub mod outcome;
 pub mod request;
 pub mod secret;
 pub mod stream;
 pub mod tokens;
 pub mod usage;
+pub mod window;

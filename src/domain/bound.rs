@@ -1,0 +1,102 @@
+//! The most a request can cost on one deployment, as a function of its output cap: what is held before it is asked.
+
+use super::money::{Cost, PerToken, Usd};
+
+/// Output is not clamped below this: an answer cut shorter is of no use.
+pub const LEAST_CLAMPED_TOKENS: u64 = 64;
+
+/// An upper bound: everything but the output, and so much for each token of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpperBound {
+    /// All input at the dearest price it may meet, surcharges included.
+    pub fixed: Cost,
+    /// The dearest price a token of output may get.
+    pub per_output_token: PerToken,
+    /// The cap on the output of each choice, tokens.
+    pub output_cap: u64,
+    /// How many choices are made.
+    pub choices: u64,
+    /// Whether a lower cap may be written into the request.
+    pub clampable: bool,
+}
+
+impl UpperBound {
+    /// What it comes to.
+    pub fn amount(&self) -> Usd {
+        self.at_cap(self.output_cap)
+    }
+
+    /// What it would come to with another cap.
+    pub fn at_cap(&self, cap: u64) -> Usd {
+        self.fixed.and(cap.saturating_mul(self.choices), self.per_output_token).round_up()
+    }
+
+    /// The largest cap, not above its own, that stays within an amount; none when even one token does not, or when
+    /// a cap can't be written.
+    pub fn cap_within(&self, left: Usd) -> Option<u64> {
+        if !self.clampable || self.at_cap(1) > left {
+            return None;
+        }
+        let (mut fits, mut too_much) = (1, self.output_cap.saturating_add(1));
+        while too_much - fits > 1 {
+            let middle = fits + (too_much - fits) / 2;
+            match self.at_cap(middle) <= left {
+                true => fits = middle,
+                false => too_much = middle,
+            }
+        }
+        Some(fits)
+    }
+
+    /// The same with a lower cap.
+    #[must_use]
+    pub const fn clamped(self, output_cap: u64) -> Self {
+        Self { output_cap, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bound(input: u64, picos: i64, cap: u64, choices: u64) -> UpperBound {
+        let price = PerToken::from_picos(picos).expect("a price");
+        UpperBound {
+            fixed: Cost::default().and(input, price),
+            per_output_token: price,
+            output_cap: cap,
+            choices,
+            clampable: true,
+        }
+    }
+
+    #[test]
+    fn the_cap_within_is_the_largest_that_fits() {
+        let one = bound(10, 1_000, 100, 2); // a nano-dollar a token: 10 + 200
+        assert_eq!(one.amount(), Usd::from_nanos(210));
+        for (left, cap) in
+            [(210, Some(100)), (209, Some(99)), (1_000, Some(100)), (12, Some(1)), (11, None), (0, None)]
+        {
+            assert_eq!(one.cap_within(Usd::from_nanos(left)), cap, "{left}");
+        }
+        assert_eq!(UpperBound { clampable: false, ..one }.cap_within(Usd::dollars(1)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn one_token_more_would_not_fit(
+            input in 0..1_u64 << 30, picos in 0..1_i64 << 36, cap in 1..1_u64 << 24, choices in 1..9_u64,
+            left in 0..1_i64 << 50,
+        ) {
+            let (bound, left) = (bound(input, picos, cap, choices), Usd::from_nanos(left));
+            if let Some(fits) = bound.cap_within(left) {
+                prop_assert!(fits >= 1 && fits <= cap && bound.at_cap(fits) <= left);
+                prop_assert!(fits == cap || bound.at_cap(fits + 1) > left);
+            } else {
+                prop_assert!(bound.at_cap(1) > left);
+            }
+        }
+    }
+}
