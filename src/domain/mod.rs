@@ -1,6 +1,7 @@
 //! The rules, pure: no clock, randomness, socket, file or SQL. Times are arguments, and most tests live here.
 
 pub mod bound;
+pub mod budget;
 pub mod catalog;
 pub mod endpoint;
 pub mod file_ids;
