@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, Deployment, Dialect, Model};
+use crate::domain::catalog::{Catalog, Deployment, Dialect, Model, OnUnpriced, Pricing};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 use crate::domain::model_name;
@@ -77,6 +77,8 @@ fn deployment(
         timeouts: manners.timeouts,
         on_client_gone: manners.on_client_gone,
         drain: manners.drain,
+        pricing: Pricing::ByName,
+        on_unpriced: OnUnpriced::Deny,
     })
 }
 
