@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, Row as _};
 
-use crate::domain::key::{KeyHash, VirtualKey};
+use crate::domain::key::{KeyHash, Terms, VirtualKey};
 
 use super::engine::{Store, StoreError, or_taken};
 
@@ -80,6 +80,7 @@ fn key_row(row: &AnyRow) -> Result<KeyRow, StoreError> {
         last_four: row.try_get("last_four")?,
         created_at_ms: row.try_get("created_at_ms")?,
         revoked_at_ms: row.try_get("revoked_at_ms")?,
+        terms: Terms::default(),
     };
     Ok(KeyRow { key, hash })
 }
@@ -96,6 +97,7 @@ mod tests {
             last_four: "abcd".to_owned(),
             created_at_ms,
             revoked_at_ms: None,
+            terms: Terms::default(),
         };
         KeyRow { key, hash: KeyHash::of(id, &Secret::new("pepper")) }
     }
