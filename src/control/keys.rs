@@ -164,7 +164,7 @@ mod tests {
     use arc_swap::ArcSwap;
 
     use super::*;
-    use crate::store::Store;
+    use crate::store::{DatabaseConfig, Store};
 
     const PEPPER: &str = "pepper";
 
@@ -184,7 +184,7 @@ mod tests {
         }
 
         async fn start(&self) -> Started {
-            let store = Store::open(self.folder.path()).await.expect("opened");
+            let store = Store::open(&DatabaseConfig::in_folder(self.folder.path())).await.expect("opened");
             let published = Arc::new(ArcSwap::default());
             let publish = {
                 let published = Arc::clone(&published);
