@@ -15,5 +15,6 @@ pub mod request;
 pub mod secret;
 pub mod stream;
 pub mod tokens;
+pub mod unboundable;
 pub mod usage;
 pub mod window;
