@@ -185,6 +185,7 @@ pub(super) struct Deployment {
     pub(super) reasoning: Option<bool>,
     pub(super) endpoints: Option<Vec<String>>,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) default_output_tokens: Option<u64>,
     pub(super) on_client_gone: Option<OnClientGone>,
     pub(super) drain_ms: Option<u64>,
     pub(super) timeouts: Timeouts,

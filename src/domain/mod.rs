@@ -22,5 +22,6 @@ pub mod secret;
 pub mod stream;
 pub mod team;
 pub mod tokens;
+pub mod unboundable;
 pub mod usage;
 pub mod window;
