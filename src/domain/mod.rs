@@ -17,6 +17,7 @@ pub mod model_name;
 pub mod money;
 pub mod outcome;
 pub mod price;
+pub mod priced;
 pub mod request;
 pub mod secret;
 pub mod stream;

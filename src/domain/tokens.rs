@@ -70,6 +70,12 @@ impl TokenCounter {
         Self { scale: known.map_or(Scale::Bytes, Scale::Table), images: ImageRule::of_base(base) }
     }
 
+    /// The same, but with bytes for tokens: a bound that takes a tenth of the time, and is about four times as high.
+    #[must_use]
+    pub const fn in_bytes(self) -> Self {
+        Self { scale: Scale::Bytes, ..self }
+    }
+
     /// Tokens of a request's input.
     ///
     /// Takes 30 to 60 µs for 1 KiB of prose, 30 to 60 ms for 1 MiB, and up to half a second for a hostile text.
