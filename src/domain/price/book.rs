@@ -105,7 +105,7 @@ pub enum Unpriced {
 }
 
 /// One immutable set of prices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PriceBook {
     version: Arc<str>,
     rows: BTreeMap<ProviderKind, HashMap<Arc<str>, Arc<Row>>>,

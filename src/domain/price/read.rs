@@ -84,7 +84,9 @@ pub fn sheets(file: &Value) -> Result<Sheets, Vec<Problem>> {
         let aliases = file.child("aliases").map(aliases).unwrap_or_default();
         let rows = file.children("models").into_iter().filter_map(file_row).collect();
         if let Some(sources) = sources.and_then(|(path, value)| problems.table(&path, value)) {
-            sources.each(|table, name| drop(table.text(name)));
+            sources.each(|table, name| {
+                let _ = table.text(name);
+            });
         }
         file.finish();
         Sheets { version: version.unwrap_or_default(), rows, aliases }
