@@ -208,3 +208,124 @@ fn fingerprint(text: &str) -> String {
         hex
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::money::Usd;
+    use crate::domain::price::Price;
+    use crate::domain::price::rates::{Class, ServiceTier};
+    use crate::domain::price::read::moment;
+    use crate::domain::usage::TokenCounts;
+
+    fn book() -> PriceBook {
+        built_in().unwrap_or_else(|problems| panic!("{problems:?}")).1
+    }
+
+    fn find(book: &PriceBook, kind: ProviderKind, model: &str, at: &str) -> Arc<Price> {
+        let at_ms = moment(at).expect(at);
+        book.find(kind, model, None, at_ms).unwrap_or_else(|error| panic!("{model} {at}: {error}")).price
+    }
+
+    fn per_thousand(price: &Price, class: Class) -> String {
+        price.tokens.standard().of(class).per_thousand()
+    }
+
+    fn usd(text: &str) -> Usd {
+        Usd::parse(text).expect(text)
+    }
+
+    #[test]
+    fn the_built_in_prices_are_whole() {
+        let (sheets, book) = built_in().unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!((sheets.rows.len(), &**book.version()), (77, "2026-11-21"));
+        let price = find(&book, ProviderKind::OpenAi, "gpt-5.4-2026-03-05", "2026-11-22");
+        let long = price.tokens.long_context.expect("a tier above 272000");
+        assert_eq!(long.above_tokens, 272_000);
+        assert_eq!(long.tiers.of(ServiceTier::Default).of(Class::Output).per_million(), "22.50");
+        assert_eq!(price.tokens.tiers.of(ServiceTier::Priority).of(Class::Input).per_million(), "5.00");
+    }
+
+    /// Every price row of 2023 and 2024 of fine-tuned models, USD per 1,000 tokens: training, input, output.
+    #[test]
+    fn the_rows_of_2023_and_2024() {
+        let book = book();
+        for (model, at, training, input, output) in [
+            ("ft:gpt-3.5-turbo-0613:acme::x", "2023-08-22", "0.008", "0.012", "0.016"),
+            ("ft:gpt-3.5-turbo-0613:acme::x", "2023-11-05", "0.008", "0.012", "0.016"),
+            ("ft:gpt-3.5-turbo-1106:acme::x", "2023-11-06", "0.008", "0.003", "0.006"),
+            ("ft:gpt-3.5-turbo-0125:acme::x", "2024-12-31", "0.008", "0.003", "0.006"),
+            ("ft:babbage-002:acme::x", "2023-08-22", "0.0004", "0.0016", "0.0016"),
+            ("ft:davinci-002:acme::x", "2023-08-22", "0.006", "0.012", "0.012"),
+            ("ft:gpt-4-0613:acme::x", "2023-11-06", "0.09", "0.045", "0.09"),
+            ("ft:gpt-4o-2024-08-06:acme::x", "2024-08-20", "0.025", "0.00375", "0.015"),
+            ("ft:gpt-4o-mini-2024-07-18:acme::x", "2024-07-23", "0.003", "0.0003", "0.0012"),
+            ("ada:ft-acme-2022-01-01", "2023-01-01", "0.0004", "0.0016", "0.0016"),
+            ("babbage:ft-acme-2022-01-01", "2023-01-01", "0.0006", "0.0024", "0.0024"),
+            ("curie:ft-acme-2022-01-01", "2023-01-01", "0.003", "0.012", "0.012"),
+            ("davinci:ft-acme-2022-01-01", "2023-01-01", "0.03", "0.12", "0.12"),
+        ] {
+            let price = find(&book, ProviderKind::OpenAi, model, at);
+            let found = [
+                price.terms.training.expect("training").per_thousand(),
+                per_thousand(&price, Class::Input),
+                per_thousand(&price, Class::Output),
+            ];
+            let same = |text: &str| usd(text).to_string();
+            assert_eq!(found, [same(training), same(input), same(output)], "{model} {at}");
+        }
+        for (model, input, output) in [
+            ("babbage-002", "0.0004", "0.0004"),
+            ("davinci-002", "0.002", "0.002"),
+            ("gpt-4", "0.03", "0.06"),
+        ] {
+            let price = find(&book, ProviderKind::OpenAi, model, "2023-10-16");
+            let found = [per_thousand(&price, Class::Input), per_thousand(&price, Class::Output)];
+            assert_eq!(found.map(|text| usd(&text)), [usd(input), usd(output)], "{model}");
+        }
+        let mini = find(&book, ProviderKind::OpenAi, "ft:gpt-4o-mini-2024-07-18:acme::x", "2024-11-01");
+        let rates = mini.tokens.standard();
+        let per_million =
+            [mini.terms.training.expect("training"), rates.of(Class::Input), rates.of(Class::Output)];
+        assert_eq!(per_million.map(|price| price.per_million()), ["3.00", "0.30", "1.20"]);
+    }
+
+    /// Azure in October 2023: an hour of training and of hosting, and USD per 1,000 tokens.
+    #[test]
+    fn the_rows_of_azure_in_october_2023() {
+        let book = book();
+        for (model, training, hosting, input, output) in [
+            ("babbage-002.ft-0a1b", "34", "1.70", "0.0004", "0.0004"),
+            ("davinci-002.ft-0a1b", "68", "3.00", "0.0020", "0.0020"),
+            ("gpt-35-turbo-0613.ft-0a1b", "102", "7.00", "0.0015", "0.0020"),
+            ("gpt-35-turbo.ft-0a1b", "102", "7.00", "0.0015", "0.0020"),
+        ] {
+            let price = find(&book, ProviderKind::Azure, model, "2023-10-16");
+            assert_eq!(price.training_time_cost(3_600), Some(usd(training)), "{model}");
+            assert_eq!(price.hosting_cost(3_600, None), Some(usd(hosting)), "{model}");
+            let found = [per_thousand(&price, Class::Input), per_thousand(&price, Class::Output)];
+            assert_eq!(found.map(|text| usd(&text)), [usd(input), usd(output)], "{model}");
+        }
+        let now = find(&book, ProviderKind::Azure, "gpt-4.1-mini-2025-04-14.ft-0a1b", "2026-11-22");
+        assert_eq!(now.tokens.standard().of(Class::Input).per_million(), "0.40", "like its base");
+        assert_eq!(now.hosting_cost(720 * 3_600, Some("Standard")), Some(usd("1224")));
+    }
+
+    #[test]
+    fn a_training_of_a_hundred_thousand_tokens_and_three_epochs() {
+        let price = find(&book(), ProviderKind::OpenAi, "ft:gpt-3.5-turbo", "2023-09-01");
+        assert_eq!(price.training_cost(100_000 * 3, 0, 0), Some(usd("2.40")));
+        let mini = find(&book(), ProviderKind::OpenAi, "ft:gpt-4o-mini-2024-07-18", "2024-09-01");
+        let at_ms = moment("2024-09-01").expect("a day");
+        assert_eq!(mini.training_cost(3_000_000, at_ms, 0), Some(usd("3")), "2M tokens a day were free");
+    }
+
+    #[test]
+    fn pain_16_an_azure_fine_tune_costs_by_the_hour_and_by_the_token() {
+        let price = find(&book(), ProviderKind::Azure, "gpt-4.1-2025-04-14.ft-0a1b", "2026-11-22");
+        let counts = TokenCounts { prompt: 1_000_000, completion: 1_000_000, ..TokenCounts::default() };
+        assert_eq!(price.cost(&counts, ServiceTier::Default), usd("10"));
+        assert_eq!(price.cost(&TokenCounts::default(), ServiceTier::Default), Usd::ZERO);
+        assert_eq!(price.hosting_cost(24 * 3_600, None), Some(usd("40.80")), "idle or not");
+    }
+}

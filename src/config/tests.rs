@@ -317,8 +317,14 @@ fn prices_of_deployments_are_read_and_looked_at() {
     assert_eq!(of("b").pricing, Pricing::Row("gpt-4o".into()));
     assert_eq!(of("c").on_unpriced, OnUnpriced::Cap("gpt-4".into()));
     let notices = config.notices.join("\n");
-    assert!(notices.contains("deployments.c: its price: no price is known; the cap price is used"), "{notices}");
-    assert!(notices.contains("deployments.d: its requests are refused: no price is known for \"ours\""), "{notices}");
+    assert!(
+        notices.contains("deployments.c: its price: no price is known; the cap price is used"),
+        "{notices}"
+    );
+    assert!(
+        notices.contains("deployments.d: its requests are refused: no price is known for \"ours\""),
+        "{notices}"
+    );
     let built_in = good("", &[]);
     let Pricing::Explicit { price, .. } = &built_in.catalog.deployments["smollm2-135m"].pricing else {
         panic!("the worker's price is written out")
@@ -332,13 +338,19 @@ fn a_price_file_replaces_the_built_in_one_whole_or_not_at_all() {
     let path = folder.path().join("prices.toml");
     let text = format!("[prices]\nfile = {:?}", path.display().to_string());
     let row = "[[models]]\nprovider = \"openai\"\nmodel = \"m\"\n[[models.periods]]\n";
-    fs::write(&path, format!("version = \"ours\"\n{row}input_per_1m_usd = \"1\"\noutput_per_1m_usd = \"2\"\n"))
-        .expect("written");
+    fs::write(
+        &path,
+        format!("version = \"ours\"\n{row}input_per_1m_usd = \"1\"\noutput_per_1m_usd = \"2\"\n"),
+    )
+    .expect("written");
     let config = good(&text, &[]);
     assert!(config.prices.version.starts_with("ours~"), "{}", config.prices.version);
     assert_eq!(config.prices.rows.len(), 1);
     for (content, said) in [
-        (format!("version = \"ours\"\n{row}input_per_1m_usd = 1.5\n"), "models[0].periods[0].input_per_1m_usd: an"),
+        (
+            format!("version = \"ours\"\n{row}input_per_1m_usd = 1.5\n"),
+            "models[0].periods[0].input_per_1m_usd: an",
+        ),
         ("version = \"ours\"\n[[models]".to_owned(), "TOML parse error"),
         (row.to_owned(), "version: missing"),
     ] {

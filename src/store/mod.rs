@@ -4,5 +4,6 @@
 mod engine;
 pub mod keys;
 pub mod pins;
+pub mod prices;
 
 pub use engine::{Store, StoreError};

@@ -141,7 +141,8 @@ fn azure_bills_tokens_like_the_base_and_hours_beside() {
 
 #[test]
 fn free_training_is_by_the_account_and_day() {
-    let price = price(&json!({"input_per_1m_usd": "0.30", "output_per_1m_usd": "1.20", "training_per_1m_usd": "3",
+    let price =
+        price(&json!({"input_per_1m_usd": "0.30", "output_per_1m_usd": "1.20", "training_per_1m_usd": "3",
         "free_training": {"tokens_per_day": 2_000_000, "until": "2024-09-23"}}));
     for (tokens, at, used_today, cost) in [
         (2_000_000, "2024-09-22T23:59:59Z", 0, "0"),
@@ -189,10 +190,14 @@ fn book_with(overrides: &[RowDraft], changes: i64) -> PriceBook {
 #[test]
 fn pain_12_an_unknown_model_is_not_silently_free() {
     let book = small();
-    let of = |on_unpriced: OnUnpriced| Deployment { on_unpriced, ..(*deployment("d", "secret-model")).clone() };
+    let of =
+        |on_unpriced: OnUnpriced| Deployment { on_unpriced, ..(*deployment("d", "secret-model")).clone() };
     let find = |on_unpriced| book.price_of(&of(on_unpriced), "secret-model", ms("2026-11-22"));
     let error = find(OnUnpriced::Deny).expect_err("refused").to_string();
-    assert!(error.contains("no price is known for \"secret-model\"") && error.contains("price_model"), "{error}");
+    assert!(
+        error.contains("no price is known for \"secret-model\"") && error.contains("price_model"),
+        "{error}"
+    );
     let cap = find(OnUnpriced::Cap("gpt-4o".into())).expect("the cap price");
     assert_eq!(cap.warning, Some(Warning::Cap));
     assert_eq!(cap.price.cost(&tokens(1_000_000, 0), ServiceTier::Default), usd("2.50"));
@@ -259,7 +264,10 @@ fn pain_14_a_price_in_another_unit_is_refused() {
         (with((million, "0.0000025"), (out_million, "10")), "input_per_1m_usd: 0.0000025 USD per 1,000,000"),
         (with((million, "0.0005"), (out_million, "10")), "off by 1000"),
         (with((million, "2500"), (out_million, "10")), "more than 2000 USD per 1M"),
-        (with(("input_per_1k_usd", "2.5"), (out_million, "10")), "input_per_1k_usd: 2.5 USD per 1,000 tokens"),
+        (
+            with(("input_per_1k_usd", "2.5"), (out_million, "10")),
+            "input_per_1k_usd: 2.5 USD per 1,000 tokens",
+        ),
         (with((million, "0.0025"), (out_million, "10")), "output_per_1m_usd: 1000 times the input's price"),
         (with((million, "10"), (out_million, "0.004")), "input_per_1m_usd: 1000 times the output's price"),
         (json!({million: 2.5, out_million: "10"}), "an amount is written as text"),
@@ -282,7 +290,8 @@ fn pain_14_a_price_in_another_unit_is_refused() {
 
 #[test]
 fn pain_15_cached_tokens_are_not_fresh() {
-    let price = price(&json!({"input_per_1m_usd": "2", "cached_input_per_1m_usd": "0.50", "output_per_1m_usd": "8",
+    let price =
+        price(&json!({"input_per_1m_usd": "2", "cached_input_per_1m_usd": "0.50", "output_per_1m_usd": "8",
         "cache_write_per_1m_usd": "2.50"}));
     let chat = json!({"prompt_tokens": 1_000_000, "completion_tokens": 0,
         "prompt_tokens_details": {"cached_tokens": 900_000}});
@@ -299,7 +308,8 @@ fn pain_15_cached_tokens_are_not_fresh() {
 
 #[test]
 fn tiers_and_long_inputs_have_their_prices() {
-    let price = price(&json!({"input_per_1m_usd": "4", "cached_input_per_1m_usd": "0.40", "output_per_1m_usd": "20",
+    let price =
+        price(&json!({"input_per_1m_usd": "4", "cached_input_per_1m_usd": "0.40", "output_per_1m_usd": "20",
         "cache_write_per_1m_usd": "5",
         "batch": {"input_per_1m_usd": "2", "output_per_1m_usd": "10"},
         "priority": {"factor": "1.75"},
@@ -365,7 +375,8 @@ fn any_price() -> impl Strategy<Value = Price> {
                 written["flex"] = json!({"factor": "0.5"});
             }
             if let Some(long) = long {
-                written["long_context"] = json!({"above_tokens": above_tokens, "input_per_1m_usd": text(long)});
+                written["long_context"] =
+                    json!({"above_tokens": above_tokens, "input_per_1m_usd": text(long)});
             }
             alone(&written).ok()
         },
