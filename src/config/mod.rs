@@ -9,6 +9,7 @@ mod catalog;
 mod credentials;
 mod environment;
 mod file;
+pub mod prices;
 mod problem;
 mod providers;
 mod read;
@@ -20,8 +21,10 @@ mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::domain::catalog::Catalog;
+use crate::domain::price::book::Sheets;
 use crate::domain::secret::Secret;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
@@ -53,6 +56,8 @@ pub struct Config {
     pub worker: Option<worker::Config>,
     /// Everything a request may be sent to.
     pub catalog: Catalog,
+    /// What it costs, as the price file says.
+    pub prices: Arc<Sheets>,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -80,7 +85,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         builtin::add_worker(&mut file, worker, &mut checker);
     }
     let served = providers::check(&file.providers, &mut checker);
-    let catalog = catalog::check(&file, &served, &mut checker);
+    let prices = prices::check(&file.prices, &mut checker);
+    let catalog = catalog::check(&file, &served, &prices, &mut checker);
     if catalog.providers.is_empty() {
         checker
             .notice(&Place::top("providers"), "there are none, and no local worker: every model is unknown");
@@ -94,6 +100,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         log,
         worker,
         catalog,
+        prices: prices.sheets,
         source: path.map(Path::to_owned),
         notices,
     })

@@ -6,6 +6,7 @@ mod engine;
 pub mod keys;
 pub mod pins;
 mod pool;
+pub mod prices;
 #[cfg(test)]
 pub(crate) mod testing;
 
