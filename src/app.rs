@@ -130,7 +130,7 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         move |live| ring.publish(live)
     };
     let (store, keys, first) = runtime.block_on(async {
-        let store = Store::open(&config.state_dir).await?;
+        let store = Store::open(&config.database).await?;
         let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
         anyhow::Ok((store, keys, first))

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model};
+use crate::domain::catalog::{
+    Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model, OnUnpriced, Pricing,
+};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 use crate::domain::model_name;
@@ -79,6 +81,8 @@ fn deployment(
         timeouts: manners.timeouts,
         on_client_gone: manners.on_client_gone,
         drain: manners.drain,
+        pricing: Pricing::ByName,
+        on_unpriced: OnUnpriced::Deny,
     })
 }
 

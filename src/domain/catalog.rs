@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::endpoint::Endpoint;
 use super::ids::ModelName;
 use super::model_name;
+use super::price::Price;
 use super::secret::Secret;
 
 /// OpenAI's dialect, or any server that speaks it.
@@ -48,13 +49,48 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Whose it is, whatever its version.
+    pub const fn kind(&self) -> ProviderKind {
+        match self {
+            Self::OpenAi(_) => ProviderKind::OpenAi,
+            Self::AzureV1(_) | Self::AzureClassic(_) => ProviderKind::Azure,
+            Self::Candle => ProviderKind::Candle,
+        }
+    }
+
     /// The name in logs and metric labels.
     pub const fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+}
+
+/// Who defines a dialect: prices go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProviderKind {
+    /// OpenAI.
+    OpenAi,
+    /// Azure OpenAI.
+    Azure,
+    /// Our own worker.
+    Candle,
+}
+
+impl ProviderKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Azure, Self::Candle];
+
+    /// The name in files, logs and metric labels.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::OpenAi(_) => "openai",
-            Self::AzureV1(_) | Self::AzureClassic(_) => "azure",
+            Self::OpenAi => "openai",
+            Self::Azure => "azure",
             Self::Candle => "candle",
         }
+    }
+
+    /// Reads back what [`ProviderKind::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -213,6 +249,39 @@ pub struct Deployment {
     pub on_client_gone: OnClientGone,
     /// How long a stream is read on for its usage.
     pub drain: Duration,
+    /// Where its price comes from.
+    pub pricing: Pricing,
+    /// What becomes of a request without a known price.
+    pub on_unpriced: OnUnpriced,
+}
+
+/// Where a deployment's price comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pricing {
+    /// The row of the price book that its model's name leads to.
+    #[default]
+    ByName,
+    /// A row of the price book that the operator named.
+    Row(Arc<str>),
+    /// The operator wrote it out.
+    Explicit {
+        /// What it costs.
+        price: Arc<Price>,
+        /// Names it in the ledger.
+        version: Arc<str>,
+    },
+}
+
+/// What becomes of a request whose price nobody knows. It is never taken for free silently.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnUnpriced {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It is booked at the price of this row of the price book.
+    Cap(Arc<str>),
+    /// It is served, booked at nothing, and said.
+    Allow,
 }
 
 impl Deployment {
@@ -344,6 +413,8 @@ pub(crate) mod tests {
             timeouts: Timeouts::default(),
             on_client_gone: OnClientGone::Abort,
             drain: Duration::from_secs(30),
+            pricing: Pricing::ByName,
+            on_unpriced: OnUnpriced::Deny,
         })
     }
 

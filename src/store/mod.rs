@@ -1,8 +1,13 @@
 //! Rows: what outlives a restart. Carries values and decides nothing. One SQL text for SQLite and PostgreSQL, values
 //! always bound; ids are text, times are ms since 1970 UTC, there are no booleans (sqlx's `Any` reads none).
 
+mod connection;
 mod engine;
 pub mod keys;
 pub mod pins;
+mod pool;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use engine::{Store, StoreError};
+pub use connection::Connection;
+pub use engine::{DatabaseConfig, Durability, Location, Store, StoreError};
