@@ -234,6 +234,7 @@ fn deployments_take_their_manners_from_the_provider() {
             base_model = \"gpt-4.1\"
             endpoints = [\"embeddings\"]
             max_output_tokens = 7
+            default_output_tokens = 5
             on_client_gone = \"abort\"
             drain_ms = 0
             timeouts.total_ms = 5000
@@ -254,6 +255,7 @@ fn deployments_take_their_manners_from_the_provider() {
     assert_eq!((a.reasoning, b.reasoning), (true, false));
     assert_eq!((a.endpoints.len(), b.endpoints.as_slice()), (5, &[Endpoint::Embeddings][..]));
     assert_eq!((a.max_output_tokens, b.max_output_tokens), (None, Some(7)));
+    assert_eq!((a.default_output_tokens, b.default_output_tokens), (4_096, 5));
     assert_eq!(b.model_identity(), "gpt-4.1");
 }
 
@@ -469,6 +471,14 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 0",
         "deployments.d.max_output_tokens: 0 is out",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\ndefault_output_tokens = 0",
+        "deployments.d.default_output_tokens: 0 is out",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 7\ndefault_output_tokens = 8",
+        "deployments.d.default_output_tokens: 8 is more than max_output_tokens, 7",
     ),
     (
         "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nprice = { input_per_1m_usd = 2.5 }",

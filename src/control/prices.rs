@@ -271,7 +271,7 @@ mod tests {
     }
 
     async fn open(folder: &std::path::Path) -> Prices {
-        let store = Store::open(folder).await.expect("opened");
+        let store = Store::open(&DatabaseConfig::in_folder(folder)).await.expect("opened");
         Prices::open(PriceRows::new(&store), file("v1", "2.50")).await.expect("read")
     }
 
