@@ -262,7 +262,7 @@ mod tests {
     use super::*;
     use crate::domain::price::rates::Class;
     use crate::domain::price::read::sheets;
-    use crate::store::Store;
+    use crate::store::{DatabaseConfig, Store};
 
     fn file(version: &str, input: &str) -> Arc<Sheets> {
         let file = json!({"version": version, "models": [{"provider": "openai", "model": "gpt-4o",

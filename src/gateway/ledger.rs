@@ -6,6 +6,7 @@
 
 pub mod journal;
 mod liveness;
+pub mod sql;
 #[cfg(test)]
 mod tests;
 mod writer;
