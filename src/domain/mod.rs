@@ -20,6 +20,7 @@ pub mod price;
 pub mod priced;
 pub mod request;
 pub mod secret;
+pub mod spend;
 pub mod stream;
 pub mod team;
 pub mod tokens;

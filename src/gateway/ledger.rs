@@ -6,7 +6,7 @@
 
 pub mod journal;
 mod liveness;
-pub mod sql;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod writer;

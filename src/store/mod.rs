@@ -3,7 +3,9 @@
 
 mod connection;
 mod engine;
+pub mod instances;
 pub mod keys;
+pub mod ledger;
 pub mod pins;
 mod pool;
 pub mod prices;

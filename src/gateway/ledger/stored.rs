@@ -1,4 +1,4 @@
-//! The journal in the database.
+//! The journal in the store's tables.
 
 use std::sync::Arc;
 
@@ -11,13 +11,14 @@ use crate::store::instances::InstanceRows;
 use crate::store::ledger::{self, LedgerRows};
 use crate::store::{Store, StoreError};
 
-/// The table, through connections of its own.
-pub struct SqlJournal {
+/// The rows of the journal, and of the processes that write it.
+#[derive(Debug)]
+pub struct StoredJournal {
     rows: LedgerRows,
     instances: InstanceRows,
 }
 
-impl SqlJournal {
+impl StoredJournal {
     /// The journal of a store.
     pub fn new(store: &Store) -> Self {
         Self { rows: LedgerRows::new(store), instances: InstanceRows::new(store) }
@@ -31,14 +32,13 @@ impl From<StoreError> for AppendError {
 }
 
 #[async_trait]
-impl Journal for SqlJournal {
+impl Journal for StoredJournal {
     async fn append(&mut self, entries: &[Arc<Entry>]) -> Result<(), AppendError> {
-        match self.rows.append(entries).await {
-            Ok(()) => Ok(()),
-            // a hold that another has ended is seen once its entry is read
-            Err(ledger::AppendError::Conflict | ledger::AppendError::EndedBefore) => Err(AppendError::Conflict),
-            Err(ledger::AppendError::Store(error)) => Err(error.into()),
-        }
+        self.rows.append(entries).await.map_err(|error| match error {
+            // another process has ended it: what it wrote is to be read in either case
+            ledger::AppendError::Conflict | ledger::AppendError::EndedBefore => AppendError::Conflict,
+            ledger::AppendError::Store(error) => error.into(),
+        })
     }
 
     async fn after(&mut self, seq: Seq, limit: usize) -> Result<Vec<Entry>, AppendError> {
@@ -46,10 +46,12 @@ impl Journal for SqlJournal {
     }
 
     async fn start(&mut self) -> Result<(Seq, Vec<Entry>), AppendError> {
+        // the head first: what is written meanwhile is behind it, and read as such
         let head = self.rows.head().await?;
         let settled = self.rows.settled().await?;
-        let open = self.rows.open_holds(settled + 1).await?;
-        Ok((head, open.into_iter().filter(|hold| hold.seq <= head).collect()))
+        let mut open = self.rows.open_holds(settled + 1).await?;
+        open.retain(|hold| hold.seq <= head);
+        Ok((head, open))
     }
 
     async fn beat(&mut self, instance: &str, beat: i64, open_from: Seq) -> Result<(), AppendError> {
@@ -62,11 +64,7 @@ impl Journal for SqlJournal {
 
     async fn beats(&mut self) -> Result<Vec<Beat>, AppendError> {
         let living = self.instances.living().await?;
-        let beat = |row: crate::store::instances::InstanceRow| Beat {
-            instance: row.id.into(),
-            beat: row.beat,
-            ended: row.ended,
-        };
-        Ok(living.into_iter().map(beat).collect())
+        let beats = living.into_iter();
+        Ok(beats.map(|row| Beat { instance: row.id.into(), beat: row.beat, ended: row.ended }).collect())
     }
 }
