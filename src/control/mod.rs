@@ -1,3 +1,4 @@
 //! The control plane: what operators do.
 
+pub mod budgets;
 pub mod keys;
