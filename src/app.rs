@@ -26,6 +26,7 @@ use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::keys::Keys;
+use crate::control::prices::Prices;
 use crate::domain::secret::Secret;
 use crate::gateway::Gateway;
 use crate::gateway::admit::KeyRing;
@@ -37,6 +38,7 @@ use crate::http::{Door, Readiness};
 use crate::store::Store;
 use crate::store::keys::KeyRows;
 use crate::store::pins::PinRows;
+use crate::store::prices::PriceRows;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::worker::{Supervisor, WorkerState};
 
@@ -61,6 +63,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(29);
 struct Built {
     gateway: Arc<Gateway>,
     keys: Arc<Keys>,
+    prices: Arc<Prices>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -90,7 +93,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
             "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
         );
     }
-    let reload = reload(&built.gateway.catalog, options.config_path.clone(), config);
+    let reload = reload(&built.gateway.catalog, &built.prices, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;
     let config = current.lock();
@@ -129,11 +132,12 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let (store, keys, first) = runtime.block_on(async {
-        let store = Store::open(&config.state_dir).await?;
+    let (store, keys, prices, first) = runtime.block_on(async {
+        let store = Store::open(&config.database).await?;
         let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        anyhow::Ok((store, keys, first))
+        let prices = Prices::open(PriceRows::new(&store), Arc::clone(&config.prices)).await?;
+        anyhow::Ok((store, keys, prices, first))
     })?;
     let supervisor = match &config.worker {
         None => None,
@@ -151,6 +155,7 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
     Ok(Built {
         gateway: Arc::new(gateway),
         keys: Arc::new(keys),
+        prices: Arc::new(prices),
         store,
         readiness: Arc::default(),
         supervisor,
@@ -204,6 +209,7 @@ fn add_listeners(
     let operators = Admin {
         key: admin_key,
         keys: Arc::clone(&built.keys),
+        prices: Arc::clone(&built.prices),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
@@ -242,6 +248,7 @@ fn add_background(
     server.add_service(background_service("warden", warden));
     let housekeeper = Housekeeper {
         keys: Arc::clone(&built.keys),
+        prices: Arc::clone(&built.prices),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
@@ -282,9 +289,14 @@ impl Reloader {
     }
 }
 
-fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> Reloader {
+fn reload(
+    catalog: &Arc<LiveCatalog>,
+    prices: &Arc<Prices>,
+    path: Option<PathBuf>,
+    config: Config,
+) -> Reloader {
     let current = Arc::new(Mutex::new(config));
-    let (held, catalog) = (Arc::clone(&current), Arc::clone(catalog));
+    let (held, catalog, prices) = (Arc::clone(&current), Arc::clone(catalog), Arc::clone(prices));
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -296,9 +308,12 @@ fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> 
         let new = config::load(path.as_deref(), &ProcessEnvironment)
             .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         let restart_needed = config::restart_needed(&current, &new);
-        let changed = catalog.replace(new.catalog.clone());
+        let repriced =
+            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])?;
+        let changed = catalog.replace(new.catalog.clone()) || repriced;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
+        current.prices = new.prices;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     };

@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, watch};
 use super::banner::{Banner, BannerKey, banner};
 use crate::clock;
 use crate::control::keys::Keys;
+use crate::control::prices::Prices;
 use crate::domain::catalog::Address;
 use crate::domain::secret::Secret;
 use crate::gateway::catalog::{Live, LiveCatalog};
@@ -162,10 +163,11 @@ impl Warden {
     }
 }
 
-/// Looks the providers' names up, sweeps old pins, loads token tables, sees what other processes have done to the keys,
+/// Looks the providers' names up, sweeps old pins, loads token tables, sees what other processes have done to keys and prices,
 /// and reads the configuration again on SIGHUP.
 pub(super) struct Housekeeper {
     pub(super) keys: Arc<Keys>,
+    pub(super) prices: Arc<Prices>,
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
@@ -186,10 +188,10 @@ impl BackgroundService for Housekeeper {
                     if let Err(problems) = (self.reload)() {
                         tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
                     }
-                    self.refresh_keys().await;
+                    self.refresh_rows().await;
                 }
                 () = sleep(RESOLVE_EVERY) => {
-                    self.refresh_keys().await;
+                    self.refresh_rows().await;
                     self.resolve().await;
                     if round.is_multiple_of(SWEEP_EVERY) {
                         self.sweep().await;
@@ -208,7 +210,10 @@ async fn stopping(shutdown: &mut ShutdownWatch) {
 
 impl Housekeeper {
     /// During an upgrade, or where two gateways share a state folder, a key may be made or revoked elsewhere.
-    async fn refresh_keys(&self) {
+    async fn refresh_rows(&self) {
+        if let Err(error) = self.prices.refresh().await {
+            tracing::warn!(%error, "the prices could not be read again");
+        }
         if let Err(error) = self.keys.refresh().await {
             tracing::warn!(%error, "the keys could not be read again");
         }

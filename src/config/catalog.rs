@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, Deployment, Dialect, Model};
+use crate::domain::catalog::{Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 use crate::domain::model_name;
@@ -58,6 +58,7 @@ fn deployment(
     let max_output_tokens = written.max_output_tokens.map(|tokens| {
         in_range(&place.key("max_output_tokens"), Some(tokens), tokens, 1..=MAX_OUTPUT_TOKENS, checker)
     });
+    let default_output_tokens = default_output_tokens(&place, written, checker);
     let served = served.get(provider_name?.as_str());
     let manners = served.map(|served| served.manners).unwrap_or_default().overlaid(
         &place,
@@ -79,6 +80,7 @@ fn deployment(
         base_model,
         endpoints: written_endpoints.unwrap_or_else(|| default_endpoints(&served.provider.dialect)),
         max_output_tokens,
+        default_output_tokens,
         timeouts: manners.timeouts,
         on_client_gone: manners.on_client_gone,
         drain: manners.drain,
@@ -87,6 +89,19 @@ fn deployment(
     };
     prices.look_at(&place, &deployment, checker);
     Some(deployment)
+}
+
+fn default_output_tokens(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> u64 {
+    let place = place.key("default_output_tokens");
+    let range = 1..=MAX_OUTPUT_TOKENS;
+    let tokens = in_range(&place, written.default_output_tokens, DEFAULT_OUTPUT_TOKENS, range, checker);
+    match (written.default_output_tokens, written.max_output_tokens) {
+        (Some(default), Some(most)) if default > most => {
+            checker.wrong(&place, format!("{default} is more than max_output_tokens, {most}"));
+        }
+        _ => {}
+    }
+    tokens
 }
 
 fn upstream_model(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> Option<String> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::domain::catalog::OnClientGone;
+use crate::store::Durability;
 use crate::telemetry::log::Format;
 
 /// The whole file.
@@ -16,6 +17,7 @@ pub(super) struct File {
     pub(super) server: Server,
     pub(super) admin: Admin,
     pub(super) state: State,
+    pub(super) database: Database,
     pub(super) log: Log,
     pub(super) worker: Worker,
     pub(super) prices: Prices,
@@ -62,6 +64,17 @@ pub(super) struct Admin {
 #[serde(default)]
 pub(super) struct State {
     pub(super) dir: Option<PathBuf>,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Database {
+    pub(super) url: Option<SecretSource>,
+    pub(super) connections: Option<u32>,
+    pub(super) acquire_timeout_ms: Option<u64>,
+    pub(super) statement_timeout_ms: Option<u64>,
+    pub(super) durability: Option<Durability>,
 }
 
 /// `[log]`
@@ -192,6 +205,7 @@ pub(super) struct Deployment {
     pub(super) reasoning: Option<bool>,
     pub(super) endpoints: Option<Vec<String>>,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) default_output_tokens: Option<u64>,
     pub(super) on_client_gone: Option<OnClientGone>,
     pub(super) drain_ms: Option<u64>,
     pub(super) timeouts: Timeouts,

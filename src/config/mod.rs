@@ -26,6 +26,7 @@ use std::sync::Arc;
 use crate::domain::catalog::Catalog;
 use crate::domain::price::book::Sheets;
 use crate::domain::secret::Secret;
+use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
 use crate::upstream::worker;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub admin_key: Option<Secret>,
     /// Database, pepper, admin key, worker socket.
     pub state_dir: PathBuf,
+    /// For the store.
+    pub database: DatabaseConfig,
     /// For the log.
     pub log: log::Config,
     /// The local worker, if we start one.
@@ -72,6 +75,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let mut file = read_file(path, &mut checker);
     let access = sections::admin(&file, &mut checker);
     let http = sections::server(&file.server, access.listen, &mut checker);
+    let database = sections::database(&file.database, &access.state_dir, &mut checker);
     let log = sections::log(&file.log, &mut checker);
     let worker = sections::worker(&file.worker, &access.state_dir, &mut checker);
     if file.providers.is_empty() {
@@ -92,6 +96,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         http,
         admin_key: access.key,
         state_dir: access.state_dir,
+        database,
         log,
         worker,
         catalog,
@@ -149,10 +154,23 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("admin.listen", server.0.admin_listen == server.1.admin_listen);
     compare("admin.key", old.admin_key == new.admin_key);
     compare("state.dir", old.state_dir == new.state_dir);
+    compare_databases(&old.database, &new.database, &mut compare);
     compare("log.format", old.log.format == new.log.format);
     compare("log.level", old.log.filter == new.log.filter);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
+}
+
+fn compare_databases(old: &DatabaseConfig, new: &DatabaseConfig, compare: &mut impl FnMut(&str, bool)) {
+    let url = |database: &DatabaseConfig| match &database.location {
+        Location::Postgres(url) => Some(url.clone()),
+        Location::Folder(_) => None,
+    };
+    compare("database.url", url(old) == url(new));
+    compare("database.connections", old.connections == new.connections);
+    compare("database.acquire_timeout_ms", old.acquire_timeout == new.acquire_timeout);
+    compare("database.statement_timeout_ms", old.statement_timeout == new.statement_timeout);
+    compare("database.durability", old.durability == new.durability);
 }
 
 fn compare_workers(

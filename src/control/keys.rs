@@ -8,7 +8,7 @@ use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use tokio::sync::Mutex;
 
-use crate::domain::key::{KeyHash, VirtualKey, last_four, mint};
+use crate::domain::key::{KeyHash, LiveKey, Terms, VirtualKey, last_four, mint};
 use crate::domain::secret::Secret;
 use crate::store::StoreError;
 use crate::store::keys::{KeyRow, KeyRows};
@@ -20,7 +20,7 @@ const ID_PREFIX: &str = "key_";
 const MAX_ALIAS_BYTES: usize = 64;
 
 /// The live keys by their hashes.
-pub type LiveKeys = HashMap<KeyHash, Arc<VirtualKey>>;
+pub type LiveKeys = HashMap<KeyHash, LiveKey>;
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,7 @@ impl Keys {
             last_four: last_four(&secret),
             created_at_ms: now_ms,
             revoked_at_ms: None,
+            terms: Terms::default(),
         };
         let row = KeyRow { key, hash: KeyHash::of(secret.expose(), &self.pepper) };
         let mut live = self.live.lock().await;
@@ -82,7 +83,7 @@ impl Keys {
             StoreError::Taken => KeysError::AliasTaken(alias.to_owned()),
             other => KeysError::Store(other),
         })?;
-        live.insert(row.hash, Arc::new(row.key.clone()));
+        live.insert(row.hash, alone(row.key.clone()));
         (self.publish)(live.clone());
         Ok((row.key, secret))
     }
@@ -131,10 +132,14 @@ impl Keys {
         let mut live = self.live.lock().await;
         let rows = self.rows.all().await?;
         let rows = rows.into_iter().filter(|row| row.key.revoked_at_ms.is_none());
-        *live = rows.map(|row| (row.hash, Arc::new(row.key))).collect();
+        *live = rows.map(|row| (row.hash, alone(row.key))).collect();
         (self.publish)(live.clone());
         Ok(())
     }
+}
+
+fn alone(key: VirtualKey) -> LiveKey {
+    LiveKey { key: Arc::new(key), team: None, secret_until_ms: None }
 }
 
 fn alias_is_good(alias: &str) -> bool {
@@ -159,7 +164,7 @@ mod tests {
     use arc_swap::ArcSwap;
 
     use super::*;
-    use crate::store::Store;
+    use crate::store::{DatabaseConfig, Store};
 
     const PEPPER: &str = "pepper";
 
@@ -179,7 +184,7 @@ mod tests {
         }
 
         async fn start(&self) -> Started {
-            let store = Store::open(self.folder.path()).await.expect("opened");
+            let store = Store::open(&DatabaseConfig::in_folder(self.folder.path())).await.expect("opened");
             let published = Arc::new(ArcSwap::default());
             let publish = {
                 let published = Arc::clone(&published);
@@ -192,7 +197,10 @@ mod tests {
 
     impl Started {
         fn find(&self, presented: &Secret) -> Option<Arc<VirtualKey>> {
-            self.published.load().get(&KeyHash::of(presented.expose(), &Secret::new(PEPPER))).map(Arc::clone)
+            self.published
+                .load()
+                .get(&KeyHash::of(presented.expose(), &Secret::new(PEPPER)))
+                .map(|live| Arc::clone(&live.key))
         }
     }
 

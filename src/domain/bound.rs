@@ -1,9 +1,18 @@
 //! The most a request can cost on one deployment, as a function of its output cap: what is held before it is asked.
 
+use super::catalog::Deployment;
+use super::endpoint::Endpoint;
 use super::money::{Cost, PerToken, Usd};
+use super::request::InferenceRequest;
+use super::tokens::Counted;
+use super::unboundable::Unboundable;
+use super::usage::MOST_TOKENS;
 
 /// Output is not clamped below this: an answer cut shorter is of no use.
 pub const LEAST_CLAMPED_TOKENS: u64 = 64;
+
+/// What a completion makes at most when its request does not say (OpenAI API 2.3.0, `max_tokens`).
+pub const LEGACY_OUTPUT_TOKENS: u64 = 16;
 
 /// An upper bound: everything but the output, and so much for each token of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +62,71 @@ impl UpperBound {
     pub const fn clamped(self, output_cap: u64) -> Self {
         Self { output_cap, ..self }
     }
+}
+
+/// Who says how long an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapSource {
+    /// The client, or the model's own cap where that is lower.
+    Client,
+    /// The deployment's `default_output_tokens`, as the client says nothing: it must be written into the request.
+    Default,
+    /// OpenAI's own default for completions: 16.
+    Legacy16,
+    /// Nobody: such a request has no output.
+    NoOutput,
+}
+
+/// The most tokens a provider can bill for a request on one deployment. Reasoning is under the cap, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenBound {
+    /// All of the input.
+    pub input: u64,
+    /// The part of it that may be billed as audio.
+    pub audio_input: u64,
+    /// The cap on the output of each choice.
+    pub output_cap: u64,
+    /// How many choices are made.
+    pub choices: u64,
+    /// Billed as output, whatever the cap: what is rejected of a prediction. All choices together.
+    pub extra_output: u64,
+    /// Whether a lower cap may be written into the request.
+    pub clampable: bool,
+    /// Where the cap comes from.
+    pub cap_source: CapSource,
+}
+
+/// The most tokens a request can be billed for on a deployment. `count` counts its input, with a counter made for a
+/// bound (`TokenCounter::bounding`); it is not called where something else already rules a bound out.
+pub fn token_bound(
+    request: &InferenceRequest,
+    deployment: &Deployment,
+    count: impl FnOnce() -> Counted,
+) -> Result<TokenBound, Unboundable> {
+    if let Some(why) = request.unboundable() {
+        return Err(why);
+    }
+    let counted = count();
+    if let Some(why) = counted.unboundable {
+        return Err(why);
+    }
+    let (cap, cap_source) = match (request.endpoint, request.output_cap()) {
+        (Endpoint::Embeddings | Endpoint::Moderations, _) => (0, CapSource::NoOutput),
+        (_, Some(cap)) => (cap, CapSource::Client),
+        (Endpoint::Completions, None) => (LEGACY_OUTPUT_TOKENS, CapSource::Legacy16),
+        (_, None) => (deployment.default_output_tokens, CapSource::Default),
+    };
+    let output_cap = cap.min(deployment.max_output_tokens.unwrap_or(MOST_TOKENS));
+    let choices = request.choices().min(MOST_TOKENS);
+    Ok(TokenBound {
+        input: counted.input,
+        audio_input: counted.audio,
+        output_cap,
+        choices,
+        extra_output: counted.predicted.saturating_mul(choices),
+        clampable: output_cap > 0,
+        cap_source,
+    })
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::refusal::Refusal;
-use crate::domain::key::{KeyHash, KeyHasher, VirtualKey};
+use crate::domain::key::{KeyHash, KeyHasher, LiveKey, VirtualKey};
 use crate::domain::secret::Secret;
+use crate::domain::team::Team;
 
 /// The live keys by their hashes, as the control plane last published them.
 pub struct KeyRing {
     hasher: KeyHasher,
-    keys: ArcSwap<HashMap<KeyHash, Arc<VirtualKey>>>,
+    keys: ArcSwap<HashMap<KeyHash, LiveKey>>,
 }
 
 /// A request whose sender we know.
@@ -20,6 +21,8 @@ pub struct KeyRing {
 pub struct Admitted {
     /// Whose it is.
     pub key: Arc<VirtualKey>,
+    /// The team that owns the key.
+    pub team: Option<Arc<Team>>,
 }
 
 impl KeyRing {
@@ -34,16 +37,19 @@ impl KeyRing {
     }
 
     /// Replaces all keys at once; a key that is not among them is refused from now on.
-    pub fn publish(&self, keys: HashMap<KeyHash, Arc<VirtualKey>>) {
+    pub fn publish(&self, keys: HashMap<KeyHash, LiveKey>) {
         self.keys.store(Arc::new(keys));
     }
 
     /// Admits a request by the credential it carries.
-    pub fn admit(&self, credential: Option<&str>) -> Result<Admitted, Refusal> {
+    pub fn admit(&self, credential: Option<&str>, now_ms: i64) -> Result<Admitted, Refusal> {
         let presented = credential.filter(|text| !text.is_empty()).ok_or(Refusal::NoKey)?;
-        match self.keys.load().get(&self.hash(presented)) {
-            Some(key) => Ok(Admitted { key: Arc::clone(key) }),
-            None => Err(Refusal::WrongKey(masked(presented))),
+        let keys = self.keys.load();
+        let found = keys.get(&self.hash(presented));
+        let live = found.ok_or_else(|| Refusal::WrongKey(masked(presented)))?;
+        match live.ended_at_ms(now_ms) {
+            Some(ended_at_ms) => Err(Refusal::KeyEnded { ended_at_ms }),
+            None => Ok(Admitted { key: Arc::clone(&live.key), team: live.team.clone() }),
         }
     }
 }
@@ -60,7 +66,7 @@ fn masked(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::key::mint;
+    use crate::domain::key::{Terms, mint};
 
     #[test]
     fn only_published_keys_are_admitted() {
@@ -72,14 +78,18 @@ mod tests {
             last_four: "abcd".into(),
             created_at_ms: 0,
             revoked_at_ms: None,
+            terms: Terms { expires_at_ms: Some(1_000), ..Terms::default() },
         });
-        assert_eq!(ring.admit(None).err(), Some(Refusal::NoKey));
-        assert_eq!(ring.admit(Some("")).err(), Some(Refusal::NoKey));
-        assert!(matches!(ring.admit(Some(key.expose())), Err(Refusal::WrongKey(_))));
-        ring.publish(HashMap::from([(ring.hash(key.expose()), whose)]));
-        assert_eq!(ring.admit(Some(key.expose())).expect("published").key.alias.as_ref(), "me");
+        let live = LiveKey { key: whose, team: None, secret_until_ms: None };
+        assert_eq!(ring.admit(None, 0).err(), Some(Refusal::NoKey));
+        assert_eq!(ring.admit(Some(""), 0).err(), Some(Refusal::NoKey));
+        assert!(matches!(ring.admit(Some(key.expose()), 0), Err(Refusal::WrongKey(_))));
+        ring.publish(HashMap::from([(ring.hash(key.expose()), live)]));
+        assert_eq!(ring.admit(Some(key.expose()), 999).expect("published").key.alias.as_ref(), "me");
+        let ended = ring.admit(Some(key.expose()), 1_000).expect_err("expired");
+        assert_eq!(ended.to_string(), "this API key expired on 1970-01-01T00:00:01Z: use a newer one");
         ring.publish(HashMap::new());
-        assert!(ring.admit(Some(key.expose())).is_err(), "revoked at once");
+        assert!(ring.admit(Some(key.expose()), 0).is_err(), "revoked at once");
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub(super) async fn ask<C: Client>(
         record.note(|outcome| outcome.deployment = Some(Arc::clone(&deployment.name)));
         let Some(upstream) = prepared.live.upstream(deployment) else { continue };
         let model = prepared.resolved.upstream_model(deployment);
-        let outgoing = provider::inference(upstream.provider(), &prepared.request, &model);
+        let outgoing = provider::inference(upstream.provider(), &prepared.request, &model, None);
         let asking = Asking {
             deployment,
             unseen: deployment.makes_unseen_tokens(&model),

@@ -55,8 +55,8 @@ pub struct Refused {
 
 impl Gateway {
     /// Finds out who asks.
-    pub fn admit(&self, credential: Option<&str>) -> Result<Admitted, Refusal> {
-        self.keys.admit(credential)
+    pub fn admit(&self, credential: Option<&str>, now_ms: i64) -> Result<Admitted, Refusal> {
+        self.keys.admit(credential, now_ms)
     }
 
     /// Serves one request of a sender we know.

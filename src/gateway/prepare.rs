@@ -35,6 +35,9 @@ pub(super) fn prepare(
     bound: Option<&str>,
 ) -> Result<Prepared, Refusal> {
     let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
+    if !admitted.key.terms.models.allows(&request.model) {
+        return Err(unknown());
+    }
     let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
     let mut order: Vec<Arc<Deployment>> = resolved
         .model

@@ -12,17 +12,25 @@ use crate::upstream::UpstreamError;
 pub enum Refusal {
     /// No credential came with it.
     #[error(
-        "no API key was given: send yours as `Authorization: Bearer sk-tg-…`; `tunegate key create --alias NAME` makes one"
+        "no API key was given: send yours as `Authorization: Bearer sk-tg-…`; `tunegate keys create --alias NAME` makes one"
     )]
     NoKey,
     /// A credential we do not know.
     #[error("incorrect API key provided: {0}")]
     WrongKey(String),
+    /// A credential that was good once.
+    #[error("this API key expired on {}: use a newer one", date(*.ended_at_ms))]
+    KeyEnded {
+        /// When, ms since 1970 UTC.
+        ended_at_ms: i64,
+    },
     /// The body is wrong.
     #[error("{0}")]
     Request(#[from] RequestError),
-    /// No such model in the catalog.
-    #[error("the model `{0}` does not exist here; GET /v1/models lists those that do")]
+    /// No such model in the catalog, or none for this key: which of the two is not told.
+    #[error(
+        "the model `{0}` does not exist or you do not have access to it; GET /v1/models lists those you may use"
+    )]
     UnknownModel(String),
     /// The model is there, but not for this endpoint.
     #[error("the model `{model}` is not served by {endpoint}")]
@@ -95,11 +103,17 @@ const fn blame(fault: Fault) -> &'static str {
     }
 }
 
+/// A moment as a person reads it, such as `2026-11-22T05:00:00Z`.
+fn date(ms: i64) -> String {
+    let moment = jiff::Timestamp::from_second(ms.div_euclid(1_000));
+    moment.map_or_else(|_| format!("{ms} ms since 1970"), |moment| moment.to_string())
+}
+
 impl Refusal {
     /// The code in the client's envelope, in logs and in metrics: a closed set.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::WrongKey(_) => "invalid_api_key",
+            Self::NoKey | Self::WrongKey(_) | Self::KeyEnded { .. } => "invalid_api_key",
             Self::Request(error) => error.code().unwrap_or("invalid_json"),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } => "model_not_found",
             Self::UnknownResponse(_) => "response_not_found",

@@ -12,7 +12,7 @@ use super::prepare::Prepared;
 use crate::domain::catalog::{Deployment, Dialect};
 use crate::domain::request::InferenceRequest;
 use crate::domain::stream::StreamReader;
-use crate::domain::tokens::{Encoding, count_input};
+use crate::domain::tokens::TokenCounter;
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 
 /// What an answer is taken to be at most when neither the client nor the catalog caps it: the largest cap of any
@@ -39,13 +39,13 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    fn encoding(&self) -> Encoding {
+    fn counter(&self) -> TokenCounter {
         match &self.deployment.base_model {
-            Some(base) => Encoding::of_model(base),
+            Some(base) => TokenCounter::estimating(base),
             None if self.deployment.upstream_model.contains('*') => {
-                Encoding::of_model(self.request.model.as_str())
+                TokenCounter::estimating(self.request.model.as_str())
             }
-            None => Encoding::of_model(&self.deployment.upstream_model),
+            None => TokenCounter::estimating(&self.deployment.upstream_model),
         }
     }
 
@@ -59,7 +59,8 @@ impl Facts {
             // a byte-level encoding never makes more tokens than there are bytes
             None if self.is_worker() => self.request.body().len() as u64,
             None => {
-                beside_the_loop(|| count_input(self.encoding(), self.request.endpoint, self.request.body()))
+                let count = || self.counter().count(self.request.endpoint, self.request.body());
+                beside_the_loop(count).input
             }
         }
     }
@@ -70,7 +71,7 @@ impl Facts {
         let completion = match self.is_worker() {
             true => streamed.pieces,
             false if streamed.text.is_empty() => 0,
-            false => beside_the_loop(|| self.encoding().count(streamed.text)),
+            false => beside_the_loop(|| self.counter().count_text(streamed.text)),
         };
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
         Usage { tokens, source: UsageSource::Estimated }

@@ -11,7 +11,7 @@ use crate::upstream::UpstreamError;
 /// The status of a refusal.
 pub(super) fn status(refusal: &Refusal) -> StatusCode {
     match refusal {
-        Refusal::NoKey | Refusal::WrongKey(_) => StatusCode::UNAUTHORIZED,
+        Refusal::NoKey | Refusal::WrongKey(_) | Refusal::KeyEnded { .. } => StatusCode::UNAUTHORIZED,
         Refusal::Request(_) | Refusal::Framing(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
         Refusal::UnknownModel(_)
         | Refusal::EndpointNotServed { .. }
@@ -87,6 +87,7 @@ mod tests {
         for (refusal, status, code) in [
             (Refusal::NoKey, 401, "invalid_api_key"),
             (Refusal::WrongKey("x".into()), 401, "invalid_api_key"),
+            (Refusal::KeyEnded { ended_at_ms: 0 }, 401, "invalid_api_key"),
             (Refusal::UnknownModel("x".into()), 404, "model_not_found"),
             (Refusal::UnsupportedEndpoint("/v1/batches".into()), 404, "unsupported_endpoint"),
             (Refusal::TooLarge(1), 413, "request_too_large"),

@@ -16,6 +16,7 @@ use super::api::{credential, models};
 use super::config::Limits;
 use super::exchange::{Done, Exchange};
 use super::{Readiness, ops, respond};
+use crate::clock;
 use crate::gateway::{Gateway, Refusal};
 
 /// The largest body a router's route takes.
@@ -42,7 +43,7 @@ fn beside(gateway: &Gateway, request: &Request) -> Result<Response, Refusal> {
     if route == Route::Other {
         return Err(Refusal::UnsupportedEndpoint(path.chars().take(200).collect()));
     }
-    gateway.admit(credential(request.headers()))?;
+    let admitted = gateway.admit(credential(request.headers()), clock::unix_ms())?;
     if request.method() != http::Method::GET {
         return Err(Refusal::MethodNotAllowed { method: request.method().to_string(), allowed: "GET" });
     }
@@ -50,9 +51,9 @@ fn beside(gateway: &Gateway, request: &Request) -> Result<Response, Refusal> {
     match route {
         Route::Model(name) => {
             let unknown = || Refusal::UnknownModel(name.clone().into_owned());
-            models::one(&live.catalog, &name).map(json).ok_or_else(unknown)
+            models::one(&live.catalog, &admitted.key.terms.models, &name).map(json).ok_or_else(unknown)
         }
-        _ => Ok(json(models::list(&live.catalog))),
+        _ => Ok(json(models::list(&live.catalog, &admitted.key.terms.models))),
     }
 }
 

@@ -45,7 +45,7 @@ fn each_dialect_has_its_paths_and_keys() {
     ];
     for (dialect, base, endpoint, path, header) in table {
         let provider = provider(dialect, base);
-        let out = inference(&provider, &request(endpoint, false), "my dep");
+        let out = inference(&provider, &request(endpoint, false), "my dep", None);
         assert_eq!(out.path, path);
         let body: serde_json::Value = serde_json::from_slice(&out.body.expect("a body")).expect("JSON");
         assert_eq!(body["model"], "my dep");
@@ -56,7 +56,7 @@ fn each_dialect_has_its_paths_and_keys() {
         let (name, value) = authorize(&provider, &Authorization::Bearer(Secret::new("t"))).expect("a header");
         assert_eq!((name.as_str(), value.to_str().ok()), ("authorization", Some("Bearer t")));
     }
-    let headers = inference(&provider(openai, "/v1"), &request(ChatCompletions, false), "m").headers;
+    let headers = inference(&provider(openai, "/v1"), &request(ChatCompletions, false), "m", None).headers;
     assert_eq!(headers[0].0, "openai-organization");
 }
 
@@ -71,7 +71,7 @@ fn usage_is_asked_for_where_the_dialect_knows_it() {
         (Dialect::Candle, Endpoint::Completions, true, true),
         (Dialect::Candle, Endpoint::Responses, true, false),
     ] {
-        let out = inference(&provider(dialect, ""), &request(endpoint, stream), "m");
+        let out = inference(&provider(dialect, ""), &request(endpoint, stream), "m", None);
         assert_eq!(out.usage_injected, want);
         let body = String::from_utf8(out.body.expect("a body").to_vec()).expect("text");
         assert_eq!(body.contains("include_usage"), want);

@@ -1,11 +1,12 @@
 //! Rows of virtual keys: a hash, never the key.
 
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 
-use crate::domain::key::{KeyHash, VirtualKey};
+use crate::domain::key::{KeyHash, Terms, VirtualKey};
 
 use super::engine::{Store, StoreError, or_taken};
+use super::pool::Pool;
 
 /// A virtual key and what a presented key is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct KeyRow {
 /// The table of virtual keys.
 #[derive(Debug, Clone)]
 pub struct KeyRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl KeyRows {
@@ -80,6 +81,7 @@ fn key_row(row: &AnyRow) -> Result<KeyRow, StoreError> {
         last_four: row.try_get("last_four")?,
         created_at_ms: row.try_get("created_at_ms")?,
         revoked_at_ms: row.try_get("revoked_at_ms")?,
+        terms: Terms::default(),
     };
     Ok(KeyRow { key, hash })
 }
@@ -88,6 +90,7 @@ fn key_row(row: &AnyRow) -> Result<KeyRow, StoreError> {
 mod tests {
     use super::*;
     use crate::domain::secret::Secret;
+    use crate::store::testing::for_each_database;
 
     fn row(id: &str, alias: &str, created_at_ms: i64) -> KeyRow {
         let key = VirtualKey {
@@ -96,25 +99,28 @@ mod tests {
             last_four: "abcd".to_owned(),
             created_at_ms,
             revoked_at_ms: None,
+            terms: Terms::default(),
         };
         KeyRow { key, hash: KeyHash::of(id, &Secret::new("pepper")) }
     }
 
     #[tokio::test]
     async fn an_alias_is_unique_among_live_keys() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
-        let rows = KeyRows::new(&store);
-        let (first, second) =
-            (row("key_1", "app", 1_700_000_000_000), row("key_2", "app", 1_700_000_000_001));
-        rows.insert(&first).await.expect("written");
-        assert!(matches!(rows.insert(&second).await, Err(StoreError::Taken)));
-        assert!(rows.revoke("key_1", 1_700_000_000_005).await.expect("asked"));
-        assert!(!rows.revoke("key_1", 1_700_000_000_006).await.expect("asked"), "already revoked");
-        assert!(!rows.revoke("key_0", 1).await.expect("asked"), "no such key");
-        rows.insert(&second).await.expect("the alias is free again");
-        let mut revoked = first;
-        revoked.key.revoked_at_ms = Some(1_700_000_000_005);
-        assert_eq!(rows.all().await.expect("read"), [revoked, second]);
+        for_each_database(async |database| {
+            let store = database.open().await;
+            let rows = KeyRows::new(&store);
+            let (first, second) =
+                (row("key_1", "app", 1_700_000_000_000), row("key_2", "app", 1_700_000_000_001));
+            rows.insert(&first).await.expect("written");
+            assert!(matches!(rows.insert(&second).await, Err(StoreError::Taken)));
+            assert!(rows.revoke("key_1", 1_700_000_000_005).await.expect("asked"));
+            assert!(!rows.revoke("key_1", 1_700_000_000_006).await.expect("asked"), "already revoked");
+            assert!(!rows.revoke("key_0", 1).await.expect("asked"), "no such key");
+            rows.insert(&second).await.expect("the alias is free again");
+            let mut revoked = first;
+            revoked.key.revoked_at_ms = Some(1_700_000_000_005);
+            assert_eq!(rows.all().await.expect("read"), [revoked, second]);
+        })
+        .await;
     }
 }

@@ -1,9 +1,14 @@
 //! Rows: what outlives a restart. Carries values and decides nothing. One SQL text for SQLite and PostgreSQL, values
 //! always bound; ids are text, times are ms since 1970 UTC, there are no booleans (sqlx's `Any` reads none).
 
+mod connection;
 mod engine;
 pub mod keys;
 pub mod pins;
+mod pool;
 pub mod prices;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use engine::{Store, StoreError};
+pub use connection::Connection;
+pub use engine::{DatabaseConfig, Durability, Location, Store, StoreError};

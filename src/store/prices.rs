@@ -1,10 +1,11 @@
 //! Overrides of prices: a journal of their changes. Nothing is ever rewritten, so that each version of the prices that
 //! the ledger names can be put together again.
 
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 
 use super::engine::{Store, StoreError, or_taken};
+use super::pool::Pool;
 
 /// One change of one model's override.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct PriceChangeRow {
 /// The journal.
 #[derive(Debug, Clone)]
 pub struct PriceRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl PriceRows {
@@ -75,24 +76,26 @@ fn change_row(row: &AnyRow) -> Result<PriceChangeRow, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::for_each_database;
 
     #[tokio::test]
     async fn changes_are_numbered_and_stay() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
-        let rows = PriceRows::new(&store);
-        let row = |change, body: Option<&str>| PriceChangeRow {
-            change,
-            provider: "openai".to_owned(),
-            model: "ft:gpt-4o".to_owned(),
-            body: body.map(str::to_owned),
-            at_ms: 1_700_000_000_000,
-        };
-        let (set, removed) = (row(1, Some("{}")), row(2, None));
-        rows.append(&set).await.expect("written");
-        assert!(matches!(rows.append(&set).await, Err(StoreError::Taken)));
-        rows.append(&removed).await.expect("written");
-        assert_eq!(rows.after(0).await.expect("read"), [set, removed.clone()]);
-        assert_eq!(rows.after(1).await.expect("read"), [removed]);
+        for_each_database(async |database| {
+            let rows = PriceRows::new(&database.open().await);
+            let row = |change, body: Option<&str>| PriceChangeRow {
+                change,
+                provider: "openai".to_owned(),
+                model: "ft:gpt-4o".to_owned(),
+                body: body.map(str::to_owned),
+                at_ms: 1_700_000_000_000,
+            };
+            let (set, removed) = (row(1, Some("{}")), row(2, None));
+            rows.append(&set).await.expect("written");
+            assert!(matches!(rows.append(&set).await, Err(StoreError::Taken)));
+            rows.append(&removed).await.expect("written");
+            assert_eq!(rows.after(0).await.expect("read"), [set, removed.clone()]);
+            assert_eq!(rows.after(1).await.expect("read"), [removed]);
+        })
+        .await;
     }
 }

@@ -101,7 +101,7 @@ fn a_path_names_the_model_before_the_body() {
         InferenceRequest::parse(Endpoint::ChatCompletions, body, Some("dep")).expect("no model is needed");
     assert_eq!(request.model.as_str(), "dep");
     assert_eq!(
-        request.rewritten(Rewrite { model: Some("real"), ask_usage: false }),
+        request.rewritten(Rewrite { model: Some("real"), ask_usage: false, ..Rewrite::default() }),
         r#"{"model":"real","messages":[{}]}"#
     );
 }
@@ -112,22 +112,22 @@ fn rewrites_only_what_must_change() {
         // (body, rewrite, want)
         (
             r#"{"model":"a","messages":[{"x":1.50}],"zzz":{"b":1,"a":2}}"#,
-            Rewrite { model: Some("ft:b"), ask_usage: true },
+            Rewrite { model: Some("ft:b"), ask_usage: true, ..Rewrite::default() },
             r#"{"model":"ft:b","messages":[{"x":1.50}],"zzz":{"b":1,"a":2}}"#,
         ),
         (
             r#"{"model":"a","stream":true,"messages":[{}]}"#,
-            Rewrite { model: Some("a"), ask_usage: true },
+            Rewrite { model: Some("a"), ask_usage: true, ..Rewrite::default() },
             r#"{"stream_options":{"include_usage":true},"model":"a","stream":true,"messages":[{}]}"#,
         ),
         (
             r#"{"stream_options":null,"stream":true,"messages":[{}],"model":"a"}"#,
-            Rewrite { model: Some("c"), ask_usage: true },
+            Rewrite { model: Some("c"), ask_usage: true, ..Rewrite::default() },
             r#"{"stream_options":{"include_usage":true},"stream":true,"messages":[{}],"model":"c"}"#,
         ),
         (
             r#"{"stream_options":{"include_obfuscation":false},"stream":true,"messages":[{}],"model":"a"}"#,
-            Rewrite { model: None, ask_usage: true },
+            Rewrite { model: None, ask_usage: true, ..Rewrite::default() },
             r#"{"stream_options":{"include_obfuscation":false,"include_usage":true},"stream":true,"messages":[{}],"model":"a"}"#,
         ),
     ];
@@ -135,7 +135,7 @@ fn rewrites_only_what_must_change() {
         assert_eq!(chat(body).expect(body).rewritten(rewrite), want);
     }
     let same = chat(r#"{"model":"a","messages":[{}]}"#).expect("right");
-    let out = same.rewritten(Rewrite { model: Some("a"), ask_usage: true });
+    let out = same.rewritten(Rewrite { model: Some("a"), ask_usage: true, ..Rewrite::default() });
     assert_eq!(out.as_ptr(), same.body().as_ptr(), "nothing changed, nothing copied");
 }
 
@@ -156,7 +156,7 @@ proptest! {
         body.insert("messages".into(), json!([{"role": "user", "content": model}]));
         body.insert("stream".into(), stream.into());
         let request = chat(&Value::from(body.clone()).to_string()).expect("right");
-        let out = request.rewritten(Rewrite { model: Some(&target), ask_usage: true });
+        let out = request.rewritten(Rewrite { model: Some(&target), ask_usage: true, ..Rewrite::default() });
         let out: Value = serde_json::from_slice(&out).expect("still JSON");
         body.insert("model".into(), target.into());
         if stream {

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::time::sleep;
 
 use super::credential;
+use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::Ending;
 use crate::gateway::admit::Admitted;
@@ -55,7 +56,7 @@ pub(in crate::http) async fn serve(
 }
 
 fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result<Admitted, Refusal> {
-    let admitted = gateway.admit(credential(exchange.headers()))?;
+    let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
     record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
     match exchange.method() {
         &http::Method::POST => Ok(admitted),

@@ -1,8 +1,9 @@
-//! `GET /v1/models`: the names of the catalog, whatever provider is behind them.
+//! `GET /v1/models`: the names of the catalog that a key may ask for, whatever provider is behind them.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::domain::allowed::AllowedModels;
 use crate::domain::catalog::{Catalog, Model};
 use crate::domain::ids::ModelName;
 
@@ -15,13 +16,15 @@ fn object(name: &str, model: &Model) -> Value {
 }
 
 /// The list.
-pub(in crate::http) fn list(catalog: &Catalog) -> Bytes {
-    let data: Vec<Value> = catalog.models().map(|model| object(model.name.as_str(), model)).collect();
+pub(in crate::http) fn list(catalog: &Catalog, allowed: &AllowedModels) -> Bytes {
+    let models = catalog.models().filter(|model| allowed.allows(&model.name));
+    let data: Vec<Value> = models.map(|model| object(model.name.as_str(), model)).collect();
     json!({"object": "list", "data": data}).to_string().into()
 }
 
 /// One model, also where only a pattern knows it.
-pub(in crate::http) fn one(catalog: &Catalog, name: &str) -> Option<Bytes> {
-    let found = catalog.resolve(&ModelName::parse(name).ok()?)?;
+pub(in crate::http) fn one(catalog: &Catalog, allowed: &AllowedModels, name: &str) -> Option<Bytes> {
+    let asked = ModelName::parse(name).ok().filter(|asked| allowed.allows(asked))?;
+    let found = catalog.resolve(&asked)?;
     Some(object(name, &found.model).to_string().into())
 }

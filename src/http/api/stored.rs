@@ -3,6 +3,7 @@
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::credential;
+use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::Ending;
 use crate::gateway::record::Record;
@@ -43,7 +44,7 @@ async fn ask(
     tail: &str,
     record: &mut Record,
 ) -> Result<Stored, Refusal> {
-    let admitted = gateway.admit(credential(exchange.headers()))?;
+    let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
     record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
     let method = exchange.method().clone();
     let allowed = match tail.rsplit('/').next() {
