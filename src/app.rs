@@ -129,12 +129,21 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let (store, keys, first) = runtime.block_on(async {
+    let (store, keys, first, prices) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        anyhow::Ok((store, keys, first))
+        let prices = Prices::open(PriceRows::new(&store), Arc::clone(&config.prices)).await?;
+        anyhow::Ok((store, keys, first, prices))
     })?;
+    let (ledger, writer) = Ledger::new(
+        SqlJournal::new(&store),
+        instance_id(),
+        config.ledger,
+        happenings::observer(Arc::clone(&metrics)),
+    );
+    let writer = runtime.spawn(writer);
+    let ledger = Arc::new(ledger);
     let supervisor = match &config.worker {
         None => None,
         Some(worker) => {
@@ -147,6 +156,11 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
+        money: Money {
+            ledger: Arc::clone(&ledger),
+            prices: prices.live(),
+            exceeded_status: config.budget_exceeded_status,
+        },
     };
     Ok(Built {
         gateway: Arc::new(gateway),

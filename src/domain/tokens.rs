@@ -81,6 +81,12 @@ impl TokenCounter {
         }
     }
 
+    /// The same, but with bytes for tokens: a bound that takes a tenth of the time, and is about four times as high.
+    #[must_use]
+    pub const fn in_bytes(self) -> Self {
+        Self { scale: Scale::Bytes, ..self }
+    }
+
     /// Tokens of a request's input.
     ///
     /// Takes 18 µs (o200k) or 30 µs (cl100k) for a chat of 900 bytes, 1.4 or 2.5 ms for one of 64 KiB (optimised, one

@@ -12,6 +12,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     /// Tokens by deployment, class (prompt, cached, completion, reasoning) and source.
     tokens: IntCounterVec,
+    /// Requests to deployments whose price nobody knows.
+    unpriced: IntCounterVec,
     /// Refusals by code.
     refusals: IntCounterVec,
     /// Errors of upstreams by deployment and kind.
@@ -46,6 +48,11 @@ impl Metrics {
             "Tokens by deployment, class (cached is part of prompt, reasoning of completion) and source.",
             &["deployment", "class", "source"],
         )?;
+        let unpriced = counter(
+            "tunegate_unpriced_requests_total",
+            "Requests for deployments whose price is not known, whatever became of them.",
+            &["deployment"],
+        )?;
         let refusals = counter(
             "tunegate_refusals_total",
             "Requests that got an error of ours, by its code.",
@@ -72,7 +79,7 @@ impl Metrics {
                 requests.with_label_values(&[endpoint.name(), ending.name()]);
             }
         }
-        Ok(Self { registry, requests, tokens, refusals, upstream_errors, in_flight, worker_starts })
+        Ok(Self { registry, requests, tokens, unpriced, refusals, upstream_errors, in_flight, worker_starts })
     }
 
     /// Counts a request that has ended.
@@ -96,6 +103,11 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// Counts a request for a deployment whose price is not known.
+    pub fn unpriced(&self, deployment: &str) {
+        self.unpriced.with_label_values(&[deployment]).inc();
     }
 
     /// Counts an upstream's error.
