@@ -24,6 +24,9 @@ use images::ImageRule;
 /// but adds 66 MiB for o200k and 29 MiB for cl100k (measured 2026-11-22): not worth it for texts of this size.
 pub const COUNTED_BYTES: usize = 1 << 20;
 
+/// What a text costs beside its length, as bytes: a body may be full of empty ones.
+const TEXT_BYTES: usize = 16;
+
 /// What text is measured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Scale {
@@ -141,7 +144,7 @@ impl Tally {
     fn add_text(&mut self, text: &str) {
         let Scale::Table(encoding) = self.scale() else { return self.add(text.len() as u64) };
         let (counted, beyond) = text.split_at(text.floor_char_boundary(self.countable));
-        self.countable -= counted.len();
+        self.countable = self.countable.saturating_sub(counted.len() + TEXT_BYTES);
         self.add(encoding.count(counted) + beyond.len() as u64);
     }
 

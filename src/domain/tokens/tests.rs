@@ -313,7 +313,8 @@ fn one_request_is_counted_only_so_far() {
     let counted = counter.count(Endpoint::ChatCompletions, body.as_bytes()).input;
     let one = counter.count_text(&words);
     let all = 3 + 3 * 3 + 2 * one + words.len() as u64;
-    assert!(counted <= all && counted > all - 8, "{counted} {all}");
+    // a few bytes less for each text
+    assert!(counted.abs_diff(all) < 64, "{counted} {all}");
 }
 
 proptest! {
