@@ -154,7 +154,11 @@ impl Store {
             })
             .connect_with(opener.options.clone())
             .await?;
-        Ok(Self { pool: Pool::new(pool, config.statement_timeout), opener })
+        let snapshot = match config.location {
+            Location::Folder(_) => "BEGIN",
+            Location::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        Ok(Self { pool: Pool::new(pool, config.statement_timeout, snapshot), opener })
     }
 
     /// The pool, for the files of this room. Every query through it ends within its limits.

@@ -12,12 +12,10 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use self::row::{COLUMNS, columns};
-pub(super) use self::row::{attribution, bind_attribution, bind_counts, counts};
+pub(super) use self::row::{Prepared, attribution, bind_attribution, bind_counts, counts, entry};
 use super::connection::Connection;
 use super::engine::{Marks, Store, StoreError};
 use super::pool::Pool;
@@ -83,7 +81,7 @@ impl LedgerRows {
 
     /// The entries behind a number, in order; at most `limit`.
     pub async fn after(&mut self, seq: Seq, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let rows = self.connection.run(|connection| after(connection, seq, limit)).await?;
+        let rows = self.connection.run(|connection| after(seq, limit).fetch_all(connection).boxed()).await?;
         rows.iter().map(row::entry).collect()
     }
 
@@ -116,22 +114,11 @@ impl LedgerRows {
 const HEAD: &str =
     "SELECT COALESCE((SELECT MAX(seq) FROM ledger), (SELECT closed_seq FROM spend_head WHERE id = 1))";
 
-/// Reads entries in order, behind a number.
-pub(super) fn after(
-    connection: &mut AnyConnection,
-    seq: Seq,
-    limit: usize,
-) -> BoxFuture<'_, Result<Vec<AnyRow>, sqlx::Error>> {
+/// Asks for the entries behind a number, in order.
+pub(super) fn after(seq: Seq, limit: usize) -> Prepared<'static> {
     sqlx::query(concat!("SELECT ", columns!(), " FROM ledger WHERE seq > $1 ORDER BY seq LIMIT $2"))
         .bind(seq)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(connection)
-        .boxed()
-}
-
-/// Reads one row of the ledger.
-pub(super) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
-    row::entry(row)
 }
 
 /// The statement that inserts so many rows: made once, prepared once by each connection.

@@ -8,6 +8,8 @@ pub mod keys;
 pub mod ledger;
 pub mod pins;
 mod pool;
+pub mod proof;
+pub mod spend;
 #[cfg(test)]
 pub(crate) mod testing;
 
