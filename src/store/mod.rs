@@ -1,6 +1,7 @@
 //! Rows: what outlives a restart. Carries values and decides nothing. One SQL text for SQLite and PostgreSQL, values
 //! always bound; ids are text, times are ms since 1970 UTC, there are no booleans (sqlx's `Any` reads none).
 
+pub mod budgets;
 mod connection;
 mod engine;
 pub mod instances;
@@ -8,6 +9,7 @@ pub mod keys;
 pub mod ledger;
 pub mod pins;
 mod pool;
+pub mod prices;
 pub mod proof;
 pub mod spend;
 #[cfg(test)]
