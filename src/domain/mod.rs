@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod price;
 pub mod request;
 pub mod secret;
+pub mod spend;
 pub mod stream;
 pub mod team;
 pub mod tokens;

@@ -50,6 +50,11 @@ impl UsageSource {
             Self::Unconfirmed => "unconfirmed",
         }
     }
+
+    /// Reads back what [`UsageSource::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Reported, Self::Estimated, Self::Unconfirmed].into_iter().find(|source| source.name() == name)
+    }
 }
 
 /// What a request used.

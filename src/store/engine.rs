@@ -33,6 +33,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// Every step of the tables' shape, in order; a step that was released never changes.
 const MIGRATIONS: [(i64, &str, &str); 2] = [
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
+const MIGRATIONS: [(i64, &str, &str); 3] = [
+    (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
+    (4, "ledger", include_str!("migrations/0004_ledger.sql")),
     (5, "budgets", include_str!("migrations/0005_budgets.sql")),
 ];
 

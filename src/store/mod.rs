@@ -4,7 +4,9 @@
 pub mod budgets;
 mod connection;
 mod engine;
+pub mod instances;
 pub mod keys;
+pub mod ledger;
 pub mod pins;
 mod pool;
 #[cfg(test)]
