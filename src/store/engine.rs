@@ -31,8 +31,6 @@ const LOCK_LOOK: Duration = Duration::from_millis(20);
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
-    (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
 const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
     (4, "ledger", include_str!("migrations/0004_ledger.sql")),
@@ -125,6 +123,9 @@ pub enum StoreError {
     /// A row with the same unique value is there.
     #[error("there is such a row already")]
     Taken,
+    /// What was read kept changing.
+    #[error("the ledger's sums change too fast to be read")]
+    Moving,
     /// A row holds what we never write.
     #[error("the row of {0} is damaged")]
     Damaged(String),
