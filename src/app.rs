@@ -2,6 +2,8 @@
 //! hands each part just what it needs.
 
 pub mod banner;
+mod happenings;
+mod money;
 mod services;
 
 use std::net::{SocketAddr, TcpListener};
@@ -27,7 +29,7 @@ use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::keys::Keys;
 use crate::domain::secret::Secret;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Money};
 use crate::gateway::admit::KeyRing;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::pins::Pins;
@@ -61,6 +63,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(29);
 struct Built {
     gateway: Arc<Gateway>,
     keys: Arc<Keys>,
+    money: money::Opened,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -129,11 +132,12 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let (store, keys, first) = runtime.block_on(async {
+    let (store, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        anyhow::Ok((store, keys, first))
+        let money = money::open(config, &store, &metrics).await?;
+        anyhow::Ok((store, keys, first, money))
     })?;
     let supervisor = match &config.worker {
         None => None,
@@ -147,10 +151,16 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
+        money: Money {
+            ledger: Arc::clone(&money.ledger),
+            prices: money.prices.live(),
+            exceeded_status: config.http.budget_exceeded.as_u16(),
+        },
     };
     Ok(Built {
         gateway: Arc::new(gateway),
         keys: Arc::new(keys),
+        money,
         store,
         readiness: Arc::default(),
         supervisor,
@@ -236,12 +246,15 @@ fn add_background(
         farewells,
         farewell,
         worker_gone: gone,
+        ledger: Arc::clone(&built.money.ledger),
         store: built.store.clone(),
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));
     let housekeeper = Housekeeper {
         keys: Arc::clone(&built.keys),
+        prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),

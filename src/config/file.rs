@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) database: Database,
     pub(super) log: Log,
     pub(super) worker: Worker,
+    pub(super) prices: Prices,
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) deployments: BTreeMap<String, Deployment>,
     pub(super) models: BTreeMap<String, Model>,
@@ -98,6 +99,25 @@ pub(super) struct Worker {
     pub(super) threads: Option<usize>,
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,
+    pub(super) price: Option<serde_json::Value>,
+}
+
+/// `[prices]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Prices {
+    pub(super) file: Option<PathBuf>,
+    pub(super) on_unpriced: Option<OnUnpriced>,
+    pub(super) cap_price: Option<String>,
+}
+
+/// `on_unpriced`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnUnpriced {
+    Deny,
+    Cap,
+    Allow,
 }
 
 /// Where a secret is: never in the file itself.
@@ -189,9 +209,15 @@ pub(super) struct Deployment {
     pub(super) reasoning: Option<bool>,
     pub(super) endpoints: Option<Vec<String>>,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) default_output_tokens: Option<u64>,
     pub(super) on_client_gone: Option<OnClientGone>,
     pub(super) drain_ms: Option<u64>,
     pub(super) timeouts: Timeouts,
+    /// Read by `domain::price::read`, which says all that is wrong in it.
+    pub(super) price: Option<serde_json::Value>,
+    pub(super) price_model: Option<String>,
+    pub(super) on_unpriced: Option<OnUnpriced>,
+    pub(super) cap_price: Option<String>,
 }
 
 /// `[models.NAME]`

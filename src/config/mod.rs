@@ -10,6 +10,7 @@ mod catalog;
 mod credentials;
 mod environment;
 mod file;
+pub mod prices;
 mod problem;
 mod providers;
 mod read;
@@ -21,9 +22,11 @@ mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
+use crate::domain::price::book::Sheets;
 use crate::domain::secret::Secret;
 use crate::gateway::ledger;
 use crate::store::{DatabaseConfig, Location};
@@ -56,6 +59,8 @@ pub struct Config {
     pub worker: Option<worker::Config>,
     /// Everything a request may be sent to.
     pub catalog: Catalog,
+    /// What it costs, as the price file says.
+    pub prices: Arc<Sheets>,
     /// For the ledger.
     pub ledger: ledger::Config,
     /// The budgets that the file declares.
@@ -90,7 +95,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         builtin::add_worker(&mut file, worker, &mut checker);
     }
     let served = providers::check(&file.providers, &mut checker);
-    let catalog = catalog::check(&file, &served, &mut checker);
+    let prices = prices::check(&file.prices, &mut checker);
+    let catalog = catalog::check(&file, &served, &prices, &mut checker);
     let budgets = budgets::check(&file, &mut checker);
     let webhook = budgets::alerts(&file.alerts, &mut checker);
     if catalog.providers.is_empty() {
@@ -106,6 +112,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         log,
         worker,
         catalog,
+        prices: prices.sheets,
         ledger,
         budgets,
         webhook,

@@ -50,6 +50,14 @@ fn first_and_last_line(text: &str) -> String {
     }
 }
 
+/// Reads the text of another file in TOML, such as the prices', into a tree of plain values.
+pub(super) fn tree(text: &str) -> Result<serde_json::Value, String> {
+    let source = config::File::from_str(text, FileFormat::Toml);
+    let table = source.collect().map_err(|error| first_and_last_line(&error.to_string()))?;
+    serde_json::Value::deserialize(Value::new(None, ValueKind::Table(table)))
+        .map_err(|error| error.to_string())
+}
+
 fn deserialize(mut tree: Value, checker: &mut Checker<'_>) -> File {
     loop {
         let mut unknown = BTreeMap::new();

@@ -8,9 +8,13 @@ use serde::de::{self, Deserialize, Visitor};
 
 use crate::domain::budget::Scope;
 use crate::domain::budget::draft::{Draft, DraftRaise};
-use crate::domain::catalog::{Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone};
+use crate::domain::catalog::{
+    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone, OnUnpriced, Pricing,
+};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
+use crate::domain::money::PerToken;
+use crate::domain::price::rates::Class;
 
 use super::*;
 
@@ -85,6 +89,7 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Database>(),
         fields::<file::Log>(),
         fields::<file::Worker>(),
+        fields::<file::Prices>(),
         fields::<file::SecretSource>(),
         fields::<file::Provider>(),
         fields::<file::Entra>(),
@@ -236,6 +241,7 @@ fn deployments_take_their_manners_from_the_provider() {
             base_model = \"gpt-4.1\"
             endpoints = [\"embeddings\"]
             max_output_tokens = 7
+            default_output_tokens = 5
             on_client_gone = \"abort\"
             drain_ms = 0
             timeouts.total_ms = 5000
@@ -256,6 +262,7 @@ fn deployments_take_their_manners_from_the_provider() {
     assert_eq!((a.reasoning, b.reasoning), (true, false));
     assert_eq!((a.endpoints.len(), b.endpoints.as_slice()), (5, &[Endpoint::Embeddings][..]));
     assert_eq!((a.max_output_tokens, b.max_output_tokens), (None, Some(7)));
+    assert_eq!((a.default_output_tokens, b.default_output_tokens), (4_096, 5));
     assert_eq!(b.model_identity(), "gpt-4.1");
 }
 
@@ -284,6 +291,83 @@ fn entra_of_each_kind() {
     ));
     assert!(matches!(entra("kind = \"managed_identity\""), Entra::ManagedIdentity { client_id: None, .. }));
     assert!(matches!(entra("kind = \"token_file\", path = \"/x\""), Entra::TokenFile { .. }));
+}
+
+#[test]
+fn prices_of_deployments_are_read_and_looked_at() {
+    let text = format!(
+        "{NO_WORKER}
+        [providers.p]
+        kind = \"openai\"
+        base_url = \"http://127.0.0.1:1/v1\"
+        [deployments.a]
+        provider = \"p\"
+        model = \"mine\"
+        price = {{ input_per_1m_usd = \"1\", output_per_1k_usd = \"0.002\" }}
+        [deployments.b]
+        provider = \"p\"
+        model = \"yours\"
+        price_model = \"gpt-4o\"
+        [deployments.c]
+        provider = \"p\"
+        model = \"theirs\"
+        on_unpriced = \"cap\"
+        cap_price = \"gpt-4\"
+        [deployments.d]
+        provider = \"p\"
+        model = \"ours\"
+        [models.m]
+        deployments = [\"a\", \"b\", \"c\", \"d\"]"
+    );
+    let config = good(&text, &[]);
+    let of = |name: &str| &config.catalog.deployments[name];
+    let Pricing::Explicit { price, version } = &of("a").pricing else { panic!("written out") };
+    assert_eq!(price.tokens.standard().of(Class::Output).per_million(), "2.00");
+    assert!(version.starts_with("config:a~") && version.len() == "config:a~01234567".len(), "{version}");
+    assert_eq!(of("b").pricing, Pricing::Row("gpt-4o".into()));
+    assert_eq!(of("c").on_unpriced, OnUnpriced::Cap("gpt-4".into()));
+    let notices = config.notices.join("\n");
+    assert!(
+        notices.contains("deployments.c: its price: no price is known; the cap price is used"),
+        "{notices}"
+    );
+    assert!(
+        notices.contains("deployments.d: its requests are refused: no price is known for \"ours\""),
+        "{notices}"
+    );
+    let built_in = good("", &[]);
+    let Pricing::Explicit { price, .. } = &built_in.catalog.deployments["smollm2-135m"].pricing else {
+        panic!("the worker's price is written out")
+    };
+    assert_eq!(price.tokens.standard().of(Class::Input), PerToken::FREE);
+}
+
+#[test]
+fn a_price_file_replaces_the_built_in_one_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("prices.toml");
+    let text = format!("[prices]\nfile = {:?}", path.display().to_string());
+    let row = "[[models]]\nprovider = \"openai\"\nmodel = \"m\"\n[[models.periods]]\n";
+    fs::write(
+        &path,
+        format!("version = \"ours\"\n{row}input_per_1m_usd = \"1\"\noutput_per_1m_usd = \"2\"\n"),
+    )
+    .expect("written");
+    let config = good(&text, &[]);
+    assert!(config.prices.version.starts_with("ours~"), "{}", config.prices.version);
+    assert_eq!(config.prices.rows.len(), 1);
+    for (content, said) in [
+        (
+            format!("version = \"ours\"\n{row}input_per_1m_usd = 1.5\n"),
+            "models[0].periods[0].input_per_1m_usd: an",
+        ),
+        ("version = \"ours\"\n[[models]".to_owned(), "TOML parse error"),
+        (row.to_owned(), "version: missing"),
+    ] {
+        fs::write(&path, content).expect("written");
+        let error = load_text(&text, &Variables::new()).expect_err(said).to_string();
+        assert!(error.contains("prices.file: ") && error.contains(said), "{error}");
+    }
 }
 
 /// Each mistake, and how its line begins.
@@ -440,6 +524,33 @@ const MISTAKES: &[(&str, &str)] = &[
         "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 0",
         "deployments.d.max_output_tokens: 0 is out",
     ),
+    (
+        "[deployments.d]\nprovider = \"local\"\ndefault_output_tokens = 0",
+        "deployments.d.default_output_tokens: 0 is out",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 7\ndefault_output_tokens = 8",
+        "deployments.d.default_output_tokens: 8 is more than max_output_tokens, 7",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nprice = { input_per_1m_usd = 2.5 }",
+        "deployments.d.price.input_per_1m_usd: an amount is written as text",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nprice_model = \"x\"\nprice = {}",
+        "deployments.d.price_model: contradicts `price`",
+    ),
+    (
+        "[providers.a]\nkind = \"openai\"\n[deployments.d]\nprovider = \"a\"\nmodel = \"gpt-4o\"\n\
+         price = { input_per_1k_usd = \"1\", output_per_1k_usd = \"1\" }",
+        "deployments.d.price: 1000.00 USD per 1M tokens of input is far from the 2.50 USD",
+    ),
+    ("[worker]\nprice = { input_per_1m_usd = \"1\" }", "worker.price: output_per_1m_usd: missing"),
+    ("[prices]\non_unpriced = \"free\"", "prices.on_unpriced: "),
+    ("[prices]\non_unpriced = \"cap\"", "prices.cap_price: missing"),
+    ("[prices]\ncap_price = \"gpt-4\"", "prices.cap_price: means nothing"),
+    ("[prices]\non_unpriced = \"cap\"\ncap_price = \"no-such\"", "prices.cap_price: no price is known"),
+    ("[prices]\nfile = \"/nowhere/prices.toml\"", "prices.file: /nowhere/prices.toml: can't be read"),
     ("[models.m]", "models.m.deployments: missing"),
     ("[models.m]\ndeployments = [\"d\"]", "models.m.deployments[0]: there is no [deployments.d]"),
     (

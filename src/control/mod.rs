@@ -2,3 +2,4 @@
 
 pub mod budgets;
 pub mod keys;
+pub mod prices;

@@ -221,6 +221,9 @@ pub struct Provider {
     pub http2: bool,
 }
 
+/// [`Deployment::default_output_tokens`] unless the operator says otherwise.
+pub const DEFAULT_OUTPUT_TOKENS: u64 = 4_096;
+
 /// One concrete served model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
@@ -238,6 +241,8 @@ pub struct Deployment {
     pub endpoints: Vec<Endpoint>,
     /// The model's own cap on output, tokens.
     pub max_output_tokens: Option<u64>,
+    /// The cap that is written into a request without one, where a hard budget applies, tokens.
+    pub default_output_tokens: u64,
     /// How long we wait.
     pub timeouts: Timeouts,
     /// What happens when the client leaves.
@@ -404,6 +409,7 @@ pub(crate) mod tests {
             reasoning: false,
             endpoints: Endpoint::ALL.to_vec(),
             max_output_tokens: None,
+            default_output_tokens: DEFAULT_OUTPUT_TOKENS,
             timeouts: Timeouts::default(),
             on_client_gone: OnClientGone::Abort,
             drain: Duration::from_secs(30),

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod ledger;
 pub mod pins;
 mod pool;
+pub mod prices;
 #[cfg(test)]
 pub(crate) mod testing;
 

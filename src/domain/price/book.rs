@@ -105,7 +105,7 @@ pub enum Unpriced {
 }
 
 /// One immutable set of prices.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PriceBook {
     version: Arc<str>,
     rows: BTreeMap<ProviderKind, HashMap<Arc<str>, Arc<Row>>>,
@@ -148,7 +148,7 @@ impl PriceBook {
             merged.into_iter().partition(|(row, _)| row.periods.iter().all(|period| period.tokens.is_some()));
         let mut problems = Vec::new();
         for (row, origin) in whole {
-            let periods = row.periods.iter().filter_map(|period| Some(period.with(period.tokens?))).collect();
+            let periods = row.periods.iter().filter_map(Draft::price).collect();
             book.insert(&row, origin, periods);
         }
         let (any, leaning): (Vec<_>, Vec<_>) =
@@ -456,6 +456,11 @@ fn without_date(name: &str) -> Option<&str> {
 }
 
 impl Draft {
+    /// The price, where the period says by itself what tokens cost.
+    pub fn price(&self) -> Option<Price> {
+        self.tokens.map(|tokens| self.with(tokens))
+    }
+
     fn with(&self, tokens: TokenPrices) -> Price {
         Price { tokens, terms: self.terms.clone() }
     }

@@ -82,16 +82,17 @@ pub fn sheets(file: &Value) -> Result<Sheets, Vec<Problem>> {
         let version = file.required_text("version");
         let sources = file.take("sources");
         let aliases = file.child("aliases").map(aliases).unwrap_or_default();
-        let rows = file.children("models").into_iter().filter_map(file_row).collect();
+        let rows: Vec<Option<RowDraft>> = file.children("models").into_iter().map(file_row).collect();
+        no_twins(&rows, &problems);
         if let Some(sources) = sources.and_then(|(path, value)| problems.table(&path, value)) {
-            sources.each(|table, name| drop(table.text(name)));
+            sources.each(|table, name| {
+                let _ = table.text(name);
+            });
         }
         file.finish();
-        Sheets { version: version.unwrap_or_default(), rows, aliases }
+        Sheets { version: version.unwrap_or_default(), rows: rows.into_iter().flatten().collect(), aliases }
     });
-    let sheets = read.unwrap_or_default();
-    no_twins(&sheets.rows, &problems);
-    problems.finish(sheets)
+    problems.finish(read.unwrap_or_default())
 }
 
 /// Reads what the admin API puts over a model's row: one period, or several as `periods`.
@@ -190,9 +191,10 @@ fn check_name(table: &Table<'_>, key: &str, name: &str) {
     }
 }
 
-fn no_twins(rows: &[RowDraft], problems: &Problems) {
+fn no_twins(rows: &[Option<RowDraft>], problems: &Problems) {
     let mut seen = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
+        let Some(row) = row else { continue };
         if let Some(first) = seen.insert((row.provider, &row.model), index) {
             problems.add(
                 &format!("models[{index}].model"),
@@ -244,8 +246,7 @@ fn period(mut table: Table<'_>) -> Option<Draft> {
         note: table.text("note").map(Arc::from),
         tokens_of: None,
     };
-    let says_something = tokens.is_some() || training.is_some() || terms.training_hour.is_some();
-    if !says_something && terms.hosting.is_none() {
+    if !table.members.keys().any(|key| key.contains("_per_")) {
         table.wrong("input_per_1m_usd", "missing: this period says no price at all");
     }
     table.finish();
