@@ -124,6 +124,9 @@ pub enum StoreError {
     /// A row with the same unique value is there.
     #[error("there is such a row already")]
     Taken,
+    /// What was read kept changing.
+    #[error("the ledger's sums change too fast to be read")]
+    Moving,
     /// A row holds what we never write.
     #[error("the row of {0} is damaged")]
     Damaged(String),

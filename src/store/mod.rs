@@ -4,6 +4,7 @@
 pub mod budgets;
 mod connection;
 mod engine;
+pub mod history;
 pub mod instances;
 pub mod keys;
 pub mod ledger;
