@@ -2,6 +2,8 @@
 //! hands each part just what it needs.
 
 pub mod banner;
+mod happenings;
+mod money;
 mod services;
 
 use std::net::{SocketAddr, TcpListener};
@@ -26,9 +28,8 @@ use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::keys::Keys;
-use crate::control::prices::Prices;
 use crate::domain::secret::Secret;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Money};
 use crate::gateway::admit::KeyRing;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::pins::Pins;
@@ -38,7 +39,6 @@ use crate::http::{Door, Readiness};
 use crate::store::Store;
 use crate::store::keys::KeyRows;
 use crate::store::pins::PinRows;
-use crate::store::prices::PriceRows;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::worker::{Supervisor, WorkerState};
 
@@ -63,7 +63,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(29);
 struct Built {
     gateway: Arc<Gateway>,
     keys: Arc<Keys>,
-    prices: Arc<Prices>,
+    money: money::Opened,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -93,7 +93,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
             "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
         );
     }
-    let reload = reload(&built.gateway.catalog, &built.prices, options.config_path.clone(), config);
+    let reload = reload(&built.gateway.catalog, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;
     let config = current.lock();
@@ -132,12 +132,12 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let (store, keys, prices, first) = runtime.block_on(async {
+    let (store, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        let prices = Prices::open(PriceRows::new(&store), Arc::clone(&config.prices)).await?;
-        anyhow::Ok((store, keys, prices, first))
+        let money = money::open(config, &store, &metrics).await?;
+        anyhow::Ok((store, keys, first, money))
     })?;
     let supervisor = match &config.worker {
         None => None,
@@ -151,11 +151,16 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
         catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
+        money: Money {
+            ledger: Arc::clone(&money.ledger),
+            prices: money.prices.live(),
+            exceeded_status: config.http.budget_exceeded.as_u16(),
+        },
     };
     Ok(Built {
         gateway: Arc::new(gateway),
         keys: Arc::new(keys),
-        prices: Arc::new(prices),
+        money,
         store,
         readiness: Arc::default(),
         supervisor,
@@ -209,7 +214,6 @@ fn add_listeners(
     let operators = Admin {
         key: admin_key,
         keys: Arc::clone(&built.keys),
-        prices: Arc::clone(&built.prices),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
@@ -242,13 +246,15 @@ fn add_background(
         farewells,
         farewell,
         worker_gone: gone,
+        ledger: Arc::clone(&built.money.ledger),
         store: built.store.clone(),
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));
     let housekeeper = Housekeeper {
         keys: Arc::clone(&built.keys),
-        prices: Arc::clone(&built.prices),
+        prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
@@ -289,14 +295,9 @@ impl Reloader {
     }
 }
 
-fn reload(
-    catalog: &Arc<LiveCatalog>,
-    prices: &Arc<Prices>,
-    path: Option<PathBuf>,
-    config: Config,
-) -> Reloader {
+fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> Reloader {
     let current = Arc::new(Mutex::new(config));
-    let (held, catalog, prices) = (Arc::clone(&current), Arc::clone(catalog), Arc::clone(prices));
+    let (held, catalog) = (Arc::clone(&current), Arc::clone(catalog));
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -308,12 +309,9 @@ fn reload(
         let new = config::load(path.as_deref(), &ProcessEnvironment)
             .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         let restart_needed = config::restart_needed(&current, &new);
-        let repriced =
-            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])?;
-        let changed = catalog.replace(new.catalog.clone()) || repriced;
+        let changed = catalog.replace(new.catalog.clone());
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
-        current.prices = new.prices;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     };

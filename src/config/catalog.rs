@@ -12,7 +12,7 @@ use super::file;
 use super::prices::{self, Known};
 use super::problem::{Checker, Place};
 use super::providers::Served;
-use super::values::{NAME_RULE, in_range, name_is_good, required};
+use super::values::{NAME_RULE, in_range, known, name_is_good, required};
 
 /// Most tokens a deployment's cap may say; far beyond any model.
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
@@ -215,13 +215,5 @@ fn note_unused(file: &file::File, checker: &mut Checker<'_>) {
     let used: BTreeSet<&String> = file.models.values().flat_map(|model| &model.deployments).collect();
     for name in file.deployments.keys().filter(|name| !used.contains(name)) {
         checker.notice(&Place::top("deployments").key(name), "no model leads here");
-    }
-}
-
-fn known(names: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let names: Vec<String> = names.map(|name| name.as_ref().to_owned()).collect();
-    match names.as_slice() {
-        [] => "there are none".to_owned(),
-        some => format!("there is {}", some.join(", ")),
     }
 }

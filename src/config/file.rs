@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::domain::budget::draft::Draft;
 use crate::domain::catalog::OnClientGone;
 use crate::store::Durability;
 use crate::telemetry::log::Format;
@@ -24,6 +25,9 @@ pub(super) struct File {
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) deployments: BTreeMap<String, Deployment>,
     pub(super) models: BTreeMap<String, Model>,
+    pub(super) ledger: Ledger,
+    pub(super) budgets: BTreeMap<String, Draft>,
+    pub(super) alerts: Alerts,
 }
 
 /// `[server]`
@@ -221,4 +225,21 @@ pub(super) struct Deployment {
 #[serde(default)]
 pub(super) struct Model {
     pub(super) deployments: Vec<String>,
+}
+
+/// `[ledger]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ledger {
+    pub(super) lease_ms: Option<u64>,
+    pub(super) hold_wait_ms: Option<u64>,
+    pub(super) budget_exceeded_status: Option<u16>,
+}
+
+/// `[alerts]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Alerts {
+    pub(super) webhook_url: Option<String>,
+    pub(super) webhook_secret: Option<SecretSource>,
 }

@@ -4,6 +4,7 @@
 //! Only this room reads the configuration's file, the environment and the state folder's secrets.
 
 mod address;
+mod budgets;
 mod builtin;
 mod catalog;
 mod credentials;
@@ -23,12 +24,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
 use crate::domain::price::book::Sheets;
 use crate::domain::secret::Secret;
+use crate::gateway::ledger;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
-use crate::upstream::worker;
+use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
 pub use problem::{ConfigError, Problem};
@@ -58,6 +61,12 @@ pub struct Config {
     pub catalog: Catalog,
     /// What it costs, as the price file says.
     pub prices: Arc<Sheets>,
+    /// For the ledger.
+    pub ledger: ledger::Config,
+    /// The budgets that the file declares.
+    pub budgets: Vec<Budget>,
+    /// Who is told of alerts beside the log, if anybody is.
+    pub webhook: Option<webhook::Config>,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -74,7 +83,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let mut checker = Checker::new(environment);
     let mut file = read_file(path, &mut checker);
     let access = sections::admin(&file, &mut checker);
-    let http = sections::server(&file.server, access.listen, &mut checker);
+    let (ledger, budget_exceeded) = budgets::ledger(&file.ledger, &mut checker);
+    let http = sections::server(&file.server, access.listen, budget_exceeded, &mut checker);
     let database = sections::database(&file.database, &access.state_dir, &mut checker);
     let log = sections::log(&file.log, &mut checker);
     let worker = sections::worker(&file.worker, &access.state_dir, &mut checker);
@@ -87,6 +97,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let served = providers::check(&file.providers, &mut checker);
     let prices = prices::check(&file.prices, &mut checker);
     let catalog = catalog::check(&file, &served, &prices, &mut checker);
+    let budgets = budgets::check(&file, &mut checker);
+    let webhook = budgets::alerts(&file.alerts, &mut checker);
     if catalog.providers.is_empty() {
         checker
             .notice(&Place::top("providers"), "there are none, and no local worker: every model is unknown");
@@ -101,6 +113,9 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         worker,
         catalog,
         prices: prices.sheets,
+        ledger,
+        budgets,
+        webhook,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -167,6 +182,14 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare_databases(&old.database, &new.database, &mut compare);
     compare("log.format", old.log.format == new.log.format);
     compare("log.level", old.log.filter == new.log.filter);
+    compare("ledger.lease_ms", old.ledger.lease == new.ledger.lease);
+    compare("ledger.hold_wait_ms", old.ledger.hold_wait == new.ledger.hold_wait);
+    compare("ledger.budget_exceeded_status", server.0.budget_exceeded == server.1.budget_exceeded);
+    let address =
+        |config: &Config| config.webhook.clone().map(|webhook| webhook::Config { secret: None, ..webhook });
+    let signature = |config: &Config| config.webhook.as_ref().and_then(|webhook| webhook.secret.clone());
+    compare("alerts.webhook_url", address(old) == address(new));
+    compare("alerts.webhook_secret", signature(old) == signature(new));
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

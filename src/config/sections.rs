@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use ::http::StatusCode;
 use url::Url;
 
 use crate::domain::secret::Secret;
@@ -77,6 +78,7 @@ pub(super) fn admin(file: &file::File, checker: &mut Checker<'_>) -> AdminAccess
 pub(super) fn server(
     server: &file::Server,
     admin_listen: SocketAddr,
+    budget_exceeded: StatusCode,
     checker: &mut Checker<'_>,
 ) -> http::Config {
     let place = Place::top("server");
@@ -97,6 +99,7 @@ pub(super) fn server(
         h2c_listen,
         threads: threads(&place.key("threads"), server.threads, 0, checker),
         limits: limits(&place, server, checker),
+        budget_exceeded,
         drain_timeout: values::duration_up_to(
             &place.key("drain_timeout_ms"),
             server.drain_timeout_ms,

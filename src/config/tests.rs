@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Visitor};
 
+use crate::domain::budget::Scope;
+use crate::domain::budget::draft::{Draft, DraftRaise};
 use crate::domain::catalog::{
     Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone, OnUnpriced, Pricing,
 };
@@ -94,6 +96,11 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Timeouts>(),
         fields::<file::Deployment>(),
         fields::<file::Model>(),
+        fields::<file::Ledger>(),
+        fields::<file::Alerts>(),
+        fields::<Draft>(),
+        fields::<DraftRaise>(),
+        fields::<Scope>(),
     ];
     for field in structs.into_iter().flatten() {
         assert!(words.contains(field), "{field} is not in full.toml");
@@ -234,6 +241,7 @@ fn deployments_take_their_manners_from_the_provider() {
             base_model = \"gpt-4.1\"
             endpoints = [\"embeddings\"]
             max_output_tokens = 7
+            default_output_tokens = 5
             on_client_gone = \"abort\"
             drain_ms = 0
             timeouts.total_ms = 5000
@@ -254,6 +262,7 @@ fn deployments_take_their_manners_from_the_provider() {
     assert_eq!((a.reasoning, b.reasoning), (true, false));
     assert_eq!((a.endpoints.len(), b.endpoints.as_slice()), (5, &[Endpoint::Embeddings][..]));
     assert_eq!((a.max_output_tokens, b.max_output_tokens), (None, Some(7)));
+    assert_eq!((a.default_output_tokens, b.default_output_tokens), (4_096, 5));
     assert_eq!(b.model_identity(), "gpt-4.1");
 }
 
@@ -394,6 +403,51 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
     ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),
     ("[database]\ndurability = \"forever\"", "database.durability: "),
+    ("[ledger]\nlease_ms = 10", "ledger.lease_ms: 10 is out of bounds: 1000 to 600000"),
+    ("[ledger]\nhold_wait_ms = 60001", "ledger.hold_wait_ms: 60001 is out of bounds: 0 to 60000"),
+    (
+        "[ledger]\nbudget_exceeded_status = 401",
+        "ledger.budget_exceeded_status: 401 is none of 402, 403 and 429",
+    ),
+    ("[alerts]\nwebhook_url = \"ftp://x\"", "alerts.webhook_url: the scheme is https or http"),
+    ("[alerts]\nwebhook_secret.env = \"KEY\"", "alerts.webhook_url: missing: webhook_secret signs"),
+    ("[alerts]\nwebhook_secret = \"hunter2\"", "alerts.webhook_secret: write { env = "),
+    ("[alerts]\nwebhook_secret.env = \"SHORT\"", "alerts.webhook_secret: too easy to guess"),
+    (
+        "[budgets.\"a/b\"]\nlimit_usd = \"1\"\nwindow = \"day\"",
+        "budgets.\"a/b\": a budget's name has 1 to 64",
+    ),
+    ("[budgets.a]\nwindow = \"day\"", "budgets.a.limit_usd: missing"),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\ntime_zone = \"Mars/Base\"",
+        "budgets.a.time_zone: there is no",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"99999999999\"\nwindow = \"day\"",
+        "budgets.a.limit_usd: an amount is at most",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.model = \"m\"",
+        "budgets.a.scope.model: there is no [models.m]",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.deployment = \"m\"",
+        "budgets.a.scope.deployment: there is no",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.provider = \"m\"",
+        "budgets.a.scope.provider: there is no",
+    ),
+    ("[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.teem = \"m\"", "budgets.a.scope"),
+    ("[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\naction = \"explode\"", "budgets.a.action: "),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nraise.by_usd = \"1\"",
+        "budgets.a.raise.until: missing",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\n[budgets.b]\nlimit_usd = \"2\"\nwindow = \"day\"",
+        "budgets.b: counts the same money in the same windows as the budget a",
+    ),
     ("[log]\nlevel = \"tunegate=loud\"", "log.level: \"tunegate=loud\" is no log filter"),
     ("[log]\nformat = \"xml\"", "log.format: "),
     ("[worker]\nname = \"a b\"", "worker.name: a name has 1 to 64"),
@@ -469,6 +523,14 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 0",
         "deployments.d.max_output_tokens: 0 is out",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\ndefault_output_tokens = 0",
+        "deployments.d.default_output_tokens: 0 is out",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 7\ndefault_output_tokens = 8",
+        "deployments.d.default_output_tokens: 8 is more than max_output_tokens, 7",
     ),
     (
         "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nprice = { input_per_1m_usd = 2.5 }",

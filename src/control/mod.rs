@@ -1,4 +1,5 @@
 //! The control plane: what operators do.
 
+pub mod budgets;
 pub mod keys;
 pub mod prices;

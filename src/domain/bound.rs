@@ -134,6 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::catalog::tests::deployment;
 
     fn bound(input: u64, picos: i64, cap: u64, choices: u64) -> UpperBound {
         let price = PerToken::from_picos(picos).expect("a price");
@@ -156,6 +157,68 @@ mod tests {
             assert_eq!(one.cap_within(Usd::from_nanos(left)), cap, "{left}");
         }
         assert_eq!(UpperBound { clampable: false, ..one }.cap_within(Usd::dollars(1)), None);
+    }
+
+    fn request(endpoint: Endpoint, members: &str) -> InferenceRequest {
+        let body = format!(r#"{{"model":"a","messages":[{{}}],"input":"x"{members}}}"#);
+        let body = match endpoint {
+            Endpoint::Completions => body.replacen("input", "prompt", 1),
+            _ => body,
+        };
+        InferenceRequest::parse(endpoint, body.into(), None).expect(members)
+    }
+
+    #[test]
+    fn the_cap_is_the_clients_or_the_deployments() {
+        use Endpoint::{ChatCompletions, Completions, Embeddings};
+        let plain = (*deployment("d", "m")).clone();
+        let small = Deployment { max_output_tokens: Some(100), ..plain.clone() };
+        let own = Deployment { default_output_tokens: 50, ..plain.clone() };
+        for (deployment, endpoint, members, cap, choices, source) in [
+            (&plain, ChatCompletions, "", 4_096, 1, CapSource::Default),
+            (&own, ChatCompletions, "", 50, 1, CapSource::Default),
+            (&own, ChatCompletions, r#","max_tokens":null"#, 50, 1, CapSource::Default),
+            (&small, ChatCompletions, "", 100, 1, CapSource::Default),
+            (&plain, ChatCompletions, r#","max_completion_tokens":7,"n":3"#, 7, 3, CapSource::Client),
+            (
+                &plain,
+                ChatCompletions,
+                r#","max_completion_tokens":7,"max_tokens":9"#,
+                9,
+                1,
+                CapSource::Client,
+            ),
+            (&small, ChatCompletions, r#","max_tokens":9000"#, 100, 1, CapSource::Client),
+            (&own, Completions, "", 16, 1, CapSource::Legacy16),
+            (&plain, Completions, r#","max_tokens":3,"best_of":4"#, 3, 4, CapSource::Client),
+            (&plain, Completions, r#","max_tokens":0"#, 0, 1, CapSource::Client),
+            (&plain, Embeddings, "", 0, 1, CapSource::NoOutput),
+        ] {
+            let counted = Counted { input: 30, audio: 20, predicted: 5, unboundable: None };
+            let bound = token_bound(&request(endpoint, members), deployment, || counted).expect(members);
+            let want = TokenBound {
+                input: 30,
+                audio_input: 20,
+                output_cap: cap,
+                choices,
+                extra_output: 5 * choices,
+                clampable: cap > 0,
+                cap_source: source,
+            };
+            assert_eq!(bound, want, "{members}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_bounded_is_not() {
+        let deployment = deployment("d", "m");
+        let stored = request(Endpoint::Responses, r#","prompt":null,"previous_response_id":"r""#);
+        // the count, which may be dear, is not asked for
+        let bound = token_bound(&stored, &deployment, || unreachable!("not counted"));
+        assert_eq!(bound, Err(Unboundable::StoredConversation));
+        let with_file = Counted { unboundable: Some(Unboundable::File), ..Counted::default() };
+        let bound = token_bound(&request(Endpoint::ChatCompletions, ""), &deployment, || with_file);
+        assert_eq!(bound, Err(Unboundable::File));
     }
 
     proptest! {

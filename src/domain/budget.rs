@@ -3,6 +3,7 @@
 
 mod books;
 mod counter;
+pub mod draft;
 
 use std::fmt;
 use std::sync::Arc;

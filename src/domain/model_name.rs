@@ -17,10 +17,20 @@ pub fn base_of(name: &str) -> &str {
 /// Whether a model makes tokens that the client does not see but pays for, as far as its name tells.
 pub fn makes_unseen_tokens(name: &str) -> bool {
     let base = base_of(name);
-    REASONING_FAMILIES.into_iter().any(|family| {
-        let rest = base.strip_prefix(family);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.', ':', '@']))
-    })
+    REASONING_FAMILIES.into_iter().any(|family| is_of_family(base, family))
+}
+
+/// Whether a base model's name begins with a family's, as whole words: `gpt-5.1` is of `gpt-5`, `adapter` not of `ada`.
+pub fn is_of_family(base: &str, family: &str) -> bool {
+    const ENDS: [char; 4] = ['-', '.', ':', '@'];
+    let rest = base.strip_prefix(family);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(ENDS) || family.ends_with(ENDS))
+}
+
+/// Whether a model always searches the web, for a price a search and with tokens of what it found (OpenAI's models page,
+/// November 2026).
+pub fn always_searches(name: &str) -> bool {
+    ["-search-preview", "-search-api", "-deep-research"].iter().any(|mark| base_of(name).contains(mark))
 }
 
 #[cfg(test)]
@@ -40,6 +50,19 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(base_of(name), base, "{name}");
+        }
+    }
+
+    #[test]
+    fn models_that_search_by_themselves() {
+        for (name, searches) in [
+            ("gpt-4o-search-preview-2025-03-11", true),
+            ("gpt-5-search-api", true),
+            ("openai/o4-mini-deep-research", true),
+            ("gpt-4o", false),
+            ("ft:gpt-4o:acme:web-search-api:x", false),
+        ] {
+            assert_eq!(always_searches(name), searches, "{name}");
         }
     }
 

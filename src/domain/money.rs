@@ -256,6 +256,12 @@ impl Cost {
         Self { picos: self.picos.saturating_add(i128::from(tokens) * i128::from(price.0)) }
     }
 
+    /// Adds an amount.
+    #[must_use]
+    pub fn and_usd(self, amount: Usd) -> Self {
+        Self { picos: self.picos.saturating_add(i128::from(amount.0) * 1_000) }
+    }
+
     /// Adds so many thousandths of a token's price: for a price times a factor, such as 1.75.
     #[must_use]
     pub fn times_thousandths(self, thousandths: u32) -> Self {

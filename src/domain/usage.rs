@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::price::rates::ServiceTier;
+
 /// Tokens by class. `cached`, `cache_write` and `audio_prompt` are parts of `prompt`, `reasoning` and
 /// `audio_completion` parts of `completion`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -50,6 +52,11 @@ impl UsageSource {
             Self::Unconfirmed => "unconfirmed",
         }
     }
+
+    /// Reads back what [`UsageSource::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Reported, Self::Estimated, Self::Unconfirmed].into_iter().find(|source| source.name() == name)
+    }
 }
 
 /// What a request used.
@@ -60,6 +67,16 @@ pub struct Usage {
     pub tokens: TokenCounts,
     /// How we know.
     pub source: UsageSource,
+    /// The tier that the provider says it served in, which is what it bills.
+    #[serde(skip)]
+    pub served: Option<ServiceTier>,
+}
+
+impl Usage {
+    /// Usage of which the provider has not said in which tier it served.
+    pub const fn new(tokens: TokenCounts, source: UsageSource) -> Self {
+        Self { tokens, source, served: None }
+    }
 }
 
 /// A count beyond this is a mistake or a lie: a few of them would overflow every sum they are added to.

@@ -6,6 +6,7 @@
 
 pub mod journal;
 mod liveness;
+pub mod stored;
 #[cfg(test)]
 mod tests;
 mod writer;

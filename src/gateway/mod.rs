@@ -11,6 +11,7 @@ mod prepare;
 mod presence;
 pub mod record;
 mod refusal;
+mod reserve;
 mod settle;
 mod stored;
 
@@ -18,4 +19,5 @@ pub use inference::{Arrival, Gateway, Refused};
 pub use meter::{Answer, AnswerBody, Metered, Next};
 pub use presence::Client;
 pub use refusal::Refusal;
+pub use reserve::Money;
 pub use stored::Stored;

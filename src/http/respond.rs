@@ -4,9 +4,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::domain::budget::Exceeded;
 use crate::gateway::Refusal;
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
+
+/// A client is told when to come again only where it may as well wait, seconds.
+const LONGEST_WAIT_S: u64 = 3_600;
 
 /// The status of a refusal.
 pub(super) fn status(refusal: &Refusal) -> StatusCode {
@@ -24,6 +28,12 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::Upstream { error: UpstreamError::Timeout(_), .. } => StatusCode::GATEWAY_TIMEOUT,
         Refusal::UpstreamFault { fault: Fault::Quota, .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Upstream { .. } | Refusal::UpstreamFault { .. } => StatusCode::BAD_GATEWAY,
+        Refusal::Budget { status, .. } => {
+            StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+        }
+        Refusal::Unbounded(_) => StatusCode::BAD_REQUEST,
+        Refusal::Unpriced { .. } => StatusCode::FORBIDDEN,
+        Refusal::LedgerAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         // nobody reads it; nginx's number for it is known to operators
         Refusal::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
     }
@@ -47,13 +57,31 @@ pub(super) fn envelope(status: StatusCode, message: &str, param: Option<&str>, c
 
 /// The body of a refusal.
 pub(super) fn body(refusal: &Refusal) -> Bytes {
+    if let Refusal::Budget { exceeded, .. } = refusal {
+        return budget_envelope(refusal, exceeded);
+    }
     envelope(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()))
+}
+
+/// OpenAI's own words for an account without money, which careful clients take for "stop", and our figures beside them.
+fn budget_envelope(refusal: &Refusal, exceeded: &Exceeded) -> Bytes {
+    let error = json!({"error": {
+        "message": refusal.to_string(),
+        "type": "insufficient_quota",
+        "param": null,
+        "code": refusal.code(),
+        "budget": exceeded,
+    }});
+    error.to_string().into()
 }
 
 /// The headers of a refusal. Clients retry every 5xx unless told not to; where no retry can help, they are told.
 pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    if matches!(refusal, Refusal::UpstreamFault { .. }) {
+    if let Refusal::Budget { retry_after_s: Some(wait @ ..=LONGEST_WAIT_S), .. } = refusal {
+        headers.push((header::RETRY_AFTER, HeaderValue::from(*wait)));
+    }
+    if matches!(refusal, Refusal::UpstreamFault { .. } | Refusal::Budget { .. } | Refusal::Unpriced { .. }) {
         headers.push((HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false")));
     }
     if let Refusal::MethodNotAllowed { allowed, .. } = refusal {

@@ -31,9 +31,11 @@ const LOCK_LOOK: Duration = Duration::from_millis(20);
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
     (3, "prices", include_str!("migrations/0003_prices.sql")),
+    (4, "ledger", include_str!("migrations/0004_ledger.sql")),
+    (5, "budgets", include_str!("migrations/0005_budgets.sql")),
 ];
 
 /// Where the rows are.

@@ -1,9 +1,12 @@
 //! Rows: what outlives a restart. Carries values and decides nothing. One SQL text for SQLite and PostgreSQL, values
 //! always bound; ids are text, times are ms since 1970 UTC, there are no booleans (sqlx's `Any` reads none).
 
+pub mod budgets;
 mod connection;
 mod engine;
+pub mod instances;
 pub mod keys;
+pub mod ledger;
 pub mod pins;
 mod pool;
 pub mod prices;

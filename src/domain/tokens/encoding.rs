@@ -5,7 +5,7 @@
 
 use tiktoken_rs::CoreBPE;
 
-use crate::domain::model_name::base_of;
+use crate::domain::model_name::{base_of, is_of_family};
 
 /// A byte-pair encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,8 +28,8 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Added for each border between pieces: what is split there may take a few tokens less than it would whole.
 const BORDER_TOKENS: u64 = 16;
 
-/// Prefixes of base names, first match wins.
-const ENCODINGS: [(&str, Encoding); 22] = [
+/// Families of base names, first match wins.
+const ENCODINGS: [(&str, Encoding); 25] = [
     ("o1", Encoding::O200k),
     ("o3", Encoding::O200k),
     ("o4", Encoding::O200k),
@@ -43,11 +43,14 @@ const ENCODINGS: [(&str, Encoding); 22] = [
     ("gpt-4", Encoding::Cl100k),
     ("gpt-3.5", Encoding::Cl100k),
     ("gpt-35", Encoding::Cl100k),
-    ("text-embedding", Encoding::Cl100k),
+    ("text-embedding-3", Encoding::Cl100k),
+    ("text-embedding-ada-002", Encoding::Cl100k),
     ("davinci-002", Encoding::Cl100k),
     ("babbage-002", Encoding::Cl100k),
-    ("text-davinci-00", Encoding::P50k),
-    ("code-", Encoding::P50k),
+    ("text-davinci-002", Encoding::P50k),
+    ("text-davinci-003", Encoding::P50k),
+    ("code-davinci", Encoding::P50k),
+    ("code-cushman", Encoding::P50k),
     ("davinci", Encoding::R50k),
     ("curie", Encoding::R50k),
     ("babbage", Encoding::R50k),
@@ -62,7 +65,7 @@ impl Encoding {
 
     /// The encoding of a base model, where its name tells.
     pub(super) fn known_of(base: &str) -> Option<Self> {
-        ENCODINGS.iter().find(|(prefix, _)| base.starts_with(prefix)).map(|(_, encoding)| *encoding)
+        ENCODINGS.iter().find(|(family, _)| is_of_family(base, family)).map(|(_, encoding)| *encoding)
     }
 
     /// Its table, built at the first call (about half a second, 25 to 50 MiB).

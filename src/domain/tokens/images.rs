@@ -8,6 +8,8 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
+use crate::domain::model_name::is_of_family;
+
 /// Most characters of base64 that are read to find an image's size: JPEG may carry a preview and a colour profile
 /// before it.
 const HEAD_CHARS: usize = 256 << 10;
@@ -78,7 +80,7 @@ const UNKNOWN: ImageRule = ImageRule::Patches { low: 12_544, high: 12_544, most:
 /// Most squares of 512 pixels in 2048 × 768.
 const MOST_TILES: u64 = 8;
 
-/// Prefixes of base names, first match wins.
+/// Families of base names, first match wins.
 const RULES: [(&str, ImageRule); 24] = [
     ("gpt-4o-mini", tiles(2_833, 5_667)),
     ("gpt-4o", tiles(85, 170)),
@@ -110,7 +112,7 @@ const RULES: [(&str, ImageRule); 24] = [
 impl ImageRule {
     /// The rule of a model, by its base.
     pub(super) fn of_base(base: &str) -> Self {
-        RULES.iter().find(|(prefix, _)| base.starts_with(prefix)).map_or(UNKNOWN, |(_, rule)| *rule)
+        RULES.iter().find(|(family, _)| is_of_family(base, family)).map_or(UNKNOWN, |(_, rule)| *rule)
     }
 
     /// Tokens of an image; `None` is one whose size is not known.
@@ -220,4 +222,104 @@ impl Size {
 fn decoded(text: &str, most_chars: usize) -> Option<Vec<u8>> {
     let head = text.as_bytes().get(..text.len().min(most_chars) / 4 * 4)?;
     BASE64.decode(head).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(model: &str, width: u64, height: u64, detail: Detail) -> u64 {
+        ImageRule::of_base(model).tokens(Size::new(width, height), detail)
+    }
+
+    #[test]
+    fn the_guides_own_examples() {
+        for (model, width, height, detail, want) in [
+            ("gpt-4o", 1_024, 1_024, Detail::High, 765),
+            ("gpt-4o", 2_048, 4_096, Detail::High, 1_105),
+            ("gpt-4o", 4_096, 8_192, Detail::Low, 85),
+            ("gpt-4.1", 1_024, 1_024, Detail::Most, 765),
+            ("gpt-4o-mini", 1_024, 1_024, Detail::High, 2_833 + 4 * 5_667),
+            ("o3-2025-04-16", 128, 64, Detail::High, 75 + 150),
+            ("gpt-5", 1_024, 1_024, Detail::High, 70 + 4 * 140),
+            ("gpt-4.1-mini", 1_024, 1_024, Detail::Low, 1_659),
+            ("gpt-4.1-nano", 1_024, 1_024, Detail::High, 2_520),
+            ("o4-mini", 1_024, 1_024, Detail::High, 1_762),
+            // the guide says 1,452 patches: it scales until whole patches fit, this takes all that may
+            ("gpt-5-mini", 1_800, 2_400, Detail::High, 2_489),
+            ("gpt-6-astra", 640, 480, Detail::High, 360),
+            ("gpt-6-astra", 6_400, 1_440, Detail::Most, 10_800),
+            ("gpt-6-astra", 6_400, 1_440, Detail::High, 3_000),
+        ] {
+            assert_eq!(tokens(model, width, height, detail), want, "{model} {width}x{height} {detail:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_unknown_size_is_the_largest_there_is() {
+        for model in [
+            "gpt-4o",
+            "gpt-4o-mini",
+            "gpt-4.1-mini",
+            "o1",
+            "gpt-5",
+            "gpt-5.2",
+            "gpt-5.4",
+            "gpt-6-sol",
+            "llava",
+        ] {
+            for detail in [Detail::Low, Detail::High, Detail::Most] {
+                let unknown = ImageRule::of_base(model).tokens(None, detail);
+                for side in [1, 511, 512, 768, 769, 2_048, 5_000, 65_535] {
+                    for other in [1, 600, 2_048, 65_535] {
+                        assert!(
+                            tokens(model, side, other, detail) <= unknown,
+                            "{model} {side}x{other} {detail:?}"
+                        );
+                    }
+                }
+            }
+        }
+        assert_eq!(ImageRule::of_base("gpt-5.6-sol").tokens(None, Detail::Most), 36_000);
+    }
+
+    fn url(bytes: &[u8]) -> String {
+        format!("data:image/x;base64,{}", BASE64.encode(bytes))
+    }
+
+    #[test]
+    fn sizes_are_read_from_headers() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x04\0\0\0\x03\0\x08\x06\0\0\0";
+        let gif = b"GIF89a\x40\x01\xf0\x00rest";
+        let lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a\x40\x01\xf0\x00";
+        let lossless =
+            [b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f".as_slice(), &(319_u32 | 239 << 14).to_le_bytes()].concat();
+        let extended = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x3f\x01\0\xef\0\0";
+        let preview = [b"\xff\xd8\xff\xe1\x80\x00".as_slice(), &[0x77; 0x7ffe]].concat();
+        let frame = b"\xff\xff\xc2\0\x0b\x08\0\xf0\x01\x40\x01";
+        let jpeg = [preview.as_slice(), b"\xff\xc4\0\x04\0\0", frame].concat();
+        let small = Size { width: 320, height: 240 };
+        for (name, bytes, want) in [
+            ("png", png.as_slice(), Some(Size { width: 1_024, height: 768 })),
+            ("gif", gif, Some(small)),
+            ("lossy WebP", lossy, Some(small)),
+            ("lossless WebP", &lossless, Some(small)),
+            ("extended WebP", extended, Some(small)),
+            ("jpeg", &jpeg, Some(small)),
+            ("jpeg without a frame", &preview, None),
+            ("empty png", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\0\0\0\0\0", None),
+            ("text", b"hello", None),
+            ("nothing", b"", None),
+        ] {
+            assert_eq!(Size::of_url(&url(bytes)), want, "{name}");
+        }
+        for cut in 0..jpeg.len().min(40) {
+            let _ = Size::of_url(&url(&jpeg[..cut]));
+        }
+        for address in ["https://x/y.png", "data:", "data:image/png,xyz", "data:image/png;base64,%%%%", ""] {
+            assert_eq!(Size::of_url(address), None, "{address}");
+        }
+        let unpadded = url(png).trim_end_matches('=').to_owned();
+        assert!(Size::of_url(&unpadded).is_some());
+    }
 }

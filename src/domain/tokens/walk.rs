@@ -3,6 +3,7 @@
 //! Source: OpenAI's cookbook "How to count tokens" (3 tokens a message, 1 a name, 3 to prime the reply; read on
 //! 2026-11-21) and the API's description 2.3.0. Strings are borrowed from the body, and nothing is kept.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -25,16 +26,18 @@ struct Framing {
     whole: u64,
     /// Around each.
     message: u64,
+    /// Around each object in them, such as a tool's call.
+    object: u64,
 }
 
 /// For a model that is not known: the templates of the models that are commonly served put up to 6 tokens around a
-/// message and a default prompt of up to 40 before the first.
+/// message, a default prompt of up to 40 before the first, and write out the JSON around a tool's call.
 const fn framing(scale: Scale) -> Framing {
     match scale {
-        Scale::Bytes => Framing { whole: 64, message: 8 },
+        Scale::Bytes => Framing { whole: 64, message: 8, object: 32 },
         // its template begins with a system message of its own, of about 80 tokens
-        Scale::Table(Encoding::O200kHarmony) => Framing { whole: 128, message: 4 },
-        Scale::Table(_) => Framing { whole: 3, message: 3 },
+        Scale::Table(Encoding::O200kHarmony) => Framing { whole: 128, message: 4, object: 0 },
+        Scale::Table(_) => Framing { whole: 3, message: 3, object: 0 },
     }
 }
 
@@ -368,6 +371,8 @@ enum Inside {
     /// An answer in sound that the provider keeps.
     StoredAudio,
     Encrypted,
+    /// JSON in a text; some servers take it as an object.
+    Arguments,
     /// Not shown to the model.
     Unseen,
     Text,
@@ -386,6 +391,7 @@ fn inside(key: &str) -> Inside {
         "input_audio" => Inside::InputAudio,
         "audio" => Inside::StoredAudio,
         "encrypted_content" => Inside::Encrypted,
+        "arguments" => Inside::Arguments,
         "annotations" | "logprobs" | "status" | "prompt_cache_breakpoint" => Inside::Unseen,
         _ => Inside::Text,
     }
@@ -405,6 +411,9 @@ struct Seen {
 
 fn read_object<'de, A: MapAccess<'de>>(tally: &mut Tally, level: Level, mut map: A) -> Result<(), A::Error> {
     let mut seen = Seen::default();
+    if level == Level::Part {
+        tally.add(framing(tally.scale()).object);
+    }
     while let Some(member) = map.next_key_seed(Key(inside))? {
         match member {
             Inside::Type => seen.kind = map.next_value_seed(Word(kind))?.or(seen.kind),
@@ -448,6 +457,13 @@ fn read_object<'de, A: MapAccess<'de>>(tally: &mut Tally, level: Level, mut map:
                 seen.encrypted |= raw != "null";
                 tally.add(raw.len() as u64);
             }
+            Inside::Arguments => {
+                let raw = map.next_value::<&RawValue>()?.get();
+                match serde_json::from_str::<Option<Cow<'_, str>>>(raw) {
+                    Ok(text) => tally.add_text(text.as_deref().unwrap_or_default()),
+                    Err(_) => tally.add_text(raw),
+                }
+            }
             Inside::Unseen => drop(map.next_value::<IgnoredAny>()?),
             Inside::Id | Inside::Text => map.next_value_seed(Content { tally, frame: None })?,
         }
@@ -484,8 +500,7 @@ impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for Word<F> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?;
-        let text: Option<std::borrow::Cow<'_, str>> =
-            serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
+        let text: Option<Cow<'_, str>> = serde_json::from_str(raw.get()).map_err(de::Error::custom)?;
         Ok(text.map(|text| (self.0)(&text)))
     }
 }
