@@ -24,12 +24,18 @@ pub(super) fn observer(metrics: Arc<Metrics>) -> (Observer, Receiver<Happened>) 
             Happened::Conflict => metrics.ledger_conflicts.inc(),
             Happened::Failed(words) => {
                 metrics.ledger_failures.inc();
-                tracing::error!(error = words, "the ledger can't be written: what would have to be paid for is refused");
+                tracing::error!(
+                    error = words,
+                    "the ledger can't be written: what would have to be paid for is refused"
+                );
             }
             Happened::Recovered => tracing::info!("the ledger can be written again"),
             Happened::Booked(entry) => metrics.booked(entry),
             Happened::Orphans(holds) => {
-                tracing::warn!(holds, "another process is gone: its open holds are charged whole, unconfirmed");
+                tracing::warn!(
+                    holds,
+                    "another process is gone: its open holds are charged whole, unconfirmed"
+                );
             }
             Happened::Dropped => metrics.ledger_dropped.inc(),
             Happened::Overshot(entry) => {

@@ -53,9 +53,8 @@ fn enforce(ledger: &Arc<Ledger>) -> Enforce {
     let ledger = Arc::clone(ledger);
     Box::new(move |budgets: List| {
         let ledger = Arc::clone(&ledger);
-        let define = async move {
-            ledger.define(budgets, Vec::new(), 0).await.map_err(|error| error.to_string())
-        };
+        let define =
+            async move { ledger.define(budgets, Vec::new(), 0).await.map_err(|error| error.to_string()) };
         define.boxed()
     })
 }

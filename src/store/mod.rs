@@ -4,12 +4,15 @@
 pub mod budgets;
 mod connection;
 mod engine;
+pub mod history;
 pub mod instances;
 pub mod keys;
 pub mod ledger;
 pub mod pins;
 mod pool;
 pub mod prices;
+pub mod proof;
+pub mod spend;
 #[cfg(test)]
 pub(crate) mod testing;
 

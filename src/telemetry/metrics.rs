@@ -130,7 +130,15 @@ impl Metrics {
                 requests.with_label_values(&[endpoint.name(), ending.name()]);
             }
         }
-        Ok(Self { registry, requests, tokens, unpriced, refusals, upstream_errors, in_flight, worker_starts,
+        Ok(Self {
+            registry,
+            requests,
+            tokens,
+            unpriced,
+            refusals,
+            upstream_errors,
+            in_flight,
+            worker_starts,
             ledger_entries,
             ledger_conflicts,
             ledger_failures,
