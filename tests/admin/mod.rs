@@ -2,5 +2,6 @@
 
 mod health;
 mod keys;
+mod prices;
 mod reload;
 mod requests;
