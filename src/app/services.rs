@@ -186,6 +186,7 @@ impl BackgroundService for Housekeeper {
                     if let Err(problems) = (self.reload)() {
                         tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
                     }
+                    // teams that it declares, and what other processes have changed
                     self.refresh_keys().await;
                 }
                 () = sleep(RESOLVE_EVERY) => {
@@ -294,8 +295,9 @@ impl BackgroundService for Greeter {
 
 impl Greeter {
     async fn existing_alias(&self) -> Option<String> {
-        let keys = self.keys.list().await.ok()?;
-        keys.iter().find(|key| key.revoked_at_ms.is_none()).map(|key| key.alias.to_string())
+        let keys = self.keys.list(clock::unix_ms()).await.ok()?;
+        let mut live = keys.iter().map(|listed| &listed.key).filter(|key| key.revoked_at_ms.is_none());
+        live.next().map(|key| key.alias.to_string())
     }
 }
 

@@ -9,6 +9,7 @@ mod catalog;
 mod credentials;
 mod environment;
 mod file;
+mod limits;
 mod problem;
 mod providers;
 mod read;
@@ -23,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 use crate::domain::catalog::Catalog;
 use crate::domain::secret::Secret;
+use crate::domain::team::Team;
+use crate::gateway::limits::Config as Limits;
 use crate::telemetry::log;
 use crate::upstream::worker;
 
@@ -50,6 +53,10 @@ pub struct Config {
     pub worker: Option<worker::Config>,
     /// Everything a request may be sent to.
     pub catalog: Catalog,
+    /// Teams that are declared here.
+    pub teams: Vec<Team>,
+    /// How much may be under way at once.
+    pub limits: Limits,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -75,6 +82,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     if let Some(worker) = &worker {
         builtin::add_worker(&mut file, worker, &mut checker);
     }
+    let teams = limits::teams(&file.teams, &mut checker);
+    let limits = limits::global(&file.limits, http.limits.max_body_bytes, &mut checker);
     let served = providers::check(&file.providers, &mut checker);
     let catalog = catalog::check(&file, &served, &mut checker);
     if catalog.providers.is_empty() {
@@ -89,6 +98,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         log,
         worker,
         catalog,
+        teams,
+        limits,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -119,7 +130,7 @@ fn read_file(path: Option<&Path>, checker: &mut Checker<'_>) -> file::File {
     read::read(text.as_deref(), checker)
 }
 
-/// Returns the keys that differ and that only a restart applies; the catalog is not among them.
+/// Returns the keys that differ and that only a restart applies; the catalog and the teams are not among them.
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     let (server, limits) = ((&old.http, &new.http), (&old.http.limits, &new.http.limits));
     let mut keys = Vec::new();
@@ -144,6 +155,8 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("state.dir", old.state_dir == new.state_dir);
     compare("log.format", old.log.format == new.log.format);
     compare("log.level", old.log.filter == new.log.filter);
+    compare("limits.max_in_flight", old.limits.max_in_flight == new.limits.max_in_flight);
+    compare("limits.max_body_bytes_in_flight", old.limits.max_body_bytes == new.limits.max_body_bytes);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

@@ -88,6 +88,9 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Timeouts>(),
         fields::<file::Deployment>(),
         fields::<file::Model>(),
+        fields::<file::Limits>(),
+        fields::<file::RateLimits>(),
+        fields::<file::Team>(),
     ];
     for field in structs.into_iter().flatten() {
         assert!(words.contains(field), "{field} is not in full.toml");

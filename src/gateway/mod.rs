@@ -4,6 +4,7 @@ pub mod admit;
 pub mod catalog;
 mod dispatch;
 mod inference;
+pub mod limits;
 mod meter;
 pub mod pins;
 mod prepare;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::gateway::Refusal;
 use crate::provider::Fault;
@@ -12,6 +12,8 @@ use crate::upstream::UpstreamError;
 pub(super) fn status(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::NoKey | Refusal::WrongKey(_) | Refusal::KeyEnded { .. } => StatusCode::UNAUTHORIZED,
+        Refusal::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Request(_) | Refusal::Framing(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
         Refusal::UnknownModel(_)
         | Refusal::EndpointNotServed { .. }
@@ -41,20 +43,39 @@ fn kind(status: StatusCode) -> &'static str {
 
 /// An error in OpenAI's envelope.
 pub(super) fn envelope(status: StatusCode, message: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
-    let error = json!({"error": {"message": message, "type": kind(status), "param": param, "code": code}});
-    error.to_string().into()
+    envelope_json(status, message, param, code).to_string().into()
+}
+
+/// The same, for those who add to it.
+pub(super) fn envelope_json(
+    status: StatusCode,
+    message: &str,
+    param: Option<&str>,
+    code: Option<&str>,
+) -> Value {
+    json!({"error": {"message": message, "type": kind(status), "param": param, "code": code}})
 }
 
 /// The body of a refusal.
 pub(super) fn body(refusal: &Refusal) -> Bytes {
-    envelope(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()))
+    let mut body =
+        envelope_json(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()));
+    if let Refusal::Limited(limited) = refusal {
+        body["error"]["type"] = limited.limit.kind().into();
+    }
+    body.to_string().into()
 }
 
 /// The headers of a refusal. Clients retry every 5xx unless told not to; where no retry can help, they are told.
 pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    if matches!(refusal, Refusal::UpstreamFault { .. }) {
+    let never_fits = matches!(refusal, Refusal::Limited(limited) if limited.retry_after_ms.is_none());
+    if never_fits || matches!(refusal, Refusal::UpstreamFault { .. }) {
         headers.push((HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false")));
+    }
+    if let Some(ms) = retry_after_ms(refusal) {
+        headers.push((header::RETRY_AFTER, ms.div_ceil(1_000).into()));
+        headers.push((HeaderName::from_static("retry-after-ms"), ms.into()));
     }
     if let Refusal::MethodNotAllowed { allowed, .. } = refusal {
         headers.push((header::ALLOW, HeaderValue::from_static(allowed)));
@@ -67,11 +88,19 @@ pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
+/// When to come again.
+fn retry_after_ms(refusal: &Refusal) -> Option<u64> {
+    match refusal {
+        Refusal::Limited(limited) => limited.retry_after_ms,
+        Refusal::Overloaded(_) => Some(1_000),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::upstream::Phase;
-    use serde_json::Value;
     use std::sync::Arc;
 
     #[test]
@@ -90,6 +119,7 @@ mod tests {
             (Refusal::KeyEnded { ended_at_ms: 0 }, 401, "invalid_api_key"),
             (Refusal::UnknownModel("x".into()), 404, "model_not_found"),
             (Refusal::UnsupportedEndpoint("/v1/batches".into()), 404, "unsupported_endpoint"),
+            (Refusal::Overloaded("requests"), 503, "overloaded"),
             (Refusal::TooLarge(1), 413, "request_too_large"),
             (Refusal::BodyTimeout, 408, "request_timeout"),
             (upstream(UpstreamError::Connect("refused".into())), 502, "upstream_unreachable"),

@@ -22,8 +22,10 @@ const SQLITE_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = 
                               PRAGMA foreign_keys = ON;";
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
+    (2, "teams and keys", include_str!("migrations/0002_teams_and_keys.sql")),
+];
 
 /// Why rows can't be had.
 #[derive(Debug, thiserror::Error)]
