@@ -4,3 +4,4 @@ mod health;
 mod keys;
 mod reload;
 mod requests;
+mod teams;
