@@ -23,13 +23,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// A body of JSON.
-pub(super) fn read(body: &[u8]) -> Result<Value, Response> {
+pub(super) fn read(body: &[u8]) -> Result<Value, Box<Response>> {
     serde_json::from_slice(body).map_err(|why| {
-        error(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {why}"), "invalid_json")
+        error(StatusCode::BAD_REQUEST, &format!("the body is not JSON: {why}"), "invalid_json").into()
     })
 }
 
 /// A body of JSON that may be left out.
-pub(super) fn read_or_empty(body: &[u8]) -> Result<Value, Response> {
+pub(super) fn read_or_empty(body: &[u8]) -> Result<Value, Box<Response>> {
     if body.is_empty() { Ok(json!({})) } else { read(body) }
 }

@@ -27,7 +27,7 @@ async fn create(State(admin): State<Arc<Admin>>, body: Bytes) -> Response {
     let now_ms = clock::unix_ms();
     let made = match read(&body) {
         Ok(body) => admin.keys.create(&body, now_ms).await,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     made.map_or_else(|why| failed(&why), |(key, secret)| shown(StatusCode::CREATED, &key, &secret, now_ms))
 }
@@ -52,7 +52,7 @@ async fn update(State(admin): State<Arc<Admin>>, Name(name): Name, body: Bytes) 
     let now_ms = clock::unix_ms();
     match read(&body) {
         Ok(body) => answered(admin.keys.update(&name, &body, now_ms).await, now_ms),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
@@ -60,7 +60,7 @@ async fn rotate(State(admin): State<Arc<Admin>>, Name(name): Name, body: Bytes) 
     let now_ms = clock::unix_ms();
     let rotated = match read_or_empty(&body) {
         Ok(body) => admin.keys.rotate(&name, &body, now_ms).await,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     rotated.map_or_else(|why| failed(&why), |(key, secret)| shown(StatusCode::OK, &key, &secret, now_ms))
 }

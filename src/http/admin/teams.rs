@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
 async fn create(State(admin): State<Arc<Admin>>, body: Bytes) -> Response {
     match read(&body) {
         Ok(body) => answered(StatusCode::CREATED, admin.teams.create(&body, clock::unix_ms()).await),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
@@ -46,7 +46,7 @@ async fn show(State(admin): State<Arc<Admin>>, Name(name): Name) -> Response {
 async fn update(State(admin): State<Arc<Admin>>, Name(name): Name, body: Bytes) -> Response {
     match read(&body) {
         Ok(body) => answered(StatusCode::OK, admin.teams.update(&name, &body, clock::unix_ms()).await),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
