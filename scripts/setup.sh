@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing for a purpose, and says what it does:
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
-#   setup.sh test    the same, and the openai packages for Python and Node that the client tests run
+#   setup.sh test    the same, the openai packages for Python and Node that the client tests run, and PostgreSQL, of
+#                    which the tests of the store start a server of their own
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
 set -euo pipefail
@@ -101,6 +102,12 @@ node_clients() {
     fi
 }
 
+postgres() {
+    command -v initdb >/dev/null && return
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    apt_install postgresql || skip postgres 'apt could not install it; the store is tested on SQLite alone'
+}
+
 case $purpose in
 build)
     need_rust
@@ -113,6 +120,7 @@ test)
     rm -f "$skips"
     python_clients
     node_clients
+    postgres
     ;;
 bench)
     "$0" build

@@ -2,6 +2,8 @@
 //! hands each part just what it needs.
 
 pub mod banner;
+mod happenings;
+mod money;
 mod services;
 
 use std::net::{SocketAddr, TcpListener};
@@ -30,12 +32,12 @@ use crate::control::keys::Keys;
 use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
-use crate::gateway::Gateway;
 use crate::gateway::admit::KeyRing;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
+use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
 use crate::http::{Door, Readiness};
 use crate::store::Store;
@@ -71,6 +73,7 @@ struct Built {
     gateway: Arc<Gateway>,
     directory: Arc<Directory>,
     keys: Arc<Keys>,
+    money: money::Opened,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -139,8 +142,8 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let (store, directory, keys, first) = runtime.block_on(async {
-        let store = Store::open(&config.state_dir).await?;
+    let (store, directory, keys, first, money) = runtime.block_on(async {
+        let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
         if pepper::check(&installation, &rows, &pepper, options.accept_new_pepper).await? {
             tracing::error!("the pepper is another one: every key made before is void");
@@ -149,7 +152,8 @@ fn build(
         let directory = Arc::new(Directory::open(rows, TeamRows::new(&store), teams, publish).await?);
         let keys = Keys::new(Arc::clone(&directory), pepper);
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        anyhow::Ok((store, directory, keys, first))
+        let money = money::open(config, &store, &metrics).await?;
+        anyhow::Ok((store, directory, keys, first, money))
     })?;
     let supervisor = match &config.worker {
         None => None,
@@ -164,11 +168,17 @@ fn build(
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
+        money: Money {
+            ledger: Arc::clone(&money.ledger),
+            prices: money.prices.live(),
+            exceeded_status: config.http.budget_exceeded.as_u16(),
+        },
     };
     Ok(Built {
         gateway: Arc::new(gateway),
         directory,
         keys: Arc::new(keys),
+        money,
         store,
         readiness: Arc::default(),
         supervisor,
@@ -256,12 +266,15 @@ fn add_background(
         farewells,
         farewell,
         worker_gone: gone,
+        ledger: Arc::clone(&built.money.ledger),
         store: built.store.clone(),
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));
     let housekeeper = Housekeeper {
         keys: Arc::clone(&built.keys),
+        prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),

@@ -17,10 +17,13 @@ use tokio::sync::{broadcast, watch};
 
 use super::banner::{Banner, BannerKey, banner};
 use crate::clock;
+use crate::control::budgets::Budgets;
 use crate::control::keys::Keys;
+use crate::control::prices::Prices;
 use crate::domain::catalog::Address;
 use crate::domain::secret::Secret;
 use crate::gateway::catalog::{Live, LiveCatalog};
+use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 use crate::http::Readiness;
 use crate::http::admin::Reload;
@@ -34,10 +37,12 @@ const LOOK: Duration = Duration::from_millis(20);
 const CUT_LIMIT: Duration = Duration::from_secs(2);
 /// For the worker to end.
 const WORKER_LIMIT: Duration = Duration::from_secs(8);
+/// For what has ended to be written into the ledger.
+const LEDGER_LIMIT: Duration = Duration::from_secs(6);
 /// For the store to be closed.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// For all that comes after the drain time: longer than these together.
-pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(20);
 /// How long the first banner waits for the worker.
 const BANNER_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two look-ups of the providers' names.
@@ -108,6 +113,7 @@ pub(super) struct Warden {
     pub(super) farewells: Farewells,
     pub(super) farewell: watch::Sender<Option<Farewell>>,
     pub(super) worker_gone: watch::Receiver<bool>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) store: Store,
     pub(super) limit: Duration,
 }
@@ -144,6 +150,7 @@ impl BackgroundService for Warden {
         self.farewell.send_replace(Some(self.farewells.kind()));
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
+        let _ = timeout(LEDGER_LIMIT, self.ledger.close()).await;
         let _ = timeout(STORE_LIMIT, self.store.close()).await;
         tracing::info!("ended");
         // every answer is out, and pingora has no other early end
@@ -166,6 +173,8 @@ impl Warden {
 /// and reads the configuration again on SIGHUP.
 pub(super) struct Housekeeper {
     pub(super) keys: Arc<Keys>,
+    pub(super) prices: Arc<Prices>,
+    pub(super) budgets: Arc<Budgets>,
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
@@ -186,11 +195,10 @@ impl BackgroundService for Housekeeper {
                     if let Err(problems) = (self.reload)() {
                         tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
                     }
-                    // teams that it declares, and what other processes have changed
-                    self.refresh_keys().await;
+                    self.refresh().await;
                 }
                 () = sleep(RESOLVE_EVERY) => {
-                    self.refresh_keys().await;
+                    self.refresh().await;
                     self.resolve().await;
                     if round.is_multiple_of(SWEEP_EVERY) {
                         self.sweep().await;
@@ -208,10 +216,17 @@ async fn stopping(shutdown: &mut ShutdownWatch) {
 }
 
 impl Housekeeper {
-    /// During an upgrade, or where two gateways share a state folder, a key may be made or revoked elsewhere.
-    async fn refresh_keys(&self) {
+    /// During an upgrade, or where gateways share a database, a key may be made or revoked elsewhere, a price or a budget
+    /// changed.
+    async fn refresh(&self) {
         if let Err(error) = self.keys.refresh().await {
             tracing::warn!(%error, "the keys could not be read again");
+        }
+        if let Err(error) = self.prices.refresh().await {
+            tracing::warn!(%error, "the prices could not be read again");
+        }
+        if let Err(error) = self.budgets.refresh().await {
+            tracing::warn!(%error, "the budgets could not be read again");
         }
     }
 

@@ -3,12 +3,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde_json::{Value, json};
+
 use crate::domain::catalog::Address;
 use crate::domain::key::KEY_PREFIX;
+use crate::domain::price::read::alone;
 use crate::upstream::worker;
 
 use super::address::{BaseUrl, UNIX_SCHEME, is_local};
 use super::file::{AzureApi, Deployment, File, Model, Provider, ProviderKind, SecretSource};
+use super::prices;
 use super::problem::{Checker, Place};
 
 /// The provider of the worker we start ourselves.
@@ -39,12 +43,24 @@ pub(super) fn add_worker(file: &mut File, worker: &worker::Config, checker: &mut
     let deployment = Deployment {
         provider: Some(LOCAL_PROVIDER.to_owned()),
         model: Some(name.clone()),
+        price: Some(worker_price(file, checker)),
         ..Deployment::default()
     };
     file.deployments.entry(name.clone()).or_insert(deployment);
     for model in models {
         add_model(file, &model, &name);
     }
+}
+
+/// What the operator says the worker's tokens cost; nothing unless said otherwise, and written out.
+fn worker_price(file: &File, checker: &mut Checker<'_>) -> Value {
+    let nothing = json!({"input_per_1m_usd": "0", "output_per_1m_usd": "0", "source": "our own machine"});
+    let Some(written) = &file.worker.price else { return nothing };
+    let Err(problems) = alone(written) else { return written.clone() };
+    for problem in problems {
+        checker.wrong(&Place::top("worker").key("price"), prices::line(&problem));
+    }
+    nothing
 }
 
 /// Adds OpenAI and Azure OpenAI as the environment describes them. Where the file says something, the file wins.

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, Deployment, Dialect, Model};
+use crate::domain::catalog::{Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 use crate::domain::model_name;
 
 use super::file;
 use super::limits;
+use super::prices::{self, Known};
 use super::problem::{Checker, Place};
 use super::providers::Served;
-use super::values::{NAME_RULE, in_range, name_is_good, required};
+use super::values::{NAME_RULE, in_range, known, name_is_good, required};
 
 /// Most tokens a deployment's cap may say; far beyond any model.
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
@@ -23,11 +24,12 @@ const CANDLE_ENDPOINTS: [Endpoint; 2] = [Endpoint::ChatCompletions, Endpoint::Co
 pub(super) fn check(
     file: &file::File,
     served: &BTreeMap<Arc<str>, Served>,
+    prices: &Known,
     checker: &mut Checker<'_>,
 ) -> Catalog {
     let mut deployments = BTreeMap::new();
     for (name, written) in &file.deployments {
-        if let Some(deployment) = deployment(name, written, file, served, checker) {
+        if let Some(deployment) = deployment(name, written, file, served, prices, checker) {
             deployments.insert(Arc::from(name.as_str()), Arc::new(deployment));
         }
     }
@@ -44,6 +46,7 @@ fn deployment(
     written: &file::Deployment,
     file: &file::File,
     served: &BTreeMap<Arc<str>, Served>,
+    prices: &Known,
     checker: &mut Checker<'_>,
 ) -> Option<Deployment> {
     let place = Place::top("deployments").key(name);
@@ -56,6 +59,7 @@ fn deployment(
     let max_output_tokens = written.max_output_tokens.map(|tokens| {
         in_range(&place.key("max_output_tokens"), Some(tokens), tokens, 1..=MAX_OUTPUT_TOKENS, checker)
     });
+    let default_output_tokens = default_output_tokens(&place, written, checker);
     let served = served.get(provider_name?.as_str());
     let manners = served.map(|served| served.manners).unwrap_or_default().overlaid(
         &place,
@@ -64,10 +68,12 @@ fn deployment(
         written.drain_ms,
         checker,
     );
+    let pricing = prices::of_deployment(&place, name, written, checker);
+    let on_unpriced = prices.on_unpriced(&place, written, checker);
     let (served, upstream_model) = (served?, upstream_model?);
     let base_model = written.base_model.clone().filter(|base| !base.trim().is_empty());
     let identity = base_model.as_deref().unwrap_or(&upstream_model);
-    Some(Deployment {
+    let deployment = Deployment {
         name: name.into(),
         provider: Arc::clone(&served.provider),
         reasoning: written.reasoning.unwrap_or_else(|| model_name::makes_unseen_tokens(identity)),
@@ -75,10 +81,28 @@ fn deployment(
         base_model,
         endpoints: written_endpoints.unwrap_or_else(|| default_endpoints(&served.provider.dialect)),
         max_output_tokens,
+        default_output_tokens,
         timeouts: manners.timeouts,
         on_client_gone: manners.on_client_gone,
         drain: manners.drain,
-    })
+        pricing,
+        on_unpriced,
+    };
+    prices.look_at(&place, &deployment, checker);
+    Some(deployment)
+}
+
+fn default_output_tokens(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> u64 {
+    let place = place.key("default_output_tokens");
+    let range = 1..=MAX_OUTPUT_TOKENS;
+    let tokens = in_range(&place, written.default_output_tokens, DEFAULT_OUTPUT_TOKENS, range, checker);
+    match (written.default_output_tokens, written.max_output_tokens) {
+        (Some(default), Some(most)) if default > most => {
+            checker.wrong(&place, format!("{default} is more than max_output_tokens, {most}"));
+        }
+        _ => {}
+    }
+    tokens
 }
 
 fn upstream_model(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> Option<String> {
@@ -193,13 +217,5 @@ fn note_unused(file: &file::File, checker: &mut Checker<'_>) {
     let used: BTreeSet<&String> = file.models.values().flat_map(|model| &model.deployments).collect();
     for name in file.deployments.keys().filter(|name| !used.contains(name)) {
         checker.notice(&Place::top("deployments").key(name), "no model leads here");
-    }
-}
-
-fn known(names: impl Iterator<Item = impl AsRef<str>>) -> String {
-    let names: Vec<String> = names.map(|name| name.as_ref().to_owned()).collect();
-    match names.as_slice() {
-        [] => "there are none".to_owned(),
-        some => format!("there is {}", some.join(", ")),
     }
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::domain::budget::draft::Draft;
 use crate::domain::catalog::OnClientGone;
+use crate::store::Durability;
 use crate::telemetry::log::Format;
 
 /// The whole file.
@@ -16,13 +18,18 @@ pub(super) struct File {
     pub(super) server: Server,
     pub(super) admin: Admin,
     pub(super) state: State,
+    pub(super) database: Database,
     pub(super) log: Log,
     pub(super) worker: Worker,
     pub(super) limits: Limits,
     pub(super) teams: BTreeMap<String, Team>,
+    pub(super) prices: Prices,
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) deployments: BTreeMap<String, Deployment>,
     pub(super) models: BTreeMap<String, Model>,
+    pub(super) ledger: Ledger,
+    pub(super) budgets: BTreeMap<String, Draft>,
+    pub(super) alerts: Alerts,
 }
 
 /// `[server]`
@@ -65,6 +72,17 @@ pub(super) struct State {
     pub(super) dir: Option<PathBuf>,
 }
 
+/// `[database]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Database {
+    pub(super) url: Option<SecretSource>,
+    pub(super) connections: Option<u32>,
+    pub(super) acquire_timeout_ms: Option<u64>,
+    pub(super) statement_timeout_ms: Option<u64>,
+    pub(super) durability: Option<Durability>,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -83,6 +101,25 @@ pub(super) struct Worker {
     pub(super) threads: Option<usize>,
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,
+    pub(super) price: Option<serde_json::Value>,
+}
+
+/// `[prices]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Prices {
+    pub(super) file: Option<PathBuf>,
+    pub(super) on_unpriced: Option<OnUnpriced>,
+    pub(super) cap_price: Option<String>,
+}
+
+/// `on_unpriced`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnUnpriced {
+    Deny,
+    Cap,
+    Allow,
 }
 
 /// `[limits]`
@@ -199,9 +236,15 @@ pub(super) struct Deployment {
     pub(super) reasoning: Option<bool>,
     pub(super) endpoints: Option<Vec<String>>,
     pub(super) max_output_tokens: Option<u64>,
+    pub(super) default_output_tokens: Option<u64>,
     pub(super) on_client_gone: Option<OnClientGone>,
     pub(super) drain_ms: Option<u64>,
     pub(super) timeouts: Timeouts,
+    /// Read by `domain::price::read`, which says all that is wrong in it.
+    pub(super) price: Option<serde_json::Value>,
+    pub(super) price_model: Option<String>,
+    pub(super) on_unpriced: Option<OnUnpriced>,
+    pub(super) cap_price: Option<String>,
 }
 
 /// `[models.NAME]`
@@ -210,4 +253,21 @@ pub(super) struct Deployment {
 pub(super) struct Model {
     pub(super) deployments: Vec<String>,
     pub(super) limits: RateLimits,
+}
+
+/// `[ledger]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ledger {
+    pub(super) lease_ms: Option<u64>,
+    pub(super) hold_wait_ms: Option<u64>,
+    pub(super) budget_exceeded_status: Option<u16>,
+}
+
+/// `[alerts]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Alerts {
+    pub(super) webhook_url: Option<String>,
+    pub(super) webhook_secret: Option<SecretSource>,
 }

@@ -4,12 +4,14 @@
 //! Only this room reads the configuration's file, the environment and the state folder's secrets.
 
 mod address;
+mod budgets;
 mod builtin;
 mod catalog;
 mod credentials;
 mod environment;
 mod file;
 mod limits;
+pub mod prices;
 mod problem;
 mod providers;
 mod read;
@@ -21,13 +23,18 @@ mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
+use crate::domain::price::book::Sheets;
 use crate::domain::secret::Secret;
 use crate::domain::team::Team;
+use crate::gateway::ledger;
 use crate::gateway::limits::Config as Limits;
+use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
-use crate::upstream::worker;
+use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
 pub use problem::{ConfigError, Problem};
@@ -47,6 +54,8 @@ pub struct Config {
     pub admin_key: Option<Secret>,
     /// Database, pepper, admin key, worker socket.
     pub state_dir: PathBuf,
+    /// For the store.
+    pub database: DatabaseConfig,
     /// For the log.
     pub log: log::Config,
     /// The local worker, if we start one.
@@ -57,6 +66,14 @@ pub struct Config {
     pub teams: Vec<Team>,
     /// How much may be under way at once.
     pub limits: Limits,
+    /// What it costs, as the price file says.
+    pub prices: Arc<Sheets>,
+    /// For the ledger.
+    pub ledger: ledger::Config,
+    /// The budgets that the file declares.
+    pub budgets: Vec<Budget>,
+    /// Who is told of alerts beside the log, if anybody is.
+    pub webhook: Option<webhook::Config>,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -73,7 +90,9 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let mut checker = Checker::new(environment);
     let mut file = read_file(path, &mut checker);
     let access = sections::admin(&file, &mut checker);
-    let http = sections::server(&file.server, access.listen, &mut checker);
+    let (ledger, budget_exceeded) = budgets::ledger(&file.ledger, &mut checker);
+    let http = sections::server(&file.server, access.listen, budget_exceeded, &mut checker);
+    let database = sections::database(&file.database, &access.state_dir, &mut checker);
     let log = sections::log(&file.log, &mut checker);
     let worker = sections::worker(&file.worker, &access.state_dir, &mut checker);
     if file.providers.is_empty() {
@@ -85,7 +104,10 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let teams = limits::teams(&file.teams, &mut checker);
     let limits = limits::global(&file.limits, http.limits.max_body_bytes, &mut checker);
     let served = providers::check(&file.providers, &mut checker);
-    let catalog = catalog::check(&file, &served, &mut checker);
+    let prices = prices::check(&file.prices, &mut checker);
+    let catalog = catalog::check(&file, &served, &prices, &mut checker);
+    let budgets = budgets::check(&file, &mut checker);
+    let webhook = budgets::alerts(&file.alerts, &mut checker);
     if catalog.providers.is_empty() {
         checker
             .notice(&Place::top("providers"), "there are none, and no local worker: every model is unknown");
@@ -95,11 +117,16 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         http,
         admin_key: access.key,
         state_dir: access.state_dir,
+        database,
         log,
         worker,
         catalog,
         teams,
         limits,
+        prices: prices.sheets,
+        ledger,
+        budgets,
+        webhook,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -153,12 +180,33 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("admin.listen", server.0.admin_listen == server.1.admin_listen);
     compare("admin.key", old.admin_key == new.admin_key);
     compare("state.dir", old.state_dir == new.state_dir);
+    compare_databases(&old.database, &new.database, &mut compare);
     compare("log.format", old.log.format == new.log.format);
     compare("log.level", old.log.filter == new.log.filter);
     compare("limits.max_in_flight", old.limits.max_in_flight == new.limits.max_in_flight);
     compare("limits.max_body_bytes_in_flight", old.limits.max_body_bytes == new.limits.max_body_bytes);
+    compare("ledger.lease_ms", old.ledger.lease == new.ledger.lease);
+    compare("ledger.hold_wait_ms", old.ledger.hold_wait == new.ledger.hold_wait);
+    compare("ledger.budget_exceeded_status", server.0.budget_exceeded == server.1.budget_exceeded);
+    let address =
+        |config: &Config| config.webhook.clone().map(|webhook| webhook::Config { secret: None, ..webhook });
+    let signature = |config: &Config| config.webhook.as_ref().and_then(|webhook| webhook.secret.clone());
+    compare("alerts.webhook_url", address(old) == address(new));
+    compare("alerts.webhook_secret", signature(old) == signature(new));
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
+}
+
+fn compare_databases(old: &DatabaseConfig, new: &DatabaseConfig, compare: &mut impl FnMut(&str, bool)) {
+    let url = |database: &DatabaseConfig| match &database.location {
+        Location::Postgres(url) => Some(url.clone()),
+        Location::Folder(_) => None,
+    };
+    compare("database.url", url(old) == url(new));
+    compare("database.connections", old.connections == new.connections);
+    compare("database.acquire_timeout_ms", old.acquire_timeout == new.acquire_timeout);
+    compare("database.statement_timeout_ms", old.statement_timeout == new.statement_timeout);
+    compare("database.durability", old.durability == new.durability);
 }
 
 fn compare_workers(

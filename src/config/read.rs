@@ -14,7 +14,7 @@ const PREFIX: &str = "TUNEGATE";
 /// Two underscores: Kubernetes sets variables such as `TUNEGATE_PORT` for a service of that name.
 const SEPARATOR: &str = "__";
 /// Keys whose value may be a secret written there by mistake: it is never repeated.
-const SECRET_KEYS: [&str; 3] = ["api_key", "client_secret", "key"];
+const SECRET_KEYS: [&str; 5] = ["api_key", "client_secret", "key", "url", "webhook_secret"];
 
 /// What stands at a wrongly placed secret.
 const SECRET_ADVICE: &str = "write { env = \"NAME\" } or { file = \"PATH\" }, never the secret itself";
@@ -48,6 +48,14 @@ fn first_and_last_line(text: &str) -> String {
         Some(last) => format!("{first}: {last}"),
         None => first,
     }
+}
+
+/// Reads the text of another file in TOML, such as the prices', into a tree of plain values.
+pub(super) fn tree(text: &str) -> Result<serde_json::Value, String> {
+    let source = config::File::from_str(text, FileFormat::Toml);
+    let table = source.collect().map_err(|error| first_and_last_line(&error.to_string()))?;
+    serde_json::Value::deserialize(Value::new(None, ValueKind::Table(table)))
+        .map_err(|error| error.to_string())
 }
 
 fn deserialize(mut tree: Value, checker: &mut Checker<'_>) -> File {

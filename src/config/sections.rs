@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[state]`, `[log]` and `[worker]`: one check each.
+//! `[server]`, `[admin]`, `[state]`, `[database]`, `[log]` and `[worker]`: one check each.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use ::http::StatusCode;
+use url::Url;
+
 use crate::domain::secret::Secret;
 use crate::http::config as http;
+use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
 use crate::upstream::worker;
 
@@ -28,6 +32,7 @@ const BODY_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 30;
 const THREADS: RangeInclusive<usize> = 0..=1_024;
 const BATCH: RangeInclusive<usize> = 1..=256;
 const QUEUE: RangeInclusive<usize> = 0..=100_000;
+const CONNECTIONS: RangeInclusive<u32> = 2..=256;
 /// Longest time for running answers after SIGTERM, ms: an hour.
 const MAX_DRAIN_TIMEOUT_MS: u64 = 3_600_000;
 /// Shortest admin key we take from an operator, characters.
@@ -73,6 +78,7 @@ pub(super) fn admin(file: &file::File, checker: &mut Checker<'_>) -> AdminAccess
 pub(super) fn server(
     server: &file::Server,
     admin_listen: SocketAddr,
+    budget_exceeded: StatusCode,
     checker: &mut Checker<'_>,
 ) -> http::Config {
     let place = Place::top("server");
@@ -93,6 +99,7 @@ pub(super) fn server(
         h2c_listen,
         threads: threads(&place.key("threads"), server.threads, 0, checker),
         limits: limits(&place, server, checker),
+        budget_exceeded,
         drain_timeout: values::duration_up_to(
             &place.key("drain_timeout_ms"),
             server.drain_timeout_ms,
@@ -192,6 +199,47 @@ fn threads(place: &Place, asked: Option<usize>, spare: usize, checker: &mut Chec
         0 => available_parallelism().map_or(1, |cores| cores.get().saturating_sub(spare).max(1)),
         some => some,
     }
+}
+
+/// Checks `[database]`.
+pub(super) fn database(
+    section: &file::Database,
+    state_dir: &Path,
+    checker: &mut Checker<'_>,
+) -> DatabaseConfig {
+    let place = Place::top("database");
+    let url = section.url.as_ref().and_then(|source| secret(&place.key("url"), source, checker));
+    let url = url.filter(|url| {
+        let good = is_postgres_url(url.expose());
+        if !good {
+            checker.wrong(
+                &place.key("url"),
+                "no URL of PostgreSQL: it looks like postgres://USER:PASSWORD@HOST:5432/DATABASE",
+            );
+        }
+        good
+    });
+    let mut time =
+        |key: &str, value: Option<u64>| duration(&place.key(key), value, DatabaseConfig::TIMEOUT, checker);
+    let acquire_timeout = time("acquire_timeout_ms", section.acquire_timeout_ms);
+    let statement_timeout = time("statement_timeout_ms", section.statement_timeout_ms);
+    DatabaseConfig {
+        location: url.map_or_else(|| Location::Folder(state_dir.to_owned()), Location::Postgres),
+        connections: in_range(
+            &place.key("connections"),
+            section.connections,
+            DatabaseConfig::CONNECTIONS,
+            CONNECTIONS,
+            checker,
+        ),
+        acquire_timeout,
+        statement_timeout,
+        durability: section.durability.unwrap_or_default(),
+    }
+}
+
+fn is_postgres_url(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "postgres" | "postgresql"))
 }
 
 /// Checks `[log]`.

@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Visitor};
 
-use crate::domain::catalog::{Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone};
+use crate::domain::budget::Scope;
+use crate::domain::budget::draft::{Draft, DraftRaise};
+use crate::domain::catalog::{
+    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone, OnUnpriced, Pricing,
+};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
+use crate::domain::money::PerToken;
+use crate::domain::price::rates::Class;
 
 use super::*;
 
@@ -80,8 +86,10 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Tls>(),
         fields::<file::Admin>(),
         fields::<file::State>(),
+        fields::<file::Database>(),
         fields::<file::Log>(),
         fields::<file::Worker>(),
+        fields::<file::Prices>(),
         fields::<file::SecretSource>(),
         fields::<file::Provider>(),
         fields::<file::Entra>(),
@@ -91,6 +99,11 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Limits>(),
         fields::<file::RateLimits>(),
         fields::<file::Team>(),
+        fields::<file::Ledger>(),
+        fields::<file::Alerts>(),
+        fields::<Draft>(),
+        fields::<DraftRaise>(),
+        fields::<Scope>(),
     ];
     for field in structs.into_iter().flatten() {
         assert!(words.contains(field), "{field} is not in full.toml");
@@ -231,6 +244,7 @@ fn deployments_take_their_manners_from_the_provider() {
             base_model = \"gpt-4.1\"
             endpoints = [\"embeddings\"]
             max_output_tokens = 7
+            default_output_tokens = 5
             on_client_gone = \"abort\"
             drain_ms = 0
             timeouts.total_ms = 5000
@@ -251,6 +265,7 @@ fn deployments_take_their_manners_from_the_provider() {
     assert_eq!((a.reasoning, b.reasoning), (true, false));
     assert_eq!((a.endpoints.len(), b.endpoints.as_slice()), (5, &[Endpoint::Embeddings][..]));
     assert_eq!((a.max_output_tokens, b.max_output_tokens), (None, Some(7)));
+    assert_eq!((a.default_output_tokens, b.default_output_tokens), (4_096, 5));
     assert_eq!(b.model_identity(), "gpt-4.1");
 }
 
@@ -281,6 +296,83 @@ fn entra_of_each_kind() {
     assert!(matches!(entra("kind = \"token_file\", path = \"/x\""), Entra::TokenFile { .. }));
 }
 
+#[test]
+fn prices_of_deployments_are_read_and_looked_at() {
+    let text = format!(
+        "{NO_WORKER}
+        [providers.p]
+        kind = \"openai\"
+        base_url = \"http://127.0.0.1:1/v1\"
+        [deployments.a]
+        provider = \"p\"
+        model = \"mine\"
+        price = {{ input_per_1m_usd = \"1\", output_per_1k_usd = \"0.002\" }}
+        [deployments.b]
+        provider = \"p\"
+        model = \"yours\"
+        price_model = \"gpt-4o\"
+        [deployments.c]
+        provider = \"p\"
+        model = \"theirs\"
+        on_unpriced = \"cap\"
+        cap_price = \"gpt-4\"
+        [deployments.d]
+        provider = \"p\"
+        model = \"ours\"
+        [models.m]
+        deployments = [\"a\", \"b\", \"c\", \"d\"]"
+    );
+    let config = good(&text, &[]);
+    let of = |name: &str| &config.catalog.deployments[name];
+    let Pricing::Explicit { price, version } = &of("a").pricing else { panic!("written out") };
+    assert_eq!(price.tokens.standard().of(Class::Output).per_million(), "2.00");
+    assert!(version.starts_with("config:a~") && version.len() == "config:a~01234567".len(), "{version}");
+    assert_eq!(of("b").pricing, Pricing::Row("gpt-4o".into()));
+    assert_eq!(of("c").on_unpriced, OnUnpriced::Cap("gpt-4".into()));
+    let notices = config.notices.join("\n");
+    assert!(
+        notices.contains("deployments.c: its price: no price is known; the cap price is used"),
+        "{notices}"
+    );
+    assert!(
+        notices.contains("deployments.d: its requests are refused: no price is known for \"ours\""),
+        "{notices}"
+    );
+    let built_in = good("", &[]);
+    let Pricing::Explicit { price, .. } = &built_in.catalog.deployments["smollm2-135m"].pricing else {
+        panic!("the worker's price is written out")
+    };
+    assert_eq!(price.tokens.standard().of(Class::Input), PerToken::FREE);
+}
+
+#[test]
+fn a_price_file_replaces_the_built_in_one_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("prices.toml");
+    let text = format!("[prices]\nfile = {:?}", path.display().to_string());
+    let row = "[[models]]\nprovider = \"openai\"\nmodel = \"m\"\n[[models.periods]]\n";
+    fs::write(
+        &path,
+        format!("version = \"ours\"\n{row}input_per_1m_usd = \"1\"\noutput_per_1m_usd = \"2\"\n"),
+    )
+    .expect("written");
+    let config = good(&text, &[]);
+    assert!(config.prices.version.starts_with("ours~"), "{}", config.prices.version);
+    assert_eq!(config.prices.rows.len(), 1);
+    for (content, said) in [
+        (
+            format!("version = \"ours\"\n{row}input_per_1m_usd = 1.5\n"),
+            "models[0].periods[0].input_per_1m_usd: an",
+        ),
+        ("version = \"ours\"\n[[models]".to_owned(), "TOML parse error"),
+        (row.to_owned(), "version: missing"),
+    ] {
+        fs::write(&path, content).expect("written");
+        let error = load_text(&text, &Variables::new()).expect_err(said).to_string();
+        assert!(error.contains("prices.file: ") && error.contains(said), "{error}");
+    }
+}
+
 /// Each mistake, and how its line begins.
 const MISTAKES: &[(&str, &str)] = &[
     ("[server]\nlisten = \"localhost:8080\"", "server.listen: \"localhost:8080\" is no address"),
@@ -309,6 +401,56 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[admin]\nkey.env = \"BROKEN\"", "admin.key.env: holds white space"),
     ("[admin]\nkey.file = \"/nowhere/key\"", "admin.key.file: can't read /nowhere/key"),
     ("[state]\ndir = \"\"", "state.dir: empty"),
+    ("[database]\nurl.env = \"KEY\"", "database.url: no URL of PostgreSQL"),
+    ("[database]\nurl.env = \"UNSET\"", "database.url.env: the environment variable UNSET is not set"),
+    ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
+    ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),
+    ("[database]\ndurability = \"forever\"", "database.durability: "),
+    ("[ledger]\nlease_ms = 10", "ledger.lease_ms: 10 is out of bounds: 1000 to 600000"),
+    ("[ledger]\nhold_wait_ms = 60001", "ledger.hold_wait_ms: 60001 is out of bounds: 0 to 60000"),
+    (
+        "[ledger]\nbudget_exceeded_status = 401",
+        "ledger.budget_exceeded_status: 401 is none of 402, 403 and 429",
+    ),
+    ("[alerts]\nwebhook_url = \"ftp://x\"", "alerts.webhook_url: the scheme is https or http"),
+    ("[alerts]\nwebhook_secret.env = \"KEY\"", "alerts.webhook_url: missing: webhook_secret signs"),
+    ("[alerts]\nwebhook_secret = \"hunter2\"", "alerts.webhook_secret: write { env = "),
+    ("[alerts]\nwebhook_secret.env = \"SHORT\"", "alerts.webhook_secret: too easy to guess"),
+    (
+        "[budgets.\"a/b\"]\nlimit_usd = \"1\"\nwindow = \"day\"",
+        "budgets.\"a/b\": a budget's name has 1 to 64",
+    ),
+    ("[budgets.a]\nwindow = \"day\"", "budgets.a.limit_usd: missing"),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\ntime_zone = \"Mars/Base\"",
+        "budgets.a.time_zone: there is no",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"99999999999\"\nwindow = \"day\"",
+        "budgets.a.limit_usd: an amount is at most",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.model = \"m\"",
+        "budgets.a.scope.model: there is no [models.m]",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.deployment = \"m\"",
+        "budgets.a.scope.deployment: there is no",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.provider = \"m\"",
+        "budgets.a.scope.provider: there is no",
+    ),
+    ("[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nscope.teem = \"m\"", "budgets.a.scope"),
+    ("[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\naction = \"explode\"", "budgets.a.action: "),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\nraise.by_usd = \"1\"",
+        "budgets.a.raise.until: missing",
+    ),
+    (
+        "[budgets.a]\nlimit_usd = \"1\"\nwindow = \"day\"\n[budgets.b]\nlimit_usd = \"2\"\nwindow = \"day\"",
+        "budgets.b: counts the same money in the same windows as the budget a",
+    ),
     ("[log]\nlevel = \"tunegate=loud\"", "log.level: \"tunegate=loud\" is no log filter"),
     ("[log]\nformat = \"xml\"", "log.format: "),
     ("[worker]\nname = \"a b\"", "worker.name: a name has 1 to 64"),
@@ -385,6 +527,33 @@ const MISTAKES: &[(&str, &str)] = &[
         "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 0",
         "deployments.d.max_output_tokens: 0 is out",
     ),
+    (
+        "[deployments.d]\nprovider = \"local\"\ndefault_output_tokens = 0",
+        "deployments.d.default_output_tokens: 0 is out",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmax_output_tokens = 7\ndefault_output_tokens = 8",
+        "deployments.d.default_output_tokens: 8 is more than max_output_tokens, 7",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nprice = { input_per_1m_usd = 2.5 }",
+        "deployments.d.price.input_per_1m_usd: an amount is written as text",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nprice_model = \"x\"\nprice = {}",
+        "deployments.d.price_model: contradicts `price`",
+    ),
+    (
+        "[providers.a]\nkind = \"openai\"\n[deployments.d]\nprovider = \"a\"\nmodel = \"gpt-4o\"\n\
+         price = { input_per_1k_usd = \"1\", output_per_1k_usd = \"1\" }",
+        "deployments.d.price: 1000.00 USD per 1M tokens of input is far from the 2.50 USD",
+    ),
+    ("[worker]\nprice = { input_per_1m_usd = \"1\" }", "worker.price: output_per_1m_usd: missing"),
+    ("[prices]\non_unpriced = \"free\"", "prices.on_unpriced: "),
+    ("[prices]\non_unpriced = \"cap\"", "prices.cap_price: missing"),
+    ("[prices]\ncap_price = \"gpt-4\"", "prices.cap_price: means nothing"),
+    ("[prices]\non_unpriced = \"cap\"\ncap_price = \"no-such\"", "prices.cap_price: no price is known"),
+    ("[prices]\nfile = \"/nowhere/prices.toml\"", "prices.file: /nowhere/prices.toml: can't be read"),
     ("[models.m]", "models.m.deployments: missing"),
     ("[models.m]\ndeployments = [\"d\"]", "models.m.deployments[0]: there is no [deployments.d]"),
     (

@@ -156,3 +156,12 @@ pub(super) fn header_text(
     }
     Some(text.to_owned())
 }
+
+/// The names that there are, in words.
+pub(super) fn known(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let names: Vec<String> = names.map(|name| name.as_ref().to_owned()).collect();
+    match names.as_slice() {
+        [] => "there are none".to_owned(),
+        some => format!("there is {}", some.join(", ")),
+    }
+}

@@ -1,10 +1,12 @@
 //! The control plane: what operators do.
 
 pub mod audit;
+pub mod budgets;
 mod directory;
 pub mod form;
 pub mod keys;
 pub mod pepper;
+pub mod prices;
 mod random;
 pub mod teams;
 

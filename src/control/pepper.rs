@@ -50,13 +50,13 @@ mod tests {
     use super::*;
     use crate::control::Directory;
     use crate::control::keys::Keys;
-    use crate::store::Store;
     use crate::store::teams::TeamRows;
+    use crate::store::{DatabaseConfig, Store};
 
     #[tokio::test]
     async fn another_pepper_is_refused_while_keys_are_live() {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
+        let store = Store::open(&DatabaseConfig::in_folder(folder.path())).await.expect("opened");
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
         let (old, new) = (Secret::new("old"), Secret::new("new"));
         let checked = async |pepper: &Secret, accept| check(&installation, &rows, pepper, accept).await;

@@ -10,6 +10,7 @@ use super::endpoint::Endpoint;
 use super::ids::ModelName;
 use super::limit::RateLimits;
 use super::model_name;
+use super::price::Price;
 use super::secret::Secret;
 
 /// OpenAI's dialect, or any server that speaks it.
@@ -49,13 +50,48 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// Whose it is, whatever its version.
+    pub const fn kind(&self) -> ProviderKind {
+        match self {
+            Self::OpenAi(_) => ProviderKind::OpenAi,
+            Self::AzureV1(_) | Self::AzureClassic(_) => ProviderKind::Azure,
+            Self::Candle => ProviderKind::Candle,
+        }
+    }
+
     /// The name in logs and metric labels.
     pub const fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+}
+
+/// Who defines a dialect: prices go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ProviderKind {
+    /// OpenAI.
+    OpenAi,
+    /// Azure OpenAI.
+    Azure,
+    /// Our own worker.
+    Candle,
+}
+
+impl ProviderKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Azure, Self::Candle];
+
+    /// The name in files, logs and metric labels.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::OpenAi(_) => "openai",
-            Self::AzureV1(_) | Self::AzureClassic(_) => "azure",
+            Self::OpenAi => "openai",
+            Self::Azure => "azure",
             Self::Candle => "candle",
         }
+    }
+
+    /// Reads back what [`ProviderKind::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -186,6 +222,9 @@ pub struct Provider {
     pub http2: bool,
 }
 
+/// [`Deployment::default_output_tokens`] unless the operator says otherwise.
+pub const DEFAULT_OUTPUT_TOKENS: u64 = 4_096;
+
 /// One concrete served model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
@@ -203,12 +242,47 @@ pub struct Deployment {
     pub endpoints: Vec<Endpoint>,
     /// The model's own cap on output, tokens.
     pub max_output_tokens: Option<u64>,
+    /// The cap that is written into a request without one, where a hard budget applies, tokens.
+    pub default_output_tokens: u64,
     /// How long we wait.
     pub timeouts: Timeouts,
     /// What happens when the client leaves.
     pub on_client_gone: OnClientGone,
     /// How long a stream is read on for its usage.
     pub drain: Duration,
+    /// Where its price comes from.
+    pub pricing: Pricing,
+    /// What becomes of a request without a known price.
+    pub on_unpriced: OnUnpriced,
+}
+
+/// Where a deployment's price comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pricing {
+    /// The row of the price book that its model's name leads to.
+    #[default]
+    ByName,
+    /// A row of the price book that the operator named.
+    Row(Arc<str>),
+    /// The operator wrote it out.
+    Explicit {
+        /// What it costs.
+        price: Arc<Price>,
+        /// Names it in the ledger.
+        version: Arc<str>,
+    },
+}
+
+/// What becomes of a request whose price nobody knows. It is never taken for free silently.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnUnpriced {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It is booked at the price of this row of the price book.
+    Cap(Arc<str>),
+    /// It is served, booked at nothing, and said.
+    Allow,
 }
 
 impl Deployment {
@@ -338,9 +412,12 @@ pub(crate) mod tests {
             reasoning: false,
             endpoints: Endpoint::ALL.to_vec(),
             max_output_tokens: None,
+            default_output_tokens: DEFAULT_OUTPUT_TOKENS,
             timeouts: Timeouts::default(),
             on_client_gone: OnClientGone::Abort,
             drain: Duration::from_secs(30),
+            pricing: Pricing::ByName,
+            on_unpriced: OnUnpriced::Deny,
         })
     }
 

@@ -2,9 +2,11 @@
 
 pub mod allowed;
 pub mod bound;
+pub mod budget;
 pub mod catalog;
 pub mod endpoint;
 pub mod file_ids;
+pub mod fine_tuned_name;
 pub mod ids;
 pub mod key;
 pub mod label;
@@ -14,10 +16,14 @@ pub mod limit;
 pub mod model_name;
 pub mod money;
 pub mod outcome;
+pub mod price;
+pub mod priced;
 pub mod request;
 pub mod secret;
+pub mod spend;
 pub mod stream;
 pub mod team;
 pub mod tokens;
+pub mod unboundable;
 pub mod usage;
 pub mod window;

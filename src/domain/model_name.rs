@@ -1,28 +1,36 @@
 //! What a model's name says about it: the base it was trained from, and whether it thinks unseen.
 
+use super::fine_tuned_name::FineTunedName;
+
 /// Families of models that make tokens which the client does not see (OpenAI's models page, November 2026).
 const REASONING_FAMILIES: [&str; 5] = ["o1", "o3", "o4", "gpt-5", "gpt-6"];
 
-/// Returns the base model in the name of a fine-tuned one; any other name as it is.
-///
-/// OpenAI: `ft:BASE:organization:suffix:id`. Azure: `BASE.ft-id-suffix`. A provider in front, as in `openai/NAME`, is
-/// taken off.
+/// Returns the base model in the name of a fine-tuned one; any other name without the provider in front of it, as in
+/// `openai/NAME`.
 pub fn base_of(name: &str) -> &str {
-    let tuned = name.strip_prefix("ft:").or_else(|| name.split_once("/ft:").map(|(_, tuned)| tuned));
-    if let Some(tuned) = tuned {
-        return tuned.split_once(':').map_or(tuned, |(base, _)| base);
+    match FineTunedName::parse(name) {
+        Some(tuned) => tuned.base,
+        None => name.rsplit_once('/').map_or(name, |(_, own)| own),
     }
-    let name = name.rsplit_once('/').map_or(name, |(_, own)| own);
-    name.split_once(".ft-").map_or(name, |(base, _)| base)
 }
 
 /// Whether a model makes tokens that the client does not see but pays for, as far as its name tells.
 pub fn makes_unseen_tokens(name: &str) -> bool {
     let base = base_of(name);
-    REASONING_FAMILIES.into_iter().any(|family| {
-        let rest = base.strip_prefix(family);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.', ':', '@']))
-    })
+    REASONING_FAMILIES.into_iter().any(|family| is_of_family(base, family))
+}
+
+/// Whether a base model's name begins with a family's, as whole words: `gpt-5.1` is of `gpt-5`, `adapter` not of `ada`.
+pub fn is_of_family(base: &str, family: &str) -> bool {
+    const ENDS: [char; 4] = ['-', '.', ':', '@'];
+    let rest = base.strip_prefix(family);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(ENDS) || family.ends_with(ENDS))
+}
+
+/// Whether a model always searches the web, for a price a search and with tokens of what it found (OpenAI's models page,
+/// November 2026).
+pub fn always_searches(name: &str) -> bool {
+    ["-search-preview", "-search-api", "-deep-research"].iter().any(|mark| base_of(name).contains(mark))
 }
 
 #[cfg(test)]
@@ -38,9 +46,23 @@ mod tests {
             ("gpt-4.1-mini-2025-04-14.ft-0a1b-support", "gpt-4.1-mini-2025-04-14"),
             ("openai/ft:gpt-4o:acme::x", "gpt-4o"),
             ("ft:gpt-4o:acme:a/b:x", "gpt-4o"),
+            ("curie:ft-acme-2022-01-02", "curie"),
             ("", ""),
         ] {
             assert_eq!(base_of(name), base, "{name}");
+        }
+    }
+
+    #[test]
+    fn models_that_search_by_themselves() {
+        for (name, searches) in [
+            ("gpt-4o-search-preview-2025-03-11", true),
+            ("gpt-5-search-api", true),
+            ("openai/o4-mini-deep-research", true),
+            ("gpt-4o", false),
+            ("ft:gpt-4o:acme:web-search-api:x", false),
+        ] {
+            assert_eq!(always_searches(name), searches, "{name}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
 
-use serde::{Serialize, Serializer};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const NANOS_PER_DOLLAR: i64 = 1_000_000_000;
 /// Sums saturate here, half of what an `i64` holds: adding two of them can't overflow.
@@ -165,6 +166,44 @@ impl Serialize for Usd {
     }
 }
 
+/// From JSON: a text such as `"12.50"`, or a number. A number with a fraction comes to us by its shortest decimal text,
+/// which is what was written as long as it has no more than 15 digits; one with more is refused.
+impl<'de> Deserialize<'de> for Usd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Amount;
+        impl Visitor<'_> for Amount {
+            type Value = Usd;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount in USD, such as \"12.50\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Usd, E> {
+                Usd::parse(text).map_err(E::custom)
+            }
+
+            fn visit_u64<E: de::Error>(self, dollars: u64) -> Result<Usd, E> {
+                self.visit_str(&dollars.to_string())
+            }
+
+            fn visit_i64<E: de::Error>(self, dollars: i64) -> Result<Usd, E> {
+                self.visit_str(&dollars.to_string())
+            }
+
+            fn visit_f64<E: de::Error>(self, dollars: f64) -> Result<Usd, E> {
+                let text = dollars.to_string();
+                if text.bytes().filter(u8::is_ascii_digit).count() > 16 {
+                    return Err(E::custom(
+                        "too many digits for a number: write the amount as a text, such as \"12.50\"",
+                    ));
+                }
+                self.visit_str(&text)
+            }
+        }
+        deserializer.deserialize_any(Amount)
+    }
+}
+
 /// A price a token, in pico-dollars (1e-12 USD): 1 USD per million tokens is 1,000,000 of them. Never negative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PerToken(i64);
@@ -217,6 +256,12 @@ impl Cost {
         Self { picos: self.picos.saturating_add(i128::from(tokens) * i128::from(price.0)) }
     }
 
+    /// Adds an amount.
+    #[must_use]
+    pub fn and_usd(self, amount: Usd) -> Self {
+        Self { picos: self.picos.saturating_add(i128::from(amount.0) * 1_000) }
+    }
+
     /// Adds so many thousandths of a token's price: for a price times a factor, such as 1.75.
     #[must_use]
     pub fn times_thousandths(self, thousandths: u32) -> Self {
@@ -262,6 +307,17 @@ mod tests {
         }
         assert_eq!((-Usd::from_nanos(1_500_000_000)).to_string(), "-1.50");
         assert_eq!(serde_json::to_string(&Usd::from_nanos(28_000_000)).expect("JSON"), "0.028");
+        for (json, nanos) in [
+            ("\"12.50\"", 12_500_000_000),
+            ("12.5", 12_500_000_000),
+            ("0.1", 100_000_000),
+            ("3", 3_000_000_000),
+        ] {
+            assert_eq!(serde_json::from_str::<Usd>(json).expect(json).nanos(), nanos);
+        }
+        for json in ["-1", "1e300", "0.12345678901234567", "true", "null", "\"x\""] {
+            assert!(serde_json::from_str::<Usd>(json).is_err(), "{json}");
+        }
         for (text, error) in [
             ("", MoneyError::Shape),
             (".5", MoneyError::Shape),

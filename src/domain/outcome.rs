@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::money::Usd;
 use super::usage::Usage;
 
 /// How a request ended.
@@ -78,6 +79,9 @@ pub struct Outcome {
     pub upstream_status: Option<u16>,
     /// What it used; nothing when no upstream did any work.
     pub usage: Option<Usage>,
+    /// What that costs.
+    #[serde(rename = "cost_usd")]
+    pub cost: Option<Usd>,
     /// From the first byte at the door to the end, microseconds.
     pub duration_us: u64,
     /// From the first byte at the door to the answer's first byte from upstream, microseconds.

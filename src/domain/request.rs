@@ -3,17 +3,24 @@
 //! Rewriting splices new text into the body at the places where the old stood, so an unknown member, a number's
 //! spelling or the order of a schema's keys reaches the provider as the client wrote it.
 
+mod members;
+mod rewrite;
+
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
 
+pub use rewrite::{CapName, OutputCap, Rewrite};
+
+use super::bound::LEGACY_OUTPUT_TOKENS;
 use super::endpoint::Endpoint;
 use super::ids::{ModelName, ModelNameError};
+use super::unboundable::Unboundable;
 use super::usage::MOST_TOKENS;
+use members::{Members, Top, boolean, count, count_or_none, given, prompts, range_of, text};
 
 /// What is wrong with a request's body: always the client's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -74,144 +81,16 @@ impl RequestError {
 /// Longest id of a stored response we look up, in bytes: as long as one in a path may be.
 const MAX_RESPONSE_ID_BYTES: usize = 256;
 
-/// The members we act on, as text, with their places in the body.
-#[derive(Default)]
-struct Members<'a> {
-    model: Option<&'a RawValue>,
-    stream: Option<&'a RawValue>,
-    stream_options: Option<&'a RawValue>,
-    messages: Option<&'a RawValue>,
-    prompt: Option<&'a RawValue>,
-    input: Option<&'a RawValue>,
-    max_tokens: Option<&'a RawValue>,
-    max_completion_tokens: Option<&'a RawValue>,
-    max_output_tokens: Option<&'a RawValue>,
-    n: Option<&'a RawValue>,
-    best_of: Option<&'a RawValue>,
-    background: Option<&'a RawValue>,
-    previous_response_id: Option<&'a RawValue>,
-    /// Whether the object has any member at all: decides about a comma.
-    any: bool,
-    twice: Option<&'static str>,
-}
+/// Longest end user or metadata value that is read, in bytes: longer ones are cut. OpenAI takes 64 and 512 characters.
+const MAX_LABEL_BYTES: usize = 512;
 
-impl<'a> Members<'a> {
-    fn place(&mut self, key: &str) -> Option<(&'static str, &mut Option<&'a RawValue>)> {
-        Some(match key {
-            "model" => ("model", &mut self.model),
-            "stream" => ("stream", &mut self.stream),
-            "stream_options" => ("stream_options", &mut self.stream_options),
-            "messages" => ("messages", &mut self.messages),
-            "prompt" => ("prompt", &mut self.prompt),
-            "input" => ("input", &mut self.input),
-            "max_tokens" => ("max_tokens", &mut self.max_tokens),
-            "max_completion_tokens" => ("max_completion_tokens", &mut self.max_completion_tokens),
-            "max_output_tokens" => ("max_output_tokens", &mut self.max_output_tokens),
-            "n" => ("n", &mut self.n),
-            "best_of" => ("best_of", &mut self.best_of),
-            "background" => ("background", &mut self.background),
-            "previous_response_id" => ("previous_response_id", &mut self.previous_response_id),
-            _ => return None,
-        })
-    }
-}
-
-/// A key of the object: borrowed where it has no escapes.
-struct Key;
-
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Key {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(key))
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(key.to_owned()))
-    }
-}
-
-struct Top;
-
-impl<'de> Visitor<'de> for Top {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Members::default();
-        while let Some(key) = map.next_key_seed(Key)? {
-            members.any = true;
-            match members.place(&key) {
-                None => drop(map.next_value::<IgnoredAny>()?),
-                Some((name, place)) => {
-                    let again = place.replace(map.next_value()?).is_some();
-                    if again {
-                        members.twice.get_or_insert(name);
-                    }
-                }
-            }
-        }
-        Ok(members)
-    }
-}
-
-/// A member's text, `null` counting as absent.
-fn given(value: Option<&RawValue>) -> Option<&str> {
-    value.map(RawValue::get).filter(|text| *text != "null")
-}
-
-fn boolean(value: Option<&RawValue>, param: &'static str) -> Result<bool, RequestError> {
-    match given(value) {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(_) => Err(RequestError::WrongType { param, expected: "a boolean" }),
-    }
-}
-
-fn count(value: Option<&RawValue>, param: &'static str) -> Result<Option<u64>, RequestError> {
-    match count_or_none(value, param)? {
-        Some(0) => Err(RequestError::Invalid { param, why: "it must be at least 1" }),
-        number => Ok(number),
-    }
-}
-
-/// As [`count`], where 0 asks for something too: a completion without an answer scores its prompt.
-fn count_or_none(value: Option<&RawValue>, param: &'static str) -> Result<Option<u64>, RequestError> {
-    match given(value) {
-        None => Ok(None),
-        Some(text) => match serde_json::from_str::<u64>(text) {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(RequestError::WrongType { param, expected: "a positive integer" }),
-        },
-    }
-}
-
-/// How many prompts a completion has: an array of texts or of token arrays is so many, an array of tokens is one.
-fn prompts(value: Option<&RawValue>) -> u64 {
-    let Some(Ok(prompts)) = given(value).map(serde_json::from_str::<Vec<&RawValue>>) else { return 1 };
-    let several = prompts.first().is_some_and(|first| first.get().starts_with(['"', '[']));
-    if several { prompts.len() as u64 } else { 1 }
-}
-
-/// The place of a piece of `whole` in it.
-fn range_of(whole: &[u8], piece: &str) -> Range<usize> {
-    let start = piece.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + piece.len()
+/// A member that caps the output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cap {
+    name: CapName,
+    /// `null` is none.
+    tokens: Option<u64>,
+    at: Range<usize>,
 }
 
 /// A checked inference request and its bytes.
@@ -225,13 +104,17 @@ pub struct InferenceRequest {
     pub stream: bool,
     /// Whether the client asked for the usage chunk of a stream.
     pub usage_asked: bool,
-    /// The client's own cap on the output of each choice, tokens.
-    max_output: Option<u64>,
+    /// The client's own caps on the output of each choice.
+    caps: Vec<Cap>,
     /// How many choices are made, those that the client does not get included.
     choices: u64,
     /// An earlier answer this request goes on from.
     pub previous_response_id: Option<String>,
+    service_tier: Option<String>,
+    end_user: Option<String>,
+    unboundable: Option<Unboundable>,
     body: Bytes,
+    metadata_at: Option<Range<usize>>,
     model_at: Option<Range<usize>>,
     stream_options_at: Option<Range<usize>>,
     /// Just behind the opening brace.
@@ -251,20 +134,11 @@ impl fmt::Debug for InferenceRequest {
     }
 }
 
-/// What a dialect changes in a body.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rewrite<'a> {
-    /// The provider's own name for the model, where the body carries it.
-    pub model: Option<&'a str>,
-    /// Asks for the usage chunk of a stream.
-    pub ask_usage: bool,
-}
-
 impl InferenceRequest {
     /// Reads a body. `model_in_path` is the name an Azure-shaped path carries; it wins over the body's.
     pub fn parse(endpoint: Endpoint, body: Bytes, model_in_path: Option<&str>) -> Result<Self, RequestError> {
-        let text = std::str::from_utf8(&body).map_err(|error| RequestError::NotJson(error.to_string()))?;
-        let mut reader = serde_json::Deserializer::from_str(text);
+        let json = std::str::from_utf8(&body).map_err(|error| RequestError::NotJson(error.to_string()))?;
+        let mut reader = serde_json::Deserializer::from_str(json);
         let members = serde::Deserializer::deserialize_map(&mut reader, Top)
             .and_then(|members| reader.end().map(|()| members))
             .map_err(|error| RequestError::NotJson(error.to_string()))?;
@@ -301,25 +175,12 @@ impl InferenceRequest {
             }
             Some(text) => wants_usage(text)?,
         };
-        let previous_response_id = match given(members.previous_response_id) {
-            None => None,
-            Some(text) => {
-                let param = "previous_response_id";
-                let id: String = serde_json::from_str(text)
-                    .map_err(|_| RequestError::WrongType { param, expected: "a string" })?;
-                if id.len() > MAX_RESPONSE_ID_BYTES {
-                    return Err(RequestError::Invalid { param, why: "it is longer than any response's id" });
-                }
-                Some(id)
-            }
-        };
-        let each = match endpoint {
-            Endpoint::ChatCompletions => count(members.max_completion_tokens, "max_completion_tokens")?
-                .or(count(members.max_tokens, "max_tokens")?),
-            Endpoint::Completions => Some(count_or_none(members.max_tokens, "max_tokens")?.unwrap_or(16)),
-            Endpoint::Responses => count(members.max_output_tokens, "max_output_tokens")?,
-            Endpoint::Embeddings | Endpoint::Moderations => Some(0),
-        };
+        let previous_response_id = text(members.previous_response_id, "previous_response_id")?;
+        if previous_response_id.as_ref().is_some_and(|id| id.len() > MAX_RESPONSE_ID_BYTES) {
+            let param = "previous_response_id";
+            return Err(RequestError::Invalid { param, why: "it is longer than any response's id" });
+        }
+        let caps = caps(endpoint, &members, json)?;
         let choices = match endpoint {
             Endpoint::ChatCompletions => count(members.n, "n")?.unwrap_or(1),
             Endpoint::Completions => {
@@ -329,18 +190,27 @@ impl InferenceRequest {
             }
             _ => 1,
         };
-        let model_at = members.model.map(|value| range_of(text.as_bytes(), value.get()));
-        let stream_options_at = members.stream_options.map(|value| range_of(text.as_bytes(), value.get()));
+        let at = |value: &serde_json::value::RawValue| range_of(json.as_bytes(), value.get());
+        let model_at = members.model.map(at);
+        let stream_options_at = members.stream_options.map(at);
+        let metadata_at = members.metadata.map(at);
+        let service_tier = text(members.service_tier, "service_tier")?;
+        let end_user = end_user(&members);
+        let unboundable = unboundable(endpoint, &members);
         let any = members.any;
-        let start = text.find('{').map_or(0, |at| at + 1);
+        let start = json.find('{').map_or(0, |at| at + 1);
         Ok(Self {
             endpoint,
             model,
             stream,
             usage_asked,
-            max_output: each,
+            caps,
             choices,
             previous_response_id,
+            service_tier,
+            end_user,
+            unboundable,
+            metadata_at,
             model_at,
             stream_options_at,
             start,
@@ -352,57 +222,104 @@ impl InferenceRequest {
     /// The most output that can be made, tokens, all choices together; `model_cap` is what the model makes of one at
     /// most.
     pub fn most_output(&self, model_cap: u64) -> u64 {
-        self.max_output.unwrap_or(model_cap).min(model_cap).saturating_mul(self.choices).min(MOST_TOKENS)
+        let unless_told = match self.endpoint {
+            Endpoint::ChatCompletions | Endpoint::Responses => model_cap,
+            Endpoint::Completions => LEGACY_OUTPUT_TOKENS,
+            Endpoint::Embeddings | Endpoint::Moderations => 0,
+        };
+        self.output_cap().unwrap_or(unless_told).min(model_cap).saturating_mul(self.choices).min(MOST_TOKENS)
+    }
+
+    /// The client's own cap on the output of each choice, tokens. Where it gives two, servers differ in which one they
+    /// take: the higher counts.
+    pub fn output_cap(&self) -> Option<u64> {
+        self.caps.iter().filter_map(|cap| cap.tokens).max()
+    }
+
+    /// How many choices are made, those that the client does not get included.
+    pub const fn choices(&self) -> u64 {
+        self.choices
+    }
+
+    /// `service_tier`, as the client wrote it.
+    pub fn service_tier(&self) -> Option<&str> {
+        self.service_tier.as_deref()
+    }
+
+    /// The client's own user: `safety_identifier`, or else `user`. At most 512 bytes, never empty.
+    pub fn end_user(&self) -> Option<&str> {
+        self.end_user.as_deref()
+    }
+
+    /// A value of `metadata`, at most 512 bytes of it; nothing where it is no text.
+    pub fn metadata(&self, key: &str) -> Option<String> {
+        let json = &self.body[self.metadata_at.clone()?];
+        let metadata: BTreeMap<Cow<'_, str>, serde_json::Value> = serde_json::from_slice(json).ok()?;
+        metadata.get(key)?.as_str().and_then(label)
+    }
+
+    /// Why it can't be bounded, as far as the members at its top tell. What stands deeper is found by the count.
+    pub const fn unboundable(&self) -> Option<Unboundable> {
+        self.unboundable
     }
 
     /// The client's bytes.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+}
 
-    /// The body for one deployment; the client's own bytes where nothing changes.
-    pub fn rewritten(&self, rewrite: Rewrite<'_>) -> Bytes {
-        let mut edits: Vec<(Range<usize>, String)> = Vec::with_capacity(2);
-        let mut added = String::new();
-        if let Some(model) = rewrite.model {
-            let text = json_string(model);
-            match &self.model_at {
-                Some(at) if self.body[at.clone()] == *text.as_bytes() => {}
-                Some(at) => edits.push((at.clone(), text)),
-                None => added.push_str(&format!("\"model\":{text},")),
-            }
-        }
-        if rewrite.ask_usage && self.stream && !self.usage_asked {
-            match &self.stream_options_at {
-                Some(at) => edits.push((at.clone(), with_usage(&self.body[at.clone()]))),
-                None => added.push_str("\"stream_options\":{\"include_usage\":true},"),
-            }
-        }
-        if !added.is_empty() {
-            if !self.any {
-                added.pop();
-            }
-            edits.push((self.start..self.start, added));
-        }
-        self.splice(edits)
+/// The caps that an endpoint knows.
+fn caps(endpoint: Endpoint, members: &Members<'_>, json: &str) -> Result<Vec<Cap>, RequestError> {
+    let chat = endpoint == Endpoint::ChatCompletions;
+    let old = chat || endpoint == Endpoint::Completions;
+    let all = [
+        (chat, CapName::MaxCompletionTokens, members.max_completion_tokens),
+        (old, CapName::MaxTokens, members.max_tokens),
+        (endpoint == Endpoint::Responses, CapName::MaxOutputTokens, members.max_output_tokens),
+    ];
+    let mut caps = Vec::new();
+    for (_, name, value) in all.into_iter().filter(|(known, ..)| *known) {
+        let Some(written) = value else { continue };
+        let tokens = match endpoint {
+            // a completion without an answer scores its prompt
+            Endpoint::Completions => count_or_none(value, name.name())?,
+            _ => count(value, name.name())?,
+        };
+        caps.push(Cap { name, tokens, at: range_of(json.as_bytes(), written.get()) });
     }
+    Ok(caps)
+}
 
-    fn splice(&self, mut edits: Vec<(Range<usize>, String)>) -> Bytes {
-        if edits.is_empty() {
-            return self.body.clone();
-        }
-        edits.sort_by_key(|(at, _)| at.start);
-        let grown: usize = edits.iter().map(|(_, text)| text.len()).sum();
-        let mut out = Vec::with_capacity(self.body.len() + grown);
-        let mut from = 0;
-        for (at, text) in edits {
-            out.extend_from_slice(&self.body[from..at.start]);
-            out.extend_from_slice(text.as_bytes());
-            from = at.end;
-        }
-        out.extend_from_slice(&self.body[from..]);
-        out.into()
-    }
+/// A text as a label: bounded, and not empty.
+fn label(text: &str) -> Option<String> {
+    let text = &text[..text.floor_char_boundary(MAX_LABEL_BYTES)];
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn end_user(members: &Members<'_>) -> Option<String> {
+    [members.safety_identifier, members.user].into_iter().find_map(|value| {
+        let name: String = serde_json::from_str(given(value)?).ok()?;
+        label(&name)
+    })
+}
+
+/// Looks at members of every endpoint alike: who knows which of them a server minds where.
+fn unboundable(endpoint: Endpoint, members: &Members<'_>) -> Option<Unboundable> {
+    let only_text = |modalities: &str| {
+        let named = serde_json::from_str::<Vec<Cow<'_, str>>>(modalities);
+        named.is_ok_and(|named| named.iter().all(|modality| modality == "text"))
+    };
+    let stored_prompt = members.prompt.filter(|_| endpoint == Endpoint::Responses);
+    let none = [
+        (members.previous_response_id, Unboundable::StoredConversation),
+        (members.conversation, Unboundable::StoredConversation),
+        (stored_prompt, Unboundable::StoredPrompt),
+        (members.web_search_options, Unboundable::WebSearch),
+        (members.context_management, Unboundable::ContextManagement),
+        (members.modalities.filter(|value| !only_text(value.get())), Unboundable::AudioOutput),
+    ];
+    none.into_iter().find_map(|(value, why)| given(value).map(|_| why))
 }
 
 /// Whether what the endpoint lives on is there and of a type that can be right; the rest is the provider's to judge.
@@ -441,18 +358,6 @@ fn wants_usage(text: &str) -> Result<bool, RequestError> {
             Err(RequestError::WrongType { param: "stream_options.include_usage", expected: "a boolean" })
         }
     }
-}
-
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// `stream_options` with `include_usage` set, other members kept.
-fn with_usage(options: &[u8]) -> String {
-    let mut options: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(options).unwrap_or_default();
-    options.insert("include_usage".to_owned(), true.into());
-    serde_json::Value::from(options).to_string()
 }
 
 #[cfg(test)]

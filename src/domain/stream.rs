@@ -15,6 +15,8 @@ use serde_json::Value;
 
 use super::endpoint::Endpoint;
 use super::file_ids::file_ids;
+use super::price::rates::ServiceTier;
+use super::priced::Priced;
 use super::usage::TokenCounts;
 use crate::sse::{self, Piece, Splitter};
 
@@ -29,6 +31,10 @@ pub struct StreamReader {
     withhold_usage: bool,
     splitter: Splitter,
     usage: Option<TokenCounts>,
+    /// The tier that the answer says it was served in.
+    served: Option<ServiceTier>,
+    /// What its usage is told with.
+    priced: Option<Priced>,
     /// Of the stored response and of files in it, not yet taken.
     ids: Vec<String>,
     finished: bool,
@@ -52,6 +58,8 @@ struct Chunk<'a> {
     #[serde(default)]
     usage: Option<Value>,
     #[serde(borrow, default)]
+    service_tier: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     response: Option<Stored<'a>>,
 }
 
@@ -61,6 +69,8 @@ struct Stored<'a> {
     id: Option<Cow<'a, str>>,
     #[serde(default)]
     usage: Option<Value>,
+    #[serde(borrow, default)]
+    service_tier: Option<Cow<'a, str>>,
 }
 
 impl StreamReader {
@@ -71,6 +81,8 @@ impl StreamReader {
             withhold_usage,
             splitter: Splitter::new(),
             usage: None,
+            served: None,
+            priced: None,
             ids: Vec::new(),
             finished: false,
             failed: false,
@@ -78,6 +90,17 @@ impl StreamReader {
             seen_first: false,
             tally: Tally::new(endpoint),
         }
+    }
+
+    /// The cost is put into the usage that the client asked for, as `usage.cost`, USD.
+    #[must_use]
+    pub fn priced(self, priced: Option<Priced>) -> Self {
+        Self { priced, ..self }
+    }
+
+    /// The tier that the stream said it was served in.
+    pub const fn served(&self) -> Option<ServiceTier> {
+        self.served
     }
 
     /// Takes what came from upstream and returns what may go to the client now: whole events only.
@@ -157,10 +180,7 @@ impl StreamReader {
         // an event that is nothing but an error; in a chunk, the member would not come first
         self.failed |= event.starts_with(b"data: {\"error\":{") || event.starts_with(b"event: error");
         let fate = match self.endpoint {
-            Endpoint::Responses => {
-                self.inspect_response(event);
-                Fate::Pass
-            }
+            Endpoint::Responses => self.inspect_response(event),
             _ => self.inspect_chunk(event),
         };
         self.dropped_last = matches!(fate, Fate::Drop);
@@ -185,33 +205,65 @@ impl StreamReader {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return Fate::Pass };
         let Some(usage) = chunk.usage.as_ref().and_then(TokenCounts::from_json) else { return Fate::Pass };
         self.usage = Some(usage);
+        self.served = chunk.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier)));
         let bare = chunk.choices.is_some_and(|choices| choices.is_empty());
-        if bare && self.withhold_usage { Fate::Drop } else { Fate::Pass }
+        match bare && self.withhold_usage {
+            true => Fate::Drop,
+            false => self.with_cost(event),
+        }
     }
 
-    fn inspect_response(&mut self, event: &Bytes) {
+    /// The event with its cost as the first member of its usage.
+    fn with_cost(&self, event: &Bytes) -> Fate {
+        let (Some(priced), Some(usage)) = (&self.priced, &self.usage) else { return Fate::Pass };
+        let Some(at) = usage_members(event) else { return Fate::Pass };
+        let mut told = BytesMut::with_capacity(event.len() + 32);
+        told.extend_from_slice(&event[..at]);
+        told.extend_from_slice(format!("\"cost\":{},", priced.cost(usage, self.served)).as_bytes());
+        told.extend_from_slice(&event[at..]);
+        Fate::Replace(told.freeze())
+    }
+
+    fn inspect_response(&mut self, event: &Bytes) -> Fate {
         let first = !std::mem::replace(&mut self.seen_first, true);
         let terminal = [&b"response.completed"[..], b"response.incomplete", b"response.failed"]
             .iter()
             .any(|name| memmem::find(event, name).is_some());
         if !first && !terminal {
-            return;
+            return Fate::Pass;
         }
         let Some(data) = sse::data(event) else {
             self.seen_first = !first;
-            return;
+            return Fate::Pass;
         };
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return };
-        let Some(response) = chunk.response else { return };
+        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return Fate::Pass };
+        let Some(response) = chunk.response else { return Fate::Pass };
         if first {
             self.ids.extend(response.id.map(Cow::into_owned));
         }
         if let Some(usage) = response.usage.as_ref().and_then(TokenCounts::from_json) {
             self.usage = Some(usage);
             self.finished = true;
+            self.served = response.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier)));
             self.ids.extend(file_ids(&data));
+            return self.with_cost(event);
         }
+        Fate::Pass
     }
+}
+
+/// Where the members of an event's usage begin.
+fn usage_members(event: &[u8]) -> Option<usize> {
+    let name = b"\"usage\"";
+    let mut at = memmem::rfind(event, name)? + name.len();
+    for sign in [b':', b'{'] {
+        at += event[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if event.get(at) != Some(&sign) {
+            return None;
+        }
+        at += 1;
+    }
+    Some(at)
 }
 
 fn concat(mut kept: Vec<Bytes>) -> Bytes {

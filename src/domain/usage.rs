@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-/// Tokens by class. `cached` is part of `prompt`; `reasoning` is part of `completion`.
+use super::price::rates::ServiceTier;
+
+/// Tokens by class. `cached`, `cache_write` and `audio_prompt` are parts of `prompt`, `reasoning` and
+/// `audio_completion` parts of `completion`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TokenCounts {
     /// Tokens of the input, cached ones included.
@@ -11,12 +14,21 @@ pub struct TokenCounts {
     /// Input tokens that the provider served from its own prompt cache.
     #[serde(rename = "cached_tokens")]
     pub cached: u64,
+    /// Input tokens that the provider wrote into its prompt cache.
+    #[serde(rename = "cache_write_tokens")]
+    pub cache_write: u64,
+    /// Input tokens that are audio.
+    #[serde(rename = "audio_prompt_tokens")]
+    pub audio_prompt: u64,
     /// Tokens made, reasoning included.
     #[serde(rename = "completion_tokens")]
     pub completion: u64,
     /// Tokens made that the client does not see.
     #[serde(rename = "reasoning_tokens")]
     pub reasoning: u64,
+    /// Tokens made that are audio.
+    #[serde(rename = "audio_completion_tokens")]
+    pub audio_completion: u64,
 }
 
 /// Where the counts come from.
@@ -40,6 +52,11 @@ impl UsageSource {
             Self::Unconfirmed => "unconfirmed",
         }
     }
+
+    /// Reads back what [`UsageSource::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Reported, Self::Estimated, Self::Unconfirmed].into_iter().find(|source| source.name() == name)
+    }
 }
 
 /// What a request used.
@@ -50,6 +67,16 @@ pub struct Usage {
     pub tokens: TokenCounts,
     /// How we know.
     pub source: UsageSource,
+    /// The tier that the provider says it served in, which is what it bills.
+    #[serde(skip)]
+    pub served: Option<ServiceTier>,
+}
+
+impl Usage {
+    /// Usage of which the provider has not said in which tier it served.
+    pub const fn new(tokens: TokenCounts, source: UsageSource) -> Self {
+        Self { tokens, source, served: None }
+    }
 }
 
 /// A count beyond this is a mistake or a lie: a few of them would overflow every sum they are added to.
@@ -68,25 +95,62 @@ impl TokenCounts {
             None | Some(serde_json::Value::Null) => Some(0),
             Some(value) => number(value),
         };
+        let names = match count("prompt_tokens") {
+            Some(_) => CHAT_NAMES,
+            None => RESPONSES_NAMES,
+        };
         let detail = |object: &str, name: &str| {
             usage.get(object).and_then(|details| details.get(name)).and_then(number).unwrap_or(0)
         };
-        if let Some(prompt) = count("prompt_tokens") {
-            return Some(Self {
-                prompt,
-                cached: detail("prompt_tokens_details", "cached_tokens"),
-                completion: made("completion_tokens")?,
-                reasoning: detail("completion_tokens_details", "reasoning_tokens"),
-            });
+        let counts = Self {
+            prompt: count(names.prompt)?,
+            cached: detail(names.prompt_details, "cached_tokens"),
+            cache_write: detail(names.prompt_details, "cache_write_tokens"),
+            audio_prompt: detail(names.prompt_details, "audio_tokens"),
+            completion: made(names.completion)?,
+            reasoning: detail(names.completion_details, "reasoning_tokens"),
+            audio_completion: detail(names.completion_details, "audio_tokens"),
+        };
+        Some(counts.in_bounds())
+    }
+
+    /// The same with each part within its whole: a part beyond it is a mistake, and the whole is what is billed. Where
+    /// parts contradict each other, the dearer one stands.
+    #[must_use]
+    pub fn in_bounds(self) -> Self {
+        let cache_write = self.cache_write.min(self.prompt);
+        Self {
+            cache_write,
+            cached: self.cached.min(self.prompt - cache_write),
+            audio_prompt: self.audio_prompt.min(self.prompt),
+            reasoning: self.reasoning.min(self.completion),
+            audio_completion: self.audio_completion.min(self.completion),
+            ..self
         }
-        Some(Self {
-            prompt: count("input_tokens")?,
-            cached: detail("input_tokens_details", "cached_tokens"),
-            completion: made("output_tokens")?,
-            reasoning: detail("output_tokens_details", "reasoning_tokens"),
-        })
     }
 }
+
+/// Under which names an API says its counts.
+struct Names {
+    prompt: &'static str,
+    prompt_details: &'static str,
+    completion: &'static str,
+    completion_details: &'static str,
+}
+
+const CHAT_NAMES: Names = Names {
+    prompt: "prompt_tokens",
+    prompt_details: "prompt_tokens_details",
+    completion: "completion_tokens",
+    completion_details: "completion_tokens_details",
+};
+
+const RESPONSES_NAMES: Names = Names {
+    prompt: "input_tokens",
+    prompt_details: "input_tokens_details",
+    completion: "output_tokens",
+    completion_details: "output_tokens_details",
+};
 
 #[cfg(test)]
 mod tests {
@@ -96,10 +160,20 @@ mod tests {
     #[test]
     fn reads_each_shape() {
         let chat = json!({"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19,
-            "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 3}});
-        let responses = json!({"input_tokens": 12, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 4},
-            "output_tokens_details": {"reasoning_tokens": 3}});
-        let want = TokenCounts { prompt: 12, cached: 4, completion: 7, reasoning: 3 };
+            "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2, "audio_tokens": 1},
+            "completion_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 5}});
+        let responses = json!({"input_tokens": 12, "output_tokens": 7,
+            "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2, "audio_tokens": 1},
+            "output_tokens_details": {"reasoning_tokens": 3, "audio_tokens": 5}});
+        let want = TokenCounts {
+            prompt: 12,
+            cached: 4,
+            cache_write: 2,
+            audio_prompt: 1,
+            completion: 7,
+            reasoning: 3,
+            audio_completion: 5,
+        };
         assert_eq!(TokenCounts::from_json(&chat), Some(want));
         assert_eq!(TokenCounts::from_json(&responses), Some(want));
         let embedding = json!({"prompt_tokens": 4, "total_tokens": 4, "prompt_tokens_details": null});
@@ -113,5 +187,21 @@ mod tests {
                 assert_eq!(TokenCounts::from_json(&usage), None, "{usage}");
             }
         }
+    }
+    #[test]
+    fn a_part_beyond_its_whole_is_cut() {
+        let usage = json!({"prompt_tokens": 10, "completion_tokens": 5,
+            "prompt_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 4, "audio_tokens": 99},
+            "completion_tokens_details": {"reasoning_tokens": 6, "audio_tokens": 7}});
+        let want = TokenCounts {
+            prompt: 10,
+            cached: 6,
+            cache_write: 4,
+            audio_prompt: 10,
+            completion: 5,
+            reasoning: 5,
+            audio_completion: 5,
+        };
+        assert_eq!(TokenCounts::from_json(&usage), Some(want));
     }
 }

@@ -85,6 +85,14 @@ impl Window {
         Ok(Self::Calendar { unit, zone })
     }
 
+    /// The name of a calendar window's zone.
+    pub fn zone_name(&self) -> Option<&str> {
+        match self {
+            Self::Calendar { zone, .. } => zone.iana_name(),
+            Self::Total | Self::Rolling { .. } => None,
+        }
+    }
+
     /// The start of the bucket that a moment belongs to; both ms since 1970 UTC.
     pub fn bucket(&self, at_ms: i64) -> i64 {
         match self {

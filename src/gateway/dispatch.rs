@@ -16,10 +16,12 @@ use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
+use super::reserve::{Money, Reserved, Unpaid};
 use super::settle::{self, SentTo};
 use crate::clock;
 use crate::domain::catalog::{Deployment, Timeouts};
 use crate::domain::leaving::{Leaving, leaving};
+use crate::domain::request::OutputCap;
 use crate::provider::{self, Fault, Outgoing};
 use crate::upstream::http::Exchange;
 use crate::upstream::{Phase, Upstream, UpstreamError};
@@ -39,6 +41,8 @@ pub(super) struct Attempt {
     pub unseen: bool,
     /// When everything must be over.
     pub deadline: Instant,
+    /// The cap on the output that we wrote into the request.
+    pub output_cap: Option<OutputCap>,
 }
 
 /// What an upstream says.
@@ -71,6 +75,7 @@ pub(super) struct Unanswered {
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
 pub(super) async fn ask<C: Client>(
+    money: &Money,
     prepared: &Prepared,
     presence: &mut Presence<'_, C>,
     record: &mut Record,
@@ -84,7 +89,15 @@ pub(super) async fn ask<C: Client>(
         record.note(|outcome| outcome.deployment = Some(Arc::clone(&deployment.name)));
         let Some(upstream) = prepared.live.upstream(deployment) else { continue };
         let model = prepared.resolved.upstream_model(deployment);
-        let outgoing = provider::inference(upstream.provider(), &prepared.request, &model);
+        let output_cap = match pay(money, prepared, deployment, upstream, &model, presence, record).await {
+            Ok(output_cap) => output_cap,
+            Err(Unpaid::Refused(refusal)) => return Err(Unanswered { refusal, sent_to: None }),
+            Err(Unpaid::PassedOver(refusal)) => {
+                last = Some(refusal);
+                continue;
+            }
+        };
+        let outgoing = provider::inference(upstream.provider(), &prepared.request, &model, output_cap);
         let asking = Asking {
             deployment,
             unseen: deployment.makes_unseen_tokens(&model),
@@ -94,16 +107,20 @@ pub(super) async fn ask<C: Client>(
             deadline: clock::monotonic() + deployment.timeouts.total,
             sent: AtomicBool::new(false),
         };
+        if let Some(bill) = record.bill() {
+            bill.sent();
+        }
         let wait = record.if_dropped(|| Some(settle::unanswered(prepared, &asking.sent_to()?)));
         let answered = asking.watched(prepared.request.stream, presence).await;
         wait.ends();
         let refusal = match answered {
             Ok(exchange) => {
                 let usage_injected = outgoing.usage_injected;
-                return judge(&asking, exchange, usage_injected, record).await;
+                return judge(&asking, exchange, usage_injected, output_cap, record).await;
             }
             Err(Refusal::Upstream { error, .. }) if error.nothing_was_sent() => {
                 last = Some(asking.refusal(error));
+                record.owes_nothing();
                 continue;
             }
             Err(refusal) => refusal,
@@ -112,6 +129,37 @@ pub(super) async fn ask<C: Client>(
     }
     let refusal = last.unwrap_or_else(|| Refusal::UnknownModel(prepared.request.model.as_str().to_owned()));
     Err(Unanswered { refusal, sent_to: None })
+}
+
+/// Holds what the request can cost on a deployment, and connects meanwhile. The cap that must be written upstream.
+async fn pay<C: Client>(
+    money: &Money,
+    prepared: &Prepared,
+    deployment: &Arc<Deployment>,
+    upstream: &Upstream,
+    model: &str,
+    presence: &mut Presence<'_, C>,
+    record: &mut Record,
+) -> Result<Option<OutputCap>, Unpaid> {
+    let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
+    let held = async {
+        let hold = money.reserve(prepared, deployment, model, &request_id, book.metrics());
+        tokio::join!(hold, upstream.link.warm(deployment.timeouts.connect))
+    };
+    let (held, warm) = tokio::select! {
+        biased;
+        both = held => both,
+        // what may have been held meanwhile is released: nobody has taken it over
+        () = presence.left() => return Err(Unpaid::Refused(Refusal::ClientGone)),
+    };
+    let Reserved { bill, output_cap } = held?;
+    if let Err(error) = warm {
+        bill.settle(None);
+        let deployment = Arc::clone(&deployment.name);
+        return Err(Unpaid::PassedOver(Refusal::Upstream { deployment, error }));
+    }
+    record.owes(bill);
+    Ok(output_cap)
 }
 
 /// One deployment being asked.
@@ -207,6 +255,7 @@ async fn judge(
     asking: &Asking<'_>,
     mut exchange: Exchange,
     usage_injected: bool,
+    output_cap: Option<OutputCap>,
     record: &mut Record,
 ) -> Result<Attempt, Unanswered> {
     record.first_byte();
@@ -219,6 +268,7 @@ async fn judge(
             reply: Reply::Answer { exchange: Box::new(exchange), usage_injected },
             unseen,
             deadline,
+            output_cap,
         });
     }
     let between = deployment.timeouts.between_chunks.min(Duration::from_secs(30));
@@ -231,7 +281,13 @@ async fn judge(
     match provider::fault(status, &body) {
         Fault::Told => {
             let body = provider::envelope(status, &body);
-            Ok(Attempt { deployment, reply: Reply::Told { status, headers, body }, unseen, deadline })
+            Ok(Attempt {
+                deployment,
+                reply: Reply::Told { status, headers, body },
+                unseen,
+                deadline,
+                output_cap,
+            })
         }
         fault => Err(Unanswered { refusal: our_trouble(&deployment, fault, status, &body), sent_to: None }),
     }

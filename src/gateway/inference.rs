@@ -18,6 +18,7 @@ use super::prepare::{Prepared, prepare};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
+use super::reserve::Money;
 use super::settle;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
@@ -35,6 +36,8 @@ pub struct Gateway {
     pub book: Arc<Book>,
     /// Who made which stored response.
     pub pins: Arc<Pins>,
+    /// What it costs.
+    pub money: Money,
 }
 
 /// An inference request as it came through the door.
@@ -49,6 +52,8 @@ pub struct Arrival {
     pub rate_headers: RateHeaders,
     /// Its headers that travel on to the upstream.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The tags that the application put on it.
+    pub tags: Vec<Arc<str>>,
 }
 
 /// A request that was refused; the door answers, then ends the record with the status it chose.
@@ -84,7 +89,7 @@ impl Gateway {
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
-        match dispatch::ask(&prepared, &mut presence, &mut record).await {
+        match dispatch::ask(&self.money, &prepared, &mut presence, &mut record).await {
             Ok(attempt) => {
                 let followed = meter::follow(prepared, attempt, &mut presence, record, &self.pins).await;
                 let mut answer = followed.map_err(refused)?;
@@ -113,7 +118,8 @@ impl Gateway {
             outcome.stream = request.stream;
         });
         let bound = self.pins.bound_to(&request, &admitted).await?;
-        let prepared = prepare(admitted, self.catalog.load(), request, arrival.headers, bound.as_deref())?;
+        let prepared =
+            prepare(admitted, self.catalog.load(), request, arrival.headers, arrival.tags, bound.as_deref())?;
         record.note(|outcome| outcome.model = Some(prepared.resolved.model.name.as_str().into()));
         self.enter(&prepared, arrival.rate_headers, record)?;
         Ok(prepared)

@@ -23,6 +23,8 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::file_ids::file_ids;
 use crate::domain::leaving::{Leaving, leaving};
 use crate::domain::outcome::Ending;
+use crate::domain::price::rates::ServiceTier;
+use crate::domain::request::OutputCap;
 use crate::domain::stream::StreamReader;
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 use crate::provider::PROMPT_TOKENS_HEADER;
@@ -76,6 +78,28 @@ pub enum AnswerBody {
     Stream(Box<Metered>),
 }
 
+static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
+static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
+static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
+
+impl Answer {
+    /// Tells the client of a cap that we wrote into its request.
+    fn capped(mut self, output_cap: Option<OutputCap>) -> Self {
+        if let Some(cap) = output_cap {
+            self.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
+        }
+        self
+    }
+}
+
+/// What an answer cost, and the least that is left of a budget.
+fn money(record: &Record) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let (cost, left) = record.cost(clock::unix_ms()).unzip();
+    let told = [(&COST, cost), (&BUDGET_LEFT, left.flatten())];
+    told.into_iter()
+        .filter_map(|(name, amount)| Some((name.clone(), HeaderValue::from_str(&amount?.to_string()).ok()?)))
+}
+
 /// Follows an answer to the client.
 ///
 /// # Errors
@@ -88,7 +112,7 @@ pub(super) async fn follow<C: Client>(
     record: Record,
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
-    let Attempt { deployment, reply, unseen, deadline } = attempt;
+    let Attempt { deployment, reply, unseen, deadline, output_cap } = attempt;
     let facts = Facts {
         admitted: prepared.admitted,
         request: prepared.request,
@@ -119,10 +143,13 @@ pub(super) async fn follow<C: Client>(
                 .get(PROMPT_TOKENS_HEADER)
                 .and_then(|value| value.to_str().ok()?.parse().ok());
             let facts = Facts { prompt_tokens, ..facts };
-            if is_event_stream(&kind) && is_plain(&encoding) {
-                return Ok(stream(facts, exchange, usage_injected, deadline, record, pins));
-            }
-            whole(facts, exchange, usage_injected, &kind, &encoding, deadline, presence, record, pins).await
+            let answer = if is_event_stream(&kind) && is_plain(&encoding) {
+                Ok(stream(facts, exchange, usage_injected, deadline, record, pins))
+            } else {
+                whole(facts, exchange, usage_injected, &kind, &encoding, deadline, presence, record, pins)
+                    .await
+            };
+            answer.map(|answer| answer.capped(output_cap))
         }
     }
 }
@@ -173,12 +200,14 @@ fn passed(
 }
 
 /// What we read of a whole answer.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct WholeAnswer {
     #[serde(default)]
     usage: Option<Value>,
     #[serde(default)]
     id: Option<String>,
+    #[serde(default)]
+    service_tier: Option<String>,
 }
 
 #[expect(clippy::too_many_arguments, reason = "all of an answer's head, taken apart once")]
@@ -212,7 +241,7 @@ async fn whole<C: Client>(
             false => Err(UpstreamError::Broken("the connection was closed".to_owned())),
         });
     let status = exchange.status();
-    let headers = passed(exchange.headers(), &facts.deployment, kind);
+    let mut headers = passed(exchange.headers(), &facts.deployment, kind);
     let body = match read {
         Ok(body) => body,
         Err(error) => {
@@ -225,20 +254,24 @@ async fn whole<C: Client>(
     exchange.release().await;
     let (body, mut streamed) = match is_event_stream(kind) {
         true => {
-            let mut reader = StreamReader::new(facts.request.endpoint, usage_injected);
+            let priced = record.bill().map(|bill| bill.priced().clone());
+            let mut reader = StreamReader::new(facts.request.endpoint, usage_injected).priced(priced);
             let body = [reader.push(body), reader.finish()].concat().into();
             (body, Some(reader))
         }
         false => (body, None),
     };
-    let answer: WholeAnswer = serde_json::from_slice(&body).unwrap_or(WholeAnswer { usage: None, id: None });
+    let answer: WholeAnswer = serde_json::from_slice(&body).unwrap_or_default();
     let told = streamed.as_ref().and_then(StreamReader::usage);
     let reported = told.or_else(|| answer.usage.as_ref().and_then(TokenCounts::from_json));
+    let served = streamed.as_ref().and_then(StreamReader::served);
+    let served =
+        served.or_else(|| answer.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier))));
     record.usage(match reported {
-        Some(tokens) => Usage { tokens, source: UsageSource::Reported },
+        Some(tokens) => Usage { tokens, source: UsageSource::Reported, served },
         // moderations are free and report nothing
         None if facts.request.endpoint == Endpoint::Moderations => {
-            Usage { tokens: TokenCounts::default(), source: UsageSource::Reported }
+            Usage::new(TokenCounts::default(), UsageSource::Reported)
         }
         None => facts.unconfirmed(),
     });
@@ -248,6 +281,7 @@ async fn whole<C: Client>(
             pins.remember(id, &facts.admitted, &facts.deployment.name).await;
         }
     }
+    headers.extend(money(&record));
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
     Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
 }
@@ -282,7 +316,9 @@ fn stream(
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
     let framed = is_framed(&exchange);
-    let reader = StreamReader::new(facts.request.endpoint, usage_injected);
+    let mut record = record;
+    let priced = record.bill().map(|bill| bill.priced().clone());
+    let reader = StreamReader::new(facts.request.endpoint, usage_injected).priced(priced);
     let metered = Metered {
         facts,
         exchange: Some(exchange),
@@ -421,7 +457,7 @@ impl Metered {
     fn settle_usage(&mut self) {
         let Some(record) = &mut self.record else { return };
         record.usage(match self.reader.usage() {
-            Some(tokens) => Usage { tokens, source: UsageSource::Reported },
+            Some(tokens) => Usage { tokens, source: UsageSource::Reported, served: self.reader.served() },
             // whatever is visible, the thoughts before it are not, and they are billed
             None if self.facts.unseen => self.facts.unconfirmed(),
             None => self.facts.estimated(&mut self.reader),

@@ -8,6 +8,7 @@ use super::admit::Admitted;
 use super::catalog::Live;
 use super::refusal::Refusal;
 use crate::domain::catalog::{Deployment, Resolved};
+use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::{InferenceRequest, RequestError};
 
 /// A request with everything that is decided before any upstream is asked.
@@ -24,6 +25,8 @@ pub(super) struct Prepared {
     pub order: Vec<Arc<Deployment>>,
     /// Headers of the client's that travel on.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whom it is booked on; the deployment is added where one is asked.
+    pub attribution: Attribution,
 }
 
 /// Decides for a request. `bound` names the deployment that made what it names.
@@ -32,6 +35,7 @@ pub(super) fn prepare(
     live: Arc<Live>,
     request: InferenceRequest,
     headers: Vec<(HeaderName, HeaderValue)>,
+    tags: Vec<Arc<str>>,
     bound: Option<&str>,
 ) -> Result<Prepared, Refusal> {
     let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
@@ -56,5 +60,28 @@ pub(super) fn prepare(
             return Err(RequestError::Invalid { param: "model", why }.into());
         }
     }
-    Ok(Prepared { admitted, live, resolved, request, order, headers })
+    let attribution = attribution(&admitted, &resolved, &request, tags);
+    Ok(Prepared { admitted, live, resolved, request, order, headers, attribution })
+}
+
+fn attribution(
+    admitted: &Admitted,
+    resolved: &Resolved,
+    request: &InferenceRequest,
+    mut tags: Vec<Arc<str>>,
+) -> Attribution {
+    tags.extend(admitted.key.terms.tags.iter().cloned());
+    tags.extend(admitted.team.iter().flat_map(|team| team.tags.iter().cloned()));
+    tags.sort();
+    tags.dedup();
+    Attribution {
+        key_id: Arc::clone(&admitted.key.id),
+        key: Arc::clone(&admitted.key.alias),
+        team: admitted.team.as_ref().map(|team| Arc::clone(&team.alias)),
+        end_user: request.end_user().map(Arc::from),
+        tags,
+        model: resolved.model.name.as_str().into(),
+        purpose: Purpose::Inference,
+        ..Attribution::default()
+    }
 }

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 
 use super::limits::{Entered, Place, RateHeaders, Standings};
 use super::refusal::Refusal;
+use super::reserve::Bill;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
+use crate::domain::money::Usd;
 use crate::domain::outcome::{Ending, Outcome};
 use crate::domain::usage::Usage;
 use crate::telemetry::metrics::Metrics;
@@ -77,6 +79,7 @@ fn log(outcome: &Outcome) {
         prompt_tokens = tokens.prompt,
         completion_tokens = tokens.completion,
         usage_source = outcome.usage.map(|usage| usage.source.name()),
+        cost_usd = outcome.cost.map(tracing::field::display),
         duration_us = outcome.duration_us,
         first_byte_us = outcome.first_byte_us,
         "request"
@@ -87,6 +90,9 @@ fn log(outcome: &Outcome) {
 pub struct Record {
     /// Nothing once it is written.
     outcome: Option<Outcome>,
+    /// What it owes on the deployment that is asked now.
+    bill: Option<Bill>,
+    id: RequestId,
     started: Instant,
     book: Arc<Book>,
     /// Its place among the requests being served.
@@ -115,11 +121,14 @@ impl Record {
             code: None,
             upstream_status: None,
             usage: None,
+            cost: None,
             duration_us: 0,
             first_byte_us: None,
         };
         Self {
             outcome: Some(outcome),
+            bill: None,
+            id: id.clone(),
             started,
             book: Arc::clone(book),
             place: None,
@@ -163,6 +172,35 @@ impl Record {
     /// Notes what was used.
     pub fn usage(&mut self, usage: Usage) {
         self.note(|outcome| outcome.usage = Some(usage));
+    }
+
+    /// The request's id.
+    pub(super) fn request_id(&self) -> Arc<str> {
+        Arc::clone(self.id.shared())
+    }
+
+    /// Takes over what is owed on the deployment that is asked next.
+    pub(super) fn owes(&mut self, bill: Bill) {
+        self.bill = Some(bill);
+    }
+
+    /// The deployment has not seen the request: nothing is owed to it.
+    pub(super) fn owes_nothing(&mut self) {
+        if let Some(bill) = self.bill.take() {
+            bill.settle(None);
+        }
+    }
+
+    /// What is owed on the deployment that is asked now.
+    pub(super) const fn bill(&mut self) -> Option<&mut Bill> {
+        self.bill.as_mut()
+    }
+
+    /// What the usage so far costs, and the least that is then left of any budget; nothing before anything was used.
+    pub(super) fn cost(&self, now_ms: i64) -> Option<(Usd, Option<Usd>)> {
+        let bill = self.bill.as_ref()?;
+        let cost = bill.cost(self.outcome.as_ref()?.usage.as_ref()?);
+        Some((cost, bill.left_after(cost, now_ms)))
     }
 
     /// Books a wait at what `usage` says, should the request be dropped before the wait is over.
@@ -246,6 +284,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Some(mut outcome) = self.outcome.take() {
             outcome.duration_us = micros_since(self.started);
+            if let Some(bill) = self.bill.take() {
+                outcome.cost = outcome.usage.as_ref().map(|usage| bill.cost(usage));
+                bill.settle(outcome.usage.as_ref());
+            }
             if let Some(entered) = self.entered.take() {
                 let tokens = outcome.usage.map(|usage| usage.tokens).unwrap_or_default();
                 entered.settle(tokens.prompt.saturating_add(tokens.completion), clock::monotonic());

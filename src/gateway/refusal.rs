@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::limits::Limited;
+use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::RequestError;
+use crate::domain::unboundable::Unboundable;
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
 
@@ -76,6 +78,35 @@ pub enum Refusal {
     /// A framing that two servers may read in two ways.
     #[error("the request's framing is refused: {0}")]
     Framing(&'static str),
+    /// A budget has not enough left.
+    #[error("{}", spent(.exceeded))]
+    Budget {
+        /// Which one, and its figures.
+        exceeded: Box<Exceeded>,
+        /// When enough comes back, seconds from now; none where it never does.
+        retry_after_s: Option<u64>,
+        /// What the operator wants such a request answered with.
+        status: u16,
+    },
+    /// Under a hard budget, a request whose cost has no bound.
+    #[error(
+        "{0} can't be bounded in cost before it is sent, and a budget applies to this key: leave it out, or ask your \
+         operator for a key with the right `unbounded_cost`"
+    )]
+    Unbounded(Unboundable),
+    /// Nobody knows what the deployment costs.
+    #[error(
+        "deployment `{deployment}` is not asked, as nothing is served here that can't be charged: {words}"
+    )]
+    Unpriced {
+        /// Which one.
+        deployment: Arc<str>,
+        /// Why there is no price.
+        words: String,
+    },
+    /// What would have to be paid for can't be booked.
+    #[error("the ledger can't be written right now, and nothing is served unpaid for: try again in a moment")]
+    LedgerAway(String),
     /// No answer from the deployment.
     #[error("deployment `{deployment}` could not answer: {error}")]
     Upstream {
@@ -99,6 +130,17 @@ pub enum Refusal {
     /// The client left; nobody reads this.
     #[error("the client left")]
     ClientGone,
+}
+
+fn spent(exceeded: &Exceeded) -> String {
+    let Exceeded { budget, limit, spent, reserved, wanted, .. } = exceeded;
+    let whose =
+        if exceeded.subject.is_empty() { String::new() } else { format!(" for `{}`", exceeded.subject) };
+    format!(
+        "budget `{budget}`{whose} ({}, {}) has not enough left for this request: {spent} USD spent and {reserved} USD \
+         held of {limit} USD, {wanted} USD wanted",
+        exceeded.scope, exceeded.window
+    )
 }
 
 const fn blame(fault: Fault) -> &'static str {
@@ -133,6 +175,10 @@ impl Refusal {
             Self::BodyTimeout => "request_timeout",
             Self::BodyBroken => "request_incomplete",
             Self::Framing(_) => "invalid_framing",
+            Self::Budget { .. } => "project_spend_limit_exceeded",
+            Self::Unbounded(_) => "unbounded_cost",
+            Self::Unpriced { .. } => "unpriced_model",
+            Self::LedgerAway(_) => "ledger_unavailable",
             Self::Upstream { error, .. } => match error {
                 UpstreamError::Resolve(_) | UpstreamError::Connect(_) => "upstream_unreachable",
                 UpstreamError::Credential(_) => "upstream_auth_failed",
@@ -153,7 +199,8 @@ impl Refusal {
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::Request(error) => error.param(),
-            Self::UnknownModel(_) | Self::EndpointNotServed { .. } => Some("model"),
+            Self::UnknownModel(_) | Self::EndpointNotServed { .. } | Self::Unpriced { .. } => Some("model"),
+            Self::Unbounded(why) => why.param(),
             _ => None,
         }
     }

@@ -12,12 +12,15 @@ use super::prepare::Prepared;
 use crate::domain::catalog::{Deployment, Dialect};
 use crate::domain::request::InferenceRequest;
 use crate::domain::stream::StreamReader;
-use crate::domain::tokens::{Encoding, count_input};
+use crate::domain::tokens::TokenCounter;
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 
 /// What an answer is taken to be at most when neither the client nor the catalog caps it: the largest cap of any
 /// published model (OpenAI's model pages, November 2026).
-const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
+pub(super) const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
+
+/// A text that is counted in less time than another thread takes to take over.
+const QUICK_BYTES: usize = 4 << 10;
 
 /// A deployment that may have begun to work.
 pub(super) struct SentTo {
@@ -39,13 +42,13 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    fn encoding(&self) -> Encoding {
+    fn counter(&self) -> TokenCounter {
         match &self.deployment.base_model {
-            Some(base) => Encoding::of_model(base),
+            Some(base) => TokenCounter::estimating(base),
             None if self.deployment.upstream_model.contains('*') => {
-                Encoding::of_model(self.request.model.as_str())
+                TokenCounter::estimating(self.request.model.as_str())
             }
-            None => Encoding::of_model(&self.deployment.upstream_model),
+            None => TokenCounter::estimating(&self.deployment.upstream_model),
         }
     }
 
@@ -59,7 +62,8 @@ impl Facts {
             // a byte-level encoding never makes more tokens than there are bytes
             None if self.is_worker() => self.request.body().len() as u64,
             None => {
-                beside_the_loop(|| count_input(self.encoding(), self.request.endpoint, self.request.body()))
+                let count = || self.counter().count(self.request.endpoint, self.request.body());
+                beside_the_loop(self.request.body().len(), count).input
             }
         }
     }
@@ -70,10 +74,10 @@ impl Facts {
         let completion = match self.is_worker() {
             true => streamed.pieces,
             false if streamed.text.is_empty() => 0,
-            false => beside_the_loop(|| self.encoding().count(streamed.text)),
+            false => beside_the_loop(streamed.text.len(), || self.counter().count_text(streamed.text)),
         };
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
-        Usage { tokens, source: UsageSource::Estimated }
+        Usage::new(tokens, UsageSource::Estimated)
     }
 
     /// Counted input and the most that can have been made.
@@ -81,14 +85,15 @@ impl Facts {
         let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
         let completion = self.request.most_output(model_cap);
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
-        Usage { tokens, source: UsageSource::Unconfirmed }
+        Usage::new(tokens, UsageSource::Unconfirmed)
     }
 }
 
-/// Counts tokens, which takes seconds for the largest body, without holding up the other requests of this thread.
-fn beside_the_loop<T>(count: impl FnOnce() -> T) -> T {
+/// Counts tokens of so many bytes. That takes half a second for the largest body: then without holding up the other
+/// requests of this thread.
+pub(super) fn beside_the_loop<T>(bytes: usize, count: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(count),
+        Ok(RuntimeFlavor::MultiThread) if bytes > QUICK_BYTES => tokio::task::block_in_place(count),
         _ => count(),
     }
 }

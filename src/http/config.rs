@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::StatusCode;
+
 /// How the doors listen and what they bear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -19,6 +21,8 @@ pub struct Config {
     pub threads: usize,
     /// What a connection may ask of us.
     pub limits: Limits,
+    /// What a request is told that a budget has no money for.
+    pub budget_exceeded: StatusCode,
     /// How long running answers may finish after SIGTERM.
     pub drain_timeout: Duration,
 }

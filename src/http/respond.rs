@@ -4,9 +4,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::domain::budget::Exceeded;
 use crate::gateway::Refusal;
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
+
+/// A client is told when to come again only where it may as well wait, seconds.
+const LONGEST_WAIT_S: u64 = 3_600;
 
 /// The status of a refusal.
 pub(super) fn status(refusal: &Refusal) -> StatusCode {
@@ -26,6 +30,12 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::Upstream { error: UpstreamError::Timeout(_), .. } => StatusCode::GATEWAY_TIMEOUT,
         Refusal::UpstreamFault { fault: Fault::Quota, .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Upstream { .. } | Refusal::UpstreamFault { .. } => StatusCode::BAD_GATEWAY,
+        Refusal::Budget { status, .. } => {
+            StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
+        }
+        Refusal::Unbounded(_) => StatusCode::BAD_REQUEST,
+        Refusal::Unpriced { .. } => StatusCode::FORBIDDEN,
+        Refusal::LedgerAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         // nobody reads it; nginx's number for it is known to operators
         Refusal::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
     }
@@ -58,6 +68,9 @@ pub(super) fn envelope_json(
 
 /// The body of a refusal.
 pub(super) fn body(refusal: &Refusal) -> Bytes {
+    if let Refusal::Budget { exceeded, .. } = refusal {
+        return budget_envelope(refusal, exceeded);
+    }
     let mut body =
         envelope_json(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()));
     if let Refusal::Limited(limited) = refusal {
@@ -66,11 +79,25 @@ pub(super) fn body(refusal: &Refusal) -> Bytes {
     body.to_string().into()
 }
 
+/// OpenAI's own words for an account without money, which careful clients take for "stop", and our figures beside them.
+fn budget_envelope(refusal: &Refusal, exceeded: &Exceeded) -> Bytes {
+    let error = json!({"error": {
+        "message": refusal.to_string(),
+        "type": "insufficient_quota",
+        "param": null,
+        "code": refusal.code(),
+        "budget": exceeded,
+    }});
+    error.to_string().into()
+}
+
 /// The headers of a refusal. Clients retry every 5xx unless told not to; where no retry can help, they are told.
 pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    let never_fits = matches!(refusal, Refusal::Limited(limited) if limited.retry_after_ms.is_none());
-    if never_fits || matches!(refusal, Refusal::UpstreamFault { .. }) {
+    if let Refusal::Budget { retry_after_s: Some(wait @ ..=LONGEST_WAIT_S), .. } = refusal {
+        headers.push((header::RETRY_AFTER, HeaderValue::from(*wait)));
+    }
+    if no_retry_helps(refusal) {
         headers.push((HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false")));
     }
     if let Some(ms) = retry_after_ms(refusal) {
@@ -86,6 +113,15 @@ pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
         headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
     }
     headers
+}
+
+/// Whether coming again is of no use.
+fn no_retry_helps(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::UpstreamFault { .. } | Refusal::Budget { .. } | Refusal::Unpriced { .. } => true,
+        Refusal::Limited(limited) => limited.retry_after_ms.is_none(),
+        _ => false,
+    }
 }
 
 /// When to come again.

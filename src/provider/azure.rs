@@ -10,6 +10,8 @@ use crate::domain::endpoint::Endpoint;
 
 /// The first dated version that knows `stream_options`.
 const STREAM_OPTIONS_SINCE: &str = "2024-09-01";
+/// The first dated version that knows `max_completion_tokens`.
+const COMPLETION_CAP_SINCE: &str = "2024-09-01";
 
 const fn api_key() -> HeaderName {
     HeaderName::from_static("api-key")
@@ -56,6 +58,10 @@ impl Asks for AzureClassic {
 
     fn knows_usage_option(&self) -> bool {
         self.api_version.as_str() >= STREAM_OPTIONS_SINCE
+    }
+
+    fn knows_completion_cap(&self) -> bool {
+        self.api_version.as_str() >= COMPLETION_CAP_SINCE
     }
 
     fn key_header(&self) -> HeaderName {

@@ -18,4 +18,8 @@ impl Asks for Candle {
     fn model_in_body(&self, _endpoint: Endpoint) -> bool {
         true
     }
+
+    fn knows_completion_cap(&self) -> bool {
+        false
+    }
 }

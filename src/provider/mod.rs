@@ -11,9 +11,10 @@ mod openai;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::domain::catalog::{Dialect, Provider};
+use crate::domain::catalog::{Deployment, Dialect, Provider};
 use crate::domain::endpoint::Endpoint;
-use crate::domain::request::{InferenceRequest, Rewrite};
+use crate::domain::model_name;
+use crate::domain::request::{CapName, InferenceRequest, OutputCap, Rewrite};
 use crate::domain::secret::Authorization;
 
 pub use fault::{Fault, envelope, fault, message};
@@ -48,6 +49,10 @@ trait Asks {
     fn knows_usage_option(&self) -> bool {
         true
     }
+    /// Whether chat knows `max_completion_tokens`.
+    fn knows_completion_cap(&self) -> bool {
+        true
+    }
     /// Headers beside the credential.
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         Vec::new()
@@ -67,13 +72,40 @@ fn asks(dialect: &Dialect) -> &dyn Asks {
     }
 }
 
-/// An inference request for one deployment.
-pub fn inference(provider: &Provider, request: &InferenceRequest, upstream_model: &str) -> Outgoing {
+/// A cap on the output, under the name that a deployment takes when it is asked for one of the provider's models.
+///
+/// Source: OpenAI API 2.3.0: reasoning models refuse `max_tokens`; older servers know nothing else.
+pub fn output_cap(
+    deployment: &Deployment,
+    endpoint: Endpoint,
+    upstream_model: &str,
+    tokens: u64,
+) -> OutputCap {
+    let identity = deployment.base_model.as_deref().unwrap_or(upstream_model);
+    let new = deployment.makes_unseen_tokens(upstream_model) || model_name::makes_unseen_tokens(identity);
+    let name = match endpoint {
+        Endpoint::Responses => CapName::MaxOutputTokens,
+        Endpoint::ChatCompletions if new && asks(&deployment.provider.dialect).knows_completion_cap() => {
+            CapName::MaxCompletionTokens
+        }
+        _ => CapName::MaxTokens,
+    };
+    OutputCap { name, tokens }
+}
+
+/// An inference request for one deployment, its output capped where a cap is given.
+pub fn inference(
+    provider: &Provider,
+    request: &InferenceRequest,
+    upstream_model: &str,
+    output_cap: Option<OutputCap>,
+) -> Outgoing {
     let dialect = asks(&provider.dialect);
     let endpoint = request.endpoint;
     let ask_usage =
         request.stream && !request.usage_asked && endpoint.usage_on_request() && dialect.knows_usage_option();
-    let rewrite = Rewrite { model: dialect.model_in_body(endpoint).then_some(upstream_model), ask_usage };
+    let model = dialect.model_in_body(endpoint).then_some(upstream_model);
+    let rewrite = Rewrite { model, ask_usage, output_cap };
     let mut headers = dialect.headers();
     headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     Outgoing {

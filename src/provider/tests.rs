@@ -45,7 +45,7 @@ fn each_dialect_has_its_paths_and_keys() {
     ];
     for (dialect, base, endpoint, path, header) in table {
         let provider = provider(dialect, base);
-        let out = inference(&provider, &request(endpoint, false), "my dep");
+        let out = inference(&provider, &request(endpoint, false), "my dep", None);
         assert_eq!(out.path, path);
         let body: serde_json::Value = serde_json::from_slice(&out.body.expect("a body")).expect("JSON");
         assert_eq!(body["model"], "my dep");
@@ -56,7 +56,7 @@ fn each_dialect_has_its_paths_and_keys() {
         let (name, value) = authorize(&provider, &Authorization::Bearer(Secret::new("t"))).expect("a header");
         assert_eq!((name.as_str(), value.to_str().ok()), ("authorization", Some("Bearer t")));
     }
-    let headers = inference(&provider(openai, "/v1"), &request(ChatCompletions, false), "m").headers;
+    let headers = inference(&provider(openai, "/v1"), &request(ChatCompletions, false), "m", None).headers;
     assert_eq!(headers[0].0, "openai-organization");
 }
 
@@ -71,7 +71,7 @@ fn usage_is_asked_for_where_the_dialect_knows_it() {
         (Dialect::Candle, Endpoint::Completions, true, true),
         (Dialect::Candle, Endpoint::Responses, true, false),
     ] {
-        let out = inference(&provider(dialect, ""), &request(endpoint, stream), "m");
+        let out = inference(&provider(dialect, ""), &request(endpoint, stream), "m", None);
         assert_eq!(out.usage_injected, want);
         let body = String::from_utf8(out.body.expect("a body").to_vec()).expect("text");
         assert_eq!(body.contains("include_usage"), want);
@@ -83,4 +83,47 @@ fn stored_responses_keep_their_query() {
     let classic = Dialect::AzureClassic(AzureClassic { api_version: "v".into() });
     let out = stored(&provider(classic, ""), Method::GET, "responses/resp_1?include[]=x");
     assert_eq!(out.path, "/openai/responses/resp_1?include[]=x&api-version=v");
+}
+
+#[test]
+fn a_cap_goes_under_the_name_that_the_model_takes() {
+    use Endpoint::{ChatCompletions, Completions, Responses};
+    let openai = || Dialect::OpenAi(OpenAi::default());
+    let classic = |version: &str| Dialect::AzureClassic(AzureClassic { api_version: version.into() });
+    let v1 = || Dialect::AzureV1(AzureV1 { api_version: None });
+    for (dialect, endpoint, model, base, reasoning, want) in [
+        (openai(), ChatCompletions, "gpt-4o", None, false, "max_tokens"),
+        (openai(), ChatCompletions, "ft:gpt-4.1-mini-2025-04-14:acme::x", None, false, "max_tokens"),
+        (openai(), ChatCompletions, "o4-mini", None, true, "max_completion_tokens"),
+        (openai(), ChatCompletions, "llama-3.1-8b", None, false, "max_tokens"),
+        (openai(), ChatCompletions, "qwen-3", None, true, "max_completion_tokens"),
+        // an operator may say that it does not reason; its name is taken for the cap all the same
+        (openai(), ChatCompletions, "gpt-5-chat-latest", None, false, "max_completion_tokens"),
+        (openai(), ChatCompletions, "gpt-6-sol", None, true, "max_completion_tokens"),
+        (openai(), Completions, "davinci-002", None, false, "max_tokens"),
+        (openai(), Responses, "gpt-4o", None, false, "max_output_tokens"),
+        (openai(), Responses, "o3", None, true, "max_output_tokens"),
+        (v1(), ChatCompletions, "support-eu", Some("gpt-4.1-mini"), false, "max_tokens"),
+        (v1(), ChatCompletions, "thinker-eu", Some("o3-mini"), true, "max_completion_tokens"),
+        (
+            classic("2024-10-21"),
+            ChatCompletions,
+            "thinker-eu",
+            Some("o3-mini"),
+            true,
+            "max_completion_tokens",
+        ),
+        (classic("2024-06-01"), ChatCompletions, "thinker-eu", Some("o3-mini"), true, "max_tokens"),
+        (Dialect::Candle, ChatCompletions, "local", None, true, "max_tokens"),
+    ] {
+        let mut deployment = (*crate::domain::catalog::tests::deployment("d", model)).clone();
+        deployment.provider = Arc::new(provider(dialect, "/v1"));
+        deployment.base_model = base.map(str::to_owned);
+        deployment.reasoning = reasoning;
+        let cap = output_cap(&deployment, endpoint, model, 50);
+        assert_eq!(cap.name.name(), want, "{model} {endpoint:?}");
+        let outgoing = inference(&deployment.provider, &request(endpoint, false), model, Some(cap));
+        let body: serde_json::Value = serde_json::from_slice(&outgoing.body.expect("a body")).expect("JSON");
+        assert_eq!(body[want], 50, "{body}");
+    }
 }

@@ -1,9 +1,15 @@
 //! Rows of the audit log: who changed what, and when. They are only ever added, in the transaction of what they tell of.
 
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AnyPool, Row as _};
+use futures_util::FutureExt as _;
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, Row as _};
 
-use super::engine::{Store, StoreError};
+use super::engine::{Store, StoreError, or_taken};
+use super::pool::Pool;
+
+/// A statement with its values bound.
+pub(super) type Statement = Query<'static, Any, AnyArguments>;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +31,7 @@ pub struct AuditRow {
 /// The table of changes.
 #[derive(Debug, Clone)]
 pub struct AuditRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl AuditRows {
@@ -36,7 +42,8 @@ impl AuditRows {
 
     /// Adds a change of what has no transaction of its own here.
     pub async fn insert(&self, row: &AuditRow) -> Result<(), StoreError> {
-        append(&mut *self.pool.acquire().await?, row).await
+        insertion(row).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Returns at most so many changes, newest first; those before an id, or the last ones.
@@ -54,20 +61,40 @@ impl AuditRows {
     }
 }
 
-/// Adds a change within the transaction that makes it.
-pub(super) async fn append(connection: &mut AnyConnection, row: &AuditRow) -> Result<(), StoreError> {
+/// Runs a change with its audit row, and what else belongs to it, in one transaction. Nothing is written, and it says so,
+/// when the change itself finds no row. [`StoreError::Taken`] when a unique value is there already.
+pub(super) async fn audited(
+    pool: &Pool,
+    change: Statement,
+    then: Vec<Statement>,
+    audit: &AuditRow,
+) -> Result<bool, StoreError> {
+    let told = insertion(audit);
+    let work = pool.transaction(|connection| {
+        let all = async move {
+            if change.execute(&mut *connection).await?.rows_affected() == 0 {
+                return Ok(false);
+            }
+            for statement in then.into_iter().chain([told]) {
+                statement.execute(&mut *connection).await?;
+            }
+            Ok(true)
+        };
+        all.boxed()
+    });
+    work.await.map_err(or_taken)
+}
+
+fn insertion(row: &AuditRow) -> Statement {
     sqlx::query(
         "INSERT INTO audit_log (id, at_ms, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)",
     )
-    .bind(row.id.as_str())
+    .bind(row.id.clone())
     .bind(row.at_ms)
-    .bind(row.actor.as_str())
-    .bind(row.action.as_str())
-    .bind(row.subject.as_str())
-    .bind(row.detail.as_str())
-    .execute(connection)
-    .await?;
-    Ok(())
+    .bind(row.actor.clone())
+    .bind(row.action.clone())
+    .bind(row.subject.clone())
+    .bind(row.detail.clone())
 }
 
 fn audit_row(row: &AnyRow) -> Result<AuditRow, StoreError> {
@@ -84,6 +111,7 @@ fn audit_row(row: &AnyRow) -> Result<AuditRow, StoreError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::store::testing::for_each_database;
 
     pub(in super::super) fn change(id: &str) -> AuditRow {
         AuditRow {
@@ -98,13 +126,15 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn pages_go_back_in_time() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let rows = AuditRows::new(&Store::open(folder.path()).await.expect("opened"));
-        for id in ["1", "3", "2"] {
-            rows.insert(&change(id)).await.expect("written");
-        }
-        let page = rows.page(None, 2).await.expect("read");
-        assert_eq!(page, [change("3"), change("2")]);
-        assert_eq!(rows.page(Some(&page[1].id), 2).await.expect("read"), [change("1")]);
+        for_each_database(async |database| {
+            let rows = AuditRows::new(&database.open().await);
+            for id in ["1", "3", "2"] {
+                rows.insert(&change(id)).await.expect("written");
+            }
+            let page = rows.page(None, 2).await.expect("read");
+            assert_eq!(page, [change("3"), change("2")]);
+            assert_eq!(rows.page(Some(&page[1].id), 2).await.expect("read"), [change("1")]);
+        })
+        .await;
     }
 }

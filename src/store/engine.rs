@@ -1,31 +1,103 @@
-//! The only file that knows which database: a SQLite file in the state folder.
+//! The only file that knows which database: a SQLite file in the state folder, or PostgreSQL by its URL.
+//!
+//! Opening makes or migrates the tables; two processes that start at once do it one after the other (SQLite: a lock on
+//! the folder; PostgreSQL: an advisory lock).
 
 use std::borrow::Cow;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::future::Future;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{self, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Executor as _, SqlStr};
+use sqlx::{AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlStr};
+use tokio::time::{sleep, timeout};
 use url::Url;
 
-const DATABASE_FILE: &str = "tunegate.db";
-/// One writer at a time is SQLite's rule; the others read.
-const CONNECTIONS: u32 = 4;
-/// How long a query waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+use super::connection::Connection;
+use super::pool::Pool;
+use crate::domain::secret::Secret;
 
-/// Waits for another writer, survives a crash of ours (not of the machine's power) without an fsync for each row.
-const SQLITE_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
-                              PRAGMA foreign_keys = ON;";
+const DATABASE_FILE: &str = "tunegate.db";
+/// For the tables to be made or migrated, another process that does so included.
+const MIGRATION_LIMIT: Duration = Duration::from_secs(120);
+/// Between two looks at a lock that another process holds.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
+/// For connections to be closed at the end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
     (2, "teams and keys", include_str!("migrations/0002_teams_and_keys.sql")),
+    (3, "prices", include_str!("migrations/0003_prices.sql")),
+    (4, "ledger", include_str!("migrations/0004_ledger.sql")),
+    (5, "budgets", include_str!("migrations/0005_budgets.sql")),
 ];
+
+/// Where the rows are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A SQLite file in this folder.
+    Folder(PathBuf),
+    /// A PostgreSQL database, by its URL.
+    Postgres(Secret),
+}
+
+/// What a written ledger entry survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The end of this process, `kill -9` included. A power cut may lose the last entries: on SQLite those since the
+    /// last checkpoint, on PostgreSQL those of the last 0.6 s (three times `wal_writer_delay`; a crash of the server
+    /// itself loses them, too). Never an earlier entry without all later ones.
+    #[default]
+    Process,
+    /// A power cut: each group of entries waits for the disk.
+    Power,
+}
+
+/// How the database is reached and how long it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    /// Which one.
+    pub location: Location,
+    /// Connections in the pool; the ledger's writer has one of its own beside them.
+    pub connections: u32,
+    /// How long a query waits for a connection.
+    pub acquire_timeout: Duration,
+    /// How long a query itself may take; on SQLite also how long it waits for another writer.
+    pub statement_timeout: Duration,
+    /// What a written ledger entry survives.
+    pub durability: Durability,
+}
+
+impl DatabaseConfig {
+    /// Connections unless the operator says otherwise.
+    pub const CONNECTIONS: u32 = 8;
+    /// Each of the two waits unless the operator says otherwise.
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A database with the default limits.
+    pub const fn at(location: Location) -> Self {
+        Self {
+            location,
+            connections: Self::CONNECTIONS,
+            acquire_timeout: Self::TIMEOUT,
+            statement_timeout: Self::TIMEOUT,
+            durability: Durability::Process,
+        }
+    }
+
+    /// The SQLite file in a folder, with the default limits.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        Self::at(Location::Folder(folder.into()))
+    }
+}
 
 /// Why rows can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +108,15 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// The reason.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The path is none that a database URL can carry.
     #[error("the database's path {} is not UTF-8", .0.display())]
     Path(PathBuf),
-    /// The database said no.
+    /// The configured URL can't be used. It is not repeated: it may hold a password.
+    #[error("database.url is no URL of PostgreSQL")]
+    Url,
+    /// The database said no, or nothing in time.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
     /// The tables can't be brought into today's shape.
@@ -58,38 +133,171 @@ pub enum StoreError {
 /// The rows, behind a pool of connections. A clone is another handle to the same pool.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: AnyPool,
+    pool: Pool,
+    opener: Arc<Opener>,
 }
 
 impl Store {
-    /// Opens the database in the state folder, and makes or migrates it. Needs a tokio runtime.
-    pub async fn open(state_dir: &Path) -> Result<Self, StoreError> {
+    /// Opens the database, and makes or migrates its tables. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be reached within its limits, or was made by a newer version.
+    pub async fn open(config: &DatabaseConfig) -> Result<Self, StoreError> {
         install_default_drivers();
-        let url = sqlite_url(&state_dir.join(DATABASE_FILE))?;
-        let options = AnyConnectOptions::from_url(&url)?;
+        let opener = Arc::new(Opener::new(config)?);
+        opener.migrate().await?;
+        let preparing = Arc::clone(&opener);
         let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_with(options)
+            .max_connections(config.connections)
+            .acquire_timeout(config.acquire_timeout)
+            .after_connect(move |connection, _| {
+                let opener = Arc::clone(&preparing);
+                Box::pin(async move { opener.prepare(connection, Commit::Usual).await })
+            })
+            .connect_with(opener.options.clone())
             .await?;
-        migrator().run(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self { pool: Pool::new(pool, config.statement_timeout), opener })
     }
 
-    /// The pool, for the files of this room.
-    pub(super) const fn pool(&self) -> &AnyPool {
+    /// The pool, for the files of this room. Every query through it ends within its limits.
+    pub(super) const fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Waits for running queries and closes all connections; SQLite then folds its write-ahead log into the file.
+    /// A connection apart from the pool, with the configured durability, for the ledger's writer. It connects when it is
+    /// first used, and again when it was lost.
+    pub fn dedicated(&self) -> Connection {
+        Connection::new(Arc::clone(&self.opener))
+    }
+
+    /// Waits for running queries and closes all connections; SQLite then folds its write-ahead log into the file. Gives
+    /// up after 5 s.
     pub async fn close(&self) {
-        self.pool.close().await;
+        let _ = timeout(CLOSE_LIMIT, self.pool.close()).await;
     }
 }
 
-async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    connection.execute(SQLITE_PRAGMAS).await.map(drop)
+/// How a connection commits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Commit {
+    /// As rows that are not the ledger's: survives what the database survives, without a wait for each on SQLite.
+    Usual,
+    /// As the configured durability says.
+    Ledger,
+}
+
+/// Opens connections to one database.
+pub(super) struct Opener {
+    config: DatabaseConfig,
+    options: AnyConnectOptions,
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // the options hold the URL with its password
+        f.debug_struct("Opener").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Opener {
+    fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
+        let url = match &config.location {
+            Location::Folder(folder) => sqlite_url(&folder.join(DATABASE_FILE))?,
+            Location::Postgres(url) => Url::parse(url.expose()).map_err(|_| StoreError::Url)?,
+        };
+        Ok(Self { config: config.clone(), options: AnyConnectOptions::from_url(&url)? })
+    }
+
+    /// How long one query of a connection apart from the pool may take.
+    pub(super) const fn statement_timeout(&self) -> Duration {
+        self.config.statement_timeout
+    }
+
+    /// Opens one connection, within the time that a query waits for one.
+    pub(super) async fn connect(&self, commit: Commit) -> Result<AnyConnection, sqlx::Error> {
+        let connecting = async {
+            let mut connection = self.options.connect().await?;
+            self.prepare(&mut connection, commit).await?;
+            Ok(connection)
+        };
+        within(self.config.acquire_timeout, connecting).await
+    }
+
+    /// Sets the limits and the durability of a new connection.
+    async fn prepare(&self, connection: &mut AnyConnection, commit: Commit) -> Result<(), sqlx::Error> {
+        let wait_ms = self.config.statement_timeout.as_millis();
+        let for_power = self.config.durability == Durability::Power;
+        match &self.config.location {
+            Location::Folder(_) => {
+                let synchronous = if for_power { "FULL" } else { "NORMAL" };
+                // a pragma takes no bound values: a number and a word of ours
+                let pragmas = format!(
+                    "PRAGMA busy_timeout = {wait_ms}; PRAGMA journal_mode = WAL; \
+                     PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;"
+                );
+                connection.execute(AssertSqlSafe(pragmas)).await.map(drop)
+            }
+            Location::Postgres(_) => {
+                let at_once = matches!(commit, Commit::Ledger) && !for_power;
+                sqlx::query(
+                    "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false),
+                            set_config('idle_in_transaction_session_timeout', $1, false),
+                            set_config('synchronous_commit', $2, false)",
+                )
+                .bind(wait_ms.to_string())
+                .bind(if at_once { "off" } else { "on" })
+                .execute(connection)
+                .await
+                .map(drop)
+            }
+        }
+    }
+
+    /// Brings the tables into today's shape, one process after the other.
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let migrating = async {
+            let _alone = self.alone().await?;
+            // without the limits of `prepare`: it may wait for another process, and for long tables
+            let mut connection = within(self.config.acquire_timeout, self.options.connect()).await?;
+            if matches!(self.config.location, Location::Folder(_)) {
+                self.prepare(&mut connection, Commit::Usual).await?;
+            }
+            migrator().run(&mut connection).await?;
+            Ok(connection.close().await?)
+        };
+        match timeout(MIGRATION_LIMIT, migrating).await {
+            Ok(done) => done,
+            Err(_) => Err(late(MIGRATION_LIMIT).into()),
+        }
+    }
+
+    /// Locks a SQLite file's folder until the lock is dropped; PostgreSQL's migrations lock themselves.
+    async fn alone(&self) -> Result<Option<File>, StoreError> {
+        let Location::Folder(folder) = &self.config.location else { return Ok(None) };
+        let failed = |error| StoreError::File { path: folder.join(DATABASE_FILE), error };
+        let lock = File::open(folder).map_err(failed)?;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Some(lock)),
+                Err(TryLockError::WouldBlock) => sleep(LOCK_LOOK).await,
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+    }
+}
+
+/// Waits for a piece of work, but not for long.
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, work).await.unwrap_or_else(|_| Err(late(limit)))
+}
+
+fn late(limit: Duration) -> sqlx::Error {
+    let words = format!("no answer within {} ms", limit.as_millis());
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, words))
 }
 
 fn migrator() -> Migrator {
@@ -103,7 +311,12 @@ fn migrator() -> Migrator {
 /// Makes the file for us alone, if it is not there, and names it as a URL.
 fn sqlite_url(path: &Path) -> Result<Url, StoreError> {
     let failed = |error| StoreError::File { path: path.to_owned(), error };
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => {}
+        // not opened here: closing it would drop the locks that SQLite holds in this process
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
     let absolute = path::absolute(path).map_err(failed)?;
     let file = Url::from_file_path(&absolute).map_err(|()| StoreError::Path(absolute))?;
     let text = format!("sqlite://{}?mode=rw", file.path());
@@ -120,8 +333,13 @@ pub(super) fn or_taken(error: sqlx::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::store::testing::postgres::Server;
+    use crate::store::testing::{TestDatabase, for_each_database};
 
     #[tokio::test]
     async fn opens_twice_in_an_odd_folder() {
@@ -129,7 +347,7 @@ mod tests {
         let folder = parent.path().join("a b?c#%20é");
         std::fs::create_dir(&folder).expect("made");
         for _ in 0..2 {
-            let store = Store::open(&folder).await.expect("opened");
+            let store = Store::open(&DatabaseConfig::in_folder(&folder)).await.expect("opened");
             let mode: String =
                 sqlx::query_scalar("PRAGMA journal_mode").fetch_one(store.pool()).await.expect("a mode");
             assert_eq!(mode, "wal");
@@ -142,7 +360,167 @@ mod tests {
     #[tokio::test]
     async fn a_missing_folder_is_said() {
         let parent = tempfile::tempdir().expect("a folder");
-        let error = Store::open(&parent.path().join("none")).await.expect_err("no folder");
+        let config = DatabaseConfig::in_folder(parent.path().join("none"));
+        let error = Store::open(&config).await.expect_err("no folder");
         assert!(error.to_string().contains("can't make the database"), "{error}");
+    }
+
+    /// What a connection says of how it commits.
+    async fn commits(connection: &mut Connection, sqlite: bool) -> String {
+        let sql = match sqlite {
+            true => "PRAGMA synchronous",
+            false => "SELECT current_setting('synchronous_commit')",
+        };
+        let row = connection.run(|c| c.fetch_one(sql).boxed()).await.expect("a row");
+        let number = sqlx::Row::try_get::<i64, _>(&row, 0).map(|number| number.to_string());
+        number.or_else(|_| sqlx::Row::try_get(&row, 0)).expect("a number or a word")
+    }
+
+    #[tokio::test]
+    async fn the_ledgers_connection_commits_as_it_is_configured() {
+        for_each_database(async |database| {
+            let mut config = database.config.clone();
+            for (durability, sqlite, postgres) in
+                [(Durability::Process, "1", "off"), (Durability::Power, "2", "on")]
+            {
+                config.durability = durability;
+                let store = Store::open(&config).await.expect("opened");
+                let want = if database.is_sqlite() { sqlite } else { postgres };
+                assert_eq!(commits(&mut store.dedicated(), database.is_sqlite()).await, want);
+                store.close().await;
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn processes_that_start_at_once_migrate_once() {
+        for_each_database(async |database| {
+            let opened = futures_util::future::join_all((0..6).map(|_| Store::open(&database.config))).await;
+            for store in opened {
+                store.expect("opened").close().await;
+            }
+            let store = database.open().await;
+            let steps: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations")
+                .fetch_one(store.pool())
+                .await
+                .expect("counted");
+            assert_eq!(steps, i64::try_from(MIGRATIONS.len()).expect("few"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_newer_version_is_refused() {
+        for_each_database(async |database| {
+            let store = database.open().await;
+            store
+                .pool()
+                .execute("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1")
+                .await
+                .expect("written");
+            store.close().await;
+            let error = Store::open(&database.config).await.expect_err("newer");
+            assert!(error.to_string().contains("made by a newer tunegate?"), "{error}");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_transaction_is_all_or_nothing() {
+        for_each_database(async |database| {
+            let store = database.open().await;
+            store.pool().execute("CREATE TABLE t (n BIGINT PRIMARY KEY)").await.expect("made");
+            let twice = |second: i64| {
+                store.pool().transaction(move |connection| {
+                    async move {
+                        for n in [1, second] {
+                            let insert = sqlx::query("INSERT INTO t (n) VALUES ($1)").bind(n);
+                            insert.execute(&mut *connection).await?;
+                        }
+                        Ok(())
+                    }
+                    .boxed()
+                })
+            };
+            let count = async || {
+                let counted = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM t");
+                counted.fetch_one(store.pool()).await.expect("counted")
+            };
+            twice(1).await.expect_err("the same number twice");
+            assert_eq!(count().await, 0);
+            twice(2).await.expect("written");
+            assert_eq!(count().await, 2);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn another_writer_is_waited_for_but_not_for_ever() {
+        let mut database = TestDatabase::sqlite();
+        database.config.statement_timeout = Duration::from_millis(100);
+        let store = database.open().await;
+        let mut blocker = store.opener.connect(Commit::Usual).await.expect("connected");
+        blocker.execute("BEGIN IMMEDIATE").await.expect("begun");
+        let write = "DELETE FROM pins";
+        let error = store.pool().execute(write).await.expect_err("locked");
+        assert!(error.to_string().contains("locked"), "{error}");
+        let mut dedicated = store.dedicated();
+        dedicated.run(|c| c.execute(write).boxed()).await.expect_err("locked");
+        blocker.execute("COMMIT").await.expect("ended");
+        store.pool().execute(write).await.expect("free again");
+        dedicated.run(|c| c.execute(write).boxed()).await.expect("free again");
+    }
+
+    /// PAINS 24: a paused database hung all requests of a sibling.
+    #[tokio::test]
+    async fn a_hanging_database_is_an_error_within_the_limits_and_comes_back() {
+        let server = match Server::start() {
+            Ok(server) => server,
+            Err(reason) => return println!("skipped: {reason}"),
+        };
+        let mut database = TestDatabase::on(&server).await;
+        database.config.acquire_timeout = Duration::from_millis(300);
+        database.config.statement_timeout = Duration::from_millis(300);
+        let store = database.open().await;
+        let mut dedicated = store.dedicated();
+        let read = "SELECT COUNT(*) FROM pins";
+        dedicated.run(|c| c.execute(read).boxed()).await.expect("answered");
+        server.freeze();
+        let begun = crate::clock::monotonic();
+        // more than there are connections: none is kept for ever by a query that was given up
+        for _ in 0..DatabaseConfig::CONNECTIONS + 2 {
+            store.pool().execute(read).await.expect_err("no answer");
+        }
+        dedicated.run(|c| c.execute(read).boxed()).await.expect_err("no answer");
+        Store::open(&database.config).await.expect_err("no answer");
+        let waited = begun.elapsed();
+        server.thaw();
+        assert!(waited < Duration::from_secs(20), "{waited:?}");
+        store.pool().execute(read).await.expect("answered again");
+        dedicated.run(|c| c.execute(read).boxed()).await.expect("answered again");
+        drop(server);
+        store.pool().execute(read).await.expect_err("gone");
+        Store::open(&database.config).await.expect_err("gone");
+    }
+
+    #[tokio::test]
+    async fn a_slow_statement_is_ended_by_the_server() {
+        let server = match crate::store::testing::postgres::shared() {
+            Ok(server) => server,
+            Err(reason) => return println!("skipped: {reason}"),
+        };
+        let mut database = TestDatabase::on(server).await;
+        database.config.statement_timeout = Duration::from_millis(50);
+        let store = database.open().await;
+        let error = store.pool().execute("SELECT pg_sleep(10)").await.expect_err("too slow");
+        assert!(error.to_string().contains("statement timeout"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let url = Secret::new("postgres://u:hunter2@localhost/db");
+        let opener = Opener::new(&DatabaseConfig::at(Location::Postgres(url))).expect("a URL");
+        assert!(!format!("{opener:?}").contains("hunter2"));
     }
 }

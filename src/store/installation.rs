@@ -1,8 +1,7 @@
 //! What there is one of in an installation: names and values.
 
-use sqlx::AnyPool;
-
 use super::engine::{Store, StoreError};
+use super::pool::Pool;
 
 /// Tells one pepper from another.
 const PEPPER_CHECK: &str = "pepper_check";
@@ -10,7 +9,7 @@ const PEPPER_CHECK: &str = "pepper_check";
 /// The table of names and values.
 #[derive(Debug, Clone)]
 pub struct InstallationRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl InstallationRows {
@@ -47,15 +46,18 @@ impl InstallationRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::for_each_database;
 
     #[tokio::test]
     async fn the_first_pepper_is_noted() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let rows = InstallationRows::new(&Store::open(folder.path()).await.expect("opened"));
-        for (asked, noted) in [("a", "a"), ("b", "a")] {
-            assert_eq!(rows.pepper_check_or(asked).await.expect("read"), noted);
-        }
-        rows.set_pepper_check("b").await.expect("written");
-        assert_eq!(rows.pepper_check_or("a").await.expect("read"), "b");
+        for_each_database(async |database| {
+            let rows = InstallationRows::new(&database.open().await);
+            for (asked, noted) in [("a", "a"), ("b", "a")] {
+                assert_eq!(rows.pepper_check_or(asked).await.expect("read"), noted);
+            }
+            rows.set_pepper_check("b").await.expect("written");
+            assert_eq!(rows.pepper_check_or("a").await.expect("read"), "b");
+        })
+        .await;
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 
-use super::audit::{self, AuditRow};
-use super::engine::{Store, StoreError, or_taken};
+use super::audit::{AuditRow, audited};
+use super::engine::{Store, StoreError};
+use super::pool::Pool;
 use super::values::{limits, optional, text_list, texts};
 use crate::domain::allowed::AllowedModels;
 use crate::domain::key::{KeyHash, Rights, Terms, Tuning, VirtualKey};
@@ -36,7 +37,7 @@ pub struct Retired {
 /// The table of virtual keys.
 #[derive(Debug, Clone)]
 pub struct KeyRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl KeyRows {
@@ -47,15 +48,14 @@ impl KeyRows {
 
     /// Writes a new key. [`StoreError::Taken`] when a live key has its alias.
     pub async fn insert(&self, key: &VirtualKey, hash: KeyHash, audit: &AuditRow) -> Result<(), StoreError> {
-        let mut change = self.pool.begin().await?;
-        sqlx::query(
+        let change = sqlx::query(
             "INSERT INTO virtual_keys (id, alias, team_id, expires_at_ms, models, tuning, unbounded_cost_nanos, tags,
              requests_per_minute, tokens_per_minute, concurrent, hash, last_four, created_at_ms)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         )
-        .bind(key.id.as_ref())
-        .bind(key.alias.as_ref())
-        .bind(key.terms.team.as_deref())
+        .bind(key.id.to_string())
+        .bind(key.alias.to_string())
+        .bind(key.terms.team.as_deref().map(str::to_owned))
         .bind(key.terms.expires_at_ms)
         .bind(models(&key.terms.models))
         .bind(key.terms.rights.tuning.name())
@@ -65,13 +65,9 @@ impl KeyRows {
         .bind(optional(key.terms.limits.tokens_per_minute))
         .bind(optional(key.terms.limits.concurrent))
         .bind(hash.to_hex())
-        .bind(key.last_four.as_str())
-        .bind(key.created_at_ms)
-        .execute(&mut *change)
-        .await
-        .map_err(or_taken)?;
-        audit::append(&mut change, audit).await?;
-        Ok(change.commit().await?)
+        .bind(key.last_four.clone())
+        .bind(key.created_at_ms);
+        audited(&self.pool, change, Vec::new(), audit).await.map(drop)
     }
 
     /// Returns all keys, revoked ones too, in the order they were made.
@@ -101,15 +97,14 @@ impl KeyRows {
     /// Writes what may change of a live key. Whether there is one. [`StoreError::Taken`] when another live key has its
     /// alias.
     pub async fn update(&self, key: &VirtualKey, audit: &AuditRow) -> Result<bool, StoreError> {
-        let mut change = self.pool.begin().await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE virtual_keys SET alias = $2, team_id = $3, expires_at_ms = $4, models = $5, tuning = $6,
              unbounded_cost_nanos = $7, tags = $8, requests_per_minute = $9, tokens_per_minute = $10, concurrent = $11
              WHERE id = $1 AND revoked_at_ms IS NULL",
         )
-        .bind(key.id.as_ref())
-        .bind(key.alias.as_ref())
-        .bind(key.terms.team.as_deref())
+        .bind(key.id.to_string())
+        .bind(key.alias.to_string())
+        .bind(key.terms.team.as_deref().map(str::to_owned))
         .bind(key.terms.expires_at_ms)
         .bind(models(&key.terms.models))
         .bind(key.terms.rights.tuning.name())
@@ -117,79 +112,47 @@ impl KeyRows {
         .bind(text_list(&key.terms.tags))
         .bind(optional(key.terms.limits.requests_per_minute))
         .bind(optional(key.terms.limits.tokens_per_minute))
-        .bind(optional(key.terms.limits.concurrent))
-        .execute(&mut *change)
-        .await
-        .map_err(or_taken)?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::append(&mut change, audit).await?;
-        change.commit().await?;
-        Ok(true)
+        .bind(optional(key.terms.limits.concurrent));
+        audited(&self.pool, change, Vec::new(), audit).await
     }
 
     /// Gives a live key another secret; the old one, and those before it, are good until a moment. Whether it did: not
     /// when another process has just done so.
     pub async fn rotate(&self, to: &Rotation<'_>, audit: &AuditRow) -> Result<bool, StoreError> {
-        let mut change = self.pool.begin().await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE virtual_keys SET hash = $3, last_four = $4
              WHERE id = $1 AND hash = $2 AND revoked_at_ms IS NULL",
         )
-        .bind(to.id)
+        .bind(to.id.to_owned())
         .bind(to.old.to_hex())
         .bind(to.new.to_hex())
-        .bind(to.last_four)
-        .execute(&mut *change)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        sqlx::query(
+        .bind(to.last_four.to_owned());
+        let shortened = sqlx::query(
             "UPDATE retired_key_hashes SET valid_until_ms = $2 WHERE key_id = $1 AND valid_until_ms > $2",
         )
-        .bind(to.id)
-        .bind(to.old_until_ms)
-        .execute(&mut *change)
-        .await?;
-        sqlx::query("DELETE FROM retired_key_hashes WHERE key_id = $1 AND valid_until_ms <= $2")
-            .bind(to.id)
-            .bind(to.now_ms)
-            .execute(&mut *change)
-            .await?;
+        .bind(to.id.to_owned())
+        .bind(to.old_until_ms);
+        let swept = sqlx::query("DELETE FROM retired_key_hashes WHERE key_id = $1 AND valid_until_ms <= $2")
+            .bind(to.id.to_owned())
+            .bind(to.now_ms);
+        let mut then = vec![shortened, swept];
         if to.old_until_ms > to.now_ms {
-            sqlx::query("INSERT INTO retired_key_hashes (hash, key_id, valid_until_ms) VALUES ($1, $2, $3)")
-                .bind(to.old.to_hex())
-                .bind(to.id)
-                .bind(to.old_until_ms)
-                .execute(&mut *change)
-                .await?;
+            let retired = sqlx::query(
+                "INSERT INTO retired_key_hashes (hash, key_id, valid_until_ms) VALUES ($1, $2, $3)",
+            );
+            then.push(retired.bind(to.old.to_hex()).bind(to.id.to_owned()).bind(to.old_until_ms));
         }
-        audit::append(&mut change, audit).await?;
-        change.commit().await?;
-        Ok(true)
+        audited(&self.pool, change, then, audit).await
     }
 
     /// Notes a live key as revoked, by its id. Whether there was one.
     pub async fn revoke(&self, id: &str, now_ms: i64, audit: &AuditRow) -> Result<bool, StoreError> {
-        let mut change = self.pool.begin().await?;
-        let done =
+        let change =
             sqlx::query("UPDATE virtual_keys SET revoked_at_ms = $2 WHERE id = $1 AND revoked_at_ms IS NULL")
-                .bind(id)
-                .bind(now_ms)
-                .execute(&mut *change)
-                .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        sqlx::query("DELETE FROM retired_key_hashes WHERE key_id = $1")
-            .bind(id)
-            .execute(&mut *change)
-            .await?;
-        audit::append(&mut change, audit).await?;
-        change.commit().await?;
-        Ok(true)
+                .bind(id.to_owned())
+                .bind(now_ms);
+        let swept = sqlx::query("DELETE FROM retired_key_hashes WHERE key_id = $1").bind(id.to_owned());
+        audited(&self.pool, change, vec![swept], audit).await
     }
 }
 
@@ -259,6 +222,7 @@ mod tests {
     use crate::domain::limit::RateLimits;
     use crate::domain::secret::Secret;
     use crate::store::audit::tests::change;
+    use crate::store::testing::for_each_database;
 
     fn hash_of(text: &str) -> KeyHash {
         KeyHash::of(text, &Secret::new("pepper"))
@@ -276,90 +240,100 @@ mod tests {
         KeyRow { key, hash: hash_of(id), retired: Vec::new() }
     }
 
-    async fn rows() -> (tempfile::TempDir, KeyRows) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
-        (folder, KeyRows::new(&store))
-    }
-
     #[tokio::test]
     async fn an_alias_is_unique_among_live_keys() {
-        let (_folder, rows) = rows().await;
-        let (first, second) =
-            (row("key_1", "app", 1_700_000_000_000), row("key_2", "app", 1_700_000_000_001));
-        rows.insert(&first.key, first.hash, &change("1")).await.expect("written");
-        let twice = rows.insert(&second.key, second.hash, &change("2")).await;
-        assert!(matches!(twice, Err(StoreError::Taken)));
-        assert!(rows.revoke("key_1", 1_700_000_000_005, &change("3")).await.expect("asked"));
-        assert!(!rows.revoke("key_1", 1_700_000_000_006, &change("4")).await.expect("asked"), "already");
-        assert!(!rows.revoke("key_0", 1, &change("5")).await.expect("asked"), "no such key");
-        rows.insert(&second.key, second.hash, &change("6")).await.expect("the alias is free again");
-        let mut revoked = first;
-        revoked.key.revoked_at_ms = Some(1_700_000_000_005);
-        assert_eq!(rows.all().await.expect("read"), [revoked, second]);
+        for_each_database(async |database| {
+            let rows = KeyRows::new(&database.open().await);
+            let (first, second) =
+                (row("key_1", "app", 1_700_000_000_000), row("key_2", "app", 1_700_000_000_001));
+            rows.insert(&first.key, first.hash, &change("1")).await.expect("written");
+            let twice = rows.insert(&second.key, second.hash, &change("2")).await;
+            assert!(matches!(twice, Err(StoreError::Taken)));
+            assert!(rows.revoke("key_1", 1_700_000_000_005, &change("3")).await.expect("asked"));
+            assert!(!rows.revoke("key_1", 1_700_000_000_006, &change("4")).await.expect("asked"), "already");
+            assert!(!rows.revoke("key_0", 1, &change("5")).await.expect("asked"), "no such key");
+            rows.insert(&second.key, second.hash, &change("6")).await.expect("the alias is free again");
+            let mut revoked = first;
+            revoked.key.revoked_at_ms = Some(1_700_000_000_005);
+            assert_eq!(rows.all().await.expect("read"), [revoked, second]);
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn all_terms_survive() {
-        let (_folder, rows) = rows().await;
-        let mut made = row("key_1", "app", 1);
-        rows.insert(&made.key, made.hash, &change("1")).await.expect("written");
-        let pattern = |text: &str| AllowedModels::pattern(text).expect("a pattern");
-        made.key.alias = "other".into();
-        made.key.terms = Terms {
-            team: Some("team_1".into()),
-            expires_at_ms: Some(1_900_000_000_000),
-            models: AllowedModels::new(vec![pattern("openai/*"), pattern("a\"b")]),
-            rights: Rights { tuning: Tuning::DeleteModels, unbounded_cost: Some(Usd::dollars(2)) },
-            tags: vec!["env=prod".into()],
-            limits: RateLimits {
-                requests_per_minute: Some(1),
-                tokens_per_minute: Some(2),
-                concurrent: Some(3),
-            },
-        };
-        assert!(rows.update(&made.key, &change("2")).await.expect("written"));
-        assert_eq!(rows.all().await.expect("read"), [made.clone()]);
-        rows.revoke("key_1", 5, &change("3")).await.expect("written");
-        assert!(!rows.update(&made.key, &change("4")).await.expect("asked"), "a revoked key stays as it is");
+        for_each_database(async |database| {
+            let rows = KeyRows::new(&database.open().await);
+            let mut made = row("key_1", "app", 1);
+            rows.insert(&made.key, made.hash, &change("1")).await.expect("written");
+            let pattern = |text: &str| AllowedModels::pattern(text).expect("a pattern");
+            made.key.alias = "other".into();
+            made.key.terms = Terms {
+                team: Some("team_1".into()),
+                expires_at_ms: Some(1_900_000_000_000),
+                models: AllowedModels::new(vec![pattern("openai/*"), pattern("a\"b")]),
+                rights: Rights { tuning: Tuning::DeleteModels, unbounded_cost: Some(Usd::dollars(2)) },
+                tags: vec!["env=prod".into()],
+                limits: RateLimits {
+                    requests_per_minute: Some(1),
+                    tokens_per_minute: Some(2),
+                    concurrent: Some(3),
+                },
+            };
+            assert!(rows.update(&made.key, &change("2")).await.expect("written"));
+            assert_eq!(rows.all().await.expect("read"), [made.clone()]);
+            rows.revoke("key_1", 5, &change("3")).await.expect("written");
+            assert!(
+                !rows.update(&made.key, &change("4")).await.expect("asked"),
+                "a revoked key stays as it is"
+            );
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn a_rotated_secret_stays_until_its_moment_and_no_older_one_longer() {
-        let (_folder, rows) = rows().await;
-        let mut made = row("key_1", "app", 1);
-        rows.insert(&made.key, made.hash, &change("0")).await.expect("written");
-        let rotation = |old: &str, new: &str, old_until_ms, now_ms| Rotation {
-            id: "key_1",
-            old: hash_of(old),
-            new: hash_of(new),
-            last_four: "wxyz",
-            old_until_ms,
-            now_ms,
-        };
-        let retired = |name: &str, until_ms| Retired { hash: hash_of(name), until_ms };
-        for (number, (rotation, done, then)) in [
-            (rotation("key_1", "second", 100, 10), true, vec![retired("key_1", 100)]),
-            (rotation("key_1", "third", 200, 11), false, vec![retired("key_1", 100)]),
-            (rotation("second", "third", 50, 12), true, vec![retired("key_1", 50), retired("second", 50)]),
-            (rotation("third", "fourth", 60, 13), true, {
-                vec![retired("third", 60), retired("key_1", 50), retired("second", 50)]
-            }),
-            (rotation("fourth", "fifth", 14, 14), true, vec![]),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let audit = change(&format!("r{number}"));
-            assert_eq!(rows.rotate(&rotation, &audit).await.expect("written"), done, "{number}");
-            let mut found = rows.all().await.expect("read").remove(0).retired;
-            found.sort_by_key(|secret| (-secret.until_ms, secret.hash.to_hex()));
-            let mut then = then;
-            then.sort_by_key(|secret| (-secret.until_ms, secret.hash.to_hex()));
-            assert_eq!(found, then, "{number}");
-        }
-        made.hash = hash_of("fifth");
-        made.key.last_four = "wxyz".to_owned();
-        assert_eq!(rows.all().await.expect("read"), [made]);
+        for_each_database(async |database| {
+            let rows = KeyRows::new(&database.open().await);
+            let mut made = row("key_1", "app", 1);
+            rows.insert(&made.key, made.hash, &change("0")).await.expect("written");
+            let rotation = |old: &str, new: &str, old_until_ms, now_ms| Rotation {
+                id: "key_1",
+                old: hash_of(old),
+                new: hash_of(new),
+                last_four: "wxyz",
+                old_until_ms,
+                now_ms,
+            };
+            let retired = |name: &str, until_ms| Retired { hash: hash_of(name), until_ms };
+            for (number, (rotation, done, then)) in [
+                (rotation("key_1", "second", 100, 10), true, vec![retired("key_1", 100)]),
+                (rotation("key_1", "third", 200, 11), false, vec![retired("key_1", 100)]),
+                (
+                    rotation("second", "third", 50, 12),
+                    true,
+                    vec![retired("key_1", 50), retired("second", 50)],
+                ),
+                (rotation("third", "fourth", 60, 13), true, {
+                    vec![retired("third", 60), retired("key_1", 50), retired("second", 50)]
+                }),
+                (rotation("fourth", "fifth", 14, 14), true, vec![]),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let audit = change(&format!("r{number}"));
+                assert_eq!(rows.rotate(&rotation, &audit).await.expect("written"), done, "{number}");
+                let mut found = rows.all().await.expect("read").remove(0).retired;
+                found.sort_by_key(|secret| (-secret.until_ms, secret.hash.to_hex()));
+                let mut then = then;
+                then.sort_by_key(|secret| (-secret.until_ms, secret.hash.to_hex()));
+                assert_eq!(found, then, "{number}");
+            }
+            made.hash = hash_of("fifth");
+            made.key.last_four = "wxyz".to_owned();
+            assert_eq!(rows.all().await.expect("read"), [made]);
+        })
+        .await;
     }
 }

@@ -2,11 +2,20 @@
 //! always bound; ids are text, times are ms since 1970 UTC, there are no booleans (sqlx's `Any` reads none).
 
 pub mod audit;
+pub mod budgets;
+mod connection;
 mod engine;
 pub mod installation;
+pub mod instances;
 pub mod keys;
+pub mod ledger;
 pub mod pins;
+mod pool;
+pub mod prices;
 pub mod teams;
+#[cfg(test)]
+pub(crate) mod testing;
 mod values;
 
-pub use engine::{Store, StoreError};
+pub use connection::Connection;
+pub use engine::{DatabaseConfig, Durability, Location, Store, StoreError};

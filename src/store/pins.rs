@@ -1,9 +1,10 @@
 //! Rows of pins: which deployment holds a response or a file, and whose it is. The provider made the id and only the
 //! provider's same account knows it, so later requests that name it must go there.
 
-use sqlx::{AnyPool, Row as _};
+use sqlx::Row as _;
 
 use super::engine::{Store, StoreError};
+use super::pool::Pool;
 
 /// Rows deleted in one statement, so that a writer never waits long.
 const BATCH: i64 = 1_000;
@@ -24,7 +25,7 @@ pub struct Pin {
 /// The table of pins.
 #[derive(Debug, Clone)]
 pub struct PinRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl PinRows {
@@ -93,6 +94,7 @@ impl PinRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::for_each_database;
 
     fn pin(id: &str, deployment: &str, created_at_ms: i64) -> Pin {
         Pin {
@@ -105,26 +107,28 @@ mod tests {
 
     #[tokio::test]
     async fn a_pin_stays_until_it_is_old() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
-        let rows = PinRows::new(&store);
-        let (old, young) = (pin("resp_1", "a", 10), pin("file-2", "b", 20));
-        for pin in [&old, &young, &pin("resp_1", "elsewhere", 30)] {
-            rows.insert(pin).await.expect("written");
-        }
-        assert_eq!(rows.find("resp_1").await.expect("asked"), Some(old));
-        assert_eq!(rows.find("resp_9").await.expect("asked"), None);
-        assert_eq!(rows.delete_before(20).await.expect("swept"), 1);
-        assert_eq!(rows.find("resp_1").await.expect("asked"), None);
-        assert_eq!(rows.find("file-2").await.expect("asked"), Some(young));
-        rows.delete("file-2").await.expect("deleted");
-        assert_eq!(rows.find("file-2").await.expect("asked"), None);
+        for_each_database(async |database| {
+            let store = database.open().await;
+            let rows = PinRows::new(&store);
+            let (old, young) = (pin("resp_1", "a", 10), pin("file-2", "b", 20));
+            for pin in [&old, &young, &pin("resp_1", "elsewhere", 30)] {
+                rows.insert(pin).await.expect("written");
+            }
+            assert_eq!(rows.find("resp_1").await.expect("asked"), Some(old));
+            assert_eq!(rows.find("resp_9").await.expect("asked"), None);
+            assert_eq!(rows.delete_before(20).await.expect("swept"), 1);
+            assert_eq!(rows.find("resp_1").await.expect("asked"), None);
+            assert_eq!(rows.find("file-2").await.expect("asked"), Some(young));
+            rows.delete("file-2").await.expect("deleted");
+            assert_eq!(rows.find("file-2").await.expect("asked"), None);
+        })
+        .await;
     }
 
     #[tokio::test]
     async fn many_old_pins_go_in_batches() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
+        for_each_database(async |database| {
+        let store = database.open().await;
         let rows = PinRows::new(&store);
         // One statement: 2,001 rows by a sequence of numbers.
         sqlx::query(
@@ -136,5 +140,7 @@ mod tests {
         .expect("written");
         assert_eq!(rows.delete_before(2_001).await.expect("swept"), 2_000);
         assert!(rows.find("resp_2001").await.expect("asked").is_some());
+        })
+        .await;
     }
 }

@@ -1,17 +1,18 @@
 //! Rows of teams that were made by the admin API; declared ones are in the configuration.
 
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
-use sqlx::{AnyPool, Row as _};
 
-use super::audit::{self, AuditRow};
-use super::engine::{Store, StoreError, or_taken};
+use super::audit::{AuditRow, audited};
+use super::engine::{Store, StoreError};
+use super::pool::Pool;
 use super::values::{limits, optional, text_list, texts};
 use crate::domain::team::{Origin, Team};
 
 /// The table of teams.
 #[derive(Debug, Clone)]
 pub struct TeamRows {
-    pool: AnyPool,
+    pool: Pool,
 }
 
 impl TeamRows {
@@ -22,23 +23,18 @@ impl TeamRows {
 
     /// Writes a new team. [`StoreError::Taken`] when one that is not archived has its alias.
     pub async fn insert(&self, team: &Team, audit: &AuditRow) -> Result<(), StoreError> {
-        let mut change = self.pool.begin().await?;
-        sqlx::query(
+        let change = sqlx::query(
             "INSERT INTO teams (id, alias, tags, requests_per_minute, tokens_per_minute, concurrent, created_at_ms)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(team.id.as_ref())
-        .bind(team.alias.as_ref())
+        .bind(team.id.to_string())
+        .bind(team.alias.to_string())
         .bind(text_list(&team.tags))
         .bind(optional(team.limits.requests_per_minute))
         .bind(optional(team.limits.tokens_per_minute))
         .bind(optional(team.limits.concurrent))
-        .bind(team.created_at_ms)
-        .execute(&mut *change)
-        .await
-        .map_err(or_taken)?;
-        audit::append(&mut change, audit).await?;
-        Ok(change.commit().await?)
+        .bind(team.created_at_ms);
+        audited(&self.pool, change, Vec::new(), audit).await.map(drop)
     }
 
     /// Returns all teams, archived ones too, in the order they were made.
@@ -52,47 +48,30 @@ impl TeamRows {
         rows.iter().map(team).collect()
     }
 
-    /// Writes what may change of a team that is not archived. Whether there is one.
+    /// Writes what may change of a team that is not archived. Whether there is one. [`StoreError::Taken`] as above.
     pub async fn update(&self, team: &Team, audit: &AuditRow) -> Result<bool, StoreError> {
-        let mut change = self.pool.begin().await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE teams SET alias = $2, tags = $3, requests_per_minute = $4, tokens_per_minute = $5, concurrent = $6
              WHERE id = $1 AND archived_at_ms IS NULL",
         )
-        .bind(team.id.as_ref())
-        .bind(team.alias.as_ref())
+        .bind(team.id.to_string())
+        .bind(team.alias.to_string())
         .bind(text_list(&team.tags))
         .bind(optional(team.limits.requests_per_minute))
         .bind(optional(team.limits.tokens_per_minute))
-        .bind(optional(team.limits.concurrent))
-        .execute(&mut *change)
-        .await
-        .map_err(or_taken)?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::append(&mut change, audit).await?;
-        change.commit().await?;
-        Ok(true)
+        .bind(optional(team.limits.concurrent));
+        audited(&self.pool, change, Vec::new(), audit).await
     }
 
     /// Archives a team that owns no key which is not revoked. Whether it did.
     pub async fn archive(&self, id: &str, now_ms: i64, audit: &AuditRow) -> Result<bool, StoreError> {
-        let mut change = self.pool.begin().await?;
-        let done = sqlx::query(
+        let change = sqlx::query(
             "UPDATE teams SET archived_at_ms = $2 WHERE id = $1 AND archived_at_ms IS NULL AND NOT EXISTS
              (SELECT 1 FROM virtual_keys WHERE team_id = $1 AND revoked_at_ms IS NULL)",
         )
-        .bind(id)
-        .bind(now_ms)
-        .execute(&mut *change)
-        .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::append(&mut change, audit).await?;
-        change.commit().await?;
-        Ok(true)
+        .bind(id.to_owned())
+        .bind(now_ms);
+        audited(&self.pool, change, Vec::new(), audit).await
     }
 }
 
@@ -116,6 +95,7 @@ mod tests {
     use crate::domain::limit::RateLimits;
     use crate::store::audit::AuditRows;
     use crate::store::audit::tests::change;
+    use crate::store::testing::for_each_database;
 
     fn made(id: &str, alias: &str) -> Team {
         let limits = RateLimits { tokens_per_minute: Some(7), ..RateLimits::default() };
@@ -126,23 +106,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_team_from_insert_to_archive() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open(folder.path()).await.expect("opened");
-        let (rows, log) = (TeamRows::new(&store), AuditRows::new(&store));
-        let mut team = made("team_1", "a");
-        rows.insert(&team, &change("1")).await.expect("written");
-        let twin = made("team_2", "a");
-        assert!(matches!(rows.insert(&twin, &change("2")).await, Err(StoreError::Taken)));
-        team.alias = "b".into();
-        team.limits = RateLimits::default();
-        assert!(rows.update(&team, &change("3")).await.expect("written"));
-        assert!(!rows.update(&twin, &change("4")).await.expect("asked"), "there is no such row");
-        assert_eq!(rows.all().await.expect("read"), [team.clone()]);
-        assert!(rows.archive("team_1", 9, &change("5")).await.expect("written"));
-        assert!(!rows.archive("team_1", 10, &change("6")).await.expect("asked"), "already");
-        team.archived_at_ms = Some(9);
-        assert_eq!(rows.all().await.expect("read"), [team]);
-        let told = log.page(None, 9).await.expect("read");
-        assert_eq!(told, [change("5"), change("3"), change("1")], "only what was done is in the log");
+        for_each_database(async |database| {
+            let store = database.open().await;
+            let (rows, log) = (TeamRows::new(&store), AuditRows::new(&store));
+            let mut team = made("team_1", "a");
+            rows.insert(&team, &change("1")).await.expect("written");
+            let twin = made("team_2", "a");
+            assert!(matches!(rows.insert(&twin, &change("2")).await, Err(StoreError::Taken)));
+            team.alias = "b".into();
+            team.limits = RateLimits::default();
+            assert!(rows.update(&team, &change("3")).await.expect("written"));
+            assert!(!rows.update(&twin, &change("4")).await.expect("asked"), "there is no such row");
+            assert_eq!(rows.all().await.expect("read"), [team.clone()]);
+            assert!(rows.archive("team_1", 9, &change("5")).await.expect("written"));
+            assert!(!rows.archive("team_1", 10, &change("6")).await.expect("asked"), "already");
+            team.archived_at_ms = Some(9);
+            assert_eq!(rows.all().await.expect("read"), [team]);
+            let told = log.page(None, 9).await.expect("read");
+            assert_eq!(told, [change("5"), change("3"), change("1")], "only what was done is in the log");
+        })
+        .await;
     }
 }

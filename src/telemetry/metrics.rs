@@ -1,9 +1,11 @@
 //! Every metric, declared once. Labels come from closed enums or from the catalog, never from a client's text.
 
-use prometheus::{Encoder, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::domain::endpoint::Endpoint;
+use crate::domain::ledger::Entry;
 use crate::domain::outcome::{Ending, Outcome};
+use crate::domain::usage::UsageSource;
 
 /// The metrics of this process.
 pub struct Metrics {
@@ -12,6 +14,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     /// Tokens by deployment, class (prompt, cached, completion, reasoning) and source.
     tokens: IntCounterVec,
+    /// Requests to deployments whose price nobody knows.
+    unpriced: IntCounterVec,
     /// Refusals by code.
     refusals: IntCounterVec,
     /// Errors of upstreams by deployment and kind.
@@ -20,6 +24,22 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Starts of the local worker.
     pub worker_starts: IntGauge,
+    /// Entries written into the ledger.
+    ledger_entries: IntCounter,
+    /// Times that another process had written first.
+    pub ledger_conflicts: IntCounter,
+    /// Times that the ledger could not be written.
+    pub ledger_failures: IntCounter,
+    /// Bookings without money that were given up while the database was away.
+    pub ledger_dropped: IntCounter,
+    /// Alerts that nobody was told of, because too many came.
+    pub alerts_dropped: IntCounter,
+    /// Money spent, nano-dollars, by deployment, purpose and how the tokens are known.
+    spent_nanos: IntCounterVec,
+    /// Bills beyond what was held, by deployment.
+    overshoots: IntCounterVec,
+    /// How far they were beyond it, nano-dollars, by deployment.
+    overshoot_nanos: IntCounterVec,
 }
 
 impl Metrics {
@@ -46,6 +66,11 @@ impl Metrics {
             "Tokens by deployment, class (cached is part of prompt, reasoning of completion) and source.",
             &["deployment", "class", "source"],
         )?;
+        let unpriced = counter(
+            "tunegate_unpriced_requests_total",
+            "Requests for deployments whose price is not known, whatever became of them.",
+            &["deployment"],
+        )?;
         let refusals = counter(
             "tunegate_refusals_total",
             "Requests that got an error of ours, by its code.",
@@ -59,6 +84,39 @@ impl Metrics {
         let in_flight = gauge("tunegate_in_flight_requests", "Requests being served now.")?;
         let worker_starts =
             gauge("tunegate_worker_starts", "Starts of the local worker since this process began.")?;
+        let plain = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let ledger_entries = plain("tunegate_ledger_entries_total", "Entries written into the ledger.")?;
+        let ledger_conflicts = plain(
+            "tunegate_ledger_conflicts_total",
+            "Times that another process had written the ledger first, and all was decided again.",
+        )?;
+        let ledger_failures =
+            plain("tunegate_ledger_failures_total", "Times that the ledger could not be written or read.")?;
+        let ledger_dropped = plain(
+            "tunegate_ledger_dropped_total",
+            "Bookings without money that were given up while the database was away.",
+        )?;
+        let alerts_dropped =
+            plain("tunegate_alerts_dropped_total", "Alerts that nobody was told of, because too many came.")?;
+        let spent_nanos = counter(
+            "tunegate_spent_nanodollars_total",
+            "Money spent as the ledger has it, 1e-9 USD; corrections downwards are not in it.",
+            &["deployment", "purpose", "source"],
+        )?;
+        let overshoots = counter(
+            "tunegate_overshoots_total",
+            "Bills of a provider beyond the upper bound that was held.",
+            &["deployment"],
+        )?;
+        let overshoot_nanos = counter(
+            "tunegate_overshoot_nanodollars_total",
+            "How far those bills were beyond it, 1e-9 USD.",
+            &["deployment"],
+        )?;
         let build = IntCounterVec::new(
             Opts::new("tunegate_build_info", "1, with the version as a label."),
             &["version"],
@@ -72,7 +130,24 @@ impl Metrics {
                 requests.with_label_values(&[endpoint.name(), ending.name()]);
             }
         }
-        Ok(Self { registry, requests, tokens, refusals, upstream_errors, in_flight, worker_starts })
+        Ok(Self {
+            registry,
+            requests,
+            tokens,
+            unpriced,
+            refusals,
+            upstream_errors,
+            in_flight,
+            worker_starts,
+            ledger_entries,
+            ledger_conflicts,
+            ledger_failures,
+            ledger_dropped,
+            alerts_dropped,
+            spent_nanos,
+            overshoots,
+            overshoot_nanos,
+        })
     }
 
     /// Counts a request that has ended.
@@ -96,6 +171,33 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// Counts a request for a deployment whose price is not known.
+    pub fn unpriced(&self, deployment: &str) {
+        self.unpriced.with_label_values(&[deployment]).inc();
+    }
+
+    /// Counts entries that are durable.
+    pub fn ledger_wrote(&self, entries: usize) {
+        self.ledger_entries.inc_by(entries as u64);
+    }
+
+    /// Counts what an entry spends.
+    pub fn booked(&self, entry: &Entry) {
+        let on = &entry.attribution;
+        let source = entry.source.map_or("other", UsageSource::name);
+        let labels = [&*on.deployment, on.purpose.name(), source];
+        let spent = u64::try_from(entry.spends().nanos()).unwrap_or(0);
+        self.spent_nanos.with_label_values(&labels).inc_by(spent);
+    }
+
+    /// Counts a bill beyond what was held.
+    pub fn overshot(&self, entry: &Entry) {
+        let labels = [&*entry.attribution.deployment];
+        self.overshoots.with_label_values(&labels).inc();
+        let beyond = u64::try_from((entry.cost - entry.held).nanos()).unwrap_or(0);
+        self.overshoot_nanos.with_label_values(&labels).inc_by(beyond);
     }
 
     /// Counts an upstream's error.

@@ -140,6 +140,34 @@ impl Link {
         peer
     }
 
+    /// Connects while the caller waits for something else, if no connection waits for a request.
+    ///
+    /// # Errors
+    ///
+    /// When no address can be reached: nothing can be sent.
+    pub async fn warm(&self, limit: Duration) -> Result<(), UpstreamError> {
+        let peers = match self.peers.load_full() {
+            Some(peers) => peers,
+            None => self.resolve(limit).await?,
+        };
+        let mut last = Ok(());
+        for peer in peers.iter() {
+            if self.idle.has(peer.reuse_hash()) {
+                return Ok(());
+            }
+            match self.line(peer, limit).await {
+                Ok((Line::H1(stream), _)) => {
+                    self.idle.put(stream, peer.reuse_hash(), clock::monotonic());
+                    return Ok(());
+                }
+                // a stream of h2 that is dropped leaves its connection in the connector's pool
+                Ok((Line::H2(_), _)) => return Ok(()),
+                Err(error) => last = Err(error),
+            }
+        }
+        last
+    }
+
     /// Sends a request and waits for the head of its answer.
     ///
     /// `headers` are all headers but `Host` and the body's length. A pooled connection that turns out dead is

@@ -42,6 +42,11 @@ impl Idle {
         }
     }
 
+    /// Whether a connection to a peer waits.
+    pub(super) fn has(&self, peer: u64) -> bool {
+        self.0.lock().iter().any(|waiting| waiting.peer == peer)
+    }
+
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn put(&self, stream: Stream, peer: u64, now: Instant) {
         let mut all = self.0.lock();

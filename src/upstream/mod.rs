@@ -6,6 +6,7 @@ pub mod http;
 mod idle;
 mod probe;
 mod token_http;
+pub mod webhook;
 pub mod worker;
 
 use std::sync::Arc;

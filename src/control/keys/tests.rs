@@ -5,10 +5,10 @@ use crate::control::teams::{Teams, TeamsError};
 use crate::control::{Directory, LiveKeys};
 use crate::domain::key::{KeyHash, LiveKey};
 use crate::domain::limit::RateLimits;
-use crate::store::Store;
 use crate::store::audit::AuditRows;
 use crate::store::keys::KeyRows;
 use crate::store::teams::TeamRows;
+use crate::store::{DatabaseConfig, Store};
 use arc_swap::ArcSwap;
 
 const PEPPER: &str = "pepper";
@@ -36,7 +36,7 @@ impl Installation {
     }
 
     async fn start_with(&self, declared: Vec<Team>) -> Started {
-        let store = Store::open(self.folder.path()).await.expect("opened");
+        let store = Store::open(&DatabaseConfig::in_folder(self.folder.path())).await.expect("opened");
         let published = Arc::new(ArcSwap::default());
         let publish = {
             let published = Arc::clone(&published);

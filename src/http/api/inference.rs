@@ -1,6 +1,7 @@
 //! Inference through the door: the key first, then the body, then the line, then the answer as it comes.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use pingora::time::sleep;
 use super::credential;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
+use crate::domain::label::{MAX_TAGS, tag_is_good};
 use crate::domain::outcome::Ending;
 use crate::gateway::admit::Admitted;
 use crate::gateway::limits::{Place, RateHeaders};
@@ -19,6 +21,7 @@ use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
 
+static TAGS: HeaderName = HeaderName::from_static("x-tunegate-tags");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
@@ -49,12 +52,17 @@ pub(in crate::http) async fn serve(
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
     record.placed(place);
-    let rate_headers = match exchange.uri().path().starts_with("/openai/") {
-        true => RateHeaders::Azure,
-        false => RateHeaders::OpenAi,
+    let arrival = Arrival {
+        endpoint,
+        model_in_path,
+        body,
+        rate_headers: match exchange.uri().path().starts_with("/openai/") {
+            true => RateHeaders::Azure,
+            false => RateHeaders::OpenAi,
+        },
+        headers: travelling(exchange.headers(), &admitted.key.id),
+        tags: tags(exchange.headers()),
     };
-    let headers = travelling(exchange.headers(), &admitted.key.id);
-    let arrival = Arrival { endpoint, model_in_path, body, rate_headers, headers };
     match gateway.infer(admitted, arrival, record, exchange).await {
         Ok(answer) => write(exchange, answer, limits.sse_keepalive).await,
         Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
@@ -81,6 +89,13 @@ fn travelling(headers: &HeaderMap, key_id: &str) -> Vec<(HeaderName, HeaderValue
         found.push((IDEMPOTENCY_KEY.clone(), own));
     }
     found
+}
+
+/// The tags of `x-tunegate-tags`, a list with commas: the first few that are good.
+fn tags(headers: &HeaderMap) -> Vec<Arc<str>> {
+    let listed = headers.get_all(&TAGS).iter().filter_map(|value| value.to_str().ok());
+    let tags = listed.flat_map(|list| list.split(',')).map(str::trim).filter(|tag| tag_is_good(tag));
+    tags.take(MAX_TAGS).map(Arc::from).collect()
 }
 
 /// Says no, and writes the outcome with the status that was sent.

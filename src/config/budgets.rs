@@ -1,0 +1,130 @@
+//! `[budgets.NAME]`, `[ledger]` and `[alerts]`.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use url::Url;
+
+use crate::domain::budget::{Budget, draft};
+use crate::gateway::ledger;
+use crate::upstream::webhook;
+
+use super::address::BaseUrl;
+use super::file;
+use super::problem::{Checker, Place};
+use super::values::{self, known, secret};
+
+/// Shortest and longest lease, ms.
+const LEASE_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
+/// Longest wait of a hold, ms: clients and the proxies before us wait no longer.
+const MAX_HOLD_WAIT_MS: u64 = 60_000;
+/// What a request may be told that no budget has the money for. 401 and 404 would say something else.
+const EXCEEDED_STATUSES: [StatusCode; 3] =
+    [StatusCode::PAYMENT_REQUIRED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+/// Shortest secret of a webhook that we take from an operator, characters.
+const MIN_WEBHOOK_SECRET_LEN: usize = 16;
+
+/// Checks all budgets, each for itself, against the catalog and against the others.
+pub(super) fn check(file: &file::File, checker: &mut Checker<'_>) -> Vec<Budget> {
+    let all = Place::top("budgets");
+    let mut budgets: Vec<Budget> = Vec::new();
+    for (name, written) in &file.budgets {
+        let place = all.key(name);
+        if let Err(rule) = draft::check_name(name) {
+            checker.wrong(&place, rule);
+        }
+        check_names(&place.key("scope"), written, file, checker);
+        let mut complain = |path: &str, what: &dyn Display| {
+            checker.wrong(&path.split('.').fold(place.clone(), |place, key| place.key(key)), what);
+        };
+        let Some(budget) = written.check(name, true, &mut complain) else { continue };
+        for words in budgets.iter().filter_map(|other| budget.against(other)) {
+            checker.wrong(&place, words);
+        }
+        budgets.push(budget);
+    }
+    budgets
+}
+
+/// Notes the names of a scope that nothing has: such a budget would never count anything.
+fn check_names(place: &Place, written: &draft::Draft, file: &file::File, checker: &mut Checker<'_>) {
+    let mut check = |member: &str, name: &Option<Arc<str>>, names: Vec<&String>| {
+        let Some(name) = name else { return };
+        if !names.iter().any(|known| **known == **name) {
+            let known = known(names.into_iter());
+            checker.wrong(&place.key(member), format!("there is no [{member}s.{name}]: {known}"));
+        }
+    };
+    let scope = &written.scope;
+    check("model", &scope.model, file.models.keys().collect());
+    check("deployment", &scope.deployment, file.deployments.keys().collect());
+    check("provider", &scope.provider, file.providers.keys().collect());
+}
+
+/// Checks `[ledger]`: what the ledger needs to know, and the status of a request that has no money left.
+pub(super) fn ledger(section: &file::Ledger, checker: &mut Checker<'_>) -> (ledger::Config, StatusCode) {
+    let place = Place::top("ledger");
+    let default = ledger::Config::default();
+    let lease_ms = section
+        .lease_ms
+        .map(|ms| values::in_range(&place.key("lease_ms"), Some(ms), *LEASE_MS.start(), LEASE_MS, checker));
+    let hold_wait = values::duration_up_to(
+        &place.key("hold_wait_ms"),
+        section.hold_wait_ms,
+        default.hold_wait,
+        MAX_HOLD_WAIT_MS,
+        checker,
+    );
+    let written = section.budget_exceeded_status.unwrap_or(StatusCode::TOO_MANY_REQUESTS.as_u16());
+    let status = EXCEEDED_STATUSES.into_iter().find(|status| status.as_u16() == written);
+    if status.is_none() {
+        checker.wrong(
+            &place.key("budget_exceeded_status"),
+            format!("{written} is none of 402, 403 and 429: clients would take it for another failure"),
+        );
+    }
+    let config = ledger::Config { lease: lease_ms.map_or(default.lease, Duration::from_millis), hold_wait };
+    (config, status.unwrap_or(StatusCode::TOO_MANY_REQUESTS))
+}
+
+/// Checks `[alerts]`; nothing where nobody is to be told.
+pub(super) fn alerts(section: &file::Alerts, checker: &mut Checker<'_>) -> Option<webhook::Config> {
+    let place = Place::top("alerts");
+    let signed = section.webhook_secret.as_ref();
+    let secret = signed.and_then(|source| secret(&place.key("webhook_secret"), source, checker));
+    if secret.as_ref().is_some_and(|secret| secret.expose().len() < MIN_WEBHOOK_SECRET_LEN) {
+        let what = format!("too easy to guess: at least {MIN_WEBHOOK_SECRET_LEN} characters");
+        checker.wrong(&place.key("webhook_secret"), what);
+    }
+    let place = place.key("webhook_url");
+    let Some(text) = section.webhook_url.as_deref().map(str::trim) else {
+        if signed.is_some() {
+            checker.wrong(&place, "missing: webhook_secret signs what is sent there");
+        }
+        return None;
+    };
+    // a token may stand in the query
+    let (without_query, query) = text.split_once('?').unwrap_or((text, ""));
+    match BaseUrl::parse(without_query) {
+        Ok(base) => {
+            if base.crosses_a_network_in_clear() {
+                checker.notice(&place, "alerts cross the network in clear text: write https://");
+            }
+            // as it was written: a slash at its end may matter there
+            let path = Url::parse(without_query).map_or_else(|_| "/".to_owned(), |url| url.path().to_owned());
+            let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+            Some(webhook::Config {
+                address: base.address,
+                authority: base.authority,
+                path: format!("{path}{query}"),
+                secret,
+            })
+        }
+        Err(reason) => {
+            checker.wrong(&place, reason);
+            None
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Prices: the file's, with the operator's overrides over them; published whole to the data plane at each change.
+//!
+//! The file is read-only here. Each change of an override makes a version of its own, and none is ever rewritten: the
+//! ledger names the version that it used.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::domain::catalog::ProviderKind;
+use crate::domain::price::book::{PriceBook, Sheets};
+use crate::domain::price::read::{Problem, RowDraft, over};
+use crate::store::StoreError;
+use crate::store::prices::{PriceChangeRow, PriceRows};
+
+/// How often another process may be faster before we give up.
+const ATTEMPTS: usize = 8;
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum PricesError {
+    /// The operator's mistakes, all of them.
+    #[error("the price was not taken; nothing was changed")]
+    Wrong(Vec<Problem>),
+    /// The operator's mistake: only the file has it.
+    #[error(
+        "the price of {0} stands in the price file and is read-only here: put an override over it, or change the file \
+         and reload"
+    )]
+    InFile(String),
+    /// The operator's mistake.
+    #[error("there is no price of {0}")]
+    Unknown(String),
+    /// Others change prices all the time.
+    #[error("other processes changed the prices meanwhile: try again")]
+    Contended,
+    /// The database's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Name = (ProviderKind, Arc<str>);
+
+/// The overrides as they stand after some change.
+#[derive(Debug, Clone, Default)]
+struct Overrides {
+    changes: i64,
+    rows: BTreeMap<Name, RowDraft>,
+    /// Those that this version can't read, or that the file's rows can't carry: kept, not used, and said.
+    unused: BTreeMap<Name, Vec<Problem>>,
+}
+
+/// What the book is made of; held while any of it changes.
+struct Made {
+    sheets: Arc<Sheets>,
+    overrides: Overrides,
+}
+
+/// All prices.
+pub struct Prices {
+    rows: PriceRows,
+    made: Mutex<Made>,
+    now: Arc<ArcSwap<PriceBook>>,
+}
+
+impl Prices {
+    /// Reads the overrides and lays them over the file's prices.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails, or when the file's own rows contradict each other.
+    pub async fn open(rows: PriceRows, sheets: Arc<Sheets>) -> Result<Self, PricesError> {
+        let book = PriceBook::new(&sheets, &[], 0).map_err(PricesError::Wrong)?;
+        let made = Mutex::new(Made { sheets, overrides: Overrides::default() });
+        let prices = Self { rows, made, now: Arc::new(ArcSwap::from_pointee(book)) };
+        prices.refresh().await?;
+        Ok(prices)
+    }
+
+    /// The prices of this moment.
+    pub fn load(&self) -> Arc<PriceBook> {
+        self.now.load_full()
+    }
+
+    /// What the data plane reads.
+    pub fn live(&self) -> Arc<ArcSwap<PriceBook>> {
+        Arc::clone(&self.now)
+    }
+
+    /// Takes the prices of another file, all of them or none. Says whether anything changed.
+    ///
+    /// # Errors
+    ///
+    /// When its rows contradict each other.
+    pub async fn replace(&self, sheets: Arc<Sheets>) -> Result<bool, PricesError> {
+        let mut made = self.made.lock().await;
+        if made.sheets == sheets {
+            return Ok(false);
+        }
+        PriceBook::new(&sheets, &[], 0).map_err(PricesError::Wrong)?;
+        made.sheets = sheets;
+        self.publish(&mut made);
+        Ok(true)
+    }
+
+    /// Reads the overrides again, for changes that another process has made.
+    pub async fn refresh(&self) -> Result<(), PricesError> {
+        let mut made = self.made.lock().await;
+        if self.catch_up(&mut made).await? {
+            self.publish(&mut made);
+        }
+        Ok(())
+    }
+
+    /// Puts a price over a model's. The new version counts when this returns.
+    pub async fn set(
+        &self,
+        provider: ProviderKind,
+        model: &str,
+        body: &Value,
+        now_ms: i64,
+    ) -> Result<Arc<PriceBook>, PricesError> {
+        let draft = over(provider, model, body).map_err(PricesError::Wrong)?;
+        self.change((provider, model.into()), Some((draft, body.to_string())), now_ms).await
+    }
+
+    /// Takes an override away; what the file says counts again.
+    pub async fn remove(
+        &self,
+        provider: ProviderKind,
+        model: &str,
+        now_ms: i64,
+    ) -> Result<Arc<PriceBook>, PricesError> {
+        self.change((provider, model.into()), None, now_ms).await
+    }
+
+    /// Overrides that are stored but not used, with the reasons.
+    pub async fn unused(&self) -> Vec<(ProviderKind, Arc<str>, Vec<Problem>)> {
+        let made = self.made.lock().await;
+        let unused = made.overrides.unused.iter();
+        unused.map(|((kind, model), problems)| (*kind, Arc::clone(model), problems.clone())).collect()
+    }
+
+    async fn change(
+        &self,
+        name: Name,
+        over: Option<(RowDraft, String)>,
+        now_ms: i64,
+    ) -> Result<Arc<PriceBook>, PricesError> {
+        let mut made = self.made.lock().await;
+        for _ in 0..ATTEMPTS {
+            self.catch_up(&mut made).await?;
+            let mut next = made.overrides.clone();
+            next.changes += 1;
+            match &over {
+                Some((draft, _)) => check_beside(&made.sheets, draft)?,
+                None if next.rows.contains_key(&name) || next.unused.contains_key(&name) => {}
+                None => return Err(not_ours(&made.sheets, &name)),
+            }
+            next.unused.remove(&name);
+            match &over {
+                Some((draft, _)) => drop(next.rows.insert(name.clone(), draft.clone())),
+                None => drop(next.rows.remove(&name)),
+            }
+            let book = next.over(&made.sheets).map_err(PricesError::Wrong)?;
+            let row = PriceChangeRow {
+                change: next.changes,
+                provider: name.0.name().to_owned(),
+                model: name.1.to_string(),
+                body: over.as_ref().map(|(_, body)| body.clone()),
+                at_ms: now_ms,
+            };
+            match self.rows.append(&row).await {
+                Ok(()) => {
+                    made.overrides = next;
+                    self.now.store(Arc::new(book));
+                    return Ok(self.load());
+                }
+                Err(StoreError::Taken) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(PricesError::Contended)
+    }
+
+    /// Reads what was changed since; whether anything was.
+    async fn catch_up(&self, made: &mut Made) -> Result<bool, PricesError> {
+        let changes = self.rows.after(made.overrides.changes).await?;
+        for change in &changes {
+            made.overrides.follow(change);
+        }
+        Ok(!changes.is_empty())
+    }
+
+    /// Puts the book together and publishes it. Should an override no longer fit the file's rows, it is left out and
+    /// said: a price that is missing is refused, one that is wrong is not.
+    fn publish(&self, made: &mut Made) {
+        let book = made.overrides.over(&made.sheets).or_else(|problems| {
+            tracing::error!(?problems, "overrides of prices do not fit the price file: none is used");
+            PriceBook::new(&made.sheets, &[], made.overrides.changes)
+        });
+        if let Ok(book) = book {
+            self.now.store(Arc::new(book));
+        }
+    }
+}
+
+impl Overrides {
+    fn follow(&mut self, change: &PriceChangeRow) {
+        self.changes = change.change;
+        let Some(provider) = ProviderKind::from_name(&change.provider) else {
+            tracing::error!(change = change.change, "an override of an unknown kind of provider is not used");
+            return;
+        };
+        let name: Name = (provider, change.model.as_str().into());
+        self.rows.remove(&name);
+        self.unused.remove(&name);
+        let Some(body) = &change.body else { return };
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        match over(provider, &change.model, &body) {
+            Ok(draft) => drop(self.rows.insert(name, draft)),
+            Err(problems) => {
+                tracing::error!(model = %change.model, ?problems, "a stored price can't be read and is not used");
+                self.unused.insert(name, problems);
+            }
+        }
+    }
+
+    fn over(&self, sheets: &Sheets) -> Result<PriceBook, Vec<Problem>> {
+        let rows: Vec<RowDraft> = self.rows.values().cloned().collect();
+        PriceBook::new(sheets, &rows, self.changes)
+    }
+}
+
+/// Refuses what is far from the file's price of the same model: most likely another unit.
+fn check_beside(sheets: &Sheets, draft: &RowDraft) -> Result<(), PricesError> {
+    let same = |row: &&RowDraft| row.provider == draft.provider && row.model == draft.model;
+    let Some(known) = sheets.rows.iter().find(same).and_then(|row| row.periods.last()?.price()) else {
+        return Ok(());
+    };
+    let far = draft.periods.iter().enumerate().filter_map(|(index, period)| {
+        let message = period.price()?.far_from(&known)?;
+        Some(Problem { path: format!("periods[{index}]"), message })
+    });
+    let far: Vec<Problem> = far.collect();
+    if far.is_empty() { Ok(()) } else { Err(PricesError::Wrong(far)) }
+}
+
+fn not_ours(sheets: &Sheets, (provider, model): &Name) -> PricesError {
+    let shown = format!("{}/{model}", provider.name());
+    let in_file = sheets.rows.iter().any(|row| row.provider == *provider && row.model == *model);
+    if in_file { PricesError::InFile(shown) } else { PricesError::Unknown(shown) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::price::rates::Class;
+    use crate::domain::price::read::sheets;
+    use crate::store::{DatabaseConfig, Store};
+
+    fn file(version: &str, input: &str) -> Arc<Sheets> {
+        let file = json!({"version": version, "models": [{"provider": "openai", "model": "gpt-4o",
+            "periods": [{"input_per_1m_usd": input, "output_per_1m_usd": "10"}]}]});
+        Arc::new(sheets(&file).expect("sound"))
+    }
+
+    async fn open(folder: &std::path::Path) -> Prices {
+        let store = Store::open(&DatabaseConfig::in_folder(folder)).await.expect("opened");
+        Prices::open(PriceRows::new(&store), file("v1", "2.50")).await.expect("read")
+    }
+
+    fn input(prices: &Prices, model: &str) -> Option<(String, String)> {
+        let found = prices.load().find(ProviderKind::OpenAi, model, None, 0).ok()?;
+        Some((found.price.tokens.standard().of(Class::Input).per_million(), found.version.to_string()))
+    }
+
+    fn said(input: &str, version: &str) -> Option<(String, String)> {
+        Some((input.to_owned(), version.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn an_override_stands_over_a_reload_a_restart_and_a_removal_ends_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (here, there) = (open(folder.path()).await, open(folder.path()).await);
+        assert_eq!(input(&here, "gpt-4o"), said("2.50", "v1"));
+        let body = json!({"input_per_1m_usd": "2", "output_per_1m_usd": "8"});
+        here.set(ProviderKind::OpenAi, "gpt-4o", &body, 1).await.expect("set");
+        assert_eq!(input(&here, "gpt-4o"), said("2.00", "v1+1"));
+        // pain 13: an override is not lost when the file is read again
+        assert!(here.replace(file("v2", "3")).await.expect("replaced"));
+        assert_eq!(input(&here, "gpt-4o"), said("2.00", "v2+1"));
+        assert_eq!(input(&open(folder.path()).await, "gpt-4o"), said("2.00", "v1+1"), "after a restart");
+
+        // the other process has not seen the first change: its own becomes the second
+        there.set(ProviderKind::OpenAi, "mine", &body, 2).await.expect("set");
+        assert_eq!(input(&there, "gpt-4o"), said("2.00", "v1+2"));
+        here.refresh().await.expect("read");
+        assert_eq!(input(&here, "mine"), said("2.00", "v2+2"));
+
+        here.remove(ProviderKind::OpenAi, "gpt-4o", 3).await.expect("removed");
+        assert_eq!(input(&here, "gpt-4o"), said("3.00", "v2+3"));
+        let again = here.remove(ProviderKind::OpenAi, "gpt-4o", 4).await;
+        assert!(matches!(again, Err(PricesError::InFile(_))));
+        let unknown = here.remove(ProviderKind::OpenAi, "nobody's", 4).await;
+        assert!(matches!(unknown, Err(PricesError::Unknown(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_changes_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let prices = open(folder.path()).await;
+        for (body, problems) in [
+            (json!([]), 1),
+            (json!({"input_per_1m_usd": 2, "output_per_1m_usd": 1.5, "outptu": "1"}), 2),
+            (json!({"input_per_1k_usd": "2.50", "output_per_1k_usd": "10"}), 2),
+            (json!({"input_per_1m_usd": "0.0025", "output_per_1m_usd": "0.01"}), 1),
+            (json!({"hosting_per_hour_usd": "1.70"}), 1),
+        ] {
+            let error = prices.set(ProviderKind::OpenAi, "gpt-4o", &body, 1).await.expect_err("refused");
+            let PricesError::Wrong(found) = error else { panic!("{error}") };
+            assert_eq!(found.len(), problems, "{body}: {found:?}");
+        }
+        assert_eq!(input(&prices, "gpt-4o"), said("2.50", "v1"));
+    }
+}

@@ -1,0 +1,377 @@
+//! The fold of the ledger over all budgets, and the decision on a hold.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::counter::{Counter, Sums};
+use super::{Action, Budget};
+use crate::domain::bound::{LEAST_CLAMPED_TOKENS, UpperBound};
+use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
+use crate::domain::money::Usd;
+
+/// Money that was spent earlier: what a budget's counters are rebuilt from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    /// Whom it is booked on.
+    pub attribution: Arc<Attribution>,
+    /// The moment it counts for, ms since 1970 UTC.
+    pub at_ms: i64,
+    /// How much.
+    pub cost: Usd,
+}
+
+/// A hold that may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// How much is held.
+    pub amount: Usd,
+    /// The output cap of each choice that this is enough for, tokens.
+    pub output_cap: u64,
+    /// Whether a budget has lowered the cap.
+    pub clamped: bool,
+}
+
+/// Why nothing is held: one budget has not enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exceeded {
+    /// Its name.
+    #[serde(rename = "name")]
+    pub budget: Arc<str>,
+    /// Which money it is for, in words.
+    pub scope: String,
+    /// Whose counter; empty where there is only one.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub subject: Arc<str>,
+    /// How its money comes back, in words.
+    pub window: String,
+    /// What it asks to be done.
+    #[serde(skip)]
+    pub action: Action,
+    /// Its limit now.
+    #[serde(rename = "limit_usd")]
+    pub limit: Usd,
+    /// Spent of it.
+    #[serde(rename = "spent_usd")]
+    pub spent: Usd,
+    /// Held of it.
+    #[serde(rename = "reserved_usd")]
+    pub reserved: Usd,
+    /// Wanted of it.
+    #[serde(rename = "wanted_usd")]
+    pub wanted: Usd,
+    /// When enough will have come back, ms since 1970 UTC; none where it never does.
+    #[serde(rename = "resets_at_ms")]
+    pub resets_at_ms: Option<i64>,
+    /// Whether only the holds of other requests stand in the way.
+    #[serde(skip)]
+    pub may_wait: bool,
+}
+
+/// How a counter of a budget stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// The budget's name.
+    pub budget: Arc<str>,
+    /// Whose counter; empty where there is only one.
+    pub subject: Arc<str>,
+    /// The limit now.
+    #[serde(rename = "limit_usd")]
+    pub limit: Usd,
+    /// Spent of it.
+    #[serde(rename = "spent_usd")]
+    pub spent: Usd,
+    /// Held of it.
+    #[serde(rename = "reserved_usd")]
+    pub reserved: Usd,
+    /// Left of it; negative when a provider billed beyond its hold.
+    #[serde(rename = "left_usd")]
+    pub left: Usd,
+    /// When everything spent now has come back, ms since 1970 UTC.
+    pub resets_at_ms: Option<i64>,
+}
+
+/// A threshold that spending has reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Crossing {
+    /// Which one, percent of the limit.
+    pub percent: u8,
+    /// How the counter stands.
+    pub standing: Standing,
+}
+
+/// A budget and its counters by subject.
+#[derive(Debug, Clone)]
+struct Kept {
+    budget: Arc<Budget>,
+    counters: HashMap<Arc<str>, Counter>,
+}
+
+/// All budgets, and all holds that are open: of this process and of all others on the same ledger.
+#[derive(Debug, Clone, Default)]
+pub struct Books {
+    kept: Vec<Kept>,
+    open: BTreeMap<Seq, Arc<Entry>>,
+    /// Time does not go back here, whatever a clock does.
+    latest_ms: i64,
+}
+
+impl Books {
+    /// Takes one entry of the ledger in.
+    pub fn apply(&mut self, entry: &Arc<Entry>) {
+        self.add(entry, entry.spends(), entry.reserves());
+        if entry.kind == EntryKind::Hold {
+            self.open.insert(entry.seq, Arc::clone(entry));
+        } else if entry.kind.ends_a_hold() {
+            self.open.remove(&entry.of);
+        }
+    }
+
+    /// Takes an entry out again that could not be written. `ended` is the hold that it had ended.
+    pub fn revert(&mut self, entry: &Entry, ended: Option<Arc<Entry>>) {
+        self.add(entry, -entry.spends(), -entry.reserves());
+        if entry.kind == EntryKind::Hold {
+            self.open.remove(&entry.seq);
+        }
+        if let Some(hold) = ended {
+            self.open.insert(hold.seq, hold);
+        }
+    }
+
+    fn add(&mut self, entry: &Entry, spent: Usd, reserved: Usd) {
+        if spent == Usd::ZERO && reserved == Usd::ZERO {
+            return;
+        }
+        for kept in self.kept.iter_mut().filter(|kept| kept.budget.scope.covers(&entry.attribution)) {
+            let subject = kept.budget.scope.subject(&entry.attribution);
+            let bucket = kept.budget.window.bucket(entry.at_ms);
+            kept.counters.entry(subject).or_default().add(bucket, spent, reserved);
+        }
+    }
+
+    /// The time a hold counts for: the clock's, but never before what it was last.
+    pub fn advance(&mut self, clock_ms: i64) -> i64 {
+        self.latest_ms = self.latest_ms.max(clock_ms);
+        self.latest_ms
+    }
+
+    /// A hold that is open.
+    pub fn open_hold(&self, seq: Seq) -> Option<&Arc<Entry>> {
+        self.open.get(&seq)
+    }
+
+    /// All holds that are open, oldest first.
+    pub fn open_holds(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.open.values()
+    }
+
+    /// Decides on a hold: all budgets that apply have the money, or the one that has not is told. `now_ms` is
+    /// what [`Books::advance`] said.
+    pub fn decide(&self, on: &Attribution, bound: &UpperBound, now_ms: i64) -> Result<Grant, Box<Exceeded>> {
+        let wanted = bound.amount();
+        let mut output_cap = bound.output_cap;
+        let mut lacking: Option<Box<Exceeded>> = None;
+        for kept in self.kept.iter().filter(|kept| kept.budget.scope.covers(on)) {
+            let sums = kept.sums(on, now_ms);
+            let left = kept.budget.limit_at(now_ms) - sums.spent - sums.reserved;
+            if wanted <= left {
+                continue;
+            }
+            let least = LEAST_CLAMPED_TOKENS.min(bound.output_cap);
+            let clamped = match kept.budget.action {
+                Action::Clamp => bound.cap_within(left).filter(|cap| *cap >= least),
+                Action::Refuse | Action::Downgrade => None,
+            };
+            match clamped {
+                Some(cap) => output_cap = output_cap.min(cap),
+                None => {
+                    let exceeded = kept.exceeded(on, sums, wanted, now_ms);
+                    // one that waiting does not help comes before one that it might
+                    if lacking.as_ref().is_none_or(|other| other.may_wait && !exceeded.may_wait) {
+                        lacking = Some(Box::new(exceeded));
+                    }
+                }
+            }
+        }
+        match lacking {
+            Some(exceeded) => Err(exceeded),
+            None => Ok(Grant {
+                amount: bound.at_cap(output_cap),
+                output_cap,
+                clamped: output_cap < bound.output_cap,
+            }),
+        }
+    }
+
+    /// Whether any budget applies.
+    pub fn any_covers(&self, on: &Attribution) -> bool {
+        self.kept.iter().any(|kept| kept.budget.scope.covers(on))
+    }
+
+    /// How the counters stand that a booking belongs to.
+    pub fn standings_of(&self, on: &Attribution, now_ms: i64) -> Vec<Standing> {
+        let covering = self.kept.iter().filter(|kept| kept.budget.scope.covers(on));
+        covering.map(|kept| kept.standing(&kept.budget.scope.subject(on), now_ms)).collect()
+    }
+
+    /// The least that is left of any budget that applies.
+    pub fn left_for(&self, on: &Attribution, now_ms: i64) -> Option<Usd> {
+        let covering = self.kept.iter().filter(|kept| kept.budget.scope.covers(on));
+        let left = covering.map(|kept| {
+            let sums = kept.sums(on, now_ms);
+            kept.budget.limit_at(now_ms) - sums.spent - sums.reserved
+        });
+        left.min()
+    }
+
+    /// How every counter stands; a budget for which nothing was booked stands once, at nothing.
+    pub fn standings(&self, now_ms: i64) -> Vec<(Arc<Budget>, Vec<Standing>)> {
+        let of = |kept: &Kept| {
+            let mut subjects: Vec<&Arc<str>> = kept.counters.keys().collect();
+            subjects.sort();
+            let mut standings: Vec<Standing> =
+                subjects.into_iter().map(|subject| kept.standing(subject, now_ms)).collect();
+            if standings.is_empty() && kept.budget.scope.each.is_none() {
+                standings.push(kept.standing(&Arc::default(), now_ms));
+            }
+            (Arc::clone(&kept.budget), standings)
+        };
+        self.kept.iter().map(of).collect()
+    }
+
+    /// The budgets.
+    pub fn budgets(&self) -> impl Iterator<Item = &Arc<Budget>> {
+        self.kept.iter().map(|kept| &kept.budget)
+    }
+
+    /// The alerts to give after a booking on these.
+    pub fn crossings(&mut self, on: &Attribution, now_ms: i64) -> Vec<Crossing> {
+        let mut crossings = Vec::new();
+        for kept in self.kept.iter_mut().filter(|kept| kept.budget.scope.covers(on)) {
+            let budget = Arc::clone(&kept.budget);
+            let subject = budget.scope.subject(on);
+            let Some(counter) = kept.counters.get_mut(&subject) else { continue };
+            let spent = counter.sums(&budget.window, now_ms).spent;
+            if let Some(percent) = counter.alert(&budget.alert_at, spent, budget.limit_at(now_ms)) {
+                crossings.push(Crossing { percent, standing: kept.standing(&subject, now_ms) });
+            }
+        }
+        crossings
+    }
+
+    /// Replaces the budgets. One that counts as before keeps its counters; the others' are rebuilt from `history`,
+    /// which must hold what was spent in any of their windows, and from the holds that are open. What has been reached
+    /// already is not alerted again.
+    pub fn define(&mut self, budgets: Vec<Arc<Budget>>, history: &[Spent], now_ms: i64) {
+        let mut before = std::mem::take(&mut self.kept);
+        for budget in budgets {
+            let same = before
+                .iter()
+                .position(|kept| kept.budget.name == budget.name && kept.budget.counts_like(&budget));
+            let kept = match same {
+                Some(at) => Kept { budget, ..before.swap_remove(at) },
+                None => Kept::rebuilt(budget, history, self.open.values(), now_ms),
+            };
+            self.kept.push(kept);
+        }
+    }
+
+    /// The budgets of a list whose counters would have to be rebuilt.
+    pub fn new_among<'a>(&self, budgets: &'a [Arc<Budget>]) -> Vec<&'a Arc<Budget>> {
+        let is_known = |budget: &Budget| {
+            self.kept.iter().any(|kept| kept.budget.name == budget.name && kept.budget.counts_like(budget))
+        };
+        budgets.iter().filter(|budget| !is_known(budget)).collect()
+    }
+
+    /// Forgets what no longer counts.
+    pub fn tidy(&mut self, now_ms: i64) {
+        let now_ms = self.advance(now_ms);
+        for kept in &mut self.kept {
+            let window = &kept.budget.window;
+            kept.counters.retain(|_, counter| !counter.tidy(window, now_ms));
+        }
+    }
+
+    /// What is held on each budget, whenever: zero at rest.
+    pub fn reserved(&self) -> Usd {
+        self.kept.iter().flat_map(|kept| kept.counters.values()).map(Counter::reserved).sum()
+    }
+}
+
+impl Kept {
+    fn rebuilt<'a>(
+        budget: Arc<Budget>,
+        history: &[Spent],
+        open: impl Iterator<Item = &'a Arc<Entry>>,
+        now_ms: i64,
+    ) -> Self {
+        let mut counters: HashMap<Arc<str>, Counter> = HashMap::new();
+        let mut add = |on: &Attribution, at_ms: i64, spent: Usd, reserved: Usd| {
+            if budget.scope.covers(on) {
+                let counter = counters.entry(budget.scope.subject(on)).or_default();
+                counter.add(budget.window.bucket(at_ms), spent, reserved);
+            }
+        };
+        let first = budget.window.first_bucket(now_ms);
+        for spent in history.iter().filter(|spent| budget.window.bucket(spent.at_ms) >= first) {
+            add(&spent.attribution, spent.at_ms, spent.cost, Usd::ZERO);
+        }
+        for hold in open {
+            add(&hold.attribution, hold.at_ms, Usd::ZERO, hold.held);
+        }
+        for counter in counters.values_mut() {
+            let spent = counter.sums(&budget.window, now_ms).spent;
+            counter.alert(&budget.alert_at, spent, budget.limit_at(now_ms));
+        }
+        Self { budget, counters }
+    }
+
+    fn sums(&self, on: &Attribution, now_ms: i64) -> Sums {
+        let counter = match self.budget.scope.each {
+            None => self.counters.get(""),
+            Some(_) => self.counters.get(&self.budget.scope.subject(on)),
+        };
+        counter.map(|counter| counter.sums(&self.budget.window, now_ms)).unwrap_or_default()
+    }
+
+    fn standing(&self, subject: &Arc<str>, now_ms: i64) -> Standing {
+        let counter = self.counters.get(subject);
+        let sums = counter.map(|counter| counter.sums(&self.budget.window, now_ms)).unwrap_or_default();
+        let limit = self.budget.limit_at(now_ms);
+        Standing {
+            budget: Arc::clone(&self.budget.name),
+            subject: Arc::clone(subject),
+            limit,
+            spent: sums.spent,
+            reserved: sums.reserved,
+            left: limit - sums.spent - sums.reserved,
+            resets_at_ms: self.budget.window.resets_at(now_ms),
+        }
+    }
+
+    fn exceeded(&self, on: &Attribution, sums: Sums, wanted: Usd, now_ms: i64) -> Exceeded {
+        let (subject, limit) = (self.budget.scope.subject(on), self.budget.limit_at(now_ms));
+        let needed = sums.spent + sums.reserved + wanted - limit;
+        let window = &self.budget.window;
+        let resets_at_ms = match self.counters.get(&subject) {
+            _ if wanted > limit => None, // no wait helps
+            Some(counter) => counter.frees_at(window, needed, now_ms),
+            None => window.resets_at(now_ms),
+        };
+        Exceeded {
+            budget: Arc::clone(&self.budget.name),
+            scope: self.budget.scope.to_string(),
+            subject,
+            window: format!("{window:?}"),
+            action: self.budget.action,
+            limit,
+            spent: sums.spent,
+            reserved: sums.reserved,
+            wanted,
+            resets_at_ms,
+            may_wait: sums.spent + wanted <= limit,
+        }
+    }
+}

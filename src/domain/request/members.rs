@@ -1,0 +1,175 @@
+//! The members of a body that we act on, read in one pass without a tree: everything else is skipped.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::RequestError;
+
+/// The members we act on, as text, with their places in the body.
+#[derive(Default)]
+pub(super) struct Members<'a> {
+    pub(super) model: Option<&'a RawValue>,
+    pub(super) stream: Option<&'a RawValue>,
+    pub(super) stream_options: Option<&'a RawValue>,
+    pub(super) messages: Option<&'a RawValue>,
+    pub(super) prompt: Option<&'a RawValue>,
+    pub(super) input: Option<&'a RawValue>,
+    pub(super) max_tokens: Option<&'a RawValue>,
+    pub(super) max_completion_tokens: Option<&'a RawValue>,
+    pub(super) max_output_tokens: Option<&'a RawValue>,
+    pub(super) n: Option<&'a RawValue>,
+    pub(super) best_of: Option<&'a RawValue>,
+    pub(super) background: Option<&'a RawValue>,
+    pub(super) previous_response_id: Option<&'a RawValue>,
+    pub(super) conversation: Option<&'a RawValue>,
+    pub(super) context_management: Option<&'a RawValue>,
+    pub(super) web_search_options: Option<&'a RawValue>,
+    pub(super) modalities: Option<&'a RawValue>,
+    pub(super) service_tier: Option<&'a RawValue>,
+    pub(super) safety_identifier: Option<&'a RawValue>,
+    pub(super) user: Option<&'a RawValue>,
+    pub(super) metadata: Option<&'a RawValue>,
+    /// Whether the object has any member at all: decides about a comma.
+    pub(super) any: bool,
+    pub(super) twice: Option<&'static str>,
+}
+
+impl<'a> Members<'a> {
+    fn place(&mut self, key: &str) -> Option<(&'static str, &mut Option<&'a RawValue>)> {
+        Some(match key {
+            "model" => ("model", &mut self.model),
+            "stream" => ("stream", &mut self.stream),
+            "stream_options" => ("stream_options", &mut self.stream_options),
+            "messages" => ("messages", &mut self.messages),
+            "prompt" => ("prompt", &mut self.prompt),
+            "input" => ("input", &mut self.input),
+            "max_tokens" => ("max_tokens", &mut self.max_tokens),
+            "max_completion_tokens" => ("max_completion_tokens", &mut self.max_completion_tokens),
+            "max_output_tokens" => ("max_output_tokens", &mut self.max_output_tokens),
+            "n" => ("n", &mut self.n),
+            "best_of" => ("best_of", &mut self.best_of),
+            "background" => ("background", &mut self.background),
+            "previous_response_id" => ("previous_response_id", &mut self.previous_response_id),
+            "conversation" => ("conversation", &mut self.conversation),
+            "context_management" => ("context_management", &mut self.context_management),
+            "web_search_options" => ("web_search_options", &mut self.web_search_options),
+            "modalities" => ("modalities", &mut self.modalities),
+            "service_tier" => ("service_tier", &mut self.service_tier),
+            "safety_identifier" => ("safety_identifier", &mut self.safety_identifier),
+            "user" => ("user", &mut self.user),
+            "metadata" => ("metadata", &mut self.metadata),
+            _ => return None,
+        })
+    }
+}
+
+/// A key of the object: borrowed where it has no escapes.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+}
+
+pub(super) struct Top;
+
+impl<'de> Visitor<'de> for Top {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members::default();
+        while let Some(key) = map.next_key_seed(Key)? {
+            members.any = true;
+            match members.place(&key) {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some((name, place)) => {
+                    let again = place.replace(map.next_value()?).is_some();
+                    if again {
+                        members.twice.get_or_insert(name);
+                    }
+                }
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// A member's text, `null` counting as absent.
+pub(super) fn given(value: Option<&RawValue>) -> Option<&str> {
+    value.map(RawValue::get).filter(|text| *text != "null")
+}
+
+pub(super) fn boolean(value: Option<&RawValue>, param: &'static str) -> Result<bool, RequestError> {
+    match given(value) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(RequestError::WrongType { param, expected: "a boolean" }),
+    }
+}
+
+pub(super) fn count(value: Option<&RawValue>, param: &'static str) -> Result<Option<u64>, RequestError> {
+    match count_or_none(value, param)? {
+        Some(0) => Err(RequestError::Invalid { param, why: "it must be at least 1" }),
+        number => Ok(number),
+    }
+}
+
+/// As [`count`], where 0 asks for something too: a completion without an answer scores its prompt.
+pub(super) fn count_or_none(
+    value: Option<&RawValue>,
+    param: &'static str,
+) -> Result<Option<u64>, RequestError> {
+    match given(value) {
+        None => Ok(None),
+        Some(text) => match serde_json::from_str::<u64>(text) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(RequestError::WrongType { param, expected: "a positive integer" }),
+        },
+    }
+}
+
+/// How many prompts a completion has: an array of texts or of token arrays is so many, an array of tokens is one.
+pub(super) fn prompts(value: Option<&RawValue>) -> u64 {
+    let Some(Ok(prompts)) = given(value).map(serde_json::from_str::<Vec<&RawValue>>) else { return 1 };
+    let several = prompts.first().is_some_and(|first| first.get().starts_with(['"', '[']));
+    if several { prompts.len() as u64 } else { 1 }
+}
+
+/// The place of a piece of `whole` in it.
+pub(super) fn range_of(whole: &[u8], piece: &str) -> Range<usize> {
+    let start = piece.as_ptr() as usize - whole.as_ptr() as usize;
+    start..start + piece.len()
+}
+
+/// A text, `null` counting as absent.
+pub(super) fn text(value: Option<&RawValue>, param: &'static str) -> Result<Option<String>, RequestError> {
+    let Some(text) = given(value) else { return Ok(None) };
+    serde_json::from_str(text).map(Some).map_err(|_| RequestError::WrongType { param, expected: "a string" })
+}

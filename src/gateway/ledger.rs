@@ -1,0 +1,344 @@
+//! Holds and settlements: the one door to the ledger for everything that costs money.
+//!
+//! A request asks for a hold; one task decides on all budgets at once and writes the hold into the journal, together with
+//! whatever else came in meanwhile. Only what is durable is granted. What ends a hold is written the same way, after the
+//! answer is out. A [`Reservation`] ends exactly once: settled, released, or by being dropped.
+
+pub mod journal;
+mod liveness;
+pub mod stored;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use self::journal::Journal;
+use self::writer::{End, Order, Wanted, Writer};
+use crate::domain::bound::UpperBound;
+use crate::domain::budget::{Books, Budget, Crossing, Exceeded, Grant, Spent, Standing};
+use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
+use crate::domain::money::Usd;
+use crate::domain::usage::{TokenCounts, UsageSource};
+
+/// Holds that may wait to be decided; beyond, a request waits at the door of the queue.
+const QUEUE: usize = 1_024;
+/// How long a request waits for its hold to be durable; longer than the database's own limits.
+const HOLD_LIMIT: Duration = Duration::from_secs(12);
+/// Bookings without a hold that may wait to be written while the database is away. They carry no money that a budget
+/// has not seen; beyond, they are dropped and counted.
+const LOOSE: usize = 65_536;
+
+/// What the ledger needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How long another process may be silent before its holds are settled for it.
+    pub lease: Duration,
+    /// How long a hold may wait for the holds of other requests to end.
+    pub hold_wait: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15), hold_wait: Duration::ZERO }
+    }
+}
+
+/// What a hold is asked for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The request's id.
+    pub request_id: Arc<str>,
+    /// Whom and what it is booked on.
+    pub attribution: Arc<Attribution>,
+    /// The most it can cost.
+    pub bound: UpperBound,
+    /// The most tokens it can use.
+    pub tokens: TokenCounts,
+    /// The version of the price.
+    pub price: Arc<str>,
+}
+
+/// What a request used, and what that cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// Its tokens.
+    pub tokens: TokenCounts,
+    /// How they are known.
+    pub source: UsageSource,
+    /// Their cost.
+    pub cost: Usd,
+}
+
+/// Why nothing is held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// A budget has not enough.
+    #[error("budget `{}` has not enough left", .0.budget)]
+    Exceeded(Box<Exceeded>),
+    /// The database can't be written, so nothing may be spent.
+    #[error("the ledger can't be written: {0}")]
+    Unavailable(String),
+}
+
+/// What happened that somebody may want to know.
+#[derive(Debug, Clone)]
+pub enum Happened {
+    /// So many entries were written, in one go.
+    Wrote(usize),
+    /// Another process had written first; the decision was made again.
+    Conflict,
+    /// Nothing could be written.
+    Failed(String),
+    /// It can be written again.
+    Recovered,
+    /// An entry is durable that spends or saves money.
+    Booked(Arc<Entry>),
+    /// A provider billed beyond what was held.
+    Overshot(Arc<Entry>),
+    /// A threshold of a budget is reached.
+    Crossed(Box<Crossing>),
+    /// Another process is gone; so many of its holds were charged whole.
+    Orphans(usize),
+    /// A booking without money was dropped: the database has been away for too long.
+    Dropped,
+}
+
+/// Told what happens, in the ledger's own task: must not wait.
+pub type Observer = Box<dyn Fn(Happened) + Send + Sync>;
+
+/// The ledger, for the request's side.
+pub struct Ledger {
+    orders: mpsc::Sender<Order>,
+    ends: Ends,
+    books: Arc<Mutex<Books>>,
+    hold_wait: Duration,
+}
+
+/// Where what ends a hold is handed in: it can be done from a `drop`.
+#[derive(Clone)]
+struct Ends {
+    queue: mpsc::UnboundedSender<End>,
+    loose: Arc<AtomicUsize>,
+}
+
+impl Ends {
+    /// A queue that is closed belongs to a process that ends; the hold is then settled by another's recovery.
+    fn push(&self, end: End) {
+        let _ = self.queue.send(end);
+    }
+}
+
+impl Ledger {
+    /// The ledger over a journal, and the task that writes it: whoever runs it owns it.
+    pub fn new<J: Journal>(
+        journal: J,
+        instance: Arc<str>,
+        config: Config,
+        observer: Observer,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (orders, order_queue) = mpsc::channel(QUEUE);
+        let (queue, end_queue) = mpsc::unbounded_channel();
+        let ends = Ends { queue, loose: Arc::default() };
+        let books = Arc::<Mutex<Books>>::default();
+        let writer = Writer::new(
+            journal,
+            instance,
+            config,
+            observer,
+            Arc::clone(&books),
+            order_queue,
+            end_queue,
+            ends.clone(),
+        );
+        let ledger = Self { orders, ends, books, hold_wait: config.hold_wait };
+        (ledger, writer.run())
+    }
+
+    /// Holds the most that a request can cost. When this returns, the hold is durable.
+    ///
+    /// # Errors
+    ///
+    /// When a budget has not enough, or nothing can be written.
+    pub async fn hold(&self, ask: Ask) -> Result<Reservation, HoldError> {
+        let (reply, answer) = oneshot::channel();
+        let wanted = Wanted { ask, wait: self.hold_wait, until: None, reply };
+        let held = async {
+            self.orders.send(Order::Hold(Box::new(wanted))).await.map_err(|_| ending())?;
+            answer.await.unwrap_or_else(|_| Err(ending()))
+        };
+        let late = || HoldError::Unavailable("it took too long".to_owned());
+        timeout(HOLD_LIMIT, held).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Books what had no hold because it costs nothing: a free deployment's usage, an answer from the cache.
+    pub fn book_loose(&self, entry: Entry) {
+        if self.ends.loose.fetch_add(1, Ordering::Relaxed) >= LOOSE {
+            self.ends.loose.fetch_sub(1, Ordering::Relaxed);
+            return self.ends.push(End::Dropped);
+        }
+        self.ends.push(End::Loose(Box::new(entry)));
+    }
+
+    /// Books an entry that is not a request's: a correction, training, hosting. Returns its number.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written.
+    pub async fn book(&self, entry: Entry) -> Result<Seq, HoldError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order::Book(Box::new(entry), reply);
+        self.orders.send(order).await.map_err(|_| ending())?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Replaces the budgets. `history` is what was spent up to the entry `until`, as far back as the windows of the
+    /// new ones reach; what was written since then is added here.
+    ///
+    /// # Errors
+    ///
+    /// When the journal can't be read.
+    pub async fn define(
+        &self,
+        budgets: Vec<Arc<Budget>>,
+        history: Vec<Spent>,
+        until: Seq,
+    ) -> Result<(), HoldError> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(Order::Define { budgets, history, until, reply }).await.map_err(|_| ending())?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Waits until everything that was handed in is written, and ends the task.
+    pub async fn close(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order::Close(reply)).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Whether any budget applies.
+    pub fn is_budgeted(&self, on: &Attribution) -> bool {
+        self.books.lock().any_covers(on)
+    }
+
+    /// The least that is left of any budget that applies, once a request's hold has become its cost.
+    pub fn left_after(&self, reservation: &Reservation, cost: Usd, now_ms: i64) -> Option<Usd> {
+        let left = self.left_for(&reservation.hold.attribution, now_ms)?;
+        Some(left + reservation.hold.held - cost)
+    }
+
+    /// The least that is left of any budget that applies.
+    pub fn left_for(&self, on: &Attribution, now_ms: i64) -> Option<Usd> {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(now_ms);
+        books.left_for(on, now_ms)
+    }
+
+    /// How all budgets stand.
+    pub fn standings(&self, now_ms: i64) -> Vec<(Arc<Budget>, Vec<Standing>)> {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(now_ms);
+        books.standings(now_ms)
+    }
+
+    /// The budgets of a list whose counters have to be rebuilt from history.
+    pub fn new_among(&self, budgets: &[Arc<Budget>]) -> Vec<Arc<Budget>> {
+        self.books.lock().new_among(budgets).into_iter().cloned().collect()
+    }
+
+    /// Holds that are open, and their sum: of all processes.
+    pub fn open_holds(&self) -> (usize, Usd) {
+        let books = self.books.lock();
+        let held = books.open_holds().map(|hold| hold.held).sum();
+        (books.open_holds().count(), held)
+    }
+}
+
+fn ending() -> HoldError {
+    HoldError::Unavailable("this process is ending".to_owned())
+}
+
+/// What is held for one request on one deployment. Ends once.
+#[must_use = "a hold is settled or released"]
+pub struct Reservation {
+    hold: Arc<Entry>,
+    grant: Grant,
+    ends: Ends,
+    /// Whether the upstream may have seen the request.
+    sent: bool,
+    ended: bool,
+}
+
+impl Reservation {
+    const fn new(hold: Arc<Entry>, grant: Grant, ends: Ends) -> Self {
+        Self { hold, grant, ends, sent: false, ended: false }
+    }
+
+    /// What was granted.
+    pub const fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// Its entry in the ledger.
+    pub const fn hold(&self) -> &Arc<Entry> {
+        &self.hold
+    }
+
+    /// The upstream may have seen the request: dropped from here on, it is charged whole.
+    pub const fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Ends it at what was used.
+    pub fn settle(mut self, settlement: Settlement) {
+        self.end(Some(settlement));
+    }
+
+    /// Ends it at nothing: the upstream was not asked, or did not do anything.
+    pub fn release(mut self) {
+        self.end(None);
+    }
+
+    fn end(&mut self, settlement: Option<Settlement>) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.ends.push(End::Settle { hold: Arc::clone(&self.hold), settlement });
+        }
+    }
+}
+
+impl Drop for Reservation {
+    /// Nobody said what was used: nothing if it was never sent, else all that is held, unconfirmed.
+    fn drop(&mut self) {
+        let whole =
+            Settlement { tokens: self.hold.tokens, source: UsageSource::Unconfirmed, cost: self.hold.held };
+        self.end(self.sent.then_some(whole));
+    }
+}
+
+/// An entry that is about to be written: its number, time and writer are filled in when it is.
+pub fn draft(kind: EntryKind, at_ms: i64, request_id: Arc<str>, attribution: Arc<Attribution>) -> Entry {
+    Entry {
+        seq: 0,
+        kind,
+        at_ms,
+        written_at_ms: 0,
+        of: 0,
+        request_id,
+        instance: Arc::default(),
+        attribution,
+        tokens: TokenCounts::default(),
+        source: None,
+        held: Usd::ZERO,
+        cost: Usd::ZERO,
+        saved: Usd::ZERO,
+        price: Arc::default(),
+        note: None,
+    }
+}

@@ -1,0 +1,375 @@
+//! The ledger's task against a journal in memory that many processes share, and that fails before and after it has
+//! written.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::task::JoinHandle;
+
+use super::journal::{AppendError, Beat};
+use super::*;
+use crate::domain::budget::{Action, Scope};
+use crate::domain::money::{Cost, PerToken};
+use crate::domain::window::Window;
+
+#[derive(Default)]
+struct Table {
+    entries: Vec<Entry>,
+    beats: BTreeMap<Arc<str>, (i64, bool)>,
+    /// Appends until the next one fails; the failing one is written all the same if the number is odd.
+    fails_in: Option<u64>,
+    down: bool,
+}
+
+/// A journal in memory.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Table>>);
+
+#[async_trait]
+impl Journal for Shared {
+    async fn append(&mut self, entries: &[Arc<Entry>]) -> Result<(), AppendError> {
+        tokio::task::yield_now().await;
+        let failed = || AppendError::Failed("pulled the plug".to_owned());
+        let mut table = self.0.lock();
+        if table.down {
+            return Err(failed());
+        }
+        assert!(entries.len() <= journal::BATCH, "a batch of {}", entries.len());
+        let next = table.entries.len() as i64 + 1;
+        if entries[0].seq < next {
+            return Err(AppendError::Conflict);
+        }
+        let fails = table.fails_in.map(|left| left.saturating_sub(1));
+        table.fails_in = fails.filter(|left| *left > 0);
+        let before = fails == Some(0) && next % 2 == 0;
+        if before {
+            return Err(failed());
+        }
+        for (entry, seq) in entries.iter().zip(next..) {
+            assert_eq!(entry.seq, seq, "a gap");
+            table.entries.push((**entry).clone());
+        }
+        if fails == Some(0) { Err(failed()) } else { Ok(()) }
+    }
+
+    async fn after(&mut self, seq: Seq, limit: usize) -> Result<Vec<Entry>, AppendError> {
+        tokio::task::yield_now().await;
+        let table = self.0.lock();
+        if table.down {
+            return Err(AppendError::Failed("down".to_owned()));
+        }
+        Ok(table.entries.iter().skip(usize::try_from(seq).expect("a number")).take(limit).cloned().collect())
+    }
+
+    async fn start(&mut self) -> Result<(Seq, Vec<Entry>), AppendError> {
+        Ok((0, Vec::new()))
+    }
+
+    async fn beat(&mut self, instance: &str, beat: i64, _open_from: Seq) -> Result<(), AppendError> {
+        self.0.lock().beats.insert(instance.into(), (beat, false));
+        Ok(())
+    }
+
+    async fn ended(&mut self, instance: &str) -> Result<(), AppendError> {
+        self.0.lock().beats.entry(instance.into()).or_default().1 = true;
+        Ok(())
+    }
+
+    async fn beats(&mut self) -> Result<Vec<Beat>, AppendError> {
+        let table = self.0.lock();
+        let beat = |(instance, (beat, ended)): (&Arc<str>, &(i64, bool))| Beat {
+            instance: Arc::clone(instance),
+            beat: *beat,
+            ended: *ended,
+        };
+        Ok(table.beats.iter().map(beat).collect())
+    }
+}
+
+struct Process {
+    ledger: Arc<Ledger>,
+    task: JoinHandle<()>,
+    overshot: Arc<AtomicU64>,
+}
+
+impl Process {
+    #[expect(clippy::disallowed_methods, reason = "the test owns the task")]
+    fn start(journal: &Shared, name: &str, config: Config) -> Self {
+        let overshot = Arc::<AtomicU64>::default();
+        let seen = Arc::clone(&overshot);
+        let observer = move |happened| {
+            if let Happened::Overshot(_) = happened {
+                seen.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let (ledger, task) = Ledger::new(journal.clone(), name.into(), config, Box::new(observer));
+        Self { ledger: Arc::new(ledger), task: tokio::spawn(task), overshot }
+    }
+
+    async fn with(self, budget: Budget) -> Self {
+        self.ledger.define(vec![Arc::new(budget)], Vec::new(), 0).await.expect("defined");
+        self
+    }
+
+    async fn close(self) {
+        self.ledger.close().await;
+        self.task.await.expect("ends");
+    }
+}
+
+fn total(nanos: i64) -> Budget {
+    Budget {
+        name: "total".into(),
+        scope: Scope::default(),
+        limit: Usd::from_nanos(nanos),
+        window: Window::Total,
+        alert_at: Vec::new(),
+        action: Action::Refuse,
+        raise: None,
+        declared: false,
+    }
+}
+
+fn ask(nanos: u64) -> Ask {
+    let nano = PerToken::from_picos(1_000).expect("a price");
+    let bound = UpperBound {
+        fixed: Cost::default().and(nanos, nano),
+        per_output_token: nano,
+        output_cap: 0,
+        choices: 1,
+        clampable: false,
+    };
+    Ask {
+        request_id: "req".into(),
+        attribution: Arc::default(),
+        bound,
+        tokens: TokenCounts::default(),
+        price: "test".into(),
+    }
+}
+
+fn used(nanos: i64) -> Settlement {
+    Settlement { tokens: TokenCounts::default(), source: UsageSource::Reported, cost: Usd::from_nanos(nanos) }
+}
+
+/// What the journal says was spent, after checking that every hold ended once and no prefix is above a ceiling.
+fn audited(journal: &Shared, ceiling: i64) -> i64 {
+    let table = journal.0.lock();
+    let mut open = BTreeMap::new();
+    let (mut spent, mut held) = (0, 0);
+    for entry in &table.entries {
+        match entry.kind {
+            EntryKind::Hold => drop(open.insert(entry.seq, entry.held)),
+            kind if kind.ends_a_hold() => {
+                assert_eq!(open.remove(&entry.of), Some(entry.held), "ended twice: {entry:?}");
+            }
+            _ => {}
+        }
+        spent += entry.spends().nanos();
+        held += entry.reserves().nanos();
+        assert!(spent + held <= ceiling, "{spent} + {held} above {ceiling} at {}", entry.seq);
+    }
+    assert!(open.is_empty(), "never ended: {open:?}");
+    assert_eq!(held, 0);
+    spent
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_at_once_and_money_for_a_hundred() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(1_000)).await;
+    let asks = (0..1_000).map(|_| {
+        let ledger = Arc::clone(&process.ledger);
+        async move {
+            match ledger.hold(ask(10)).await {
+                Ok(mut reservation) => {
+                    reservation.sent();
+                    tokio::task::yield_now().await;
+                    reservation.settle(used(10));
+                    true
+                }
+                Err(HoldError::Exceeded(exceeded)) => {
+                    assert!(exceeded.spent + exceeded.reserved + exceeded.wanted > exceeded.limit);
+                    false
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    });
+    let served = futures_util::future::join_all(asks).await.into_iter().filter(|served| *served).count();
+    assert_eq!(served, 100);
+    process.close().await;
+    assert_eq!(audited(&journal, 1_000), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_use_a_budget_up() {
+    let journal = Shared::default();
+    let config = Config { hold_wait: Duration::from_secs(5), ..Config::default() };
+    let process = Process::start(&journal, "one", config).with(total(1_000)).await;
+    let asks = (0..1_000).map(|_| {
+        let ledger = Arc::clone(&process.ledger);
+        async move {
+            let Ok(reservation) = ledger.hold(ask(100)).await else { return 0 };
+            tokio::task::yield_now().await;
+            reservation.settle(used(10));
+            1
+        }
+    });
+    let served: i64 = futures_util::future::join_all(asks).await.into_iter().sum();
+    process.close().await;
+    let spent = audited(&journal, 1_000);
+    assert_eq!(spent, served * 10);
+    assert!(1_000 - spent < 100, "less than one hold is left, not {}", 1_000 - spent);
+}
+
+#[tokio::test]
+async fn a_dropped_reservation_is_released_or_charged_whole() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    drop(process.ledger.hold(ask(40)).await.expect("held"));
+    let mut sent = process.ledger.hold(ask(50)).await.expect("held");
+    sent.sent();
+    drop(sent);
+    // a request that leaves while its hold is on the way
+    assert!(process.ledger.hold(ask(30)).now_or_never().is_none());
+    process.ledger.hold(ask(10)).await.expect("held").settle(used(25));
+    let overshot = Arc::clone(&process.overshot);
+    process.close().await;
+    assert_eq!(audited(&journal, 1_000), 75);
+    assert_eq!(overshot.load(Ordering::Relaxed), 1, "25 on a hold of 10");
+    let unconfirmed = |entry: &&Entry| entry.source == Some(UsageSource::Unconfirmed);
+    assert_eq!(journal.0.lock().entries.iter().filter(unconfirmed).count(), 1);
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_refuses_holds_and_loses_no_settlement() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    let reservation = process.ledger.hold(ask(60)).await.expect("held");
+    journal.0.lock().down = true;
+    reservation.settle(used(55));
+    assert!(matches!(process.ledger.hold(ask(1)).await, Err(HoldError::Unavailable(_))));
+    assert!(matches!(process.ledger.hold(ask(1)).await, Err(HoldError::Unavailable(_))));
+    journal.0.lock().down = false;
+    let held = timeout(Duration::from_secs(10), async {
+        loop {
+            match process.ledger.hold(ask(45)).await {
+                Ok(reservation) => break reservation,
+                Err(HoldError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    });
+    held.await.expect("it comes back").settle(used(45));
+    process.close().await;
+    assert_eq!(audited(&journal, 100), 100);
+}
+
+#[tokio::test]
+async fn only_a_process_that_is_gone_is_settled_by_another() {
+    let journal = Shared::default();
+    let config = Config { lease: Duration::from_millis(200), ..Config::default() };
+    let dead = Process::start(&journal, "dead", config).with(total(100)).await;
+    let alive = Process::start(&journal, "alive", config).with(total(100)).await;
+    let orphan = dead.ledger.hold(ask(40)).await.expect("held");
+    let living = alive.ledger.hold(ask(30)).await.expect("held");
+    let refused = alive.ledger.hold(ask(31)).await;
+    let Err(HoldError::Exceeded(exceeded)) = refused else { panic!("the other's hold counts") };
+    assert_eq!(exceeded.reserved, Usd::from_nanos(70));
+    dead.task.abort();
+    let ended = timeout(Duration::from_secs(10), async {
+        while alive.ledger.open_holds().0 > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    ended.await.expect("settled for the dead");
+    living.settle(used(30));
+    drop(orphan);
+    alive.close().await;
+    assert_eq!(audited(&journal, 100), 70, "the orphan is charged whole");
+}
+
+#[tokio::test]
+async fn one_that_was_taken_for_dead_corrects_what_it_was_charged() {
+    let journal = Shared::default();
+    let config = Config { lease: Duration::from_millis(200), ..Config::default() };
+    let asleep = Process::start(&journal, "asleep", Config::default()).with(total(100)).await;
+    let reservation = asleep.ledger.hold(ask(40)).await.expect("held");
+    // from here on it is not heard by the other, whose lease is shorter than its beat
+    let alive = Process::start(&journal, "alive", config).with(total(100)).await;
+    let ended = timeout(Duration::from_secs(10), async {
+        while alive.ledger.open_holds().0 > 0
+            || alive.ledger.left_for(&Attribution::default(), 0) != Some(Usd::from_nanos(60))
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    ended.await.expect("charged whole");
+    reservation.settle(used(15));
+    asleep.close().await;
+    alive.close().await;
+    assert_eq!(audited(&journal, 100), 15);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_under_one_ceiling_whatever_fails() {
+    const CEILING: i64 = 5_000;
+    for seed in 0..12 {
+        let journal = Shared::default();
+        journal.0.lock().fails_in = Some(5 + seed % 7);
+        let mut processes = Vec::new();
+        for name in ["a", "b", "c"] {
+            let config = Config { hold_wait: Duration::from_millis(seed % 3), ..Config::default() };
+            processes.push(Process::start(&journal, name, config).with(total(CEILING)).await);
+        }
+        let work = (0..300_u64).map(|i| {
+            let ledger = Arc::clone(&processes[i as usize % 3].ledger);
+            let journal = journal.clone();
+            async move {
+                let mut random = StdRng::seed_from_u64(seed << 32 | i);
+                if random.random_range(0..40) == 0 {
+                    journal.0.lock().fails_in = Some(random.random_range(1..5));
+                }
+                tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+                let wanted = random.random_range(1..100);
+                let Ok(mut reservation) = ledger.hold(ask(wanted)).await else { return };
+                if random.random_bool(0.8) {
+                    reservation.sent();
+                }
+                match random.random_range(0..4) {
+                    0 => drop(reservation),
+                    1 => reservation.release(),
+                    _ => reservation.settle(used(random.random_range(0..=wanted as i64))),
+                }
+            }
+        });
+        futures_util::future::join_all(work).await;
+        journal.0.lock().fails_in = None;
+        let held = |journal: &Shared| {
+            journal.0.lock().entries.iter().map(|entry| entry.reserves().nanos()).sum::<i64>()
+        };
+        let spent = |journal: &Shared| {
+            journal.0.lock().entries.iter().map(|entry| entry.spends().nanos()).sum::<i64>()
+        };
+        let agreed = timeout(Duration::from_secs(10), async {
+            loop {
+                let left = Some(Usd::from_nanos(CEILING - spent(&journal)));
+                let sees = |process: &Process| process.ledger.left_for(&Attribution::default(), 0) == left;
+                if held(&journal) == 0 && processes.iter().all(sees) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        agreed.await.unwrap_or_else(|_| panic!("seed {seed}: the budgets are not what the ledger says"));
+        for process in processes {
+            process.close().await;
+        }
+        audited(&journal, CEILING);
+    }
+}

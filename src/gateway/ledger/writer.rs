@@ -1,0 +1,685 @@
+//! The task that writes the journal. It alone decides on holds: whatever has come in is decided against the books,
+//! appended in one go, and granted when it is durable.
+//!
+//! The number of the next entry is also the claim to be up to date: if another process has written one of that number,
+//! nothing was appended; its entries are read and all is decided again.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+
+use super::journal::{AppendError, BATCH, Journal};
+use super::liveness::Liveness;
+use super::{Ask, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, draft};
+use crate::clock;
+use crate::domain::budget::{Books, Budget, Exceeded, Grant, Spent};
+use crate::domain::ledger::{Entry, EntryKind, Seq};
+use crate::domain::money::Usd;
+use crate::domain::usage::UsageSource;
+
+/// Entries read at once.
+const PAGE: usize = 500;
+/// Requests that may wait for others' holds to end.
+const WAITING: usize = 1_000;
+/// How often others' entries are looked for while there is nothing to write.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often one batch may lose against other processes before its requests are told to come again.
+const LOST_RACES: u32 = 64;
+/// After a failure nothing is tried for so long, doubling up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long the last entries are tried while the process ends.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A hold that somebody waits for.
+pub(super) struct Wanted {
+    pub(super) ask: Ask,
+    /// How long it may wait for others' holds to end.
+    pub(super) wait: Duration,
+    /// Until when, once it waits.
+    pub(super) until: Option<Instant>,
+    pub(super) reply: oneshot::Sender<Result<Reservation, HoldError>>,
+}
+
+/// What the task is asked to do.
+pub(super) enum Order {
+    Hold(Box<Wanted>),
+    Book(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>),
+    Define {
+        budgets: Vec<Arc<Budget>>,
+        history: Vec<Spent>,
+        until: Seq,
+        reply: oneshot::Sender<Result<(), HoldError>>,
+    },
+    Close(oneshot::Sender<()>),
+}
+
+/// What is to be written without anybody waiting.
+#[derive(Clone)]
+pub(super) enum End {
+    /// A request's hold, at what it used; nothing for a release.
+    Settle { hold: Arc<Entry>, settlement: Option<Settlement> },
+    /// A hold whose process is gone.
+    Orphan(Arc<Entry>),
+    /// What never had a hold.
+    Loose(Box<Entry>),
+    /// Only to be counted.
+    Dropped,
+}
+
+impl End {
+    fn hold(&self) -> Option<Seq> {
+        match self {
+            Self::Settle { hold, .. } | Self::Orphan(hold) => Some(hold.seq),
+            Self::Loose(_) | Self::Dropped => None,
+        }
+    }
+}
+
+/// A request that waits for others' holds to end.
+struct Waiting {
+    wanted: Box<Wanted>,
+    until: Instant,
+}
+
+/// What one append is for.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Arc<Entry>>,
+    /// For each entry, the hold that it ended.
+    ended: Vec<Option<Arc<Entry>>>,
+    ends: Vec<End>,
+    holds: Vec<(Box<Wanted>, Arc<Entry>, Grant)>,
+    refused: Vec<(Box<Wanted>, Box<Exceeded>)>,
+    bookings: Vec<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>, Seq)>,
+}
+
+/// The task.
+pub(super) struct Writer<J> {
+    journal: J,
+    instance: Arc<str>,
+    lease: Duration,
+    observer: Observer,
+    books: Arc<Mutex<Books>>,
+    orders: mpsc::Receiver<Order>,
+    ends: mpsc::UnboundedReceiver<End>,
+    /// Handed to each reservation.
+    handle: Ends,
+    /// The last entry that the books have taken in; none before the journal could be read.
+    head: Option<Seq>,
+    todo_ends: VecDeque<End>,
+    todo_holds: VecDeque<Box<Wanted>>,
+    todo_bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
+    todo_defines: VecDeque<Order>,
+    waiting: VecDeque<Waiting>,
+    liveness: Liveness,
+    beat: i64,
+    /// Entries of ours may be in the journal that the books don't have.
+    uncertain: bool,
+    backoff: Option<(Duration, Instant)>,
+    closing: Option<(oneshot::Sender<()>, Instant)>,
+}
+
+impl<J: Journal> Writer<J> {
+    #[expect(clippy::too_many_arguments, reason = "put together once, by the ledger's own face")]
+    pub(super) fn new(
+        journal: J,
+        instance: Arc<str>,
+        config: Config,
+        observer: Observer,
+        books: Arc<Mutex<Books>>,
+        orders: mpsc::Receiver<Order>,
+        ends: mpsc::UnboundedReceiver<End>,
+        handle: Ends,
+    ) -> Self {
+        Self {
+            journal,
+            liveness: Liveness::new(Arc::clone(&instance), config.lease),
+            instance,
+            lease: config.lease,
+            observer,
+            books,
+            orders,
+            ends,
+            handle,
+            head: None,
+            todo_ends: VecDeque::new(),
+            todo_holds: VecDeque::new(),
+            todo_bookings: VecDeque::new(),
+            todo_defines: VecDeque::new(),
+            waiting: VecDeque::new(),
+            beat: 0,
+            uncertain: false,
+            backoff: None,
+            closing: None,
+        }
+    }
+
+    /// Works until the ledger is closed.
+    pub(super) async fn run(mut self) {
+        let mut next_beat = clock::monotonic();
+        let mut next_look = next_beat;
+        loop {
+            let now = clock::monotonic();
+            if now >= next_beat {
+                next_beat = now + self.lease / 5;
+                self.live().await;
+            }
+            if now >= next_look {
+                next_look = now + LOOK_EVERY;
+                self.look().await;
+            }
+            self.define().await;
+            self.write().await;
+            self.give_up_waiting(clock::monotonic());
+            if self.is_over() {
+                break;
+            }
+            let idle = self.todo_ends.is_empty()
+                && self.todo_holds.is_empty()
+                && self.todo_bookings.is_empty()
+                && self.todo_defines.is_empty();
+            match self.backoff {
+                None if !idle => self.take_all(),
+                _ => {
+                    let until = self.waiting.iter().map(|waiting| waiting.until).min();
+                    let backoff = self.backoff.map(|(_, until)| until).filter(|_| !idle);
+                    let wake = [Some(next_beat), Some(next_look), until, backoff].into_iter().flatten().min();
+                    self.take(wake.unwrap_or(next_look)).await;
+                }
+            }
+        }
+        if let Some((reply, _)) = self.closing.take() {
+            let _ = self.journal.ended(&self.instance).await;
+            let _ = reply.send(());
+        }
+    }
+
+    /// Whether everything is written that can be.
+    fn is_over(&mut self) -> bool {
+        let Some((_, limit)) = &self.closing else { return false };
+        let limit = *limit;
+        self.take_all();
+        let done = self.todo_ends.is_empty() && self.todo_holds.is_empty() && self.todo_bookings.is_empty();
+        done || clock::monotonic() >= limit
+    }
+
+    /// Waits for something to do, then takes whatever has come.
+    async fn take(&mut self, until: Instant) {
+        let patience = until.saturating_duration_since(clock::monotonic());
+        tokio::select! {
+            biased;
+            Some(end) = self.ends.recv() => self.sort_end(end),
+            Some(order) = self.orders.recv() => self.sort(order),
+            () = sleep(patience) => {}
+        }
+        self.take_all();
+    }
+
+    fn take_all(&mut self) {
+        while let Ok(end) = self.ends.try_recv() {
+            self.sort_end(end);
+        }
+        while self.todo_holds.len() < BATCH
+            && let Ok(order) = self.orders.try_recv()
+        {
+            self.sort(order);
+        }
+    }
+
+    fn sort_end(&mut self, end: End) {
+        match end {
+            End::Dropped => (self.observer)(Happened::Dropped),
+            end => self.todo_ends.push_back(end),
+        }
+    }
+
+    fn sort(&mut self, order: Order) {
+        match order {
+            Order::Hold(wanted) if self.is_failing() || self.closing.is_some() => {
+                let _ = wanted.reply.send(Err(HoldError::Unavailable("it failed a moment ago".to_owned())));
+            }
+            Order::Hold(wanted) => self.todo_holds.push_back(wanted),
+            Order::Book(entry, reply) => self.todo_bookings.push_back((entry, reply)),
+            Order::Define { .. } => self.todo_defines.push_back(order),
+            Order::Close(reply) => self.closing = Some((reply, clock::monotonic() + CLOSE_LIMIT)),
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.backoff.is_some_and(|(_, until)| clock::monotonic() < until)
+    }
+
+    fn failed(&mut self, words: &str) {
+        let before = self.backoff.map_or(BACKOFF.0 / 2, |(wait, _)| wait);
+        let wait = (before * 2).min(BACKOFF.1);
+        self.backoff = Some((wait, clock::monotonic() + wait));
+        self.uncertain = true;
+        (self.observer)(Happened::Failed(words.to_owned()));
+    }
+
+    fn succeeded(&mut self) {
+        if self.backoff.take().is_some() {
+            (self.observer)(Happened::Recovered);
+        }
+    }
+
+    /// Beats, sees who else does, and settles the holds of those who are gone.
+    async fn live(&mut self) {
+        self.beat += 1;
+        let open_from = self.open_from();
+        let beats = match self.journal.beat(&self.instance, self.beat, open_from).await {
+            Ok(()) => self.journal.beats().await,
+            Err(error) => Err(error),
+        };
+        // a database that is away shows where it is needed
+        let Ok(beats) = beats else { return };
+        let now = clock::monotonic();
+        let orphans = {
+            let books = self.books.lock();
+            let owners: HashSet<Arc<str>> =
+                books.open_holds().map(|hold| Arc::clone(&hold.instance)).collect();
+            self.liveness.see(&beats, &owners, now);
+            let gone = self.liveness.gone(now);
+            let of_the_gone = books.open_holds().filter(|hold| gone.contains(&hold.instance));
+            of_the_gone.cloned().collect::<Vec<_>>()
+        };
+        let handed_in: HashSet<Seq> = self.todo_ends.iter().filter_map(End::hold).collect();
+        let orphans: Vec<_> = orphans.into_iter().filter(|hold| !handed_in.contains(&hold.seq)).collect();
+        if !orphans.is_empty() {
+            (self.observer)(Happened::Orphans(orphans.len()));
+            self.todo_ends.extend(orphans.into_iter().map(End::Orphan));
+        }
+        self.bury(now).await;
+    }
+
+    /// Forgets the processes that are gone and own nothing any more.
+    async fn bury(&mut self, now: Instant) {
+        for instance in self.liveness.gone(now) {
+            let owns = self.books.lock().open_holds().any(|hold| hold.instance == instance);
+            if !owns {
+                let _ = self.journal.ended(&instance).await;
+            }
+        }
+    }
+
+    /// The first entry that may be an open hold of ours.
+    fn open_from(&self) -> Seq {
+        let books = self.books.lock();
+        let own = books.open_holds().find(|hold| hold.instance == self.instance).map(|hold| hold.seq);
+        own.unwrap_or_else(|| self.head.map_or(1, |head| head + 1))
+    }
+
+    /// Takes in what others have written.
+    async fn look(&mut self) {
+        if self.is_failing() {
+            return;
+        }
+        match self.catch_up().await {
+            Ok(()) => self.succeeded(),
+            Err(error) => self.failed(&error.to_string()),
+        }
+        let now = clock::unix_ms();
+        self.books.lock().tidy(now);
+    }
+
+    async fn catch_up(&mut self) -> Result<(), AppendError> {
+        let mut head = match self.head {
+            Some(head) => head,
+            None => {
+                let (seq, open) = self.journal.start().await?;
+                let mut books = self.books.lock();
+                for hold in open {
+                    books.apply(&Arc::new(hold));
+                }
+                seq
+            }
+        };
+        self.head = Some(head);
+        loop {
+            let entries = self.journal.after(head, PAGE).await?;
+            let last = entries.len() < PAGE;
+            for entry in entries {
+                head = entry.seq;
+                self.take_in(Arc::new(entry));
+            }
+            self.head = Some(head);
+            if last {
+                self.uncertain = false;
+                return Ok(());
+            }
+        }
+    }
+
+    /// One entry that the books did not have: another process's, or one of ours that seemed to have failed.
+    fn take_in(&mut self, entry: Arc<Entry>) {
+        let ours = entry.instance == self.instance;
+        if entry.kind.ends_a_hold() && self.books.lock().open_hold(entry.of).is_none() {
+            // of a hold from before we began to read: only what it spent counts
+            let spent = Entry { held: Usd::ZERO, ..(*entry).clone() };
+            self.books.lock().apply(&Arc::new(spent));
+        } else {
+            self.books.lock().apply(&entry);
+        }
+        if !ours {
+            return;
+        }
+        match entry.kind {
+            // its request was told that it has no hold
+            EntryKind::Hold => self.todo_ends.push_back(End::Settle { hold: entry, settlement: None }),
+            kind if kind.ends_a_hold() || kind == EntryKind::Adjustment => {
+                self.todo_ends.retain(|end| end.hold() != Some(entry.of));
+            }
+            // what it books may stand in the queue as well: the same request's, of the same kind
+            _ => {
+                let same = |end: &End| matches!(end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
+                if let Some(at) = self.todo_ends.iter().position(same) {
+                    self.todo_ends.remove(at);
+                }
+            }
+        }
+    }
+
+    async fn define(&mut self) {
+        if self.is_failing() {
+            return;
+        }
+        while let Some(order) = self.todo_defines.pop_front() {
+            let Order::Define { budgets, mut history, until, reply } = order else { continue };
+            let since = match self.catch_up().await {
+                Ok(()) => self.spent_since(until).await,
+                Err(error) => Err(error),
+            };
+            let done = match since {
+                Ok(since) => {
+                    history.extend(since);
+                    let mut books = self.books.lock();
+                    let now = books.advance(clock::unix_ms());
+                    books.define(budgets, &history, now);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.failed(&error.to_string());
+                    Err(HoldError::Unavailable(error.to_string()))
+                }
+            };
+            let _ = reply.send(done);
+        }
+    }
+
+    /// What the books have taken in behind an entry.
+    async fn spent_since(&mut self, until: Seq) -> Result<Vec<Spent>, AppendError> {
+        let head = self.head.unwrap_or(0);
+        let (mut from, mut spent) = (until, Vec::new());
+        while from < head {
+            let entries = self.journal.after(from, PAGE).await?;
+            let Some(last) = entries.last() else { break };
+            from = last.seq;
+            let counted =
+                entries.into_iter().filter(|entry| entry.seq <= head && entry.spends() != Usd::ZERO);
+            spent.extend(counted.map(|entry| Spent {
+                cost: entry.spends(),
+                at_ms: entry.at_ms,
+                attribution: entry.attribution,
+            }));
+        }
+        Ok(spent)
+    }
+
+    /// Writes what there is, as long as it can be written.
+    async fn write(&mut self) {
+        let mut lost = 0;
+        while !self.is_failing() {
+            if (self.uncertain || self.head.is_none())
+                && let Err(error) = self.catch_up().await
+            {
+                self.failed(&error.to_string());
+                break;
+            }
+            let mut batch = self.stage();
+            if !batch.refused.is_empty() && self.liveness.has_others() && lost == 0 {
+                // what the others have given back since we last looked may be enough
+                lost = 1;
+                self.take_back(&mut batch);
+                if let Err(error) = self.catch_up().await {
+                    self.failed(&error.to_string());
+                    break;
+                }
+                continue;
+            }
+            if batch.entries.is_empty() {
+                self.answer_refused(batch);
+                return;
+            }
+            match self.journal.append(&batch.entries).await {
+                Ok(()) => {
+                    self.succeeded();
+                    self.commit(batch);
+                    lost = 0;
+                }
+                Err(AppendError::Conflict) => {
+                    (self.observer)(Happened::Conflict);
+                    self.take_back(&mut batch);
+                    lost += 1;
+                    if let Err(error) = self.catch_up().await {
+                        self.failed(&error.to_string());
+                    } else if lost > LOST_RACES {
+                        self.refuse_all("other gateways write all the time");
+                    }
+                }
+                Err(AppendError::Failed(words)) => {
+                    self.take_back(&mut batch);
+                    self.failed(&words);
+                }
+            }
+        }
+        if self.is_failing() {
+            self.refuse_all("the database failed");
+        }
+    }
+
+    fn refuse_all(&mut self, words: &str) {
+        let unavailable = || HoldError::Unavailable(words.to_owned());
+        for wanted in self.todo_holds.drain(..) {
+            let _ = wanted.reply.send(Err(unavailable()));
+        }
+        for (_, reply) in self.todo_bookings.drain(..) {
+            let _ = reply.send(Err(unavailable()));
+        }
+        for order in self.todo_defines.drain(..) {
+            if let Order::Define { reply, .. } = order {
+                let _ = reply.send(Err(unavailable()));
+            }
+        }
+    }
+
+    /// Decides on what there is, up to one batch; the books have taken it in when this returns.
+    fn stage(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        let mut seq = self.head.unwrap_or(0);
+        let mut books = self.books.lock();
+        let clock_ms = clock::unix_ms();
+        let now_ms = books.advance(clock_ms);
+        let mut add = |batch: &mut Batch, books: &mut Books, entry: Entry| {
+            seq += 1;
+            let entry = Arc::new(Entry {
+                seq,
+                written_at_ms: clock_ms,
+                instance: Arc::clone(&self.instance),
+                ..entry
+            });
+            let ended = books.open_hold(entry.of).filter(|_| entry.kind.ends_a_hold()).cloned();
+            books.apply(&entry);
+            batch.ended.push(ended);
+            batch.entries.push(Arc::clone(&entry));
+            entry
+        };
+        let mut freed = false;
+        while batch.entries.len() < BATCH
+            && let Some(end) = self.todo_ends.pop_front()
+        {
+            if let Some(entry) = ending(&end, &books) {
+                freed |= entry.kind.ends_a_hold();
+                add(&mut batch, &mut books, entry);
+            }
+            batch.ends.push(end);
+        }
+        while batch.entries.len() < BATCH
+            && let Some((entry, reply)) = self.todo_bookings.pop_front()
+        {
+            let written = add(&mut batch, &mut books, (*entry).clone());
+            batch.bookings.push((entry, reply, written.seq));
+        }
+        if freed || self.liveness.has_others() {
+            // those who waited come before those who come now
+            for waiting in self.waiting.drain(..).rev() {
+                self.todo_holds.push_front(waiting.wanted);
+            }
+        }
+        let mut full = false;
+        while !full && let Some(wanted) = self.todo_holds.pop_front() {
+            if wanted.reply.is_closed() {
+                continue;
+            }
+            match books.decide(&wanted.ask.attribution, &wanted.ask.bound, now_ms) {
+                Ok(grant) => {
+                    let hold = add(&mut batch, &mut books, hold(&wanted.ask, &grant, now_ms));
+                    batch.holds.push((wanted, hold, grant));
+                }
+                Err(exceeded) => batch.refused.push((wanted, exceeded)),
+            }
+            full = batch.entries.len() >= BATCH;
+        }
+        batch
+    }
+
+    /// Takes a batch out of the books again; what was to be written stands at the front of its queue.
+    fn take_back(&mut self, batch: &mut Batch) {
+        let mut books = self.books.lock();
+        let entries = std::mem::take(&mut batch.entries);
+        let ended = std::mem::take(&mut batch.ended);
+        for (entry, ended) in entries.iter().zip(ended).rev() {
+            books.revert(entry, ended);
+        }
+        for end in batch.ends.drain(..).rev() {
+            self.todo_ends.push_front(end);
+        }
+        for (entry, reply, _) in batch.bookings.drain(..).rev() {
+            self.todo_bookings.push_front((entry, reply));
+        }
+        for (wanted, _) in batch.refused.drain(..).rev() {
+            self.todo_holds.push_front(wanted);
+        }
+        for (wanted, ..) in batch.holds.drain(..).rev() {
+            self.todo_holds.push_front(wanted);
+        }
+    }
+
+    /// The batch is durable.
+    fn commit(&mut self, mut batch: Batch) {
+        self.head = batch.entries.last().map(|entry| entry.seq).or(self.head);
+        for (wanted, hold, grant) in batch.holds.drain(..) {
+            let reservation = Reservation::new(hold, grant, self.handle.clone());
+            // one that nobody waits for any more is dropped here, and so released
+            let _ = wanted.reply.send(Ok(reservation));
+        }
+        for (_, reply, seq) in batch.bookings.drain(..) {
+            let _ = reply.send(Ok(seq));
+        }
+        let loose = batch.ends.iter().filter(|end| matches!(end, End::Loose(_))).count();
+        self.handle.loose.fetch_sub(loose, Ordering::Relaxed);
+        (self.observer)(Happened::Wrote(batch.entries.len()));
+        let now_ms = clock::unix_ms();
+        for (entry, ended) in batch.entries.iter().zip(&batch.ended) {
+            if entry.kind == EntryKind::Hold || entry.kind == EntryKind::Release {
+                continue;
+            }
+            (self.observer)(Happened::Booked(Arc::clone(entry)));
+            if ended.as_ref().is_some_and(|hold| entry.cost > hold.held) {
+                (self.observer)(Happened::Overshot(Arc::clone(entry)));
+            }
+            let crossings = self.books.lock().crossings(&entry.attribution, now_ms);
+            for crossing in crossings {
+                (self.observer)(Happened::Crossed(Box::new(crossing)));
+            }
+        }
+        self.answer_refused(batch);
+    }
+
+    /// Tells who was refused, or lets them wait.
+    fn answer_refused(&mut self, batch: Batch) {
+        let now = clock::monotonic();
+        for (mut wanted, exceeded) in batch.refused {
+            let until = *wanted.until.get_or_insert(now + wanted.wait);
+            if exceeded.may_wait && until > now && self.waiting.len() < WAITING {
+                self.waiting.push_back(Waiting { wanted, until });
+            } else {
+                let _ = wanted.reply.send(Err(HoldError::Exceeded(exceeded)));
+            }
+        }
+    }
+
+    fn give_up_waiting(&mut self, now: Instant) {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(clock::unix_ms());
+        let (over, waiting): (VecDeque<_>, _) =
+            self.waiting.drain(..).partition(|waiting| waiting.until <= now);
+        self.waiting = waiting;
+        for Waiting { wanted, .. } in over {
+            match books.decide(&wanted.ask.attribution, &wanted.ask.bound, now_ms) {
+                Err(exceeded) => drop(wanted.reply.send(Err(HoldError::Exceeded(exceeded)))),
+                Ok(_) => self.todo_holds.push_back(wanted),
+            }
+        }
+    }
+}
+
+fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
+    let drafted = draft(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));
+    Entry { held: grant.amount, tokens: ask.tokens, price: Arc::clone(&ask.price), ..drafted }
+}
+
+/// The entry that says how something ended; none where nothing is left to say.
+fn ending(end: &End, books: &Books) -> Option<Entry> {
+    match end {
+        End::Dropped => None,
+        End::Loose(entry) => Some((**entry).clone()),
+        End::Orphan(hold) => {
+            books.open_hold(hold.seq)?;
+            let whole = Settlement { tokens: hold.tokens, source: UsageSource::Unconfirmed, cost: hold.held };
+            let note = Some("its process ended before it could be settled".into());
+            Some(Entry { note, ..settled(hold, Some(&whole)) })
+        }
+        End::Settle { hold, settlement } if books.open_hold(hold.seq).is_some() => {
+            Some(settled(hold, settlement.as_ref()))
+        }
+        // another process took us for dead and charged it whole: what it really cost is known after all
+        End::Settle { hold, settlement } => {
+            let cost = settlement.map_or(Usd::ZERO, |settlement| settlement.cost);
+            let note = Some("settled after its lease had run out".into());
+            let tokens = settlement.map(|settlement| settlement.tokens).unwrap_or_default();
+            let drafted = settled(hold, None);
+            let adjusted =
+                Entry { kind: EntryKind::Adjustment, held: Usd::ZERO, cost: cost - hold.held, ..drafted };
+            Some(Entry { note, tokens, ..adjusted })
+        }
+    }
+}
+
+fn settled(hold: &Entry, settlement: Option<&Settlement>) -> Entry {
+    let kind = if settlement.is_some() { EntryKind::Usage } else { EntryKind::Release };
+    let drafted = draft(kind, hold.at_ms, Arc::clone(&hold.request_id), Arc::clone(&hold.attribution));
+    Entry {
+        of: hold.seq,
+        tokens: settlement.map(|settlement| settlement.tokens).unwrap_or_default(),
+        source: settlement.map(|settlement| settlement.source),
+        held: hold.held,
+        cost: settlement.map_or(Usd::ZERO, |settlement| settlement.cost),
+        price: Arc::clone(&hold.price),
+        ..drafted
+    }
+}

@@ -1,0 +1,314 @@
+//! Can they pay: the most that a request can cost on a deployment is held before that deployment is asked. A fallback
+//! is held anew, at its own price.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement, draft};
+use super::prepare::Prepared;
+use super::refusal::Refusal;
+use super::settle::{LARGEST_OUTPUT_TOKENS, beside_the_loop};
+use crate::clock;
+use crate::domain::bound::{CapSource, TokenBound, UpperBound, token_bound};
+use crate::domain::budget::{Action, Exceeded};
+use crate::domain::catalog::Deployment;
+use crate::domain::ledger::{Attribution, Entry, EntryKind};
+use crate::domain::money::{Cost, Usd};
+use crate::domain::price::book::{PriceBook, Warning};
+use crate::domain::price::rates::ServiceTier;
+use crate::domain::priced::Priced;
+use crate::domain::request::OutputCap;
+use crate::domain::tokens::TokenCounter;
+use crate::domain::usage::{TokenCounts, Usage, UsageSource};
+use crate::provider;
+use crate::telemetry::metrics::Metrics;
+
+/// A request is counted exactly unless every budget has this many times its rough bound left: then so many could be in
+/// flight without one being refused for the roughness of another.
+const AMPLE: i64 = 10_000;
+
+/// What a request costs is held, booked and told here.
+pub struct Money {
+    /// Holds and settlements.
+    pub ledger: Arc<Ledger>,
+    /// The prices of this moment.
+    pub prices: Arc<ArcSwap<PriceBook>>,
+    /// What a request without money is answered with.
+    pub exceeded_status: u16,
+}
+
+/// A request that is paid for on one deployment.
+pub(super) struct Reserved {
+    pub(super) bill: Bill,
+    /// The cap that must be written into the request.
+    pub(super) output_cap: Option<OutputCap>,
+}
+
+/// What a request owes on one deployment, until it is settled. Dropped, it is released, or charged whole once it was
+/// sent.
+pub struct Bill {
+    ledger: Arc<Ledger>,
+    request_id: Arc<str>,
+    at_ms: i64,
+    attribution: Arc<Attribution>,
+    priced: Priced,
+    /// None where nothing costs anything.
+    reservation: Option<Reservation>,
+}
+
+/// Why a deployment is not asked.
+pub(super) enum Unpaid {
+    /// The request ends here.
+    Refused(Refusal),
+    /// Another deployment may do: this one has no price, or a budget wants a cheaper one.
+    PassedOver(Refusal),
+}
+
+impl Money {
+    /// Holds what a request can cost on a deployment.
+    pub(super) async fn reserve(
+        &self,
+        prepared: &Prepared,
+        deployment: &Arc<Deployment>,
+        upstream_model: &str,
+        request_id: &Arc<str>,
+        metrics: &Metrics,
+    ) -> Result<Reserved, Unpaid> {
+        let at_ms = clock::unix_ms();
+        let found = self.prices.load().price_of(deployment, upstream_model, at_ms).map_err(|unpriced| {
+            metrics.unpriced(&deployment.name);
+            Unpaid::PassedOver(Refusal::Unpriced {
+                deployment: Arc::clone(&deployment.name),
+                words: unpriced.to_string(),
+            })
+        })?;
+        if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
+            metrics.unpriced(&deployment.name);
+        }
+        let asked = prepared.request.service_tier();
+        let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };
+        let attribution = Arc::new(Attribution {
+            deployment: Arc::clone(&deployment.name),
+            provider: Arc::clone(&deployment.provider.name),
+            ..prepared.attribution.clone()
+        });
+        let bill = Bill {
+            ledger: Arc::clone(&self.ledger),
+            request_id: Arc::clone(request_id),
+            at_ms,
+            attribution,
+            priced,
+            reservation: None,
+        };
+        if bill.priced.is_free() {
+            return Ok(Reserved { bill, output_cap: None });
+        }
+        self.hold(bill, prepared, deployment, upstream_model, at_ms).await
+    }
+
+    async fn hold(
+        &self,
+        mut bill: Bill,
+        prepared: &Prepared,
+        deployment: &Arc<Deployment>,
+        upstream_model: &str,
+        now_ms: i64,
+    ) -> Result<Reserved, Unpaid> {
+        let left = self.ledger.left_for(&bill.attribution, now_ms);
+        let asked = Asked { prepared, deployment, upstream_model, priced: &bill.priced, left };
+        let (bound, tokens) = asked.bound().map_err(Unpaid::Refused)?;
+        let ask = Ask {
+            request_id: Arc::clone(&bill.request_id),
+            attribution: Arc::clone(&bill.attribution),
+            bound,
+            tokens: TokenCounts {
+                prompt: tokens.input,
+                completion: tokens.output_cap.saturating_mul(tokens.choices),
+                ..TokenCounts::default()
+            },
+            price: Arc::clone(&bill.priced.version),
+        };
+        let reservation = self.ledger.hold(ask).await.map_err(|error| self.unpaid(error, now_ms))?;
+        let grant = *reservation.grant();
+        bill.reservation = Some(reservation);
+        let must_cap = grant.clamped || (left.is_some() && tokens.cap_source == CapSource::Default);
+        let output_cap = must_cap.then(|| {
+            provider::output_cap(deployment, prepared.request.endpoint, upstream_model, grant.output_cap)
+        });
+        Ok(Reserved { bill, output_cap })
+    }
+
+    fn unpaid(&self, error: HoldError, now_ms: i64) -> Unpaid {
+        match error {
+            HoldError::Unavailable(words) => Unpaid::Refused(Refusal::LedgerAway(words)),
+            HoldError::Exceeded(exceeded) => {
+                let downgrade = exceeded.action == Action::Downgrade;
+                let refusal = self.exceeded(exceeded, now_ms);
+                if downgrade { Unpaid::PassedOver(refusal) } else { Unpaid::Refused(refusal) }
+            }
+        }
+    }
+
+    fn exceeded(&self, exceeded: Box<Exceeded>, now_ms: i64) -> Refusal {
+        let wait_ms = exceeded.resets_at_ms.map(|at| (at - now_ms).max(0));
+        let retry_after_s =
+            wait_ms.and_then(|wait| u64::try_from(wait).ok()).map(|wait| wait.div_ceil(1_000));
+        Refusal::Budget { exceeded, retry_after_s, status: self.exceeded_status }
+    }
+}
+
+/// What a bound is drawn from.
+struct Asked<'a> {
+    prepared: &'a Prepared,
+    deployment: &'a Deployment,
+    upstream_model: &'a str,
+    priced: &'a Priced,
+    /// The least that is left of any budget; none where no budget applies.
+    left: Option<Usd>,
+}
+
+impl Asked<'_> {
+    /// The upper bound in money, and in tokens.
+    fn bound(&self) -> Result<(UpperBound, TokenBound), Refusal> {
+        let counter = TokenCounter::bounding(self.deployment, self.upstream_model);
+        let rough = self.tokens(counter.in_bytes())?;
+        let bound = self.money(&rough);
+        let ample =
+            self.left.is_none_or(|left| bound.0.amount().nanos().saturating_mul(AMPLE) <= left.nanos());
+        if ample || rough.surcharged {
+            return Ok(bound);
+        }
+        let exact = beside_the_loop(self.prepared.request.body().len(), || self.tokens(counter))?;
+        Ok(self.money(&exact))
+    }
+
+    fn tokens(&self, counter: TokenCounter) -> Result<Tokens, Refusal> {
+        let request = &self.prepared.request;
+        let counted =
+            token_bound(request, self.deployment, || counter.count(request.endpoint, request.body()));
+        let allowed = self.prepared.admitted.key.terms.rights.unbounded_cost;
+        match (counted, self.left, allowed) {
+            (Ok(bound), Some(_), _) => Ok(Tokens { bound, surcharge: Usd::ZERO, surcharged: false }),
+            // nobody's budget is at stake: the request's words are not touched
+            (Ok(bound), None, _) => {
+                Ok(Tokens { bound: self.uncapped(bound), surcharge: Usd::ZERO, surcharged: false })
+            }
+            (Err(why), Some(_), None) => Err(Refusal::Unbounded(why)),
+            (Err(_), left, allowed) => {
+                let bound = TokenBound {
+                    // a byte-level encoding never makes more tokens than there are bytes
+                    input: request.body().len() as u64,
+                    audio_input: 0,
+                    output_cap: request.output_cap().unwrap_or(self.deployment.default_output_tokens),
+                    choices: request.choices(),
+                    extra_output: 0,
+                    clampable: left.is_some() && request.endpoint.streams(),
+                    cap_source: match request.output_cap() {
+                        Some(_) => CapSource::Client,
+                        None => CapSource::Default,
+                    },
+                };
+                let bound = if left.is_some() { bound } else { self.uncapped(bound) };
+                Ok(Tokens { bound, surcharge: allowed.unwrap_or_default(), surcharged: true })
+            }
+        }
+    }
+
+    /// A cap that nobody writes into the request is no bound: the model's own is.
+    fn uncapped(&self, bound: TokenBound) -> TokenBound {
+        let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
+        match bound.cap_source {
+            CapSource::Default => TokenBound { output_cap: model_cap, ..bound },
+            _ => bound,
+        }
+    }
+
+    fn money(&self, tokens: &Tokens) -> (UpperBound, TokenBound) {
+        let (price, bound) = (&self.priced.price, &tokens.bound);
+        let tier = ServiceTier::asked(self.prepared.request.service_tier());
+        let output = price.dearest_output(bound.input, tier);
+        let fixed = Cost::default()
+            .and(bound.input, price.dearest_input(bound.input, tier))
+            .and(bound.extra_output, output)
+            .and_usd(tokens.surcharge);
+        let bound_in_money = UpperBound {
+            fixed,
+            per_output_token: output,
+            output_cap: bound.output_cap,
+            choices: bound.choices,
+            clampable: bound.clampable,
+        };
+        (bound_in_money, tokens.bound)
+    }
+}
+
+/// A bound in tokens, and what is held beyond it for what it can't tell.
+struct Tokens {
+    bound: TokenBound,
+    surcharge: Usd,
+    /// Whether it is an operator's guess.
+    surcharged: bool,
+}
+
+impl Bill {
+    /// Whether the books of any budget change with it, and so a hold exists.
+    pub const fn is_held(&self) -> bool {
+        self.reservation.is_some()
+    }
+
+    /// The price, for what is told with the answer.
+    pub const fn priced(&self) -> &Priced {
+        &self.priced
+    }
+
+    /// Whom and what it is booked on.
+    pub const fn attribution(&self) -> &Arc<Attribution> {
+        &self.attribution
+    }
+
+    /// What a usage costs: what is not confirmed costs all that is held.
+    pub fn cost(&self, usage: &Usage) -> Usd {
+        match (&self.reservation, usage.source) {
+            (Some(reservation), UsageSource::Unconfirmed) => reservation.grant().amount,
+            _ => self.priced.cost(&usage.tokens, usage.served),
+        }
+    }
+
+    /// The least that is left of any budget once this is settled at a cost.
+    pub fn left_after(&self, cost: Usd, now_ms: i64) -> Option<Usd> {
+        match &self.reservation {
+            Some(reservation) => self.ledger.left_after(reservation, cost, now_ms),
+            None => self.ledger.left_for(&self.attribution, now_ms),
+        }
+    }
+
+    /// The upstream may see the request from now on.
+    pub(super) fn sent(&mut self) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.sent();
+        }
+    }
+
+    /// Ends it: at what was used, or at nothing.
+    pub(super) fn settle(self, usage: Option<&Usage>) {
+        let cost = usage.map(|usage| self.cost(usage));
+        match (self.reservation, usage.zip(cost)) {
+            (Some(reservation), Some((usage, cost))) => {
+                reservation.settle(Settlement { tokens: usage.tokens, source: usage.source, cost });
+            }
+            (Some(reservation), None) => reservation.release(),
+            (None, Some((usage, cost))) => {
+                let entry = draft(EntryKind::Usage, self.at_ms, self.request_id, self.attribution);
+                self.ledger.book_loose(Entry {
+                    tokens: usage.tokens,
+                    source: Some(usage.source),
+                    cost,
+                    price: self.priced.version,
+                    ..entry
+                });
+            }
+            (None, None) => {}
+        }
+    }
+}
