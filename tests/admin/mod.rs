@@ -5,3 +5,4 @@ mod keys;
 mod prices;
 mod reload;
 mod requests;
+mod teams;
