@@ -1,6 +1,7 @@
 //! Builds the gateway from a configuration; starts and stops its services. Only this room sees all the others, and it
 //! hands each part just what it needs.
 
+mod alerts;
 pub mod banner;
 mod happenings;
 mod money;
@@ -29,11 +30,11 @@ use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::keys::Keys;
 use crate::domain::secret::Secret;
-use crate::gateway::{Gateway, Money};
 use crate::gateway::admit::KeyRing;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
+use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
 use crate::http::{Door, Readiness};
 use crate::store::Store;
@@ -155,6 +156,10 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
             ledger: Arc::clone(&money.ledger),
             prices: money.prices.live(),
             exceeded_status: config.http.budget_exceeded.as_u16(),
+            alert: {
+                let alerts = money.alerts.clone();
+                Box::new(move |alert| alerts.give(alert))
+            },
         },
     };
     Ok(Built {
@@ -261,6 +266,9 @@ fn add_background(
         hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
+    if let Some(teller) = built.money.teller.lock().take() {
+        server.add_service(background_service("teller", teller));
+    }
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }
