@@ -29,6 +29,7 @@ use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::keys::Keys;
+use crate::control::prices::Prices;
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
 use crate::gateway::catalog::LiveCatalog;
@@ -94,7 +95,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
             "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
         );
     }
-    let reload = reload(&built.gateway.catalog, options.config_path.clone(), config);
+    let reload = reload(&built.gateway.catalog, &built.money.prices, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;
     let config = current.lock();
@@ -219,6 +220,7 @@ fn add_listeners(
     let operators = Admin {
         key: admin_key,
         keys: Arc::clone(&built.keys),
+        prices: Arc::clone(&built.money.prices),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
@@ -303,9 +305,14 @@ impl Reloader {
     }
 }
 
-fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> Reloader {
+fn reload(
+    catalog: &Arc<LiveCatalog>,
+    prices: &Arc<Prices>,
+    path: Option<PathBuf>,
+    config: Config,
+) -> Reloader {
     let current = Arc::new(Mutex::new(config));
-    let (held, catalog) = (Arc::clone(&current), Arc::clone(catalog));
+    let (held, catalog, prices) = (Arc::clone(&current), Arc::clone(catalog), Arc::clone(prices));
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -317,9 +324,12 @@ fn reload(catalog: &Arc<LiveCatalog>, path: Option<PathBuf>, config: Config) -> 
         let new = config::load(path.as_deref(), &ProcessEnvironment)
             .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         let restart_needed = config::restart_needed(&current, &new);
-        let changed = catalog.replace(new.catalog.clone());
+        let repriced =
+            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])?;
+        let changed = catalog.replace(new.catalog.clone()) || repriced;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
+        current.prices = new.prices;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     };

@@ -4,6 +4,8 @@ mod admin_client;
 mod check_config;
 mod healthcheck;
 mod key;
+mod price;
+mod prices;
 mod reload;
 mod serve;
 #[cfg(feature = "candle")]
@@ -41,6 +43,14 @@ enum Command {
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
     Key(key::Options),
+    /// Compute what something costs, line by line, offline.
+    ///
+    /// Uses the prices of the configuration, else the built-in ones; overrides of the admin API are not asked for.
+    Price(price::Options),
+    /// Show prices, put overrides over them, import other lists.
+    ///
+    /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
+    Prices(prices::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -75,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::CheckConfig(options) => check_config::run(&options),
         Command::Key(options) => key::run(&options),
+        Command::Price(options) => price::run(&options),
+        Command::Prices(options) => prices::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -116,6 +128,10 @@ mod tests {
             "tunegate key create --alias app",
             "tunegate key list --config a.toml",
             "tunegate key revoke app",
+            "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
+            "tunegate prices list --provider azure",
+            "tunegate prices set gpt-4o --input 2.50 --output 10",
+            "tunegate prices import litellm.json --litellm --out prices.toml",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {

@@ -11,6 +11,8 @@ pub mod ledger;
 pub mod pins;
 mod pool;
 pub mod prices;
+pub mod proof;
+pub mod spend;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -2,6 +2,7 @@
 
 mod keys;
 mod ops;
+mod prices;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use subtle::ConstantTimeEq as _;
 use super::api::credential;
 use super::{Readiness, ops as health, respond};
 use crate::control::keys::Keys;
+use crate::control::prices::Prices;
 use crate::domain::secret::Secret;
 use crate::gateway::record::Book;
 
@@ -38,6 +40,8 @@ pub struct Admin {
     pub key: Secret,
     /// Virtual keys.
     pub keys: Arc<Keys>,
+    /// Prices and their overrides.
+    pub prices: Arc<Prices>,
     /// Recent requests and metrics.
     pub book: Arc<Book>,
     /// Reload.
@@ -49,6 +53,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
+        .merge(prices::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
     Router::new()
