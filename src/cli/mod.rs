@@ -3,11 +3,13 @@
 mod admin_client;
 mod check_config;
 mod healthcheck;
-mod key;
+mod keys;
 mod price;
 mod prices;
 mod reload;
 mod serve;
+mod table;
+mod teams;
 #[cfg(feature = "candle")]
 mod worker;
 
@@ -39,10 +41,6 @@ enum Command {
     ///
     /// Reads it as `serve` would, environment included. Exit code 1 when anything is wrong.
     CheckConfig(check_config::Options),
-    /// Make, list and revoke the keys that applications use.
-    ///
-    /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
-    Key(key::Options),
     /// Compute what something costs, line by line, offline.
     ///
     /// Uses the prices of the configuration, else the built-in ones; overrides of the admin API are not asked for.
@@ -51,6 +49,13 @@ enum Command {
     ///
     /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
     Prices(prices::Options),
+    /// Make, list, change, rotate and revoke the keys that applications use.
+    ///
+    /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
+    #[command(alias = "key")]
+    Keys(keys::Options),
+    /// Make, list, change and archive the teams that own keys.
+    Teams(teams::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -84,9 +89,10 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::CheckConfig(options) => check_config::run(&options),
-        Command::Key(options) => key::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
+        Command::Keys(options) => keys::run(&options),
+        Command::Teams(options) => teams::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -125,18 +131,24 @@ mod tests {
             "tunegate serve",
             "tunegate serve --config a.toml --upgrade",
             "tunegate check-config -c a.toml --probe",
-            "tunegate key create --alias app",
+            "tunegate keys create --alias app --team ops --model a --model b/* --rpm 3 --expires-at 2027-01-31T00:00:00Z",
             "tunegate key list --config a.toml",
+            "tunegate keys list --json",
+            "tunegate keys update app --clear limits --clear team --tuning write --unbounded-cost-usd 0.5",
+            "tunegate keys rotate app --grace-hours 0",
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
             "tunegate prices set gpt-4o --input 2.50 --output 10",
             "tunegate prices import litellm.json --litellm --out prices.toml",
+            "tunegate teams create --alias ops --tag a=b --tpm 1000 --concurrent 4",
+            "tunegate teams update ops --clear-limits",
+            "tunegate teams archive ops --json",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        assert!(Arguments::try_parse_from(["tunegate", "key", "create"]).is_err(), "an alias is needed");
+        assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
     }
 }

@@ -1,5 +1,13 @@
 //! The control plane: what operators do.
 
+pub mod audit;
 pub mod budgets;
+mod directory;
+pub mod form;
 pub mod keys;
+pub mod pepper;
 pub mod prices;
+mod random;
+pub mod teams;
+
+pub use directory::{Directory, DirectoryError, LiveKeys};
