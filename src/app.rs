@@ -1,6 +1,7 @@
 //! Builds the gateway from a configuration; starts and stops its services. Only this room sees all the others, and it
 //! hands each part just what it needs.
 
+mod alerts;
 pub mod banner;
 mod happenings;
 mod money;
@@ -172,6 +173,10 @@ fn build(
             ledger: Arc::clone(&money.ledger),
             prices: money.prices.live(),
             exceeded_status: config.http.budget_exceeded.as_u16(),
+            alert: {
+                let alerts = money.alerts.clone();
+                Box::new(move |alert| alerts.give(alert))
+            },
         },
     };
     Ok(Built {
@@ -282,6 +287,9 @@ fn add_background(
         hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
+    if let Some(teller) = built.money.teller.lock().take() {
+        server.add_service(background_service("teller", teller));
+    }
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }
