@@ -2,6 +2,7 @@
 //! hands each part just what it needs.
 
 pub mod banner;
+mod bookkeeper;
 mod happenings;
 mod money;
 mod services;
@@ -24,10 +25,12 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::bookkeeper::Bookkeeper;
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
@@ -216,6 +219,8 @@ fn add_listeners(
         key: admin_key,
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        ledger: LedgerRecords::new(&built.store),
+        reports: Arc::clone(&built.money.reports),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
@@ -263,6 +268,8 @@ fn add_background(
         hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
+    let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports) };
+    server.add_service(background_service("bookkeeper", bookkeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::happenings;
 use crate::config::Config;
 use crate::control::budgets::{Budgets, Enforce, List};
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
 use crate::gateway::ledger::stored::StoredJournal;
 use crate::gateway::ledger::{Happened, Ledger};
 use crate::store::Store;
@@ -23,6 +24,7 @@ pub(super) struct Opened {
     pub(super) ledger: Arc<Ledger>,
     pub(super) prices: Arc<Prices>,
     pub(super) budgets: Arc<Budgets>,
+    pub(super) reports: Arc<Reports>,
     /// Taken by whoever tells people.
     pub(super) alerts: Mutex<Option<Receiver<Happened>>>,
     /// Ends when the ledger is closed.
@@ -44,6 +46,7 @@ pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>)
         ledger,
         prices: Arc::new(prices),
         budgets: Arc::new(budgets),
+        reports: Arc::new(Reports::new(store, config.ledger_kept)),
         alerts: Mutex::new(Some(alerts)),
         _writer: writer,
     })

@@ -2,4 +2,6 @@
 
 pub mod budgets;
 pub mod keys;
+pub mod ledger;
 pub mod prices;
+pub mod reports;

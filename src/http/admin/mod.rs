@@ -1,8 +1,12 @@
 //! JSON for operators, one file a noun, behind the admin key. Health and metrics need none: the address is the guard.
 
+mod csv;
 mod keys;
+mod ledger;
 mod ops;
 mod prices;
+mod query;
+mod spend;
 
 use std::sync::Arc;
 
@@ -17,7 +21,9 @@ use subtle::ConstantTimeEq as _;
 use super::api::credential;
 use super::{Readiness, ops as health, respond};
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
 use crate::domain::secret::Secret;
 use crate::gateway::record::Book;
 
@@ -42,6 +48,10 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// The ledger, for reading.
+    pub ledger: LedgerRecords,
+    /// What was spent.
+    pub reports: Arc<Reports>,
     /// Recent requests and metrics.
     pub book: Arc<Book>,
     /// Reload.
@@ -53,6 +63,8 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
+        .merge(ledger::routes())
+        .merge(spend::routes())
         .merge(prices::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
