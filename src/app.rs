@@ -29,20 +29,26 @@ use self::bookkeeper::Bookkeeper;
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
+use crate::control::audit::AuditLog;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
-use crate::control::prices::Prices;
+use crate::control::teams::Teams;
+use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
 use crate::gateway::catalog::LiveCatalog;
+use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
 use crate::http::{Door, Readiness};
 use crate::store::Store;
+use crate::store::audit::AuditRows;
+use crate::store::installation::InstallationRows;
 use crate::store::keys::KeyRows;
 use crate::store::pins::PinRows;
+use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::worker::{Supervisor, WorkerState};
 
@@ -53,6 +59,8 @@ pub struct ServeOptions {
     pub upgrade: bool,
     /// The file that a reload reads again; none for the built-in defaults.
     pub config_path: Option<PathBuf>,
+    /// Go on with a pepper that the keys were not hashed with: they are void then.
+    pub accept_new_pepper: bool,
 }
 
 /// An answer's head waits for its body in a buffer of this size; pingora's own, 1,460 bytes, parts all but the smallest.
@@ -66,6 +74,7 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(29);
 /// What has been built and now runs.
 struct Built {
     gateway: Arc<Gateway>,
+    directory: Arc<Directory>,
     keys: Arc<Keys>,
     money: money::Opened,
     store: Store,
@@ -91,13 +100,8 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     }
     // the store's own runtime: it lives until the process ends
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let built = build(&config, state.pepper, &runtime, options.upgrade)?;
-    if state.pepper_is_new && built.first_key.is_none() {
-        tracing::error!(
-            "the pepper was missing and is new: every key made before is void; put the old file back, or make new keys"
-        );
-    }
-    let reload = reload(&built.gateway.catalog, &built.money.prices, options.config_path.clone(), config);
+    let built = build(&config, state.pepper, &runtime, options)?;
+    let reload = reload(&built, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;
     let config = current.lock();
@@ -129,30 +133,42 @@ fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> anyhow::Result<Built> {
+fn build(
+    config: &Config,
+    pepper: Secret,
+    runtime: &Runtime,
+    options: &ServeOptions,
+) -> anyhow::Result<Built> {
     let metrics = Arc::new(Metrics::new()?);
     let ring = Arc::new(KeyRing::new(&pepper));
     let publish = {
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let (store, keys, first, money) = runtime.block_on(async {
+    let (store, directory, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
-        let keys = Keys::open(KeyRows::new(&store), pepper, publish).await?;
+        let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
+        if pepper::check(&installation, &rows, &pepper, options.accept_new_pepper).await? {
+            tracing::error!("the pepper is another one: every key made before is void");
+        }
+        let teams = config.teams.clone();
+        let directory = Arc::new(Directory::open(rows, TeamRows::new(&store), teams, publish).await?);
+        let keys = Keys::new(Arc::clone(&directory), pepper);
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
         let money = money::open(config, &store, &metrics).await?;
-        anyhow::Ok((store, keys, first, money))
+        anyhow::Ok((store, directory, keys, first, money))
     })?;
     let supervisor = match &config.worker {
         None => None,
         Some(worker) => {
             let binary = std::env::current_exe().context("the path of this program")?;
-            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), upgrade)))
+            Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), options.upgrade)))
         }
     };
     let gateway = Gateway {
         keys: ring,
         catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
+        limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
         money: Money {
@@ -163,12 +179,13 @@ fn build(config: &Config, pepper: Secret, runtime: &Runtime, upgrade: bool) -> a
     };
     Ok(Built {
         gateway: Arc::new(gateway),
+        directory,
         keys: Arc::new(keys),
         money,
         store,
         readiness: Arc::default(),
         supervisor,
-        first_key: first.map(|(key, secret)| (key.alias, secret)),
+        first_key: first.map(|(listed, secret)| (listed.key.alias, secret)),
     })
 }
 
@@ -221,6 +238,8 @@ fn add_listeners(
         prices: Arc::clone(&built.money.prices),
         ledger: LedgerRecords::new(&built.store),
         reports: Arc::clone(&built.money.reports),
+        teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
+        audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
@@ -304,14 +323,11 @@ impl Reloader {
     }
 }
 
-fn reload(
-    catalog: &Arc<LiveCatalog>,
-    prices: &Arc<Prices>,
-    path: Option<PathBuf>,
-    config: Config,
-) -> Reloader {
+fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
     let current = Arc::new(Mutex::new(config));
-    let (held, catalog, prices) = (Arc::clone(&current), Arc::clone(catalog), Arc::clone(prices));
+    let held = Arc::clone(&current);
+    let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
+    let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -323,12 +339,23 @@ fn reload(
         let new = config::load(path.as_deref(), &ProcessEnvironment)
             .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         let restart_needed = config::restart_needed(&current, &new);
-        let repriced =
-            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])?;
-        let changed = catalog.replace(new.catalog.clone()) || repriced;
+        directory.declare(new.teams.clone())?;
+        let teams_changed = current.teams != new.teams;
+        let rebudgeted = current.budgets != new.budgets;
+        let declared = budgets.declare(new.budgets.clone()).and_then(|()| {
+            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])
+        });
+        let repriced = declared.inspect_err(|_| {
+            // all or nothing: what was in force before contradicted nothing
+            let _ = directory.declare(current.teams.clone());
+            let _ = budgets.declare(current.budgets.clone());
+        })?;
+        let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
         current.prices = new.prices;
+        current.teams = new.teams;
+        current.budgets = new.budgets;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     };

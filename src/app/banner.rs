@@ -61,12 +61,12 @@ pub fn banner(facts: &Banner<'_>) -> String {
             key.expose()
         }
         BannerKey::Existing { alias } => {
-            let another = "tunegate key create --alias NAME";
+            let another = "tunegate keys create --alias NAME";
             line(&mut text, "key", &format!("the one you kept for {alias}; another: {another}"));
             KEY_VARIABLE
         }
         BannerKey::None => {
-            line(&mut text, "key", "none is live; make one: tunegate key create --alias NAME");
+            line(&mut text, "key", "none is live; make one: tunegate keys create --alias NAME");
             KEY_VARIABLE
         }
     };
@@ -191,7 +191,7 @@ Use it from any OpenAI client:
         let text = banner(&later);
         for part in [
             "https://127.0.0.1:8080/v1",
-            "the one you kept for default; another: tunegate key create --alias NAME",
+            "the one you kept for default; another: tunegate keys create --alias NAME",
             "Bearer $TUNEGATE_API_KEY\"",
             r#""model":"it'\''s","temperature":0}'"#,
             "no local model: run `make model` (./models/m.gguf is not there)",

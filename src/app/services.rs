@@ -310,8 +310,9 @@ impl BackgroundService for Greeter {
 
 impl Greeter {
     async fn existing_alias(&self) -> Option<String> {
-        let keys = self.keys.list().await.ok()?;
-        keys.iter().find(|key| key.revoked_at_ms.is_none()).map(|key| key.alias.to_string())
+        let keys = self.keys.list(clock::unix_ms()).await.ok()?;
+        let mut live = keys.iter().map(|listed| &listed.key).filter(|key| key.revoked_at_ms.is_none());
+        live.next().map(|key| key.alias.to_string())
     }
 }
 

@@ -122,9 +122,11 @@ impl Reply {
 }
 
 fn error_line(error: &Value) -> String {
-    match error.as_str() {
-        Some(text) => format!("  {text}"),
-        None => format!("  {error}"),
+    let member = |name: &str| error.get(name).and_then(Value::as_str);
+    match (error.as_str(), member("path"), member("message")) {
+        (Some(text), ..) => format!("  {text}"),
+        (None, Some(path), Some(message)) => format!("  {path}: {message}"),
+        _ => format!("  {error}"),
     }
 }
 
@@ -254,6 +256,7 @@ mod tests {
         for (status, body, words) in [
             (409, r#"{"error":{"message":"taken"}}"#, "taken"),
             (400, r#"{"error":{"message":"2 wrong"},"errors":["a: x","b: y"]}"#, "2 wrong\n  a: x\n  b: y"),
+            (422, r#"{"error":{"message":"1"},"errors":[{"path":"a.b","message":"x"}]}"#, "1\n  a.b: x"),
             (503, "draining\n", "draining"),
             (502, "", "status 502"),
         ] {

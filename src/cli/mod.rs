@@ -3,7 +3,7 @@
 mod admin_client;
 mod check_config;
 mod healthcheck;
-mod key;
+mod keys;
 mod ledger;
 mod price;
 mod prices;
@@ -11,6 +11,7 @@ mod reload;
 mod serve;
 mod spend;
 mod table;
+mod teams;
 #[cfg(feature = "candle")]
 mod worker;
 
@@ -42,10 +43,6 @@ enum Command {
     ///
     /// Reads it as `serve` would, environment included. Exit code 1 when anything is wrong.
     CheckConfig(check_config::Options),
-    /// Make, list and revoke the keys that applications use.
-    ///
-    /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
-    Key(key::Options),
     /// Compute what something costs, line by line, offline.
     ///
     /// Uses the prices of the configuration, else the built-in ones; overrides of the admin API are not asked for.
@@ -62,6 +59,13 @@ enum Command {
     ///
     /// Asks the running gateway.
     Ledger(ledger::Options),
+    /// Make, list, change, rotate and revoke the keys that applications use.
+    ///
+    /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
+    #[command(alias = "key")]
+    Keys(keys::Options),
+    /// Make, list, change and archive the teams that own keys.
+    Teams(teams::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -95,11 +99,12 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::CheckConfig(options) => check_config::run(&options),
-        Command::Key(options) => key::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
+        Command::Keys(options) => keys::run(&options),
+        Command::Teams(options) => teams::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -138,8 +143,11 @@ mod tests {
             "tunegate serve",
             "tunegate serve --config a.toml --upgrade",
             "tunegate check-config -c a.toml --probe",
-            "tunegate key create --alias app",
+            "tunegate keys create --alias app --team ops --model a --model b/* --rpm 3 --expires-at 2027-01-31T00:00:00Z",
             "tunegate key list --config a.toml",
+            "tunegate keys list --json",
+            "tunegate keys update app --clear limits --clear team --tuning write --unbounded-cost-usd 0.5",
+            "tunegate keys rotate app --grace-hours 0",
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
@@ -150,11 +158,14 @@ mod tests {
             "tunegate ledger show req_1",
             "tunegate prices set gpt-4o --input 2.50 --output 10",
             "tunegate prices import litellm.json --litellm --out prices.toml",
+            "tunegate teams create --alias ops --tag a=b --tpm 1000 --concurrent 4",
+            "tunegate teams update ops --clear-limits",
+            "tunegate teams archive ops --json",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        assert!(Arguments::try_parse_from(["tunegate", "key", "create"]).is_err(), "an alias is needed");
+        assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
     }
 }

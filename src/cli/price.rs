@@ -151,7 +151,7 @@ fn computed(options: &Options, book: &PriceBook, now_ms: i64) -> anyhow::Result<
     }
     let mut text = format!("{} at {} ({})\n", options.model, moment_text(at_ms), provider.name());
     text.push_str(&table(&lines, total));
-    for note in notes(&found, options.tier.tier()) {
+    for note in notes(&found, options) {
         let _ = write!(text, "\n{note}");
     }
     Ok(text)
@@ -254,7 +254,8 @@ fn grouped(number: u64) -> String {
 }
 
 /// What stands below the table: where the figures come from, and what is doubtful.
-fn notes(found: &Found, tier: ServiceTier) -> Vec<String> {
+fn notes(found: &Found, options: &Options) -> Vec<String> {
+    let tier = options.tier.tier();
     let (price, terms) = (&found.price, &found.price.terms);
     let from =
         if terms.from_ms == i64::MIN { "the beginning".to_owned() } else { moment_text(terms.from_ms) };
@@ -266,6 +267,11 @@ fn notes(found: &Found, tier: ServiceTier) -> Vec<String> {
     notes.push(format!("source: {}{trust}", terms.source));
     if let Some(base) = &terms.tokens_of {
         notes.push(format!("tokens are billed like those of {base}"));
+    }
+    if let Some(long) = price.tokens.long_context.filter(|long| options.input > long.above_tokens) {
+        let above = grouped(long.above_tokens);
+        notes
+            .push(format!("input of more than {above} tokens: the long-context price counts for all tokens"));
     }
     if tier != ServiceTier::Default && price.tokens.tiers.of(tier) == price.tokens.standard() {
         notes.push(format!("no price of the tier {} is listed: the usual one is shown", tier.name()));

@@ -1,5 +1,6 @@
 //! `tunegate prices`: clients of the admin API, and the import of other lists.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,6 @@ use super::price::Provider;
 use super::{ConfigOption, say, warn};
 use crate::config::prices::{line, parse};
 use crate::domain::price::litellm::{Import, import};
-
-/// How many names of a kind a report shows.
-const SHOWN: usize = 200;
 
 /// Options of `tunegate prices`.
 #[derive(Args)]
@@ -272,11 +270,12 @@ fn report(imported: &Import) -> String {
         imported.elsewhere.len()
     );
     for (title, list) in [("left out in part", &imported.doubted), ("refused", &imported.refused)] {
-        for (model, reason) in list.iter().take(SHOWN) {
-            let _ = write!(text, "\n{title}: {model}: {reason}");
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (model, reason) in list {
+            by_reason.entry(reason).or_default().push(model);
         }
-        if list.len() > SHOWN {
-            let _ = write!(text, "\n{title}: and {} more", list.len() - SHOWN);
+        for (reason, models) in by_reason {
+            let _ = write!(text, "\n{title}: {reason} ({}): {}", models.len(), models.join(", "));
         }
     }
     text
@@ -319,7 +318,7 @@ mod tests {
         assert_eq!((&*sheets.version, sheets.rows.len()), ("some \"list\"", 1));
         let said = report(&imported);
         assert!(
-            said.starts_with("taken: 1; refused: 1;") && said.contains("refused: gpt-y: no price"),
+            said.starts_with("taken: 1; refused: 1;") && said.contains("another unit (1): gpt-y"),
             "{said}"
         );
     }

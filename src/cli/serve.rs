@@ -17,6 +17,10 @@ pub(super) struct Options {
     /// Take the listening sockets over from the gateway that runs, without refusing a connection
     #[arg(long)]
     upgrade: bool,
+
+    /// Go on with a pepper that the live keys were not hashed with: they are void then
+    #[arg(long)]
+    accept_new_pepper: bool,
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
@@ -27,5 +31,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
-    app::serve(config, &ServeOptions { upgrade: options.upgrade, config_path })
+    let &Options { upgrade, accept_new_pepper, .. } = options;
+    app::serve(config, &ServeOptions { upgrade, config_path, accept_new_pepper })
 }

@@ -125,7 +125,8 @@ fn add_any(file: &mut File, provider_name: &str, deployment_name: &str, provider
 }
 
 fn add_model(file: &mut File, name: &str, deployment: &str) {
-    file.models.entry(name.to_owned()).or_insert_with(|| Model { deployments: vec![deployment.to_owned()] });
+    let model = || Model { deployments: vec![deployment.to_owned()], ..Model::default() };
+    file.models.entry(name.to_owned()).or_insert_with(model);
 }
 
 fn openai_base_url(listen: SocketAddr, checker: &mut Checker<'_>) -> Option<String> {

@@ -9,6 +9,7 @@ use crate::domain::ids::ModelName;
 use crate::domain::model_name;
 
 use super::file;
+use super::limits;
 use super::prices::{self, Known};
 use super::problem::{Checker, Place};
 use super::providers::Served;
@@ -208,7 +209,8 @@ fn model(
         }
         found.extend(deployments.get(deployment.as_str()).map(Arc::clone));
     }
-    Some(Model { name: parsed?, deployments: found })
+    let limits = limits::rate_limits(&Place::top("models").key(name).key("limits"), &written.limits, checker);
+    Some(Model { name: parsed?, deployments: found, limits })
 }
 
 fn note_unused(file: &file::File, checker: &mut Checker<'_>) {

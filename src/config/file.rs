@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) database: Database,
     pub(super) log: Log,
     pub(super) worker: Worker,
+    pub(super) limits: Limits,
+    pub(super) teams: BTreeMap<String, Team>,
     pub(super) prices: Prices,
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) deployments: BTreeMap<String, Deployment>,
@@ -118,6 +120,31 @@ pub(super) enum OnUnpriced {
     Deny,
     Cap,
     Allow,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Limits {
+    pub(super) max_in_flight: Option<u64>,
+    pub(super) max_body_bytes_in_flight: Option<u64>,
+}
+
+/// `limits` of a team or a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct RateLimits {
+    pub(super) requests_per_minute: Option<u64>,
+    pub(super) tokens_per_minute: Option<u64>,
+    pub(super) concurrent: Option<u64>,
+}
+
+/// `[teams.NAME]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Team {
+    pub(super) limits: RateLimits,
+    pub(super) tags: Vec<String>,
 }
 
 /// Where a secret is: never in the file itself.
@@ -225,6 +252,7 @@ pub(super) struct Deployment {
 #[serde(default)]
 pub(super) struct Model {
     pub(super) deployments: Vec<String>,
+    pub(super) limits: RateLimits,
 }
 
 /// `[ledger]`

@@ -10,6 +10,7 @@ mod catalog;
 mod credentials;
 mod environment;
 mod file;
+mod limits;
 pub mod prices;
 mod problem;
 mod providers;
@@ -29,7 +30,9 @@ use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
 use crate::domain::price::book::Sheets;
 use crate::domain::secret::Secret;
+use crate::domain::team::Team;
 use crate::gateway::ledger;
+use crate::gateway::limits::Config as Limits;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
 use crate::upstream::{webhook, worker};
@@ -60,6 +63,10 @@ pub struct Config {
     pub worker: Option<worker::Config>,
     /// Everything a request may be sent to.
     pub catalog: Catalog,
+    /// Teams that are declared here.
+    pub teams: Vec<Team>,
+    /// How much may be under way at once.
+    pub limits: Limits,
     /// What it costs, as the price file says.
     pub prices: Arc<Sheets>,
     /// For the ledger.
@@ -98,6 +105,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     if let Some(worker) = &worker {
         builtin::add_worker(&mut file, worker, &mut checker);
     }
+    let teams = limits::teams(&file.teams, &mut checker);
+    let limits = limits::global(&file.limits, http.limits.max_body_bytes, &mut checker);
     let served = providers::check(&file.providers, &mut checker);
     let prices = prices::check(&file.prices, &mut checker);
     let catalog = catalog::check(&file, &served, &prices, &mut checker);
@@ -116,6 +125,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         log,
         worker,
         catalog,
+        teams,
+        limits,
         prices: prices.sheets,
         ledger,
         ledger_kept,
@@ -161,7 +172,7 @@ fn read_file(path: Option<&Path>, checker: &mut Checker<'_>) -> file::File {
     read::read(text.as_deref(), checker)
 }
 
-/// Returns the keys that differ and that only a restart applies; the catalog is not among them.
+/// Returns the keys that differ and that only a restart applies; the catalog and the teams are not among them.
 pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     let (server, limits) = ((&old.http, &new.http), (&old.http.limits, &new.http.limits));
     let mut keys = Vec::new();
@@ -187,6 +198,8 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare_databases(&old.database, &new.database, &mut compare);
     compare("log.format", old.log.format == new.log.format);
     compare("log.level", old.log.filter == new.log.filter);
+    compare("limits.max_in_flight", old.limits.max_in_flight == new.limits.max_in_flight);
+    compare("limits.max_body_bytes_in_flight", old.limits.max_body_bytes == new.limits.max_body_bytes);
     compare("ledger.lease_ms", old.ledger.lease == new.ledger.lease);
     compare("ledger.hold_wait_ms", old.ledger.hold_wait == new.ledger.hold_wait);
     compare("ledger.keep_days", old.ledger_kept == new.ledger_kept);

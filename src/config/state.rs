@@ -22,8 +22,6 @@ const ADMIN_KEY_PREFIX: &str = "sk-tg-admin-";
 pub struct State {
     /// What virtual keys are hashed with. Without it, all keys are lost.
     pub pepper: Secret,
-    /// Whether the pepper was made just now: keys that the database holds already are void.
-    pub pepper_is_new: bool,
     /// The key of the control plane.
     pub admin_key: Secret,
     /// What works but an operator should know, a line each.
@@ -60,14 +58,12 @@ pub fn open(folder: &Path, configured_admin_key: Option<&Secret>) -> Result<Stat
         error,
     })?;
     let mut notices = Vec::new();
-    let pepper_file = folder.join(PEPPER_FILE);
-    let pepper_is_new = !pepper_file.exists();
-    let pepper = read_or_make(&pepper_file, "", &mut notices)?;
+    let pepper = read_or_make(&folder.join(PEPPER_FILE), "", &mut notices)?;
     let admin_key = match configured_admin_key {
         Some(key) => key.clone(),
         None => read_or_make(&folder.join(ADMIN_KEY_FILE), ADMIN_KEY_PREFIX, &mut notices)?,
     };
-    Ok(State { pepper, pepper_is_new, admin_key, notices })
+    Ok(State { pepper, admin_key, notices })
 }
 
 /// Reads the admin key that a gateway has made in its state folder; none before its first start.
@@ -136,8 +132,7 @@ mod tests {
         let first = open(&folder, None).expect("made");
         assert!(first.admin_key.expose().starts_with(ADMIN_KEY_PREFIX));
         assert_eq!(first.pepper.expose().len(), 43);
-        assert!(first.pepper_is_new);
-        assert_eq!(open(&folder, None).expect("read back"), State { pepper_is_new: false, ..first.clone() });
+        assert_eq!(open(&folder, None).expect("read back"), first);
         assert_eq!(read_admin_key(&folder).expect("read"), Some(first.admin_key));
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);

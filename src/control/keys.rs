@@ -1,279 +1,358 @@
-//! Virtual keys: made, listed and revoked by operators, and published to
-//! the data plane whenever they change.
+//! Virtual keys: made, changed, rotated and revoked by operators. The data plane sees each change before the operator is
+//! told that it is made.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use rand::TryRngCore as _;
-use rand::rngs::OsRng;
-use tokio::sync::Mutex;
+use serde_json::{Value, json};
 
-use crate::domain::key::{KeyHash, LiveKey, Terms, VirtualKey, last_four, mint};
+use super::audit::{self, Actor};
+use super::directory::{Directory, DirectoryError, Known};
+use super::form::{Form, Given, Problem};
+use super::random::{self, NoRandom};
+use super::teams::LimitsChange;
+use crate::domain::allowed::{AllowedModels, MAX_ALLOWED};
+use crate::domain::key::{KEY_ID_PREFIX, KeyHasher, Rights, Terms, Tuning, VirtualKey, last_four, mint};
+use crate::domain::label::{self, MAX_TAGS, TAG_RULE, alias_is_good, tag_is_good};
+use crate::domain::money::Usd;
 use crate::domain::secret::Secret;
+use crate::domain::team::Team;
 use crate::store::StoreError;
-use crate::store::keys::{KeyRow, KeyRows};
+use crate::store::keys::{KeyRow, Rotation};
 
 /// The alias of the key that is made at the first start.
 const FIRST_ALIAS: &str = "default";
-/// What an id starts with. No alias may: a key can be named by either.
-const ID_PREFIX: &str = "key_";
-const MAX_ALIAS_BYTES: usize = 64;
-
-/// The live keys by their hashes.
-pub type LiveKeys = HashMap<KeyHash, LiveKey>;
+const ALIAS_RULE: &str = "an alias has 1 to 64 of A-Z a-z 0-9 . _ - and does not start with key_";
+/// The longest time that an old secret stays good, ms: 90 days.
+const MAX_GRACE_MS: u64 = 90 * 86_400_000;
+/// How long it does unless the operator says otherwise, ms: a day.
+const DEFAULT_GRACE_MS: u64 = 86_400_000;
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// The operator's mistake.
-    #[error("an alias has 1 to 64 of A-Z a-z 0-9 . _ - and does not start with {ID_PREFIX}")]
-    Alias,
+    /// The operator's mistakes, all of them.
+    #[error("{} wrong in what was sent", if .0.len() == 1 { "1 thing is".to_owned() } else { format!("{} things are", .0.len()) })]
+    Invalid(Vec<Problem>),
     /// The operator's mistake.
     #[error("there is a live key with the alias {0}")]
     AliasTaken(String),
     /// The operator's mistake.
     #[error("there is no key with the id or alias {0}")]
     Unknown(String),
+    /// The operator's mistake.
+    #[error("the key {0} is revoked: it stays as it is; make a new one")]
+    Revoked(String),
+    /// Another process was faster.
+    #[error("the key {0} was changed by somebody else at the same moment: look at it, then try again")]
+    Raced(String),
     /// The machine's.
-    #[error("no random bits: {0}")]
-    Random(rand::rand_core::OsError),
+    #[error(transparent)]
+    Random(#[from] NoRandom),
+    /// The database's.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// The database's.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+/// A key as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The key.
+    pub key: VirtualKey,
+    /// The team that owns it.
+    pub team: Option<Arc<Team>>,
+    /// Until when a secret that was rotated away is good, ms since 1970 UTC.
+    pub old_secret_until_ms: Option<i64>,
+}
+
 /// All virtual keys.
 pub struct Keys {
-    rows: KeyRows,
-    pepper: Secret,
-    /// The live keys as they were last published; held while rows and map change together.
-    live: Mutex<LiveKeys>,
-    publish: Box<dyn Fn(LiveKeys) + Send + Sync>,
+    directory: Arc<Directory>,
+    hasher: KeyHasher,
 }
 
 impl Keys {
-    /// Reads the live keys. They are published now and after each change, before the change is told to the operator.
-    pub async fn open(
-        rows: KeyRows,
-        pepper: Secret,
-        publish: impl Fn(LiveKeys) + Send + Sync + 'static,
-    ) -> Result<Self, KeysError> {
-        let keys = Self { rows, pepper, live: Mutex::default(), publish: Box::new(publish) };
-        keys.refresh().await?;
-        Ok(keys)
+    /// The keys of a directory, hashed with the installation's pepper.
+    #[expect(clippy::needless_pass_by_value, reason = "a secret has one owner")]
+    pub fn new(directory: Arc<Directory>, pepper: Secret) -> Self {
+        Self { directory, hasher: KeyHasher::new(&pepper) }
     }
 
-    /// Makes a key. The secret is told here and never again.
-    pub async fn create(&self, alias: &str, now_ms: i64) -> Result<(VirtualKey, Secret), KeysError> {
-        if !alias_is_good(alias) {
-            return Err(KeysError::Alias);
-        }
-        let secret = mint(random()?);
-        let key = VirtualKey {
-            id: format!("{ID_PREFIX}{}", hex(random::<12>()?)).into(),
-            alias: alias.into(),
+    /// Makes a key as a body says. The secret is told here and never again.
+    pub async fn create(&self, body: &Value, now_ms: i64) -> Result<(Listed, Secret), KeysError> {
+        self.create_by(Actor::Admin, body, now_ms).await
+    }
+
+    async fn create_by(
+        &self,
+        actor: Actor,
+        body: &Value,
+        now_ms: i64,
+    ) -> Result<(Listed, Secret), KeysError> {
+        let changing = self.directory.change().await;
+        let known = changing.known().await?;
+        let change = KeyChange::read(body, Required::Alias, &known, now_ms).map_err(KeysError::Invalid)?;
+        let secret = mint(random::bytes()?);
+        let key = change.applied_to(VirtualKey {
+            id: random::id(KEY_ID_PREFIX)?.into(),
+            alias: "".into(),
             last_four: last_four(&secret),
             created_at_ms: now_ms,
             revoked_at_ms: None,
             terms: Terms::default(),
-        };
-        let row = KeyRow { key, hash: KeyHash::of(secret.expose(), &self.pepper) };
-        let mut live = self.live.lock().await;
-        self.rows.insert(&row).await.map_err(|error| match error {
-            StoreError::Taken => KeysError::AliasTaken(alias.to_owned()),
-            other => KeysError::Store(other),
-        })?;
-        live.insert(row.hash, alone(row.key.clone()));
-        (self.publish)(live.clone());
-        Ok((row.key, secret))
+        });
+        let told = audit::row(actor, "key.create", &key.id, &terms_object(&key, &known), now_ms)?;
+        let written = self.directory.key_rows.insert(&key, self.hasher.hash(secret.expose()), &told).await;
+        written.map_err(|error| or_taken(error, &key))?;
+        changing.refresh().await?;
+        Ok((listed(&key.id, &self.directory.known(), now_ms)?, secret))
     }
 
     /// Makes the first key of an installation; nothing when there has ever been one.
-    pub async fn ensure_first_key(&self, now_ms: i64) -> Result<Option<(VirtualKey, Secret)>, KeysError> {
-        if !self.rows.all().await?.is_empty() {
+    pub async fn ensure_first_key(&self, now_ms: i64) -> Result<Option<(Listed, Secret)>, KeysError> {
+        if !self.directory.known().keys.is_empty() {
             return Ok(None);
         }
-        self.create(FIRST_ALIAS, now_ms).await.map(Some)
+        self.create_by(Actor::Gateway, &json!({"alias": FIRST_ALIAS}), now_ms).await.map(Some)
     }
 
     /// Returns all keys, revoked ones too, in the order they were made.
-    pub async fn list(&self) -> Result<Vec<VirtualKey>, KeysError> {
-        Ok(self.rows.all().await?.into_iter().map(|row| row.key).collect())
+    pub async fn list(&self, now_ms: i64) -> Result<Vec<Listed>, KeysError> {
+        let known = self.directory.change().await.known().await?;
+        Ok(known.keys.iter().map(|row| seen(row, &known, now_ms)).collect())
+    }
+
+    /// Returns a key by its id, or a live one by its alias.
+    pub async fn get(&self, id_or_alias: &str, now_ms: i64) -> Result<Listed, KeysError> {
+        let known = self.directory.change().await.known().await?;
+        listed(id_or_alias, &known, now_ms)
+    }
+
+    /// Changes a live key as a body says: what is not in it stays, `null` takes back what was set.
+    pub async fn update(&self, id_or_alias: &str, body: &Value, now_ms: i64) -> Result<Listed, KeysError> {
+        let changing = self.directory.change().await;
+        let known = changing.known().await?;
+        let before = live(id_or_alias, &known)?;
+        let change = KeyChange::read(body, Required::Nothing, &known, now_ms).map_err(KeysError::Invalid)?;
+        let key = change.applied_to(before.key.clone());
+        let detail = json!({
+            "before": terms_object(&before.key, &known),
+            "after": terms_object(&key, &known),
+        });
+        let told = audit::row(Actor::Admin, "key.update", &key.id, &detail, now_ms)?;
+        let written = self.directory.key_rows.update(&key, &told).await;
+        if !written.map_err(|error| or_taken(error, &key))? {
+            return Err(KeysError::Raced(id_or_alias.to_owned()));
+        }
+        changing.refresh().await?;
+        listed(&key.id, &self.directory.known(), now_ms)
+    }
+
+    /// Gives a live key another secret, told here and never again. The old one stays good for a while: `grace_ms` in
+    /// the body, a day without it; with 0 it ends at once.
+    pub async fn rotate(
+        &self,
+        id_or_alias: &str,
+        body: &Value,
+        now_ms: i64,
+    ) -> Result<(Listed, Secret), KeysError> {
+        let changing = self.directory.change().await;
+        let known = changing.known().await?;
+        let row = live(id_or_alias, &known)?;
+        let form = Form::new(body);
+        let grace_ms = form.number("grace_ms", 0..=MAX_GRACE_MS).flatten().unwrap_or(DEFAULT_GRACE_MS);
+        let grace_ms = form.finish(grace_ms).map_err(KeysError::Invalid)?;
+        let secret = mint(random::bytes()?);
+        let rotation = Rotation {
+            id: &row.key.id,
+            old: row.hash,
+            new: self.hasher.hash(secret.expose()),
+            last_four: &last_four(&secret),
+            old_until_ms: now_ms.saturating_add_unsigned(grace_ms),
+            now_ms,
+        };
+        let detail = json!({"grace_ms": grace_ms});
+        let told = audit::row(Actor::Admin, "key.rotate", &row.key.id, &detail, now_ms)?;
+        if !self.directory.key_rows.rotate(&rotation, &told).await? {
+            return Err(KeysError::Raced(id_or_alias.to_owned()));
+        }
+        changing.refresh().await?;
+        Ok((listed(&row.key.id, &self.directory.known(), now_ms)?, secret))
     }
 
     /// Revokes a key by its id, or a live one by its alias; from here on nobody is let in by it. Once more does no
     /// harm: the first time stands.
-    pub async fn revoke(&self, id_or_alias: &str, now_ms: i64) -> Result<VirtualKey, KeysError> {
-        let mut live = self.live.lock().await;
-        let rows = self.rows.all().await?;
-        let named = |row: &KeyRow| {
-            &*row.key.id == id_or_alias || (&*row.key.alias == id_or_alias && row.key.revoked_at_ms.is_none())
-        };
-        let Some(KeyRow { mut key, hash }) = rows.into_iter().find(named) else {
-            return Err(KeysError::Unknown(id_or_alias.to_owned()));
-        };
-        // Out of the map first: should this be cut off before the row is written, nobody is let in who was not to be.
-        let was_live = live.remove(&hash);
-        (self.publish)(live.clone());
-        match self.rows.revoke(&key.id, now_ms).await {
-            Ok(true) => key.revoked_at_ms = Some(now_ms),
-            Ok(false) => {}
-            Err(error) => {
-                live.extend(was_live.map(|key| (hash, key)));
-                (self.publish)(live.clone());
-                return Err(error.into());
-            }
+    pub async fn revoke(&self, id_or_alias: &str, now_ms: i64) -> Result<Listed, KeysError> {
+        let changing = self.directory.change().await;
+        let known = changing.known().await?;
+        let row = found(id_or_alias, &known)?;
+        let told = audit::row(Actor::Admin, "key.revoke", &row.key.id, &json!({}), now_ms)?;
+        changing.shut_out(&row.key.id);
+        if let Err(error) = self.directory.key_rows.revoke(&row.key.id, now_ms, &told).await {
+            changing.let_in();
+            return Err(error.into());
         }
-        Ok(key)
+        changing.refresh().await?;
+        listed(&row.key.id, &self.directory.known(), now_ms)
     }
 
-    /// Reads the live keys again, for changes that another process has made.
-    pub async fn refresh(&self) -> Result<(), KeysError> {
-        let mut live = self.live.lock().await;
-        let rows = self.rows.all().await?;
-        let rows = rows.into_iter().filter(|row| row.key.revoked_at_ms.is_none());
-        *live = rows.map(|row| (row.hash, alone(row.key))).collect();
-        (self.publish)(live.clone());
-        Ok(())
+    /// Reads keys and teams again, for changes that another process has made.
+    pub async fn refresh(&self) -> Result<(), DirectoryError> {
+        self.directory.refresh().await
     }
 }
 
-fn alone(key: VirtualKey) -> LiveKey {
-    LiveKey { key: Arc::new(key), team: None, secret_until_ms: None }
+fn or_taken(error: StoreError, key: &VirtualKey) -> KeysError {
+    match error {
+        StoreError::Taken => KeysError::AliasTaken(key.alias.to_string()),
+        other => KeysError::Store(other),
+    }
 }
 
-fn alias_is_good(alias: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=MAX_ALIAS_BYTES).contains(&alias.len()) && alias.bytes().all(fits) && !alias.starts_with(ID_PREFIX)
+fn found<'k>(id_or_alias: &str, known: &'k Known) -> Result<&'k KeyRow, KeysError> {
+    known.key(id_or_alias).ok_or_else(|| KeysError::Unknown(id_or_alias.to_owned()))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], KeysError> {
-    let mut bytes = [0; N];
-    OsRng.try_fill_bytes(&mut bytes).map_err(KeysError::Random)?;
-    Ok(bytes)
+fn live<'k>(id_or_alias: &str, known: &'k Known) -> Result<&'k KeyRow, KeysError> {
+    let row = found(id_or_alias, known)?;
+    match row.key.revoked_at_ms {
+        None => Ok(row),
+        Some(_) => Err(KeysError::Revoked(id_or_alias.to_owned())),
+    }
 }
 
-fn hex(bytes: [u8; 12]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn listed(id_or_alias: &str, known: &Known, now_ms: i64) -> Result<Listed, KeysError> {
+    Ok(seen(found(id_or_alias, known)?, known, now_ms))
+}
+
+fn seen(row: &KeyRow, known: &Known, now_ms: i64) -> Listed {
+    let ends = row.retired.iter().map(|retired| retired.until_ms);
+    Listed {
+        key: row.key.clone(),
+        team: known.team_of(&row.key),
+        old_secret_until_ms: ends.max().filter(|end| *end > now_ms),
+    }
+}
+
+/// A key's terms as JSON, for the audit log.
+fn terms_object(key: &VirtualKey, known: &Known) -> Value {
+    let mut object = terms_json(&key.terms, known.team_of(key).as_deref());
+    object["alias"] = (*key.alias).into();
+    object
+}
+
+/// Terms as operators read and write them.
+pub fn terms_json(terms: &Terms, team: Option<&Team>) -> Value {
+    json!({
+        "team": team.map(|team| &*team.alias),
+        "expires_at": terms.expires_at_ms.map(|ms| ms.div_euclid(1_000)),
+        "models": terms.models.iter().collect::<Vec<_>>(),
+        "rights": {
+            "tuning": terms.rights.tuning,
+            "unbounded_cost_usd": terms.rights.unbounded_cost.map(|cost| cost.to_string()),
+        },
+        "tags": terms.tags,
+        "limits": super::teams::limits_json(&terms.limits),
+    })
+}
+
+/// Which members a body must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Required {
+    Alias,
+    Nothing,
+}
+
+/// What an operator wants of a key; what was left out is none.
+struct KeyChange {
+    alias: Option<String>,
+    team: Given<Arc<str>>,
+    expires_at_ms: Given<i64>,
+    models: Option<Vec<crate::domain::ids::ModelName>>,
+    tuning: Given<Tuning>,
+    unbounded_cost: Given<Usd>,
+    tags: Option<Vec<String>>,
+    limits: LimitsChange,
+}
+
+impl KeyChange {
+    fn read(body: &Value, required: Required, known: &Known, now_ms: i64) -> Result<Self, Vec<Problem>> {
+        let form = Form::new(body);
+        let alias = form.text("alias");
+        match alias {
+            None if required == Required::Alias => form.wrong("alias", "missing: name the key"),
+            Some(None) => form.wrong("alias", ALIAS_RULE),
+            Some(Some(alias)) if !alias_is_good(alias, KEY_ID_PREFIX) => form.wrong("alias", ALIAS_RULE),
+            _ => {}
+        }
+        let team = form.read("team", |value| team(value, known));
+        let expires_at_ms = form.read("expires_at", |value| expiry(value, now_ms));
+        let models = form.list("models", MAX_ALLOWED, AllowedModels::pattern);
+        let rights =
+            form.object("rights", |rights| (rights.read("tuning", tuning), rights.usd("unbounded_cost_usd")));
+        let (tuning, unbounded_cost) = match rights {
+            None => (None, None),
+            Some(None) => (Some(None), Some(None)),
+            Some(Some(both)) => both,
+        };
+        let tags = form.list("tags", MAX_TAGS, tag);
+        let limits = LimitsChange::read(&form);
+        let alias = alias.flatten().map(str::to_owned);
+        form.finish(Self { alias, team, expires_at_ms, models, tuning, unbounded_cost, tags, limits })
+    }
+
+    fn applied_to(self, key: VirtualKey) -> VirtualKey {
+        let Terms { team, expires_at_ms, models, rights, tags, limits } = key.terms;
+        let terms = Terms {
+            team: self.team.unwrap_or(team),
+            expires_at_ms: self.expires_at_ms.unwrap_or(expires_at_ms),
+            models: self.models.map_or(models, AllowedModels::new),
+            rights: Rights {
+                tuning: self.tuning.map_or(rights.tuning, Option::unwrap_or_default),
+                unbounded_cost: self.unbounded_cost.unwrap_or(rights.unbounded_cost),
+            },
+            tags: self.tags.map_or(tags, label::in_order),
+            limits: self.limits.applied_to(limits),
+        };
+        VirtualKey { alias: self.alias.map_or(key.alias, Into::into), terms, ..key }
+    }
+}
+
+fn team(value: &Value, known: &Known) -> Result<Arc<str>, String> {
+    let name = value.as_str().ok_or("not a text")?;
+    match known.team(name) {
+        Some(team) if team.archived_at_ms.is_some() => Err(format!("the team {name} is archived")),
+        Some(team) => Ok(Arc::clone(&team.id)),
+        None => Err(format!("there is no team with the id or alias {name}: make it first")),
+    }
+}
+
+/// Reads seconds since 1970 UTC, or a time as RFC 3339 writes it.
+fn expiry(value: &Value, now_ms: i64) -> Result<i64, &'static str> {
+    let rule = "not a time: write seconds since 1970 UTC, or a text such as \"2027-01-31T00:00:00Z\"";
+    let seconds = match value {
+        Value::String(text) => text.parse().map(jiff::Timestamp::as_second).map_err(|_| rule)?,
+        other => other.as_i64().ok_or(rule)?,
+    };
+    let ms =
+        seconds.checked_mul(1_000).filter(|_| jiff::Timestamp::from_second(seconds).is_ok()).ok_or(rule)?;
+    if ms <= now_ms {
+        return Err("in the past: revoke the key instead");
+    }
+    Ok(ms)
+}
+
+fn tuning(value: &Value) -> Result<Tuning, &'static str> {
+    let found = value.as_str().and_then(Tuning::from_name);
+    found.ok_or("not one of \"none\", \"read\", \"write\", \"delete_models\"")
+}
+
+/// Reads a tag.
+pub(super) fn tag(text: &str) -> Result<String, &'static str> {
+    if tag_is_good(text) { Ok(text.to_owned()) } else { Err(TAG_RULE) }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ops::Deref;
-
-    use arc_swap::ArcSwap;
-
-    use super::*;
-    use crate::store::{DatabaseConfig, Store};
-
-    const PEPPER: &str = "pepper";
-
-    struct Installation {
-        folder: tempfile::TempDir,
-    }
-
-    /// Keys, and what was published last.
-    struct Started {
-        keys: Keys,
-        published: Arc<ArcSwap<LiveKeys>>,
-    }
-
-    impl Installation {
-        fn new() -> Self {
-            Self { folder: tempfile::tempdir().expect("a folder") }
-        }
-
-        async fn start(&self) -> Started {
-            let store = Store::open(&DatabaseConfig::in_folder(self.folder.path())).await.expect("opened");
-            let published = Arc::new(ArcSwap::default());
-            let publish = {
-                let published = Arc::clone(&published);
-                move |live| published.store(Arc::new(live))
-            };
-            let keys = Keys::open(KeyRows::new(&store), Secret::new(PEPPER), publish).await.expect("read");
-            Started { keys, published }
-        }
-    }
-
-    impl Started {
-        fn find(&self, presented: &Secret) -> Option<Arc<VirtualKey>> {
-            self.published
-                .load()
-                .get(&KeyHash::of(presented.expose(), &Secret::new(PEPPER)))
-                .map(|live| Arc::clone(&live.key))
-        }
-    }
-
-    impl Deref for Started {
-        type Target = Keys;
-
-        fn deref(&self) -> &Keys {
-            &self.keys
-        }
-    }
-
-    #[tokio::test]
-    async fn a_key_lives_from_create_to_revoke_and_over_a_restart() {
-        let installation = Installation::new();
-        let keys = installation.start().await;
-        let (made, secret) = keys.create("support", 1_000).await.expect("made");
-        assert!(made.id.starts_with("key_") && made.id.len() == 28, "{}", made.id);
-        assert!(secret.expose().ends_with(&made.last_four));
-        assert_eq!(keys.find(&secret).as_deref(), Some(&made));
-        assert_eq!(keys.find(&Secret::new("sk-tg-other")), None);
-        assert_eq!(installation.start().await.find(&secret).as_deref(), Some(&made), "after a restart");
-
-        let revoked = keys.revoke("support", 2_000).await.expect("revoked");
-        assert_eq!(revoked.revoked_at_ms, Some(2_000));
-        assert_eq!(keys.find(&secret), None, "gone at once");
-        assert_eq!(installation.start().await.find(&secret), None, "after a restart");
-        assert_eq!(keys.revoke(&made.id, 3_000).await.expect("once more").revoked_at_ms, Some(2_000));
-        assert!(matches!(keys.revoke("support", 3_000).await, Err(KeysError::Unknown(_))));
-        assert_eq!(keys.list().await.expect("listed"), [revoked]);
-    }
-
-    #[tokio::test]
-    async fn a_change_elsewhere_is_seen_after_a_refresh() {
-        let installation = Installation::new();
-        let (here, there) = (installation.start().await, installation.start().await);
-        let (_, secret) = there.create("support", 1).await.expect("made");
-        assert_eq!(here.find(&secret), None);
-        here.refresh().await.expect("read");
-        assert!(here.find(&secret).is_some());
-    }
-
-    #[tokio::test]
-    async fn an_alias_is_checked_and_free_again_after_its_key() {
-        let installation = Installation::new();
-        let keys = installation.start().await;
-        for (alias, good) in [
-            ("a", true),
-            ("team.app_1-x", true),
-            (&"x".repeat(64), true),
-            (&"x".repeat(65), false),
-            ("", false),
-            ("a b", false),
-            ("é", false),
-            ("key_1", false),
-        ] {
-            assert_eq!(keys.create(alias, 1).await.is_ok(), good, "{alias}");
-        }
-        assert!(matches!(keys.create("a", 1).await, Err(KeysError::AliasTaken(_))));
-        keys.revoke("a", 2).await.expect("revoked");
-        keys.create("a", 3).await.expect("free again");
-    }
-
-    #[tokio::test]
-    async fn the_first_key_is_made_once() {
-        let installation = Installation::new();
-        let keys = installation.start().await;
-        let (first, secret) = keys.ensure_first_key(1).await.expect("asked").expect("made");
-        assert_eq!((&*first.alias, keys.find(&secret).is_some()), (FIRST_ALIAS, true));
-        assert!(keys.ensure_first_key(2).await.expect("asked").is_none());
-        keys.revoke(&first.id, 3).await.expect("revoked");
-        assert!(
-            installation.start().await.ensure_first_key(4).await.expect("asked").is_none(),
-            "not after a revoke"
-        );
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::ids::ModelName;
+use super::limit::RateLimits;
 use super::model_name;
 use super::price::Price;
 use super::secret::Secret;
@@ -305,6 +306,8 @@ pub struct Model {
     pub name: ModelName,
     /// At least one.
     pub deployments: Vec<Arc<Deployment>>,
+    /// What all who ask for it may ask together.
+    pub limits: RateLimits,
 }
 
 /// What a name leads to.
@@ -435,6 +438,7 @@ pub(crate) mod tests {
         let model = |name: &str, upstream: &str| Model {
             name: ModelName::parse(name).expect("a name"),
             deployments: vec![deployment(name, upstream)],
+            limits: RateLimits::default(),
         };
         let catalog = Catalog::new(
             BTreeMap::new(),

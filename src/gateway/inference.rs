@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue};
 use super::admit::{Admitted, KeyRing};
 use super::catalog::LiveCatalog;
 use super::dispatch::{self, Unanswered};
+use super::limits::{Limits, RateHeaders, replace_upstreams};
 use super::meter::{self, Answer};
 use super::pins::Pins;
 use super::prepare::{Prepared, prepare};
@@ -19,6 +20,7 @@ use super::record::{Book, Record};
 use super::refusal::Refusal;
 use super::reserve::Money;
 use super::settle;
+use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
 
@@ -28,6 +30,8 @@ pub struct Gateway {
     pub keys: Arc<KeyRing>,
     /// What may be asked.
     pub catalog: Arc<LiveCatalog>,
+    /// How much of it.
+    pub limits: Arc<Limits>,
     /// How it ended.
     pub book: Arc<Book>,
     /// Who made which stored response.
@@ -44,6 +48,8 @@ pub struct Arrival {
     pub model_in_path: Option<String>,
     /// Its body.
     pub body: Bytes,
+    /// How its door writes what is left of a limit.
+    pub rate_headers: RateHeaders,
     /// Its headers that travel on to the upstream.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The tags that the application put on it.
@@ -81,10 +87,14 @@ impl Gateway {
             Ok(prepared) => prepared,
             Err(refusal) => return Err(refused((refusal, record))),
         };
+        let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
         match dispatch::ask(&self.money, &prepared, &mut presence, &mut record).await {
             Ok(attempt) => {
-                meter::follow(prepared, attempt, &mut presence, record, &self.pins).await.map_err(refused)
+                let followed = meter::follow(prepared, attempt, &mut presence, record, &self.pins).await;
+                let mut answer = followed.map_err(refused)?;
+                replace_upstreams(&mut answer.headers, &rate_headers);
+                Ok(answer)
             }
             Err(Unanswered { refusal, sent_to }) => {
                 if let Some(sent_to) = sent_to {
@@ -111,6 +121,28 @@ impl Gateway {
         let prepared =
             prepare(admitted, self.catalog.load(), request, arrival.headers, arrival.tags, bound.as_deref())?;
         record.note(|outcome| outcome.model = Some(prepared.resolved.model.name.as_str().into()));
+        self.enter(&prepared, arrival.rate_headers, record)?;
         Ok(prepared)
     }
+
+    /// Takes from all limits that apply.
+    fn enter(&self, prepared: &Prepared, style: RateHeaders, record: &mut Record) -> Result<(), Refusal> {
+        let (tokens, now) = (estimated_tokens(&prepared.request), clock::monotonic());
+        match self.limits.enter(&prepared.admitted, &prepared.resolved.model, tokens, now) {
+            Ok(entered) => {
+                record.limited(entered.standings(), style);
+                record.entered(entered);
+                Ok(())
+            }
+            Err(limited) => {
+                record.limited(&limited.standings, style);
+                Err(Refusal::Limited(limited))
+            }
+        }
+    }
+}
+
+/// The tokens that limits take a request for until its true number is known: four bytes a token.
+fn estimated_tokens(request: &InferenceRequest) -> u64 {
+    (request.body().len() as u64).div_ceil(4)
 }

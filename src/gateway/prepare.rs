@@ -71,6 +71,7 @@ fn attribution(
     mut tags: Vec<Arc<str>>,
 ) -> Attribution {
     tags.extend(admitted.key.terms.tags.iter().cloned());
+    tags.extend(admitted.team.iter().flat_map(|team| team.tags.iter().cloned()));
     tags.sort();
     tags.dedup();
     Attribution {

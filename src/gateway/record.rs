@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
+use super::limits::{Entered, Place, RateHeaders, Standings};
 use super::refusal::Refusal;
 use super::reserve::Bill;
 use crate::clock;
@@ -93,6 +95,12 @@ pub struct Record {
     id: RequestId,
     started: Instant,
     book: Arc<Book>,
+    /// Its place among the requests being served.
+    place: Option<Place>,
+    /// What it took from its limits.
+    entered: Option<Entered>,
+    /// What a limited key is told of its limits.
+    rate_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Record {
@@ -117,7 +125,16 @@ impl Record {
             duration_us: 0,
             first_byte_us: None,
         };
-        Self { outcome: Some(outcome), bill: None, id: id.clone(), started, book: Arc::clone(book) }
+        Self {
+            outcome: Some(outcome),
+            bill: None,
+            id: id.clone(),
+            started,
+            book: Arc::clone(book),
+            place: None,
+            entered: None,
+            rate_headers: Vec::new(),
+        }
     }
 
     /// Notes more about the request.
@@ -130,6 +147,26 @@ impl Record {
     /// Notes which endpoint it is for.
     pub fn endpoint(&mut self, endpoint: Endpoint) {
         self.note(|outcome| outcome.endpoint = endpoint.name());
+    }
+
+    /// Keeps its place until it is written.
+    pub fn placed(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// Keeps what it took from its limits until it is written; then it is settled.
+    pub(super) fn entered(&mut self, entered: Entered) {
+        self.entered = Some(entered);
+    }
+
+    /// Notes what its client is told of its limits.
+    pub(super) fn limited(&mut self, standings: &Standings, style: RateHeaders) {
+        self.rate_headers = standings.headers(style);
+    }
+
+    /// What its client is told of its limits, with every answer.
+    pub fn rate_headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.rate_headers
     }
 
     /// Notes what was used.
@@ -251,6 +288,11 @@ impl Drop for Record {
                 outcome.cost = outcome.usage.as_ref().map(|usage| bill.cost(usage));
                 bill.settle(outcome.usage.as_ref());
             }
+            if let Some(entered) = self.entered.take() {
+                let tokens = outcome.usage.map(|usage| usage.tokens).unwrap_or_default();
+                entered.settle(tokens.prompt.saturating_add(tokens.completion), clock::monotonic());
+            }
+            self.place = None;
             let metrics = Arc::clone(&self.book.metrics);
             self.book.write(outcome);
             // last: whoever sees nothing in flight finds every outcome written

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::limits::Limited;
 use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::RequestError;
@@ -26,6 +27,12 @@ pub enum Refusal {
         /// When, ms since 1970 UTC.
         ended_at_ms: i64,
     },
+    /// A limit stands against it.
+    #[error("{0}")]
+    Limited(Box<Limited>),
+    /// This process serves as much at once as it may.
+    #[error("the gateway serves as many {0} at once as it may: try again in a moment")]
+    Overloaded(&'static str),
     /// The body is wrong.
     #[error("{0}")]
     Request(#[from] RequestError),
@@ -156,6 +163,8 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoKey | Self::WrongKey(_) | Self::KeyEnded { .. } => "invalid_api_key",
+            Self::Limited(_) => "rate_limit_exceeded",
+            Self::Overloaded(_) => "overloaded",
             Self::Request(error) => error.code().unwrap_or("invalid_json"),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } => "model_not_found",
             Self::UnknownResponse(_) => "response_not_found",

@@ -47,7 +47,7 @@ pub(super) struct Reserved {
 
 /// What a request owes on one deployment, until it is settled. Dropped, it is released, or charged whole once it was
 /// sent.
-pub struct Bill {
+pub(super) struct Bill {
     ledger: Arc<Ledger>,
     request_id: Arc<str>,
     at_ms: i64,
@@ -252,23 +252,13 @@ struct Tokens {
 }
 
 impl Bill {
-    /// Whether the books of any budget change with it, and so a hold exists.
-    pub const fn is_held(&self) -> bool {
-        self.reservation.is_some()
-    }
-
     /// The price, for what is told with the answer.
-    pub const fn priced(&self) -> &Priced {
+    pub(super) const fn priced(&self) -> &Priced {
         &self.priced
     }
 
-    /// Whom and what it is booked on.
-    pub const fn attribution(&self) -> &Arc<Attribution> {
-        &self.attribution
-    }
-
     /// What a usage costs: what is not confirmed costs all that is held.
-    pub fn cost(&self, usage: &Usage) -> Usd {
+    pub(super) fn cost(&self, usage: &Usage) -> Usd {
         match (&self.reservation, usage.source) {
             (Some(reservation), UsageSource::Unconfirmed) => reservation.grant().amount,
             _ => self.priced.cost(&usage.tokens, usage.served),
@@ -276,7 +266,7 @@ impl Bill {
     }
 
     /// The least that is left of any budget once this is settled at a cost.
-    pub fn left_after(&self, cost: Usd, now_ms: i64) -> Option<Usd> {
+    pub(super) fn left_after(&self, cost: Usd, now_ms: i64) -> Option<Usd> {
         match &self.reservation {
             Some(reservation) => self.ledger.left_after(reservation, cost, now_ms),
             None => self.ledger.left_for(&self.attribution, now_ms),

@@ -10,6 +10,7 @@ use pingora::time::timeout;
 use super::config::Limits;
 use super::respond;
 use crate::domain::ids::RequestId;
+use crate::gateway::limits::Place;
 use crate::gateway::{Client, Refusal};
 
 /// A client that takes none of its answer for so long has left.
@@ -78,18 +79,26 @@ impl Exchange {
         super::framing::wrong(version, &head.headers, raw.as_deref())
     }
 
-    /// Reads the whole body.
-    pub(super) async fn body(&mut self, limits: &Limits, max_bytes: usize) -> Result<Bytes, Refusal> {
+    /// Reads the whole body. Room for it is taken before it is read, as far as its head says how much that is.
+    pub(super) async fn body(
+        &mut self,
+        limits: &Limits,
+        max_bytes: usize,
+        mut room: Option<&mut Place>,
+    ) -> Result<Bytes, Refusal> {
         let length =
             self.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: usize| length > max_bytes) {
             return Err(Refusal::TooLarge(max_bytes));
         }
+        if let (Some(length), Some(room)) = (length, room.take_if(|_| length.is_some())) {
+            room.grow(length)?;
+        }
         if self.headers().contains_key(header::EXPECT) && !self.is_http_10() {
             self.session.write_continue_response().await.map_err(|_| Refusal::BodyBroken)?;
         }
         self.session.set_read_timeout(None); // both limits stand here
-        let reading = self.read_body(limits, max_bytes, length.unwrap_or(0));
+        let reading = self.read_body(limits, max_bytes, length.unwrap_or(0), room);
         timeout(limits.body_total_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
     }
 
@@ -98,6 +107,7 @@ impl Exchange {
         limits: &Limits,
         max_bytes: usize,
         length: usize,
+        mut room: Option<&mut Place>,
     ) -> Result<Bytes, Refusal> {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
@@ -111,6 +121,9 @@ impl Exchange {
             };
             if first.len() + all.len() + chunk.len() > max_bytes {
                 return Err(Refusal::TooLarge(max_bytes));
+            }
+            if let Some(room) = &mut room {
+                room.grow(chunk.len())?;
             }
             if first.is_empty() && all.is_empty() {
                 first = chunk; // a small body comes in one piece and is not copied
@@ -161,6 +174,15 @@ impl Exchange {
 
     /// Answers with a refusal. A body that was not read to its end closes the connection.
     pub(super) async fn refuse(&mut self, refusal: &Refusal) -> Done {
+        self.refuse_with(refusal, &[]).await
+    }
+
+    /// The same with more headers.
+    pub(super) async fn refuse_with(
+        &mut self,
+        refusal: &Refusal,
+        more: &[(HeaderName, HeaderValue)],
+    ) -> Done {
         let body_left = matches!(
             refusal,
             Refusal::TooLarge(_) | Refusal::BodyTimeout | Refusal::BodyBroken | Refusal::Framing(_)
@@ -168,8 +190,8 @@ impl Exchange {
         if body_left {
             self.session.set_keepalive(None);
         }
-        let written =
-            self.whole(respond::status(refusal), respond::headers(refusal), respond::body(refusal)).await;
+        let headers = [respond::headers(refusal), more.to_vec()].concat();
+        let written = self.whole(respond::status(refusal), headers, respond::body(refusal)).await;
         match (written, body_left) {
             (Ok(()), false) => Done::Reuse,
             (Ok(()), true) => {

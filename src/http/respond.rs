@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::domain::budget::Exceeded;
 use crate::gateway::Refusal;
@@ -16,6 +16,8 @@ const LONGEST_WAIT_S: u64 = 3_600;
 pub(super) fn status(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::NoKey | Refusal::WrongKey(_) | Refusal::KeyEnded { .. } => StatusCode::UNAUTHORIZED,
+        Refusal::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Request(_) | Refusal::Framing(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
         Refusal::UnknownModel(_)
         | Refusal::EndpointNotServed { .. }
@@ -51,8 +53,17 @@ fn kind(status: StatusCode) -> &'static str {
 
 /// An error in OpenAI's envelope.
 pub(super) fn envelope(status: StatusCode, message: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
-    let error = json!({"error": {"message": message, "type": kind(status), "param": param, "code": code}});
-    error.to_string().into()
+    envelope_json(status, message, param, code).to_string().into()
+}
+
+/// The same, for those who add to it.
+pub(super) fn envelope_json(
+    status: StatusCode,
+    message: &str,
+    param: Option<&str>,
+    code: Option<&str>,
+) -> Value {
+    json!({"error": {"message": message, "type": kind(status), "param": param, "code": code}})
 }
 
 /// The body of a refusal.
@@ -60,7 +71,12 @@ pub(super) fn body(refusal: &Refusal) -> Bytes {
     if let Refusal::Budget { exceeded, .. } = refusal {
         return budget_envelope(refusal, exceeded);
     }
-    envelope(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()))
+    let mut body =
+        envelope_json(status(refusal), &refusal.to_string(), refusal.param(), Some(refusal.code()));
+    if let Refusal::Limited(limited) = refusal {
+        body["error"]["type"] = limited.limit.kind().into();
+    }
+    body.to_string().into()
 }
 
 /// OpenAI's own words for an account without money, which careful clients take for "stop", and our figures beside them.
@@ -81,8 +97,12 @@ pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
     if let Refusal::Budget { retry_after_s: Some(wait @ ..=LONGEST_WAIT_S), .. } = refusal {
         headers.push((header::RETRY_AFTER, HeaderValue::from(*wait)));
     }
-    if matches!(refusal, Refusal::UpstreamFault { .. } | Refusal::Budget { .. } | Refusal::Unpriced { .. }) {
+    if no_retry_helps(refusal) {
         headers.push((HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false")));
+    }
+    if let Some(ms) = retry_after_ms(refusal) {
+        headers.push((header::RETRY_AFTER, ms.div_ceil(1_000).into()));
+        headers.push((HeaderName::from_static("retry-after-ms"), ms.into()));
     }
     if let Refusal::MethodNotAllowed { allowed, .. } = refusal {
         headers.push((header::ALLOW, HeaderValue::from_static(allowed)));
@@ -95,11 +115,28 @@ pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
+/// Whether coming again is of no use.
+fn no_retry_helps(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::UpstreamFault { .. } | Refusal::Budget { .. } | Refusal::Unpriced { .. } => true,
+        Refusal::Limited(limited) => limited.retry_after_ms.is_none(),
+        _ => false,
+    }
+}
+
+/// When to come again.
+fn retry_after_ms(refusal: &Refusal) -> Option<u64> {
+    match refusal {
+        Refusal::Limited(limited) => limited.retry_after_ms,
+        Refusal::Overloaded(_) => Some(1_000),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::upstream::Phase;
-    use serde_json::Value;
     use std::sync::Arc;
 
     #[test]
@@ -118,6 +155,7 @@ mod tests {
             (Refusal::KeyEnded { ended_at_ms: 0 }, 401, "invalid_api_key"),
             (Refusal::UnknownModel("x".into()), 404, "model_not_found"),
             (Refusal::UnsupportedEndpoint("/v1/batches".into()), 404, "unsupported_endpoint"),
+            (Refusal::Overloaded("requests"), 503, "overloaded"),
             (Refusal::TooLarge(1), 413, "request_too_large"),
             (Refusal::BodyTimeout, 408, "request_timeout"),
             (upstream(UpstreamError::Connect("refused".into())), 502, "upstream_unreachable"),

@@ -78,7 +78,7 @@ pub(super) async fn call(
     exchange: &mut Exchange,
     limits: &Limits,
 ) -> (Done, u16, Option<&'static str>) {
-    let body = match exchange.body(limits, MAX_BODY_BYTES).await {
+    let body = match exchange.body(limits, MAX_BODY_BYTES, None).await {
         Ok(body) => body,
         Err(refusal) => {
             let status = respond::status(&refusal).as_u16();

@@ -31,8 +31,9 @@ const LOCK_LOOK: Duration = Duration::from_millis(20);
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
+    (2, "teams and keys", include_str!("migrations/0002_teams_and_keys.sql")),
     (3, "prices", include_str!("migrations/0003_prices.sql")),
     (4, "ledger", include_str!("migrations/0004_ledger.sql")),
     (5, "budgets", include_str!("migrations/0005_budgets.sql")),

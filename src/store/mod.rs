@@ -1,10 +1,12 @@
 //! Rows: what outlives a restart. Carries values and decides nothing. One SQL text for SQLite and PostgreSQL, values
 //! always bound; ids are text, times are ms since 1970 UTC, there are no booleans (sqlx's `Any` reads none).
 
+pub mod audit;
 pub mod budgets;
 mod connection;
 mod engine;
 pub mod history;
+pub mod installation;
 pub mod instances;
 pub mod keys;
 pub mod ledger;
@@ -13,8 +15,10 @@ mod pool;
 pub mod prices;
 pub mod proof;
 pub mod spend;
+pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;
+mod values;
 
 pub use connection::Connection;
 pub use engine::{DatabaseConfig, Durability, Location, Store, StoreError};

@@ -2,5 +2,8 @@
 
 mod health;
 mod keys;
+mod ledger;
+mod prices;
 mod reload;
 mod requests;
+mod teams;

@@ -6,6 +6,7 @@ mod client_gone;
 mod completions;
 mod embeddings;
 mod errors;
+mod limits;
 mod models;
 mod responses;
 mod smuggling;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::csv::{self, Line};
 use super::query::{Asked, Given};
-use super::{Admin, error};
+use super::{Admin, error, store_failed};
 use crate::control::ledger::{LedgerPage, MAX_PAGE};
 use crate::domain::ledger::{Entry, EntryKind};
 use crate::domain::usage::UsageSource;
@@ -44,12 +44,6 @@ pub(super) fn format(asked: &mut Asked) -> Format {
         Format::Csv => "csv",
     };
     asked.word("format", &[Format::Json, Format::Csv], name).unwrap_or(Format::Json)
-}
-
-/// The machine's fault, not the operator's.
-pub(super) fn store_failed(why: &StoreError) -> Response {
-    tracing::error!(error = %why, "the ledger can't be read");
-    error(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; see the log", "store_failed")
 }
 
 /// A page as JSON.

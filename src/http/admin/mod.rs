@@ -1,5 +1,7 @@
 //! JSON for operators, one file a noun, behind the admin key. Health and metrics need none: the address is the guard.
 
+mod audit;
+mod body;
 mod csv;
 mod keys;
 mod ledger;
@@ -7,6 +9,7 @@ mod ops;
 mod prices;
 mod query;
 mod spend;
+mod teams;
 
 use std::sync::Arc;
 
@@ -20,10 +23,13 @@ use subtle::ConstantTimeEq as _;
 
 use super::api::credential;
 use super::{Readiness, ops as health, respond};
+use crate::control::audit::AuditLog;
+use crate::control::form::Problem;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
 use crate::control::reports::Reports;
+use crate::control::teams::Teams;
 use crate::domain::secret::Secret;
 use crate::gateway::record::Book;
 
@@ -52,6 +58,10 @@ pub struct Admin {
     pub ledger: LedgerRecords,
     /// What was spent.
     pub reports: Arc<Reports>,
+    /// Who owns them.
+    pub teams: Arc<Teams>,
+    /// Who changed what.
+    pub audit: Arc<AuditLog>,
     /// Recent requests and metrics.
     pub book: Arc<Book>,
     /// Reload.
@@ -66,6 +76,8 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(ledger::routes())
         .merge(spend::routes())
         .merge(prices::routes())
+        .merge(teams::routes())
+        .merge(audit::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
     Router::new()
@@ -96,4 +108,18 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
 fn error(status: StatusCode, message: &str, code: &str) -> Response {
     let body = respond::envelope(status, message, None, Some(code));
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+/// A body with mistakes: 422, with each of them and its place.
+fn invalid(message: &str, problems: &[Problem]) -> Response {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    let mut body = respond::envelope_json(status, message, None, Some("invalid_body"));
+    body["errors"] = serde_json::json!(problems);
+    (status, axum::Json(body)).into_response()
+}
+
+/// The machine's fault, not the operator's.
+fn store_failed(why: &dyn std::error::Error) -> Response {
+    tracing::error!(error = %why, "the store failed an operator");
+    error(StatusCode::INTERNAL_SERVER_ERROR, "the store failed; see the log", "store_failed")
 }

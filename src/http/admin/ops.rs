@@ -12,7 +12,7 @@ use http::header;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Admin, error};
+use super::{Admin, error, store_failed};
 
 /// How many recent requests are listed unasked.
 const SHOWN: usize = 100;
@@ -32,7 +32,10 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {
     match (admin.reload)() {
-        Ok(reloaded) => Json(reloaded).into_response(),
+        Ok(reloaded) => match admin.keys.refresh().await {
+            Ok(()) => Json(reloaded).into_response(),
+            Err(why) => store_failed(&why),
+        },
         Err(problems) => {
             let message = format!("nothing was changed:\n{}", problems.join("\n"));
             error(StatusCode::BAD_REQUEST, &message, "invalid_configuration")

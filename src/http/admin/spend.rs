@@ -9,10 +9,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use super::Admin;
 use super::csv::{self, Line};
-use super::ledger::{Format, format, store_failed};
+use super::ledger::{Format, format};
 use super::query::{Asked, Given};
+use super::{Admin, store_failed};
 use crate::domain::spend::Sums;
 use crate::store::spend::{Dimension, SpendQuery, SpendRow};
 

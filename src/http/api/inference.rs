@@ -14,6 +14,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::label::{MAX_TAGS, tag_is_good};
 use crate::domain::outcome::Ending;
 use crate::gateway::admit::Admitted;
+use crate::gateway::limits::{Place, RateHeaders};
 use crate::gateway::record::Record;
 use crate::gateway::{Answer, AnswerBody, Arrival, Client, Gateway, Metered, Next, Refusal};
 use crate::http::config::Limits;
@@ -42,18 +43,23 @@ pub(in crate::http) async fn serve(
     mut record: Record,
 ) -> Done {
     record.endpoint(endpoint);
-    let admitted = match arrive(gateway, exchange, &mut record) {
-        Ok(admitted) => admitted,
+    let (admitted, mut place) = match arrive(gateway, exchange, &mut record) {
+        Ok(arrived) => arrived,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
-    let body = match exchange.body(limits, limits.max_body_bytes).await {
+    let body = match exchange.body(limits, limits.max_body_bytes, Some(&mut place)).await {
         Ok(body) => body,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
+    record.placed(place);
     let arrival = Arrival {
         endpoint,
         model_in_path,
         body,
+        rate_headers: match exchange.uri().path().starts_with("/openai/") {
+            true => RateHeaders::Azure,
+            false => RateHeaders::OpenAi,
+        },
         headers: travelling(exchange.headers(), &admitted.key.id),
         tags: tags(exchange.headers()),
     };
@@ -63,11 +69,11 @@ pub(in crate::http) async fn serve(
     }
 }
 
-fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result<Admitted, Refusal> {
+fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result<(Admitted, Place), Refusal> {
     let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
     record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
     match exchange.method() {
-        &http::Method::POST => Ok(admitted),
+        &http::Method::POST => Ok((admitted, gateway.limits.place()?)),
         other => Err(Refusal::MethodNotAllowed { method: other.to_string(), allowed: "POST" }),
     }
 }
@@ -96,7 +102,7 @@ fn tags(headers: &HeaderMap) -> Vec<Arc<str>> {
 pub(in crate::http) async fn refuse(exchange: &mut Exchange, refusal: &Refusal, record: Record) -> Done {
     let done = match refusal {
         Refusal::ClientGone => Done::Close,
-        _ => exchange.refuse(refusal).await,
+        _ => exchange.refuse_with(refusal, record.rate_headers()).await,
     };
     record.refused(refusal, respond::status(refusal).as_u16());
     done
