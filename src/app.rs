@@ -1,6 +1,7 @@
 //! Builds the gateway from a configuration; starts and stops its services. Only this room sees all the others, and it
 //! hands each part just what it needs.
 
+mod alerts;
 pub mod banner;
 mod happenings;
 mod money;
@@ -172,6 +173,10 @@ fn build(
             ledger: Arc::clone(&money.ledger),
             prices: money.prices.live(),
             exceeded_status: config.http.budget_exceeded.as_u16(),
+            alert: {
+                let alerts = money.alerts.clone();
+                Box::new(move |alert| alerts.give(alert))
+            },
         },
     };
     Ok(Built {
@@ -232,6 +237,7 @@ fn add_listeners(
     let operators = Admin {
         key: admin_key,
         keys: Arc::clone(&built.keys),
+        prices: Arc::clone(&built.money.prices),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
         book: Arc::clone(&built.gateway.book),
@@ -281,6 +287,9 @@ fn add_background(
         hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
+    if let Some(teller) = built.money.teller.lock().take() {
+        server.add_service(background_service("teller", teller));
+    }
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }
@@ -319,6 +328,7 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
     let current = Arc::new(Mutex::new(config));
     let held = Arc::clone(&current);
     let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
+    let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -332,10 +342,21 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
         let restart_needed = config::restart_needed(&current, &new);
         directory.declare(new.teams.clone())?;
         let teams_changed = current.teams != new.teams;
-        let changed = catalog.replace(new.catalog.clone()) || teams_changed;
+        let rebudgeted = current.budgets != new.budgets;
+        let declared = budgets.declare(new.budgets.clone()).and_then(|()| {
+            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])
+        });
+        let repriced = declared.inspect_err(|_| {
+            // all or nothing: what was in force before contradicted nothing
+            let _ = directory.declare(current.teams.clone());
+            let _ = budgets.declare(current.budgets.clone());
+        })?;
+        let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
+        current.prices = new.prices;
         current.teams = new.teams;
+        current.budgets = new.budgets;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     };

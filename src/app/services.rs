@@ -169,7 +169,7 @@ impl Warden {
     }
 }
 
-/// Looks the providers' names up, sweeps old pins, loads token tables, sees what other processes have done to the keys,
+/// Looks the providers' names up, sweeps old pins, loads token tables, sees what other processes have done to keys and prices,
 /// and reads the configuration again on SIGHUP.
 pub(super) struct Housekeeper {
     pub(super) keys: Arc<Keys>,

@@ -4,6 +4,8 @@ mod admin_client;
 mod check_config;
 mod healthcheck;
 mod keys;
+mod price;
+mod prices;
 mod reload;
 mod serve;
 mod table;
@@ -39,6 +41,14 @@ enum Command {
     ///
     /// Reads it as `serve` would, environment included. Exit code 1 when anything is wrong.
     CheckConfig(check_config::Options),
+    /// Compute what something costs, line by line, offline.
+    ///
+    /// Uses the prices of the configuration, else the built-in ones; overrides of the admin API are not asked for.
+    Price(price::Options),
+    /// Show prices, put overrides over them, import other lists.
+    ///
+    /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
+    Prices(prices::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -79,6 +89,8 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::CheckConfig(options) => check_config::run(&options),
+        Command::Price(options) => price::run(&options),
+        Command::Prices(options) => prices::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Reload(options) => reload::run(&options),
@@ -125,6 +137,10 @@ mod tests {
             "tunegate keys update app --clear limits --clear team --tuning write --unbounded-cost-usd 0.5",
             "tunegate keys rotate app --grace-hours 0",
             "tunegate key revoke app",
+            "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
+            "tunegate prices list --provider azure",
+            "tunegate prices set gpt-4o --input 2.50 --output 10",
+            "tunegate prices import litellm.json --litellm --out prices.toml",
             "tunegate teams create --alias ops --tag a=b --tpm 1000 --concurrent 4",
             "tunegate teams update ops --clear-limits",
             "tunegate teams archive ops --json",

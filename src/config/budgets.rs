@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use url::Url;
 
 use crate::domain::budget::{Budget, draft};
+use crate::domain::secret::Secret;
 use crate::gateway::ledger;
 use crate::upstream::webhook;
 
@@ -106,21 +106,12 @@ pub(super) fn alerts(section: &file::Alerts, checker: &mut Checker<'_>) -> Optio
         return None;
     };
     // a token may stand in the query
-    let (without_query, query) = text.split_once('?').unwrap_or((text, ""));
-    match BaseUrl::parse(without_query) {
+    match BaseUrl::parse(text.split('?').next().unwrap_or_default()) {
         Ok(base) => {
             if base.crosses_a_network_in_clear() {
                 checker.notice(&place, "alerts cross the network in clear text: write https://");
             }
-            // as it was written: a slash at its end may matter there
-            let path = Url::parse(without_query).map_or_else(|_| "/".to_owned(), |url| url.path().to_owned());
-            let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-            Some(webhook::Config {
-                address: base.address,
-                authority: base.authority,
-                path: format!("{path}{query}"),
-                secret,
-            })
+            Some(webhook::Config { url: Secret::new(text), authority: base.authority, secret })
         }
         Err(reason) => {
             checker.wrong(&place, reason);

@@ -146,6 +146,16 @@ pub fn load_admin_access(
     Ok(access)
 }
 
+/// Reads only the prices: a file that is wrong elsewhere will do.
+pub fn load_prices(path: Option<&Path>, environment: &dyn Environment) -> Result<Arc<Sheets>, ConfigError> {
+    let mut checker = Checker::new(environment);
+    let file = read_file(path, &mut checker);
+    let known = prices::check(&file.prices, &mut checker);
+    checker.forget_elsewhere(&[Place::root(), Place::top("prices")]);
+    checker.finish(path.map(Path::to_owned))?;
+    Ok(known.sheets)
+}
+
 fn read_file(path: Option<&Path>, checker: &mut Checker<'_>) -> file::File {
     let text = match path.map(fs::read_to_string).transpose() {
         Ok(text) => text,

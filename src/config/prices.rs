@@ -116,7 +116,7 @@ impl Known {
         match self.book.price_of(deployment, model, now_ms) {
             Err(unpriced) => checker.notice(place, format!("its requests are refused: {unpriced}")),
             Ok(Found { warning: Some(warning), .. }) => {
-                checker.notice(place, format!("its price: {warning}"))
+                checker.notice(place, format!("its price: {warning}"));
             }
             Ok(_) => {}
         }

@@ -3,16 +3,16 @@
 //! The file is read-only here. Each change of an override makes a version of its own, and none is ever rewritten: the
 //! ledger names the version that it used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::domain::catalog::ProviderKind;
 use crate::domain::price::book::{PriceBook, Sheets};
-use crate::domain::price::read::{Problem, RowDraft, over};
+use crate::domain::price::read::{Draft, Problem, RowDraft, over};
 use crate::store::StoreError;
 use crate::store::prices::{PriceChangeRow, PriceRows};
 
@@ -48,12 +48,12 @@ type Name = (ProviderKind, Arc<str>);
 #[derive(Debug, Clone, Default)]
 struct Overrides {
     changes: i64,
+    /// All that are stored; one that this version can't read is not among the rows.
+    names: BTreeSet<Name>,
     rows: BTreeMap<Name, RowDraft>,
-    /// Those that this version can't read, or that the file's rows can't carry: kept, not used, and said.
-    unused: BTreeMap<Name, Vec<Problem>>,
 }
 
-/// What the book is made of; held while any of it changes.
+/// What the book is made of.
 struct Made {
     sheets: Arc<Sheets>,
     overrides: Overrides,
@@ -64,6 +64,8 @@ pub struct Prices {
     rows: PriceRows,
     made: Mutex<Made>,
     now: Arc<ArcSwap<PriceBook>>,
+    /// Held by who changes an override, so that one process makes one change at a time.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Prices {
@@ -75,7 +77,8 @@ impl Prices {
     pub async fn open(rows: PriceRows, sheets: Arc<Sheets>) -> Result<Self, PricesError> {
         let book = PriceBook::new(&sheets, &[], 0).map_err(PricesError::Wrong)?;
         let made = Mutex::new(Made { sheets, overrides: Overrides::default() });
-        let prices = Self { rows, made, now: Arc::new(ArcSwap::from_pointee(book)) };
+        let now = Arc::new(ArcSwap::from_pointee(book));
+        let prices = Self { rows, made, now, changing: tokio::sync::Mutex::default() };
         prices.refresh().await?;
         Ok(prices)
     }
@@ -95,22 +98,23 @@ impl Prices {
     /// # Errors
     ///
     /// When its rows contradict each other.
-    pub async fn replace(&self, sheets: Arc<Sheets>) -> Result<bool, PricesError> {
-        let mut made = self.made.lock().await;
+    pub fn replace(&self, sheets: Arc<Sheets>) -> Result<bool, PricesError> {
+        let mut made = self.made.lock();
         if made.sheets == sheets {
             return Ok(false);
         }
         PriceBook::new(&sheets, &[], 0).map_err(PricesError::Wrong)?;
         made.sheets = sheets;
-        self.publish(&mut made);
+        self.publish(&made);
         Ok(true)
     }
 
     /// Reads the overrides again, for changes that another process has made.
     pub async fn refresh(&self) -> Result<(), PricesError> {
-        let mut made = self.made.lock().await;
-        if self.catch_up(&mut made).await? {
-            self.publish(&mut made);
+        let known = self.made.lock().overrides.changes;
+        let changes = self.rows.after(known).await?;
+        if !changes.is_empty() {
+            self.follow(&changes);
         }
         Ok(())
     }
@@ -123,8 +127,8 @@ impl Prices {
         body: &Value,
         now_ms: i64,
     ) -> Result<Arc<PriceBook>, PricesError> {
-        let draft = over(provider, model, body).map_err(PricesError::Wrong)?;
-        self.change((provider, model.into()), Some((draft, body.to_string())), now_ms).await
+        over(provider, model, body).map_err(PricesError::Wrong)?;
+        self.change((provider, model.into()), Some(body.to_string()), now_ms).await
     }
 
     /// Takes an override away; what the file says counts again.
@@ -137,48 +141,33 @@ impl Prices {
         self.change((provider, model.into()), None, now_ms).await
     }
 
-    /// Overrides that are stored but not used, with the reasons.
-    pub async fn unused(&self) -> Vec<(ProviderKind, Arc<str>, Vec<Problem>)> {
-        let made = self.made.lock().await;
-        let unused = made.overrides.unused.iter();
-        unused.map(|((kind, model), problems)| (*kind, Arc::clone(model), problems.clone())).collect()
-    }
-
     async fn change(
         &self,
-        name: Name,
-        over: Option<(RowDraft, String)>,
+        (provider, model): Name,
+        body: Option<String>,
         now_ms: i64,
     ) -> Result<Arc<PriceBook>, PricesError> {
-        let mut made = self.made.lock().await;
+        let _one_at_a_time = self.changing.lock().await;
         for _ in 0..ATTEMPTS {
-            self.catch_up(&mut made).await?;
-            let mut next = made.overrides.clone();
-            next.changes += 1;
-            match &over {
-                Some((draft, _)) => check_beside(&made.sheets, draft)?,
-                None if next.rows.contains_key(&name) || next.unused.contains_key(&name) => {}
-                None => return Err(not_ours(&made.sheets, &name)),
-            }
-            next.unused.remove(&name);
-            match &over {
-                Some((draft, _)) => drop(next.rows.insert(name.clone(), draft.clone())),
-                None => drop(next.rows.remove(&name)),
-            }
-            let book = next.over(&made.sheets).map_err(PricesError::Wrong)?;
-            let row = PriceChangeRow {
-                change: next.changes,
-                provider: name.0.name().to_owned(),
-                model: name.1.to_string(),
-                body: over.as_ref().map(|(_, body)| body.clone()),
-                at_ms: now_ms,
+            self.refresh().await?;
+            let change = {
+                let made = self.made.lock();
+                let change = PriceChangeRow {
+                    change: made.overrides.changes + 1,
+                    provider: provider.name().to_owned(),
+                    model: model.to_string(),
+                    body: body.clone(),
+                    at_ms: now_ms,
+                };
+                made.would_take(&change)?;
+                change
             };
-            match self.rows.append(&row).await {
+            match self.rows.append(&change).await {
                 Ok(()) => {
-                    made.overrides = next;
-                    self.now.store(Arc::new(book));
+                    self.follow(&[change]);
                     return Ok(self.load());
                 }
+                // another process was faster: look at what it did, and decide again
                 Err(StoreError::Taken) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -186,26 +175,65 @@ impl Prices {
         Err(PricesError::Contended)
     }
 
-    /// Reads what was changed since; whether anything was.
-    async fn catch_up(&self, made: &mut Made) -> Result<bool, PricesError> {
-        let changes = self.rows.after(made.overrides.changes).await?;
-        for change in &changes {
-            made.overrides.follow(change);
+    fn follow(&self, changes: &[PriceChangeRow]) {
+        let mut made = self.made.lock();
+        for change in changes {
+            // somebody else may have read it meanwhile
+            if change.change > made.overrides.changes {
+                made.overrides.follow(change);
+            }
         }
-        Ok(!changes.is_empty())
+        self.publish(&made);
     }
 
-    /// Puts the book together and publishes it. Should an override no longer fit the file's rows, it is left out and
-    /// said: a price that is missing is refused, one that is wrong is not.
-    fn publish(&self, made: &mut Made) {
+    /// Puts the book together and publishes it. Should the overrides no longer fit the file's rows, they are left out
+    /// and that is said: the file was checked, and it is the newer word.
+    fn publish(&self, made: &Made) {
         let book = made.overrides.over(&made.sheets).or_else(|problems| {
-            tracing::error!(?problems, "overrides of prices do not fit the price file: none is used");
+            tracing::error!(?problems, "the overrides of prices do not fit the price file: none is used");
             PriceBook::new(&made.sheets, &[], made.overrides.changes)
         });
         if let Ok(book) = book {
             self.now.store(Arc::new(book));
         }
     }
+}
+
+impl Made {
+    /// Whether a change is one: the whole book with it must be sound.
+    fn would_take(&self, change: &PriceChangeRow) -> Result<(), PricesError> {
+        let mut next = self.overrides.clone();
+        let before = next.names.len();
+        next.follow(change);
+        if change.body.is_none() && next.names.len() == before {
+            return Err(self.not_ours(&change.provider, &change.model));
+        }
+        let changed = |row: &&RowDraft| row.provider.name() == change.provider && *row.model == *change.model;
+        if let (Some(draft), Some(known)) =
+            (next.rows.values().find(changed), self.sheets.rows.iter().find(changed))
+        {
+            check_beside(known, draft)?;
+        }
+        next.over(&self.sheets).map(drop).map_err(PricesError::Wrong)
+    }
+
+    fn not_ours(&self, provider: &str, model: &str) -> PricesError {
+        let shown = format!("{provider}/{model}");
+        let in_file =
+            self.sheets.rows.iter().any(|row| row.provider.name() == provider && *row.model == *model);
+        if in_file { PricesError::InFile(shown) } else { PricesError::Unknown(shown) }
+    }
+}
+
+/// Refuses what is far from the file's last price of the same model: most likely another unit.
+fn check_beside(known: &RowDraft, draft: &RowDraft) -> Result<(), PricesError> {
+    let Some(known) = known.periods.last().and_then(Draft::price) else { return Ok(()) };
+    let far = draft.periods.iter().enumerate().filter_map(|(index, period)| {
+        let message = period.price()?.far_from(&known)?;
+        Some(Problem { path: format!("periods[{index}]"), message })
+    });
+    let far: Vec<Problem> = far.collect();
+    if far.is_empty() { Ok(()) } else { Err(PricesError::Wrong(far)) }
 }
 
 impl Overrides {
@@ -217,14 +245,16 @@ impl Overrides {
         };
         let name: Name = (provider, change.model.as_str().into());
         self.rows.remove(&name);
-        self.unused.remove(&name);
-        let Some(body) = &change.body else { return };
+        let Some(body) = &change.body else {
+            self.names.remove(&name);
+            return;
+        };
+        self.names.insert(name.clone());
         let body: Value = serde_json::from_str(body).unwrap_or_default();
         match over(provider, &change.model, &body) {
             Ok(draft) => drop(self.rows.insert(name, draft)),
             Err(problems) => {
                 tracing::error!(model = %change.model, ?problems, "a stored price can't be read and is not used");
-                self.unused.insert(name, problems);
             }
         }
     }
@@ -235,26 +265,6 @@ impl Overrides {
     }
 }
 
-/// Refuses what is far from the file's price of the same model: most likely another unit.
-fn check_beside(sheets: &Sheets, draft: &RowDraft) -> Result<(), PricesError> {
-    let same = |row: &&RowDraft| row.provider == draft.provider && row.model == draft.model;
-    let Some(known) = sheets.rows.iter().find(same).and_then(|row| row.periods.last()?.price()) else {
-        return Ok(());
-    };
-    let far = draft.periods.iter().enumerate().filter_map(|(index, period)| {
-        let message = period.price()?.far_from(&known)?;
-        Some(Problem { path: format!("periods[{index}]"), message })
-    });
-    let far: Vec<Problem> = far.collect();
-    if far.is_empty() { Ok(()) } else { Err(PricesError::Wrong(far)) }
-}
-
-fn not_ours(sheets: &Sheets, (provider, model): &Name) -> PricesError {
-    let shown = format!("{}/{model}", provider.name());
-    let in_file = sheets.rows.iter().any(|row| row.provider == *provider && row.model == *model);
-    if in_file { PricesError::InFile(shown) } else { PricesError::Unknown(shown) }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -262,7 +272,7 @@ mod tests {
     use super::*;
     use crate::domain::price::rates::Class;
     use crate::domain::price::read::sheets;
-    use crate::store::{DatabaseConfig, Store};
+    use crate::store::testing::TestDatabase;
 
     fn file(version: &str, input: &str) -> Arc<Sheets> {
         let file = json!({"version": version, "models": [{"provider": "openai", "model": "gpt-4o",
@@ -270,9 +280,9 @@ mod tests {
         Arc::new(sheets(&file).expect("sound"))
     }
 
-    async fn open(folder: &std::path::Path) -> Prices {
-        let store = Store::open(&DatabaseConfig::in_folder(folder)).await.expect("opened");
-        Prices::open(PriceRows::new(&store), file("v1", "2.50")).await.expect("read")
+    async fn open(database: &TestDatabase) -> Prices {
+        let rows = PriceRows::new(&database.open().await);
+        Prices::open(rows, file("v1", "2.50")).await.expect("read")
     }
 
     fn input(prices: &Prices, model: &str) -> Option<(String, String)> {
@@ -286,16 +296,16 @@ mod tests {
 
     #[tokio::test]
     async fn an_override_stands_over_a_reload_a_restart_and_a_removal_ends_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (here, there) = (open(folder.path()).await, open(folder.path()).await);
+        let database = TestDatabase::sqlite();
+        let (here, there) = (open(&database).await, open(&database).await);
         assert_eq!(input(&here, "gpt-4o"), said("2.50", "v1"));
         let body = json!({"input_per_1m_usd": "2", "output_per_1m_usd": "8"});
         here.set(ProviderKind::OpenAi, "gpt-4o", &body, 1).await.expect("set");
         assert_eq!(input(&here, "gpt-4o"), said("2.00", "v1+1"));
         // pain 13: an override is not lost when the file is read again
-        assert!(here.replace(file("v2", "3")).await.expect("replaced"));
+        assert!(here.replace(file("v2", "3")).expect("replaced"));
         assert_eq!(input(&here, "gpt-4o"), said("2.00", "v2+1"));
-        assert_eq!(input(&open(folder.path()).await, "gpt-4o"), said("2.00", "v1+1"), "after a restart");
+        assert_eq!(input(&open(&database).await, "gpt-4o"), said("2.00", "v1+1"), "after a restart");
 
         // the other process has not seen the first change: its own becomes the second
         there.set(ProviderKind::OpenAi, "mine", &body, 2).await.expect("set");
@@ -313,8 +323,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_wrong_changes_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let prices = open(folder.path()).await;
+        let database = TestDatabase::sqlite();
+        let prices = open(&database).await;
         for (body, problems) in [
             (json!([]), 1),
             (json!({"input_per_1m_usd": 2, "output_per_1m_usd": 1.5, "outptu": "1"}), 2),

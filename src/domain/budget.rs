@@ -4,6 +4,7 @@
 mod books;
 mod counter;
 pub mod draft;
+pub mod reach;
 
 use std::fmt;
 use std::sync::Arc;

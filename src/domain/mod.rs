@@ -1,5 +1,6 @@
 //! The rules, pure: no clock, randomness, socket, file or SQL. Times are arguments, and most tests live here.
 
+pub mod alert;
 pub mod allowed;
 pub mod bound;
 pub mod budget;

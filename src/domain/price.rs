@@ -4,6 +4,7 @@
 //! A price never guesses downwards: what is not listed apart costs what the class above it costs.
 
 pub mod book;
+pub mod litellm;
 pub mod rates;
 pub mod read;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::prepare::Prepared;
 use super::refusal::Refusal;
 use super::settle::{LARGEST_OUTPUT_TOKENS, beside_the_loop};
 use crate::clock;
+use crate::domain::alert::{Alert, Unpriced};
 use crate::domain::bound::{CapSource, TokenBound, UpperBound, token_bound};
 use crate::domain::budget::{Action, Exceeded};
 use crate::domain::catalog::Deployment;
@@ -36,6 +37,8 @@ pub struct Money {
     pub prices: Arc<ArcSwap<PriceBook>>,
     /// What a request without money is answered with.
     pub exceeded_status: u16,
+    /// Told what people should hear of: must not wait.
+    pub alert: Box<dyn Fn(Alert) + Send + Sync>,
 }
 
 /// A request that is paid for on one deployment.
@@ -47,7 +50,7 @@ pub(super) struct Reserved {
 
 /// What a request owes on one deployment, until it is settled. Dropped, it is released, or charged whole once it was
 /// sent.
-pub struct Bill {
+pub(super) struct Bill {
     ledger: Arc<Ledger>,
     request_id: Arc<str>,
     at_ms: i64,
@@ -85,6 +88,11 @@ impl Money {
         })?;
         if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
             metrics.unpriced(&deployment.name);
+            (self.alert)(Alert::Unpriced(Unpriced {
+                model: Arc::clone(&prepared.attribution.model),
+                deployment: Arc::clone(&deployment.name),
+                upstream_model: upstream_model.into(),
+            }));
         }
         let asked = prepared.request.service_tier();
         let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };
@@ -252,23 +260,13 @@ struct Tokens {
 }
 
 impl Bill {
-    /// Whether the books of any budget change with it, and so a hold exists.
-    pub const fn is_held(&self) -> bool {
-        self.reservation.is_some()
-    }
-
     /// The price, for what is told with the answer.
-    pub const fn priced(&self) -> &Priced {
+    pub(super) const fn priced(&self) -> &Priced {
         &self.priced
     }
 
-    /// Whom and what it is booked on.
-    pub const fn attribution(&self) -> &Arc<Attribution> {
-        &self.attribution
-    }
-
     /// What a usage costs: what is not confirmed costs all that is held.
-    pub fn cost(&self, usage: &Usage) -> Usd {
+    pub(super) fn cost(&self, usage: &Usage) -> Usd {
         match (&self.reservation, usage.source) {
             (Some(reservation), UsageSource::Unconfirmed) => reservation.grant().amount,
             _ => self.priced.cost(&usage.tokens, usage.served),
@@ -276,7 +274,7 @@ impl Bill {
     }
 
     /// The least that is left of any budget once this is settled at a cost.
-    pub fn left_after(&self, cost: Usd, now_ms: i64) -> Option<Usd> {
+    pub(super) fn left_after(&self, cost: Usd, now_ms: i64) -> Option<Usd> {
         match &self.reservation {
             Some(reservation) => self.ledger.left_after(reservation, cost, now_ms),
             None => self.ledger.left_for(&self.attribution, now_ms),

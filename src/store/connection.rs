@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
 
-use super::engine::{Commit, Opener, within};
+use super::engine::{Commit, Marks, Opener, within};
 
 /// The server's own limit strikes first: its error says more.
 const GRACE: Duration = Duration::from_millis(500);
@@ -22,6 +22,11 @@ pub struct Connection {
 impl Connection {
     pub(super) const fn new(opener: Arc<Opener>) -> Self {
         Self { opener, live: None }
+    }
+
+    /// How the values of a long statement are marked.
+    pub(super) fn marks(&self) -> Marks {
+        self.opener.marks()
     }
 
     /// Runs one piece of work within the limits of one query. Cut off on the way, or late, it leaves no half-used

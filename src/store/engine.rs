@@ -125,6 +125,9 @@ pub enum StoreError {
     /// A row with the same unique value is there.
     #[error("there is such a row already")]
     Taken,
+    /// What was read kept changing.
+    #[error("the ledger's sums change too fast to be read")]
+    Moving,
     /// A row holds what we never write.
     #[error("the row of {0} is damaged")]
     Damaged(String),
@@ -157,7 +160,11 @@ impl Store {
             })
             .connect_with(opener.options.clone())
             .await?;
-        Ok(Self { pool: Pool::new(pool, config.statement_timeout), opener })
+        let snapshot = match config.location {
+            Location::Folder(_) => "BEGIN",
+            Location::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        };
+        Ok(Self { pool: Pool::new(pool, config.statement_timeout, snapshot), opener })
     }
 
     /// The pool, for the files of this room. Every query through it ends within its limits.
@@ -176,6 +183,15 @@ impl Store {
     pub async fn close(&self) {
         let _ = timeout(CLOSE_LIMIT, self.pool.close()).await;
     }
+}
+
+/// How the values of a statement are marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// `?`, in the order of the text.
+    Unnamed,
+    /// `$1`, `$2`, …
+    Numbered,
 }
 
 /// How a connection commits.
@@ -212,6 +228,15 @@ impl Opener {
     /// How long one query of a connection apart from the pool may take.
     pub(super) const fn statement_timeout(&self) -> Duration {
         self.config.statement_timeout
+    }
+
+    /// How the values of a long statement are marked. SQLite looks a numbered one up by its name, through all others, each
+    /// time it is bound: 64 rows of 30 columns took 7 ms, unnamed ones 1 ms.
+    pub(super) const fn marks(&self) -> Marks {
+        match self.config.location {
+            Location::Folder(_) => Marks::Unnamed,
+            Location::Postgres(_) => Marks::Numbered,
+        }
     }
 
     /// Opens one connection, within the time that a query waits for one.

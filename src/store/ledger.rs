@@ -12,14 +12,12 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 use self::row::{COLUMNS, columns};
-pub(super) use self::row::{attribution, bind_attribution, bind_counts, counts};
+pub(super) use self::row::{Prepared, attribution, bind_attribution, bind_counts, counts, entry};
 use super::connection::Connection;
-use super::engine::{Store, StoreError};
+use super::engine::{Marks, Store, StoreError};
 use super::pool::Pool;
 use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::usage::UsageSource;
@@ -65,7 +63,7 @@ impl LedgerRows {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut insert = sqlx::query(insert_of(entries.len()));
+        let mut insert = sqlx::query(insert_of(entries.len(), self.connection.marks()));
         for entry in entries {
             insert = row::bind(insert, entry.borrow());
         }
@@ -83,7 +81,7 @@ impl LedgerRows {
 
     /// The entries behind a number, in order; at most `limit`.
     pub async fn after(&mut self, seq: Seq, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let rows = self.connection.run(|connection| after(connection, seq, limit)).await?;
+        let rows = self.connection.run(|connection| after(seq, limit).fetch_all(connection).boxed()).await?;
         rows.iter().map(row::entry).collect()
     }
 
@@ -116,45 +114,40 @@ impl LedgerRows {
 const HEAD: &str =
     "SELECT COALESCE((SELECT MAX(seq) FROM ledger), (SELECT closed_seq FROM spend_head WHERE id = 1))";
 
-/// Reads entries in order, behind a number.
-pub(super) fn after(
-    connection: &mut AnyConnection,
-    seq: Seq,
-    limit: usize,
-) -> BoxFuture<'_, Result<Vec<AnyRow>, sqlx::Error>> {
+/// Asks for the entries behind a number, in order.
+pub(super) fn after(seq: Seq, limit: usize) -> Prepared<'static> {
     sqlx::query(concat!("SELECT ", columns!(), " FROM ledger WHERE seq > $1 ORDER BY seq LIMIT $2"))
         .bind(seq)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(connection)
-        .boxed()
-}
-
-/// Reads one row of the ledger.
-pub(super) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
-    row::entry(row)
 }
 
 /// The statement that inserts so many rows: made once, prepared once by each connection.
-fn insert_of(rows: usize) -> SqlStr {
-    static STATEMENTS: [OnceLock<SqlStr>; BATCH] = [const { OnceLock::new() }; BATCH];
-    let text = || {
-        let mut text = concat!("INSERT INTO ledger (", columns!(), ") VALUES ").to_owned();
-        for row in 0..rows {
-            let first = row * COLUMNS + 1;
-            text.push_str(if row == 0 { "(" } else { ", (" });
-            for column in first..first + COLUMNS {
-                let comma = if column == first { "" } else { ", " };
-                let _ = write!(text, "{comma}${column}");
-            }
-            text.push(')');
-        }
-        // numbers of ours alone
-        AssertSqlSafe(text).into_sql_str()
+fn insert_of(rows: usize, marks: Marks) -> SqlStr {
+    static UNNAMED: [OnceLock<SqlStr>; BATCH] = [const { OnceLock::new() }; BATCH];
+    static NUMBERED: [OnceLock<SqlStr>; BATCH] = [const { OnceLock::new() }; BATCH];
+    // marks of ours alone
+    let made = || AssertSqlSafe(insert_text(rows, marks)).into_sql_str();
+    let kept = match marks {
+        Marks::Unnamed => &UNNAMED,
+        Marks::Numbered => &NUMBERED,
     };
-    match STATEMENTS.get(rows - 1) {
-        Some(made) => made.get_or_init(text).clone(),
-        None => text(),
+    kept.get(rows - 1).map_or_else(made, |kept| kept.get_or_init(made).clone())
+}
+
+fn insert_text(rows: usize, marks: Marks) -> String {
+    let mut text = concat!("INSERT INTO ledger (", columns!(), ") VALUES ").to_owned();
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 0..COLUMNS {
+            text.push_str(if column == 0 { "" } else { ", " });
+            let _ = match marks {
+                Marks::Unnamed => write!(text, "?"),
+                Marks::Numbered => write!(text, "${}", row * COLUMNS + column + 1),
+            };
+        }
+        text.push(')');
     }
+    text
 }
 
 /// Which entries are asked for. What is not given is not asked.

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod budgets;
 mod connection;
 mod engine;
+pub mod history;
 pub mod installation;
 pub mod instances;
 pub mod keys;
@@ -12,6 +13,8 @@ pub mod ledger;
 pub mod pins;
 mod pool;
 pub mod prices;
+pub mod proof;
+pub mod spend;
 pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -8,12 +8,14 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use sqlx::any::{AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
 use sqlx::pool::PoolConnection;
-use sqlx::{Acquire as _, Any, AnyConnection, AnyPool, Either, Execute, Executor, SqlStr};
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Either, Execute, Executor, SqlStr};
 
-use super::engine::within;
+use super::engine::{StoreError, within};
 
 /// The server's own limit strikes first: its error says more.
 const GRACE: Duration = Duration::from_millis(500);
+/// For everything that one snapshot is read for.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pool. A clone is another handle to the same one. `&Pool` runs queries like sqlx's own; their rows are gathered
 /// before the first is handed out, so each query bounds how many it reads.
@@ -21,11 +23,13 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Pool {
     connections: AnyPool,
     limit: Duration,
+    /// What begins a transaction that sees one state of the tables.
+    snapshot: &'static str,
 }
 
 impl Pool {
-    pub(super) fn new(connections: AnyPool, statement_timeout: Duration) -> Self {
-        Self { connections, limit: statement_timeout + GRACE }
+    pub(super) fn new(connections: AnyPool, statement_timeout: Duration, snapshot: &'static str) -> Self {
+        Self { connections, limit: statement_timeout + GRACE, snapshot }
     }
 
     pub(super) async fn close(&self) {
@@ -47,6 +51,24 @@ impl Pool {
         let done = done.await;
         lease.end(&done);
         done
+    }
+
+    /// Reads in one transaction that sees the tables as they are at its beginning, whatever is written meanwhile. It may
+    /// take as long as [`SNAPSHOT_LIMIT`].
+    pub(super) async fn snapshot<T: Send>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let mut lease = self.lease().await?;
+        let reading = async {
+            let mut transaction = lease.connection().begin_with(self.snapshot).await?;
+            let value = work(&mut transaction).await;
+            transaction.rollback().await?;
+            Ok(value)
+        };
+        let done = within(SNAPSHOT_LIMIT, reading).await;
+        lease.end(&done);
+        done?
     }
 
     async fn lease(&self) -> Result<Lease, sqlx::Error> {

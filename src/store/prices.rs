@@ -81,8 +81,7 @@ mod tests {
     #[tokio::test]
     async fn changes_are_numbered_and_stay() {
         for_each_database(async |database| {
-            let store = database.open().await;
-            let rows = PriceRows::new(&store);
+            let rows = PriceRows::new(&database.open().await);
             let row = |change, body: Option<&str>| PriceChangeRow {
                 change,
                 provider: "openai".to_owned(),

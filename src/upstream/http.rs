@@ -157,7 +157,7 @@ impl Link {
             }
             match self.line(peer, limit).await {
                 Ok((Line::H1(stream), _)) => {
-                    self.idle.put(stream, peer.reuse_hash(), clock::monotonic());
+                    self.idle.put_new(stream, peer.reuse_hash(), clock::monotonic());
                     return Ok(());
                 }
                 // a stream of h2 that is dropped leaves its connection in the connector's pool
@@ -246,8 +246,8 @@ impl Link {
 
     /// A line for one exchange, and whether it has served others before.
     async fn line(&self, peer: &HttpPeer, limit: Duration) -> Result<(Line, bool), UpstreamError> {
-        if let Some(stream) = self.idle.take(peer.reuse_hash(), clock::monotonic()) {
-            return Ok((Line::H1(stream), true));
+        if let Some((stream, used)) = self.idle.take(peer.reuse_hash(), clock::monotonic()) {
+            return Ok((Line::H1(stream), used));
         }
         let opened = timeout(limit, self.connector.get_http_session(peer))
             .await

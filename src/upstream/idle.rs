@@ -21,6 +21,8 @@ struct Waiting {
     /// The peer's `reuse_hash`.
     peer: u64,
     since: Instant,
+    /// Whether it has served a request before.
+    used: bool,
 }
 
 /// The idle connections of one provider, the one that waits longest first.
@@ -28,8 +30,8 @@ struct Waiting {
 pub(super) struct Idle(Mutex<Vec<Waiting>>);
 
 impl Idle {
-    /// Takes the connection to a peer that was used last.
-    pub(super) fn take(&self, peer: u64, now: Instant) -> Option<Stream> {
+    /// Takes the connection to a peer that was kept last, and says whether it has served a request before.
+    pub(super) fn take(&self, peer: u64, now: Instant) -> Option<(Stream, bool)> {
         loop {
             let mut youngest = {
                 let mut all = self.0.lock();
@@ -37,7 +39,7 @@ impl Idle {
                 all.remove(at)
             };
             if is_usable(&mut youngest, now) {
-                return Some(youngest.stream);
+                return Some((youngest.stream, youngest.used));
             }
         }
     }
@@ -49,9 +51,18 @@ impl Idle {
 
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn put(&self, stream: Stream, peer: u64, now: Instant) {
+        self.keep(Waiting { stream, peer, since: now, used: true });
+    }
+
+    /// Keeps a connection that was opened ahead of its first request.
+    pub(super) fn put_new(&self, stream: Stream, peer: u64, now: Instant) {
+        self.keep(Waiting { stream, peer, since: now, used: false });
+    }
+
+    fn keep(&self, waiting: Waiting) {
         let mut all = self.0.lock();
         if all.len() < MOST {
-            all.push(Waiting { stream, peer, since: now });
+            all.push(waiting);
         }
     }
 

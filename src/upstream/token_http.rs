@@ -1,4 +1,5 @@
-//! Asks token services over the same connector as everything else.
+//! Asks services beside the providers, over the same connector as everything else: token services and the operator's
+//! webhook.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use crate::provider::Outgoing;
 
 /// For one call; the credential has a limit of its own around it.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The largest answer of a token service that makes sense.
+/// The largest answer of such a service that makes sense.
 const ANSWER_BYTES: usize = 1 << 20;
 
-/// The connections to token services.
+/// The connections to such services.
 pub(super) struct Tokens {
     pools: Arc<Pools>,
     /// The provider's own roots serve its token service too: where a private proxy ends TLS, it ends all of it.
@@ -34,11 +35,11 @@ impl Tokens {
     }
 
     fn service(&self, url: &Uri) -> Result<Provider, String> {
-        let host = url.host().ok_or("the address of the token service has no host")?;
+        let host = url.host().ok_or("the address has no host")?;
         let tls = url.scheme_str() == Some("https");
         let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
         Ok(Provider {
-            name: "token service".into(),
+            name: "service".into(),
             dialect: Dialect::Candle,
             address: Address::Host { host: host.trim_matches(['[', ']']).to_owned(), port, tls },
             base_path: String::new(),
@@ -59,8 +60,8 @@ impl TokenHttp for Tokens {
         headers: &[(HeaderName, HeaderValue)],
         body: &[u8],
     ) -> Result<(u16, Vec<u8>), String> {
-        let url: Uri = url.parse().map_err(|_| "the address of the token service is no URL")?;
-        // a token is fetched about once an hour: a link of its own each time, the pool behind it is shared
+        let url: Uri = url.parse().map_err(|_| "the address is no URL")?;
+        // such a service is asked about once an hour: a link of its own each time, the pool behind it is shared
         let link = Link::new(Arc::new(self.service(&url)?), &self.pools);
         let outgoing = Outgoing {
             method,

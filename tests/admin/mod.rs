@@ -2,6 +2,7 @@
 
 mod health;
 mod keys;
+mod prices;
 mod reload;
 mod requests;
 mod teams;

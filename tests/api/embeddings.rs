@@ -38,7 +38,7 @@ fn a_deployment_serves_only_its_endpoints() {
     let provider = SimulatedProvider::start();
     let setup = Setup::in_front_of(&provider).and(
         "[deployments.only-vectors]\nprovider = \"openai\"\nmodel = \"acme-embeddings\"\n\
-         endpoints = [\"embeddings\"]\n[models.only-vectors]\ndeployments = [\"only-vectors\"]\n",
+         price_model = \"text-embedding-3-small\"\nendpoints = [\"embeddings\"]\n[models.only-vectors]\ndeployments = [\"only-vectors\"]\n",
     );
     let gateway = TestGateway::with(setup).start();
     gateway.post("/v1/embeddings", &json!({"model": "only-vectors", "input": "hi"})).expect(200);

@@ -16,8 +16,8 @@ fn a_whole_answer_is_metered_under_its_own_names() {
     let answer = gateway.post(PATH, &body).expect(200);
     assert_eq!(answer.json()["output"][0]["content"][0]["text"], "Four crates fit on the pallet.");
     let outcome = gateway.outcome_of(&answer.request_id());
-    let usage = json!({"prompt_tokens": 5, "cached_tokens": 0, "completion_tokens": 14, "reasoning_tokens": 8,
-        "source": "reported"});
+    let usage = json!({"prompt_tokens": 5, "cached_tokens": 0, "cache_write_tokens": 0, "audio_prompt_tokens": 0,
+        "completion_tokens": 14, "reasoning_tokens": 8, "audio_completion_tokens": 0, "source": "reported"});
     assert_eq!((&outcome["endpoint"], &outcome["usage"]), (&json!("responses"), &usage));
 }
 
@@ -96,7 +96,8 @@ fn a_stream_that_fails_upstream_says_so_in_its_own_words() {
                    \"usage\":{\"input_tokens\":3,\"output_tokens\":2,\"total_tokens\":5}}}\n\n";
     provider.replies(Reply::stream(vec![written.as_bytes().to_vec()], 3, 2));
     let answer = gateway.post(PATH, &json!({"model": "support-bot", "input": "hi", "stream": true}));
-    assert_eq!(answer.expect(200).text(), written);
+    let told = written.replace("\"usage\":{", "\"usage\":{\"cost\":0.0000088,");
+    assert_eq!(answer.expect(200).text(), told, "its own words, and what they cost");
 }
 
 #[test]

@@ -59,8 +59,11 @@ fn follow(include_usage: bool, expected: &str) {
 }
 
 #[test]
-fn a_client_who_asked_for_usage_reads_the_providers_bytes_wherever_they_are_cut() {
-    follow(true, SENT);
+fn a_client_who_asked_for_usage_reads_the_providers_bytes_and_the_cost_wherever_they_are_cut() {
+    // 3 tokens at 0.80 USD and 4 at 3.20 USD per 1M
+    let usage = "\"usage\":{\"prompt_tokens\"";
+    let told = SENT.replace(usage, "\"usage\":{\"cost\":0.0000152,\"prompt_tokens\"");
+    follow(true, &told);
 }
 
 #[test]

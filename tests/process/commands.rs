@@ -69,3 +69,21 @@ fn help_and_version_are_there() {
         assert!(output.status.success(), "{arguments:?}: {}", said(&output));
     }
 }
+
+#[test]
+fn a_price_is_computed_without_a_gateway() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let model = "ft:gpt-3.5-turbo-0613:acme::x";
+    for (at, total) in [("2023-09-01", "$0.028"), ("2023-12-01", "$0.009")] {
+        let output =
+            tunegate(&["price", model, "--input", "1000", "--output", "1000", "--at", at], folder.path());
+        assert!(output.status.success() && said(&output).contains(total), "{}", said(&output));
+    }
+    let list = r#"{"m": {"litellm_provider": "openai", "input_cost_per_token": 2e-6, "output_cost_per_token": 8e-6}}"#;
+    std::fs::write(folder.path().join("list.json"), list).expect("a file");
+    let output = tunegate(&["prices", "import", "list.json", "--litellm", "--out", "p.toml"], folder.path());
+    assert!(output.status.success() && said(&output).contains("taken: 1"), "{}", said(&output));
+    std::fs::write(folder.path().join("c.toml"), "[prices]\nfile = \"p.toml\"\n").expect("a file");
+    let output = tunegate(&["price", "m", "--input", "1000000", "--config", "c.toml"], folder.path());
+    assert!(output.status.success() && said(&output).contains("$2.00"), "{}", said(&output));
+}

@@ -74,10 +74,13 @@ on_client_gone = "drain"
 [deployments.embedder]
 provider = "openai"
 model = "acme-embeddings"
+price = {{ input_per_1m_usd = "0.02", output_per_1m_usd = "0" }}
 
 [deployments.anything]
 provider = "openai"
 model = "*"
+on_unpriced = "cap"
+cap_price = "gpt-4"
 
 [models.support-bot]
 deployments = ["support-v3"]

@@ -93,11 +93,12 @@ pub struct Standing {
 }
 
 /// A threshold that spending has reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Crossing {
     /// Which one, percent of the limit.
     pub percent: u8,
     /// How the counter stands.
+    #[serde(flatten)]
     pub standing: Standing,
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod body;
 mod keys;
 mod ops;
+mod prices;
 mod teams;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::{Readiness, ops as health, respond};
 use crate::control::audit::AuditLog;
 use crate::control::form::Problem;
 use crate::control::keys::Keys;
+use crate::control::prices::Prices;
 use crate::control::teams::Teams;
 use crate::domain::secret::Secret;
 use crate::gateway::record::Book;
@@ -44,6 +46,8 @@ pub struct Admin {
     pub key: Secret,
     /// Virtual keys.
     pub keys: Arc<Keys>,
+    /// Prices and their overrides.
+    pub prices: Arc<Prices>,
     /// Who owns them.
     pub teams: Arc<Teams>,
     /// Who changed what.
@@ -59,6 +63,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
+        .merge(prices::routes())
         .merge(teams::routes())
         .merge(audit::routes())
         .merge(ops::guarded_routes())

@@ -25,7 +25,7 @@ pub(super) use columns;
 pub(super) const COLUMNS: usize = 30;
 
 /// A query of ours.
-type Prepared<'q> = Query<'q, Any, AnyArguments>;
+pub(in crate::store) type Prepared<'q> = Query<'q, Any, AnyArguments>;
 
 /// Binds one row.
 pub(super) fn bind<'q>(query: Prepared<'q>, entry: &Entry) -> Prepared<'q> {
@@ -50,7 +50,7 @@ pub(super) fn bind<'q>(query: Prepared<'q>, entry: &Entry) -> Prepared<'q> {
         .bind(optional(entry.note.as_ref()))
 }
 
-/// Binds the ten columns of an attribution less the kind: nine texts.
+/// Binds the nine columns of an attribution.
 pub(in crate::store) fn bind_attribution<'q>(query: Prepared<'q>, on: &Attribution) -> Prepared<'q> {
     query
         .bind(text(&on.key_id))
@@ -88,7 +88,7 @@ fn joined(tags: &[Arc<str>]) -> String {
 }
 
 /// Reads one row with all columns.
-pub(super) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
+pub(in crate::store) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
     let seq: i64 = row.try_get(0)?;
     let damaged = || StoreError::Damaged(format!("ledger entry {seq}"));
     let kind: &str = row.try_get(1)?;

@@ -249,7 +249,7 @@ async fn appends_a_second() {
 }
 
 async fn measure(name: &str, config: &DatabaseConfig) {
-    const CALLS: i64 = 2_000;
+    const CALLS: i64 = 1_000;
     let store = Store::open(config).await.expect("opened");
     let mut rows = LedgerRows::new(&store);
     let mut seq = 0;
