@@ -584,7 +584,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     ("[models.m]\nlimits = { rpm = 1 }", "models.m.limits.rpm: unknown key"),
     ("[teams.\"a b\"]", "teams.\"a b\": a name has 1 to 64"),
-    ("[teams.team_a]", "teams.team_a: a name has 1 to 64 of A-Z a-z 0-9 . _ -, and does not start with team_"),
+    (
+        "[teams.team_a]",
+        "teams.team_a: a name has 1 to 64 of A-Z a-z 0-9 . _ -, and does not start with team_",
+    ),
     ("[teams.a]\ntags = [\"x\", \"a b\"]", "teams.a.tags[1]: a tag has 1 to 64"),
     ("[teams.a]\nlimits = { concurrent = 0 }", "teams.a.limits.concurrent: 0 is out of bounds"),
     ("[server\nlisten", "the file: TOML parse error at line 1"),
