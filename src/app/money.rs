@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::budgets::{Budgets, Enforce, List};
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
 use crate::domain::budget::reach::Reach;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::ledger::stored::StoredJournal;
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) alerts: Alerts,
     /// Tells them; taken when the services are started.
     pub(super) teller: Mutex<Option<Teller>>,
+    pub(super) reports: Arc<Reports>,
     /// Ends when the ledger is closed.
     _writer: JoinHandle<()>,
 }
@@ -52,6 +54,7 @@ pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>)
         budgets: Arc::new(budgets),
         alerts,
         teller: Mutex::new(Some(teller)),
+        reports: Arc::new(Reports::new(store, config.ledger_kept)),
         _writer: writer,
     })
 }

@@ -2,9 +2,13 @@
 
 mod audit;
 mod body;
+mod csv;
 mod keys;
+mod ledger;
 mod ops;
 mod prices;
+mod query;
+mod spend;
 mod teams;
 
 use std::sync::Arc;
@@ -22,7 +26,9 @@ use super::{Readiness, ops as health, respond};
 use crate::control::audit::AuditLog;
 use crate::control::form::Problem;
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
 use crate::control::teams::Teams;
 use crate::domain::secret::Secret;
 use crate::gateway::record::Book;
@@ -48,6 +54,10 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// The ledger, for reading.
+    pub ledger: LedgerRecords,
+    /// What was spent.
+    pub reports: Arc<Reports>,
     /// Who owns them.
     pub teams: Arc<Teams>,
     /// Who changed what.
@@ -63,6 +73,8 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
+        .merge(ledger::routes())
+        .merge(spend::routes())
         .merge(prices::routes())
         .merge(teams::routes())
         .merge(audit::routes())
