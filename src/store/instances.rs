@@ -101,13 +101,6 @@ mod tests {
                 ended,
             };
             assert_eq!(
-                rows.all().await.expect("read"),
-                [row("a", 10, 2, 7, false), row("b", 20, 1, 5, false)]
-            );
-            rows.end("a").await.expect("written");
-            rows.beat("a", 3, 8, 40).await.expect("written");
-            assert_eq!(rows.living().await.expect("read"), [row("b", 20, 1, 5, false)]);
-            assert_eq!(
                 rows.living().await.expect("read"),
                 [row("a", 10, 2, 7, false), row("b", 20, 1, 5, false)]
             );
