@@ -1,6 +1,7 @@
 //! Builds the gateway from a configuration; starts and stops its services. Only this room sees all the others, and it
 //! hands each part just what it needs.
 
+mod alerts;
 pub mod banner;
 mod bookkeeper;
 mod happenings;
@@ -175,6 +176,10 @@ fn build(
             ledger: Arc::clone(&money.ledger),
             prices: money.prices.live(),
             exceeded_status: config.http.budget_exceeded.as_u16(),
+            alert: {
+                let alerts = money.alerts.clone();
+                Box::new(move |alert| alerts.give(alert))
+            },
         },
     };
     Ok(Built {
@@ -287,6 +292,9 @@ fn add_background(
         hangups: Mutex::new(Some(hangups)),
     };
     server.add_service(background_service("housekeeper", housekeeper));
+    if let Some(teller) = built.money.teller.lock().take() {
+        server.add_service(background_service("teller", teller));
+    }
     let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports) };
     server.add_service(background_service("bookkeeper", bookkeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));

@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
+use super::alerts::{self, Alerts, Teller};
 use super::happenings;
+use crate::clock;
 use crate::config::Config;
 use crate::control::budgets::{Budgets, Enforce, List};
 use crate::control::prices::Prices;
 use crate::control::reports::Reports;
+use crate::domain::budget::reach::Reach;
+use crate::gateway::ledger::Ledger;
 use crate::gateway::ledger::stored::StoredJournal;
-use crate::gateway::ledger::{Happened, Ledger};
 use crate::store::Store;
 use crate::store::budgets::BudgetRows;
+use crate::store::history::History;
 use crate::store::prices::PriceRows;
 use crate::telemetry::metrics::Metrics;
 
@@ -24,40 +27,49 @@ pub(super) struct Opened {
     pub(super) ledger: Arc<Ledger>,
     pub(super) prices: Arc<Prices>,
     pub(super) budgets: Arc<Budgets>,
+    /// Takes what people should hear of.
+    pub(super) alerts: Alerts,
+    /// Tells them; taken when the services are started.
+    pub(super) teller: Mutex<Option<Teller>>,
     pub(super) reports: Arc<Reports>,
-    /// Taken by whoever tells people.
-    pub(super) alerts: Mutex<Option<Receiver<Happened>>>,
     /// Ends when the ledger is closed.
     _writer: JoinHandle<()>,
 }
 
 /// Opens all of it; the ledger's task runs on the current runtime, which is the store's.
 pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
-    let (observer, alerts) = happenings::observer(Arc::clone(metrics));
+    let (alerts, teller) = alerts::alerts(config.webhook.clone(), metrics);
+    let observer = happenings::observer(Arc::clone(metrics), alerts.clone());
     let instance = format!("gw_{:016x}", rand::random::<u64>());
     let (ledger, writer) = Ledger::new(StoredJournal::new(store), instance.into(), config.ledger, observer);
     #[expect(clippy::disallowed_methods, reason = "the warden closes the ledger, and so ends its task")]
     let writer = tokio::spawn(writer);
     let ledger = Arc::new(ledger);
     let prices = Prices::open(PriceRows::new(store), Arc::clone(&config.prices)).await?;
-    let enforce = enforce(&ledger);
+    let enforce = enforce(&ledger, History::new(store));
     let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), enforce).await?;
     Ok(Opened {
         ledger,
         prices: Arc::new(prices),
         budgets: Arc::new(budgets),
+        alerts,
+        teller: Mutex::new(Some(teller)),
         reports: Arc::new(Reports::new(store, config.ledger_kept)),
-        alerts: Mutex::new(Some(alerts)),
         _writer: writer,
     })
 }
 
-fn enforce(ledger: &Arc<Ledger>) -> Enforce {
+/// Puts budgets in force: what was spent in the windows of new ones is read first, the ledger adds what came later.
+fn enforce(ledger: &Arc<Ledger>, history: History) -> Enforce {
     let ledger = Arc::clone(ledger);
     Box::new(move |budgets: List| {
-        let ledger = Arc::clone(&ledger);
-        let define =
-            async move { ledger.define(budgets, Vec::new(), 0).await.map_err(|error| error.to_string()) };
+        let (ledger, history) = (Arc::clone(&ledger), history.clone());
+        let define = async move {
+            let new = ledger.new_among(&budgets);
+            let reach = Reach::of(new.iter().map(|budget| &**budget), clock::unix_ms());
+            let (spent, until) = history.read(&reach).await.map_err(|error| error.to_string())?;
+            ledger.define(budgets, spent, until).await.map_err(|error| error.to_string())
+        };
         define.boxed()
     })
 }

@@ -84,31 +84,6 @@ impl Alert {
             Self::Unpriced(unpriced) => Some(&unpriced.deployment),
         }
     }
-
-    /// As one line for the log.
-    pub fn words(&self) -> String {
-        match self {
-            Self::BudgetThreshold(crossing) => {
-                let standing = &crossing.standing;
-                let of = match &*standing.subject {
-                    "" => String::new(),
-                    subject => format!(" ({subject})"),
-                };
-                format!(
-                    "budget {}{of} has reached {} % of its limit: {} of {} USD spent",
-                    standing.budget, crossing.percent, standing.spent, standing.limit
-                )
-            }
-            Self::Overshoot(Overshoot { request_id, deployment, held, cost, .. }) => format!(
-                "{deployment} billed {cost} USD for {request_id}, more than the {held} USD that were held for it"
-            ),
-            Self::Unpriced(Unpriced { deployment, upstream_model, .. }) => {
-                format!(
-                    "{deployment} served {upstream_model}, which has no price: it costs, and nobody counts it"
-                )
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -141,13 +116,5 @@ mod tests {
         });
         assert_eq!(found, want);
         assert_eq!(found["kind"], crossing().kind());
-    }
-
-    #[test]
-    fn an_alert_in_words() {
-        assert_eq!(
-            crossing().words(),
-            "budget team (acme) has reached 80 % of its limit: 8.00 of 10.00 USD spent"
-        );
     }
 }

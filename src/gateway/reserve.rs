@@ -10,6 +10,7 @@ use super::prepare::Prepared;
 use super::refusal::Refusal;
 use super::settle::{LARGEST_OUTPUT_TOKENS, beside_the_loop};
 use crate::clock;
+use crate::domain::alert::{Alert, Unpriced};
 use crate::domain::bound::{CapSource, TokenBound, UpperBound, token_bound};
 use crate::domain::budget::{Action, Exceeded};
 use crate::domain::catalog::Deployment;
@@ -36,6 +37,8 @@ pub struct Money {
     pub prices: Arc<ArcSwap<PriceBook>>,
     /// What a request without money is answered with.
     pub exceeded_status: u16,
+    /// Told what people should hear of: must not wait.
+    pub alert: Box<dyn Fn(Alert) + Send + Sync>,
 }
 
 /// A request that is paid for on one deployment.
@@ -85,6 +88,11 @@ impl Money {
         })?;
         if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
             metrics.unpriced(&deployment.name);
+            (self.alert)(Alert::Unpriced(Unpriced {
+                model: Arc::clone(&prepared.attribution.model),
+                deployment: Arc::clone(&deployment.name),
+                upstream_model: upstream_model.into(),
+            }));
         }
         let asked = prepared.request.service_tier();
         let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };

@@ -108,3 +108,113 @@ fn sum(row: &AnyRow, at_ms: i64) -> Result<Spent, StoreError> {
     let on = attribution(row, 0)?.ok_or_else(|| StoreError::Damaged("a sum of the ledger".to_owned()))?;
     Ok(Spent { attribution: Arc::new(on), at_ms, cost: Usd::from_nanos(row.try_get(9)?) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ledger::{Attribution, Entry, EntryKind};
+    use crate::domain::usage::TokenCounts;
+    use crate::store::ledger::LedgerRows;
+    use crate::store::testing::for_each_database;
+
+    const SLOT_MS: i64 = 15 * 60_000;
+
+    fn on(end_user: Option<&str>) -> Arc<Attribution> {
+        let tags = vec!["a".into(), "b=c".into()];
+        Arc::new(Attribution {
+            key: "app".into(),
+            end_user: end_user.map(Into::into),
+            tags,
+            ..Attribution::default()
+        })
+    }
+
+    fn adjustment(seq: Seq, at_ms: i64, on: &Arc<Attribution>, nanos: i64) -> Entry {
+        Entry {
+            seq,
+            kind: EntryKind::Adjustment,
+            at_ms,
+            written_at_ms: at_ms,
+            of: 0,
+            request_id: "req_1".into(),
+            instance: "i".into(),
+            attribution: Arc::clone(on),
+            tokens: TokenCounts::default(),
+            source: None,
+            held: Usd::ZERO,
+            cost: Usd::from_nanos(nanos),
+            saved: Usd::ZERO,
+            price: "p".into(),
+            note: None,
+        }
+    }
+
+    async fn slot(store: &Store, slot_ms: i64, booked_on: &str, end_user: &str, nanos: i64) {
+        sqlx::query(
+            "INSERT INTO spend_slots (slot_ms, booked_on, key_id, key_alias, team, end_user, tags, model, deployment,
+             provider, purpose, entries, requests, cache_hits, reported, estimated, unconfirmed, prompt, cached,
+             cache_write, audio_prompt, completion, reasoning, audio_completion, reserved_nanos, cost_nanos, saved_nanos)
+             VALUES ($1, $2, '', 'app', '', $3, $4, '', '', '', 'inference', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, $5, 0)",
+        )
+        .bind(slot_ms)
+        .bind(booked_on)
+        .bind(end_user)
+        .bind("a\nb=c")
+        .bind(nanos)
+        .execute(store.pool())
+        .await
+        .expect("written");
+    }
+
+    #[tokio::test]
+    async fn sums_come_from_slots_and_then_from_entries_each_once() {
+        for_each_database(async |database| {
+            let store = database.open().await;
+            let history = History::new(&store);
+            let empty = Reach { slots: vec![Stretch { from_ms: 0, to_ms: i64::MAX }], entries: None };
+            assert_eq!(history.read(&empty).await.expect("read"), (Vec::new(), 0));
+
+            let (nobody, user) = (on(None), on(Some("u")));
+            slot(&store, 0, "x", "", 1).await;
+            slot(&store, SLOT_MS, "x", "", 2).await;
+            slot(&store, SLOT_MS, "y", "u", 4).await;
+            slot(&store, 2 * SLOT_MS, "x", "", 8).await;
+            let written = [
+                // in a slot that is read as one
+                adjustment(1, SLOT_MS, &nobody, 2),
+                adjustment(2, 2 * SLOT_MS + 5, &nobody, 3),
+                adjustment(3, 2 * SLOT_MS + 9, &nobody, 5),
+                adjustment(4, 2 * SLOT_MS + 10, &user, 7),
+                // nothing in sum
+                adjustment(5, 2 * SLOT_MS + 30, &user, 1),
+                adjustment(6, 2 * SLOT_MS + 31, &user, -1),
+                // not in the slots yet: the ledger adds it itself
+                adjustment(7, 2 * SLOT_MS + 40, &user, 100),
+            ];
+            LedgerRows::new(&store).append(&written).await.expect("written");
+            sqlx::query("UPDATE spend_head SET folded_seq = 6").execute(store.pool()).await.expect("written");
+
+            let stretch = |from: i64, to: i64| Stretch { from_ms: from * SLOT_MS, to_ms: to * SLOT_MS };
+            let reach = Reach {
+                slots: vec![stretch(0, 1), stretch(1, 2)],
+                entries: Some(Entries { from_ms: 2 * SLOT_MS, bucket_ms: 10 }),
+            };
+            let (mut spent, until) = history.read(&reach).await.expect("read");
+            spent.sort_by_key(|spent| (spent.at_ms, spent.cost));
+            let sum = |on: &Arc<Attribution>, at_ms, nanos| Spent {
+                attribution: Arc::clone(on),
+                at_ms,
+                cost: Usd::from_nanos(nanos),
+            };
+            let want = [
+                sum(&nobody, 0, 1),
+                sum(&nobody, SLOT_MS, 2),
+                sum(&user, SLOT_MS, 4),
+                sum(&nobody, 2 * SLOT_MS, 8),
+                sum(&user, 2 * SLOT_MS + 10, 7),
+            ];
+            assert_eq!((spent.as_slice(), until), (&want[..], 6));
+        })
+        .await;
+    }
+}

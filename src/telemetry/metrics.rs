@@ -34,6 +34,10 @@ pub struct Metrics {
     pub ledger_dropped: IntCounter,
     /// Alerts that nobody was told of, because too many came.
     pub alerts_dropped: IntCounter,
+    /// Alerts that the webhook could not be told of.
+    pub webhook_failures: IntCounter,
+    /// Thresholds of budgets that were reached, by percent.
+    budget_alerts: IntCounterVec,
     /// Money spent, nano-dollars, by deployment, purpose and how the tokens are known.
     spent_nanos: IntCounterVec,
     /// Bills beyond what was held, by deployment.
@@ -102,6 +106,15 @@ impl Metrics {
         )?;
         let alerts_dropped =
             plain("tunegate_alerts_dropped_total", "Alerts that nobody was told of, because too many came.")?;
+        let webhook_failures = plain(
+            "tunegate_webhook_failures_total",
+            "Alerts that the webhook could not be told of, however often it was tried.",
+        )?;
+        let budget_alerts = counter(
+            "tunegate_budget_alerts_total",
+            "Thresholds that spending has reached, by percent of a budget's limit.",
+            &["percent"],
+        )?;
         let spent_nanos = counter(
             "tunegate_spent_nanodollars_total",
             "Money spent as the ledger has it, 1e-9 USD; corrections downwards are not in it.",
@@ -144,6 +157,8 @@ impl Metrics {
             ledger_failures,
             ledger_dropped,
             alerts_dropped,
+            webhook_failures,
+            budget_alerts,
             spent_nanos,
             overshoots,
             overshoot_nanos,
@@ -190,6 +205,11 @@ impl Metrics {
         let labels = [&*on.deployment, on.purpose.name(), source];
         let spent = u64::try_from(entry.spends().nanos()).unwrap_or(0);
         self.spent_nanos.with_label_values(&labels).inc_by(spent);
+    }
+
+    /// Counts a threshold of a budget that was reached.
+    pub fn budget_crossed(&self, percent: u8) {
+        self.budget_alerts.with_label_values(&[percent.to_string()]).inc();
     }
 
     /// Counts a bill beyond what was held.
