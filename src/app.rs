@@ -143,6 +143,7 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
+    let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let (store, directory, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
@@ -153,7 +154,7 @@ fn build(
         let directory = Arc::new(Directory::open(rows, TeamRows::new(&store), teams, publish).await?);
         let keys = Keys::new(Arc::clone(&directory), pepper);
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        let money = money::open(config, &store, &metrics).await?;
+        let money = money::open(config, &catalog, &store, &metrics).await?;
         anyhow::Ok((store, directory, keys, first, money))
     })?;
     let supervisor = match &config.worker {
@@ -165,7 +166,7 @@ fn build(
     };
     let gateway = Gateway {
         keys: ring,
-        catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
+        catalog,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
@@ -238,6 +239,8 @@ fn add_listeners(
         key: admin_key,
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
+        ledger: Arc::clone(&built.money.ledger),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
         book: Arc::clone(&built.gateway.book),

@@ -2,6 +2,7 @@
 
 mod audit;
 mod body;
+mod budgets;
 mod keys;
 mod ops;
 mod prices;
@@ -20,11 +21,13 @@ use subtle::ConstantTimeEq as _;
 use super::api::credential;
 use super::{Readiness, ops as health, respond};
 use crate::control::audit::AuditLog;
+use crate::control::budgets::Budgets;
 use crate::control::form::Problem;
 use crate::control::keys::Keys;
 use crate::control::prices::Prices;
 use crate::control::teams::Teams;
 use crate::domain::secret::Secret;
+use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 
 /// What a reload did.
@@ -48,7 +51,11 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
-    /// Who owns them.
+    /// Budgets.
+    pub budgets: Arc<Budgets>,
+    /// How they stand.
+    pub ledger: Arc<Ledger>,
+    /// Who owns keys.
     pub teams: Arc<Teams>,
     /// Who changed what.
     pub audit: Arc<AuditLog>,
@@ -64,6 +71,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let guarded = Router::new()
         .merge(keys::routes())
         .merge(prices::routes())
+        .merge(budgets::routes())
         .merge(teams::routes())
         .merge(audit::routes())
         .merge(ops::guarded_routes())
