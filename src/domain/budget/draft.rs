@@ -129,13 +129,15 @@ impl DraftRaise {
         let by_path = format!("{at}by_usd");
         let by = amount(&by_path, self.by_usd.as_deref(), "\"100.00\"", complain);
         let by = by.filter(|by| {
-            let fits = limit.is_none_or(|limit| limit + *by <= MAX_LIMIT);
-            if !fits {
-                complain(&by_path, &format!("together with the limit more than {MAX_LIMIT} USD: write less"));
-            } else if !by.is_some() {
-                complain(&by_path, &"a raise by nothing: write how much more may be spent");
+            let fits = Self::fits(limit.unwrap_or_default(), *by);
+            match &fits {
+                Err(words) => complain(&by_path, words),
+                Ok(()) if !by.is_some() => {
+                    complain(&by_path, &"a raise by nothing: write how much more may be spent");
+                }
+                Ok(()) => {}
             }
-            fits && by.is_some()
+            fits.is_ok() && by.is_some()
         });
         let until = self.until.as_deref().map(str::parse::<Timestamp>);
         let until_ms = match until {
