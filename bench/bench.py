@@ -247,19 +247,90 @@ DEPLOYMENT = """
 [deployments."{name}"]
 provider = "{provider}"
 model = "{model}"
+price = {{ input_per_1m_usd = "{price}", output_per_1m_usd = "{price}" }}
 
 [models."{alias}"]
 deployments = ["{name}"]
 """
 
 
-def load_catalog(upstream):
+# Money on: a hold is durable before the upstream is called, budgets of three scopes decide on it, and the model, the key
+# and its team are limited, all far above what is asked.
+MONEY = """
+[teams.bench]
+limits = {{ requests_per_minute = 100000000, tokens_per_minute = 100000000000, concurrent = 10000 }}
+
+[budgets.everything]
+limit_usd = "100000000"
+window = "month"
+
+[budgets.keys]
+limit_usd = "100000000"
+window = "rolling 24h"
+scope = {{ each = "key" }}
+
+[budgets.model]
+limit_usd = "100000000"
+window = "day"
+scope = {{ provider = "json" }}
+
+[database]
+durability = "{durability}"
+{database}
+"""
+MOST = {"requests_per_minute": 100_000_000, "tokens_per_minute": 100_000_000_000, "concurrent": 10_000}
+
+
+def load_catalog(upstream, price="0"):
     """A model for whole answers and one for streams; both names are rewritten on the way."""
     text = ""
     for alias, port_key in [("bench", "json"), ("bench-stream", "stream")]:
         text += PROVIDER.format(name=port_key, port=upstream.ports[port_key])
-        text += DEPLOYMENT.format(name=alias, provider=port_key, model=UPSTREAM_MODEL, alias=alias)
+        text += DEPLOYMENT.format(name=alias, provider=port_key, model=UPSTREAM_MODEL, alias=alias, price=price)
     return text
+
+
+class Postgres:
+    """A server of its own, on a unix socket in a folder of its own."""
+
+    def __init__(self, programs):
+        self.programs = programs
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tunegate-bench-pg-"))
+        # it refuses to run as root
+        self.user = "nobody" if os.geteuid() == 0 else None
+        if self.user:
+            shutil.chown(self.folder, self.user)
+        self.run("initdb", "-U", "tunegate", "-A", "trust", "-E", "UTF8", "--locale=C", "-D", self.folder / "files").wait()
+        # its own defaults but for where it listens: fsync is on
+        self.server = self.run("postgres", "-D", self.folder / "files", "-k", self.folder, "-c", "listen_addresses=")
+        for _ in range(200):
+            if (self.folder / ".s.PGSQL.5432").exists():
+                break
+            time.sleep(0.05)
+
+    @staticmethod
+    def found():
+        on_path = shutil.which("initdb")
+        folders = [pathlib.Path(on_path).resolve().parent] if on_path else []
+        folders += sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+        for folder in folders:
+            if (folder / "initdb").exists() and (folder / "postgres").exists():
+                return Postgres(folder)
+        return None
+
+    def run(self, program, *arguments):
+        command = [str(self.programs / program), *map(str, arguments)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+        return subprocess.Popen(command, user=self.user, **quiet)
+
+    def url(self, name):
+        self.run("createdb", "-h", self.folder, "-U", "tunegate", name).wait()
+        return f"postgres://tunegate@localhost/{name}?host={self.folder}"
+
+    def stop(self):
+        self.server.send_signal(signal.SIGINT)
+        self.server.wait(20)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Setup:
@@ -291,7 +362,7 @@ class Setup:
         wait_for_port(json_port, process, own / "out")
         return thing
 
-    def tunegate(self, name, binary, threads, catalog):
+    def tunegate(self, name, binary, threads, catalog, database_url=None, limited=False):
         own = self.own_folder(name)
         port, admin_port = free_ports(2)
         config = own / "tunegate.toml"
@@ -300,7 +371,7 @@ class Setup:
             f'[admin]\nlisten = "127.0.0.1:{admin_port}"\n[state]\ndir = "{own}/var"\n[worker]\nenabled = false\n'
             + catalog
         )
-        environment = {**os.environ, "BENCH_PROVIDER_KEY": "sk-bench-provider"}
+        environment = {**os.environ, "BENCH_PROVIDER_KEY": "sk-bench-provider", "BENCH_DATABASE": database_url or ""}
         banner, log = own / "banner", own / "log"
         process = subprocess.Popen(
             [str(binary), "serve", "--config", str(config)],
@@ -313,7 +384,7 @@ class Setup:
         for _ in range(400):
             found = re.search(r"key\s+(sk-tg-\S+)", banner.read_text())
             if found:
-                thing.key = found[1]
+                thing.key = limited_key(thing, own) if limited else found[1]
                 return thing
             time.sleep(0.05)
         raise SystemExit(f"bench: no key in the banner of {name}:\n{log.read_text()[-2000:]}")
@@ -322,6 +393,16 @@ class Setup:
         for thing in reversed(self.things):
             thing.stop()
         self.things.clear()
+
+
+def limited_key(thing, own):
+    """A key of a team, both with limits."""
+    admin_key = (own / "var" / "admin_key").read_text().strip()
+    body = json.dumps({"alias": "bench", "team": "bench", "limits": MOST})
+    status, text = ask(thing.admin_port, admin_key, body, "/admin/v1/keys")
+    if status != 201:
+        raise SystemExit(f"bench: no key: {status} {text}")
+    return json.loads(text)["key"]
 
 
 # ---- does it answer rightly? ------------------------------------------------------------------------------------
@@ -343,6 +424,14 @@ def counted(thing):
     served = re.search(r'tunegate_requests_total\{ending="served",endpoint="chat.completions"\} (\d+)', text)
     tokens = sum(int(n) for n in re.findall(r'tunegate_tokens_total\{[^}]*source="reported"\} (\d+)', text))
     return int(served[1]), tokens
+
+
+def ledger_rows(thing):
+    """Entries of the ledger that are durable; 0 where there is none."""
+    if not thing.admin_port:
+        return 0
+    _, text = ask(thing.admin_port, "", None, "/metrics", "GET")
+    return int(re.search(r"^tunegate_ledger_entries_total (\d+)", text, re.M)[1])
 
 
 def check(thing):
@@ -372,7 +461,8 @@ def check(thing):
 
 
 class Sample:
-    def __init__(self, said, cpu):
+    def __init__(self, said, cpu, rows):
+        self.rows_per_second = rows / (said["duration_us"] / 1e6)
         self.requests = said["requests"]
         self.per_second = said["requests"] / (said["duration_us"] / 1e6)
         self.p50_us, self.p99_us = said["p50_us"], said["p99_us"]
@@ -385,6 +475,7 @@ def load(thing, cell, connections, seconds, folder):
     environment = {**os.environ, "BENCH_REQUEST": str(request), "BENCH_KEY": thing.key}
     url = f"http://127.0.0.1:{thing.ports[cell.port_key]}{PATH}"
     command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "-s", str(HERE / "wrk.lua"), url]
+    rows_before = ledger_rows(thing)
     before = cpu_seconds(thing.process.pid)
     out = subprocess.run(command, env=environment, capture_output=True, text=True)
     cpu = cpu_seconds(thing.process.pid) - before
@@ -394,7 +485,7 @@ def load(thing, cell, connections, seconds, folder):
     said = json.loads(found[1])
     if said["wrong_status"] or said["broken"] or not said["requests"]:
         raise SystemExit(f"bench: {thing.name}, {cell.name}, {connections} connections: {said}")
-    return Sample(said, cpu)
+    return Sample(said, cpu, ledger_rows(thing) - rows_before)
 
 
 def measure(things, options, folder):
@@ -427,7 +518,8 @@ def spread(values):
     return f"{statistics.median(values):.2f} [{min(values):.2f}..{max(values):.2f}]"
 
 
-MEASURES = [("per second", "per_second"), ("p50, µs", "p50_us"), ("p99, µs", "p99_us"), ("own CPU, µs", "cpu_us")]
+MEASURES = [("per second", "per_second"), ("p50, µs", "p50_us"), ("p99, µs", "p99_us"), ("own CPU, µs", "cpu_us"),
+            ("ledger rows/s", "rows_per_second")]
 
 
 def table(samples, names, base="nginx proxy"):
@@ -505,7 +597,7 @@ def memory(setup, binary):
     rows = []
     holding = HoldingUpstream()
     provider = PROVIDER.format(name="any", port=holding.port)
-    plain = provider + DEPLOYMENT.format(name="any", provider="any", model="*", alias="*")
+    plain = provider + DEPLOYMENT.format(name="any", provider="any", model="*", alias="*", price="0")
     thing = setup.tunegate("memory-idle", binary, 2, plain)
     idle = settled_rss_mib(thing.process.pid)
     rows.append(("idle: started, no request yet, no token table", idle, 30))
@@ -521,7 +613,7 @@ def memory(setup, binary):
     setup.things.remove(thing)
 
     models = [("o200k", "gpt-4.1-mini-2025-04-14"), ("cl100k", "gpt-3.5-turbo-0125")]
-    tables = "".join(DEPLOYMENT.format(name=n, provider="any", model=m, alias=n) for n, m in models)
+    tables = "".join(DEPLOYMENT.format(name=n, provider="any", model=m, alias=n, price="1") for n, m in models)
     thing = setup.tunegate("memory-tables", binary, 2, provider + tables)
     building = lambda: any(
         "token-tables" in (task / "comm").read_text() for task in pathlib.Path(f"/proc/{thing.process.pid}/task").iterdir()
@@ -540,7 +632,7 @@ def soak(setup, binary, minutes):
     holding = HoldingUpstream()
     upstream = setup.nginx("direct", 1, UPSTREAM_SERVERS, answer=answer_1k())
     held = PROVIDER.format(name="held", port=holding.port)
-    held += DEPLOYMENT.format(name="held", provider="held", model=UPSTREAM_MODEL, alias="held")
+    held += DEPLOYMENT.format(name="held", provider="held", model=UPSTREAM_MODEL, alias="held", price="0")
     thing = setup.tunegate("soak", binary, 0, load_catalog(upstream) + held)
     check(thing)
     before = settled_rss_mib(thing.process.pid)
@@ -607,6 +699,7 @@ def parse_options():
     parser.add_argument("--binary", type=pathlib.Path, default=default_binary())
     parser.add_argument("--also", action="append", default=[], metavar="NAME=BINARY", help="another tunegate beside it")
     parser.add_argument("--soak", type=int, metavar="MINUTES", help="only watch memory for so long")
+    parser.add_argument("--no-money", action="store_true", help="only the line without holds, budgets and limits")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--no-load", action="store_true")
     parser.add_argument("--no-worker", action="store_true")
@@ -620,6 +713,7 @@ def report(options):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="tunegate-bench-"))
     setup = Setup(folder)
     parts = []
+    postgres = None if options.no_money or options.no_load else Postgres.found()
     try:
         if not options.no_load:
             upstream = setup.nginx("direct", 1, UPSTREAM_SERVERS, answer=answer_1k())
@@ -628,6 +722,18 @@ def report(options):
             things = [upstream, proxy]
             for name, binary in [("tunegate", options.binary)] + [one.split("=", 1) for one in options.also]:
                 things.append(setup.tunegate(name, binary, threads, load_catalog(upstream)))
+                if options.no_money:
+                    continue
+                priced = load_catalog(upstream, "1")
+                for durability in ["process", "power"]:
+                    catalog = priced + MONEY.format(durability=durability, database="")
+                    with_money = f"{name}, money, {durability}"
+                    things.append(setup.tunegate(with_money, binary, threads, catalog, limited=True))
+                if postgres:
+                    catalog = priced + MONEY.format(durability="process", database='url = { env = "BENCH_DATABASE" }')
+                    url = postgres.url(f"bench{len(things)}")
+                    with_money = f"{name}, money, PostgreSQL"
+                    things.append(setup.tunegate(with_money, binary, threads, catalog, url, limited=True))
             for thing in things:
                 check(thing)
             parts.append(table(measure(things, options, folder), [thing.name for thing in things]))
@@ -636,6 +742,8 @@ def report(options):
             parts.append(memory_table(memory(setup, options.binary)))
     finally:
         setup.stop()
+        if postgres:
+            postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
     nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip().rpartition("/")[2]
     head = (

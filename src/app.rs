@@ -3,6 +3,7 @@
 
 mod alerts;
 pub mod banner;
+mod bookkeeper;
 mod happenings;
 mod money;
 mod services;
@@ -25,11 +26,13 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::bookkeeper::Bookkeeper;
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::audit::AuditLog;
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
@@ -240,7 +243,9 @@ fn add_listeners(
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
-        ledger: Arc::clone(&built.money.ledger),
+        standings: Arc::clone(&built.money.ledger),
+        ledger: LedgerRecords::new(&built.store),
+        reports: Arc::clone(&built.money.reports),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
         book: Arc::clone(&built.gateway.book),
@@ -293,6 +298,8 @@ fn add_background(
     if let Some(teller) = built.money.teller.lock().take() {
         server.add_service(background_service("teller", teller));
     }
+    let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports) };
+    server.add_service(background_service("bookkeeper", bookkeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }

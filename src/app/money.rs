@@ -14,6 +14,7 @@ use crate::control::budgets::{Budgets, Enforce, List};
 use crate::control::prices::Prices;
 use crate::domain::budget::Scope;
 use crate::domain::budget::draft::unknown_names;
+use crate::control::reports::Reports;
 use crate::domain::budget::reach::Reach;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
@@ -33,6 +34,7 @@ pub(super) struct Opened {
     pub(super) alerts: Alerts,
     /// Tells them; taken when the services are started.
     pub(super) teller: Mutex<Option<Teller>>,
+    pub(super) reports: Arc<Reports>,
     /// Ends when the ledger is closed.
     _writer: JoinHandle<()>,
 }
@@ -64,6 +66,7 @@ pub(super) async fn open(
         budgets: Arc::new(budgets),
         alerts,
         teller: Mutex::new(Some(teller)),
+        reports: Arc::new(Reports::new(store, config.ledger_kept)),
         _writer: writer,
     })
 }

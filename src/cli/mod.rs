@@ -5,10 +5,12 @@ mod budgets;
 mod check_config;
 mod healthcheck;
 mod keys;
+mod ledger;
 mod price;
 mod prices;
 mod reload;
 mod serve;
+mod spend;
 mod table;
 mod teams;
 #[cfg(feature = "candle")]
@@ -50,6 +52,14 @@ enum Command {
     ///
     /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
     Prices(prices::Options),
+    /// Show what was spent, by key, team, model, day and more.
+    ///
+    /// Asks the running gateway. Sums are by quarters of an hour, UTC.
+    Spend(spend::Options),
+    /// Read the ledger: entries, one request's, what is unconfirmed; audit it.
+    ///
+    /// Asks the running gateway.
+    Ledger(ledger::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -94,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(options) => check_config::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
+        Command::Spend(options) => spend::run(&options),
+        Command::Ledger(options) => ledger::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),
@@ -143,6 +155,11 @@ mod tests {
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
+            "tunegate spend --by team,day --from 2026-11-01 --csv",
+            "tunegate ledger list --key app --json",
+            "tunegate ledger audit",
+            "tunegate ledger unconfirmed --limit 5",
+            "tunegate ledger show req_1",
             "tunegate prices set gpt-4o --input 2.50 --output 10",
             "tunegate prices import litellm.json --litellm --out prices.toml",
             "tunegate teams create --alias ops --tag a=b --tpm 1000 --concurrent 4",

@@ -2,6 +2,7 @@
 
 mod health;
 mod keys;
+mod ledger;
 mod prices;
 mod reload;
 mod requests;

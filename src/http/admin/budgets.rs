@@ -104,14 +104,14 @@ async fn standings(
     if let Err(why) = admin.budgets.get(&name) {
         return failed(&why);
     }
-    let found = admin.ledger.page(&name, after.as_deref(), limit.unwrap_or(SHOWN), clock::unix_ms());
+    let found = admin.standings.page(&name, after.as_deref(), limit.unwrap_or(SHOWN), clock::unix_ms());
     let (standings, more) = found.unwrap_or_default();
     let data = standings.iter().map(StandingView::from).collect();
     Json(List { object: "list", data, has_more: Some(more) }).into_response()
 }
 
 fn overview(admin: &Admin) -> HashMap<Arc<str>, Overview> {
-    let all = admin.ledger.overview(clock::unix_ms()).into_iter();
+    let all = admin.standings.overview(clock::unix_ms()).into_iter();
     all.map(|overview| (Arc::clone(&overview.budget.name), overview)).collect()
 }
 

@@ -3,9 +3,13 @@
 mod audit;
 mod body;
 mod budgets;
+mod csv;
 mod keys;
+mod ledger;
 mod ops;
 mod prices;
+mod query;
+mod spend;
 mod teams;
 
 use std::sync::Arc;
@@ -24,7 +28,9 @@ use crate::control::audit::AuditLog;
 use crate::control::budgets::Budgets;
 use crate::control::form::Problem;
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
 use crate::control::teams::Teams;
 use crate::domain::secret::Secret;
 use crate::gateway::ledger::Ledger;
@@ -54,8 +60,12 @@ pub struct Admin {
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
-    pub ledger: Arc<Ledger>,
-    /// Who owns keys.
+    pub standings: Arc<Ledger>,
+    /// The ledger, for reading.
+    pub ledger: LedgerRecords,
+    /// What was spent.
+    pub reports: Arc<Reports>,
+    /// Who owns them.
     pub teams: Arc<Teams>,
     /// Who changed what.
     pub audit: Arc<AuditLog>,
@@ -70,6 +80,8 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
+        .merge(ledger::routes())
+        .merge(spend::routes())
         .merge(prices::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
