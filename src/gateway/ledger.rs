@@ -23,7 +23,7 @@ use self::journal::Journal;
 use self::writer::{Define, Desk, End, Wanted, Writer, work};
 use crate::clock;
 use crate::domain::bound::UpperBound;
-use crate::domain::budget::{Books, Budget, Crossing, Exceeded, Grant, Spent, Standing};
+use crate::domain::budget::{Books, Budget, Crossing, Exceeded, Grant, Overview, Spent, Standing};
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::usage::{TokenCounts, UsageSource};
@@ -290,6 +290,27 @@ impl Ledger {
         let mut books = self.books.lock();
         let now_ms = books.advance(now_ms);
         books.standings(now_ms)
+    }
+
+    /// All budgets at a glance.
+    pub fn overview(&self, now_ms: i64) -> Vec<Overview> {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(now_ms);
+        books.overview(now_ms)
+    }
+
+    /// How some counters of a budget stand, in the order of their subjects: at most `limit` of those behind `after`,
+    /// and whether there are more. Nothing where no such budget is in force.
+    pub fn page(
+        &self,
+        budget: &str,
+        after: Option<&str>,
+        limit: usize,
+        now_ms: i64,
+    ) -> Option<(Vec<Standing>, bool)> {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(now_ms);
+        books.page(budget, after, limit, now_ms)
     }
 
     /// The budgets of a list whose counters have to be rebuilt from history.
