@@ -146,6 +146,7 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
+    let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let (store, directory, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
@@ -156,7 +157,7 @@ fn build(
         let directory = Arc::new(Directory::open(rows, TeamRows::new(&store), teams, publish).await?);
         let keys = Keys::new(Arc::clone(&directory), pepper);
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        let money = money::open(config, &store, &metrics).await?;
+        let money = money::open(config, &catalog, &store, &metrics).await?;
         anyhow::Ok((store, directory, keys, first, money))
     })?;
     let supervisor = match &config.worker {
@@ -168,7 +169,7 @@ fn build(
     };
     let gateway = Gateway {
         keys: ring,
-        catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
+        catalog,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
@@ -241,6 +242,8 @@ fn add_listeners(
         key: admin_key,
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
+        standings: Arc::clone(&built.money.ledger),
         ledger: LedgerRecords::new(&built.store),
         reports: Arc::clone(&built.money.reports),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),

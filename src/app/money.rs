@@ -12,8 +12,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::budgets::{Budgets, Enforce, List};
 use crate::control::prices::Prices;
+use crate::domain::budget::Scope;
+use crate::domain::budget::draft::unknown_names;
 use crate::control::reports::Reports;
 use crate::domain::budget::reach::Reach;
+use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::ledger::stored::StoredJournal;
 use crate::store::Store;
@@ -37,7 +40,12 @@ pub(super) struct Opened {
 }
 
 /// Opens all of it; the ledger's task runs on the current runtime, which is the store's.
-pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
+pub(super) async fn open(
+    config: &Config,
+    catalog: &Arc<LiveCatalog>,
+    store: &Store,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Opened> {
     let (alerts, teller) = alerts::alerts(config.webhook.clone(), metrics);
     let observer = happenings::observer(Arc::clone(metrics), alerts.clone());
     let instance = format!("gw_{:016x}", rand::random::<u64>());
@@ -47,7 +55,11 @@ pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>)
     let ledger = Arc::new(ledger);
     let prices = Prices::open(PriceRows::new(store), Arc::clone(&config.prices)).await?;
     let enforce = enforce(&ledger, History::new(store));
-    let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), enforce).await?;
+    let unknown = {
+        let catalog = Arc::clone(catalog);
+        Box::new(move |scope: &Scope| unknown_names(scope, &catalog.load().catalog))
+    };
+    let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), unknown, enforce).await?;
     Ok(Opened {
         ledger,
         prices: Arc::new(prices),

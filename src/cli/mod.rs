@@ -1,6 +1,7 @@
 //! The commands: one file for each family. The only floor, with `app`, that may print and use `anyhow`.
 
 mod admin_client;
+mod budgets;
 mod check_config;
 mod healthcheck;
 mod keys;
@@ -66,6 +67,8 @@ enum Command {
     Keys(keys::Options),
     /// Make, list, change and archive the teams that own keys.
     Teams(teams::Options),
+    /// Make, list, replace, raise and delete budgets, and see how they stand.
+    Budgets(budgets::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Ledger(options) => ledger::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
+        Command::Budgets(options) => budgets::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -161,11 +165,20 @@ mod tests {
             "tunegate teams create --alias ops --tag a=b --tpm 1000 --concurrent 4",
             "tunegate teams update ops --clear-limits",
             "tunegate teams archive ops --json",
+            "tunegate budgets list --json",
+            "tunegate budgets show users --after u-17",
+            "tunegate budgets create ops --limit 5 --window day --team ops --each key --alert-at 50 --alert-at 90",
+            "tunegate budgets set ops --limit 0.50 --window month --time-zone Europe/Zurich --action clamp",
+            "tunegate budgets raise ops --by 5 --until 2026-12-01T00:00:00Z",
+            "tunegate budgets raise ops --end",
+            "tunegate budgets delete ops",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
+        let half = ["tunegate", "budgets", "raise", "ops", "--by", "5"];
+        assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
     }
 }

@@ -1,6 +1,6 @@
 //! The fold of the ledger over all budgets, and the decision on a hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -90,6 +90,17 @@ pub struct Standing {
     pub left: Usd,
     /// When everything spent now has come back, ms since 1970 UTC.
     pub resets_at_ms: Option<i64>,
+}
+
+/// A budget at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// The budget.
+    pub budget: Arc<Budget>,
+    /// How many counters something was booked on.
+    pub counters: usize,
+    /// How its counter stands, where there is only one.
+    pub standing: Option<Standing>,
 }
 
 /// A threshold that spending has reached.
@@ -239,6 +250,40 @@ impl Books {
             (Arc::clone(&kept.budget), standings)
         };
         self.kept.iter().map(of).collect()
+    }
+
+    /// Every budget with the number of its counters, and how its counter stands where there is only one.
+    pub fn overview(&self, now_ms: i64) -> Vec<Overview> {
+        let of = |kept: &Kept| Overview {
+            budget: Arc::clone(&kept.budget),
+            counters: kept.counters.len(),
+            standing: kept.budget.scope.each.is_none().then(|| kept.standing(&Arc::default(), now_ms)),
+        };
+        self.kept.iter().map(of).collect()
+    }
+
+    /// How the counters of a budget stand, in the order of their subjects: at most `limit` of those behind `after`,
+    /// and whether there are more. Nothing where there is no such budget.
+    pub fn page(
+        &self,
+        budget: &str,
+        after: Option<&str>,
+        limit: usize,
+        now_ms: i64,
+    ) -> Option<(Vec<Standing>, bool)> {
+        let kept = self.kept.iter().find(|kept| *kept.budget.name == *budget)?;
+        // the first ones of many: never all of them in order
+        let mut first: BinaryHeap<&Arc<str>> = BinaryHeap::new();
+        let mut more = false;
+        for subject in kept.counters.keys().filter(|subject| after.is_none_or(|after| ***subject > *after)) {
+            first.push(subject);
+            if first.len() > limit {
+                first.pop();
+                more = true;
+            }
+        }
+        let subjects = first.into_sorted_vec();
+        Some((subjects.into_iter().map(|subject| kept.standing(subject, now_ms)).collect(), more))
     }
 
     /// The budgets.

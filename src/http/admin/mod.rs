@@ -2,6 +2,7 @@
 
 mod audit;
 mod body;
+mod budgets;
 mod csv;
 mod keys;
 mod ledger;
@@ -24,6 +25,7 @@ use subtle::ConstantTimeEq as _;
 use super::api::credential;
 use super::{Readiness, ops as health, respond};
 use crate::control::audit::AuditLog;
+use crate::control::budgets::Budgets;
 use crate::control::form::Problem;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
@@ -31,6 +33,7 @@ use crate::control::prices::Prices;
 use crate::control::reports::Reports;
 use crate::control::teams::Teams;
 use crate::domain::secret::Secret;
+use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 
 /// What a reload did.
@@ -54,6 +57,10 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// Budgets.
+    pub budgets: Arc<Budgets>,
+    /// How they stand.
+    pub standings: Arc<Ledger>,
     /// The ledger, for reading.
     pub ledger: LedgerRecords,
     /// What was spent.
@@ -76,6 +83,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(ledger::routes())
         .merge(spend::routes())
         .merge(prices::routes())
+        .merge(budgets::routes())
         .merge(teams::routes())
         .merge(audit::routes())
         .merge(ops::guarded_routes())
