@@ -531,7 +531,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_statement_is_ended_by_the_server() {
-        let server = match crate::store::testing::postgres::shared() {
+        let server = match crate::store::testing::shared() {
             Ok(server) => server,
             Err(reason) => return println!("skipped: {reason}"),
         };

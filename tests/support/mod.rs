@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+#[path = "../../src/store/testing/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod provider;
 mod server;
 pub(crate) mod setup;

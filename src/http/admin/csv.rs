@@ -19,7 +19,7 @@ impl Line {
 
     /// A number, or what else is ours.
     #[must_use]
-    pub(super) fn value(self, value: impl ToString) -> Self {
+    pub(super) fn value(self, value: &dyn ToString) -> Self {
         self.cell(&value.to_string())
     }
 
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn cells_are_quoted_where_they_must_be() {
         let line =
-            Line::default().text("a,b").text("say \"x\"").text("=1+1").value(-2).text("").text("two\nlines");
+            Line::default().text("a,b").text("say \"x\"").text("=1+1").value(&-2).text("").text("two\nlines");
         assert_eq!(line.0, "\"a,b\",\"say \"\"x\"\"\",'=1+1,-2,,\"two\nlines\",");
     }
 }
