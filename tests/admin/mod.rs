@@ -1,5 +1,6 @@
 //! The admin address.
 
+mod budgets;
 mod health;
 mod keys;
 mod ledger;

@@ -6,6 +6,7 @@ mod budgets;
 mod csv;
 mod keys;
 mod ledger;
+mod openapi;
 mod ops;
 mod prices;
 mod query;
@@ -97,6 +98,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(audit::routes())
+        .merge(openapi::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
     Router::new()
