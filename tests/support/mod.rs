@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod journal;
 pub(crate) mod provider;
 mod server;
 pub(crate) mod setup;

@@ -261,6 +261,11 @@ impl Reply {
         self.stops.iter().find(|(at, _)| place(*at)).map(|(_, stop)| stop)
     }
 
+    /// Whether the test wrote the answer itself, its counts included.
+    pub(super) const fn is_written_out(&self) -> bool {
+        !matches!(self.words, Words::Usual)
+    }
+
     /// Turns the reply into steps.
     pub(super) fn rehearse(self, usual: Content) -> Performance {
         let mut steps = Vec::new();
