@@ -379,6 +379,7 @@ impl<J: Journal> Writer<J> {
                 let same = |end: &End| matches!(end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
                 if let Some(at) = self.todo_ends.iter().position(same) {
                     self.todo_ends.remove(at);
+                    self.handle.loose.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
