@@ -3,10 +3,15 @@
 //! bill when it is dropped; the tests here make that hard.
 
 mod races;
+mod streams;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{Setup, SimulatedProvider};
+use crate::support::journal::Journal;
+use crate::support::provider::Exchange;
+use crate::support::{Setup, SimulatedProvider, TestGateway};
 
 const CHAT: &str = "/v1/chat/completions";
 /// What `paid` is at the provider.
@@ -61,4 +66,60 @@ fn nanos_of(text: &str) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "small amounts in a test")]
     let nanos = (dollars * 1e9).round() as i64;
     sign * nanos
+}
+
+/// What one request was booked at, and what the provider wants for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pair {
+    /// The end user that it named: each request of a test has another.
+    user: String,
+    /// How its tokens are known; `corrected` where the ledger took its process for dead too early.
+    source: String,
+    booked: i64,
+    owed: i64,
+}
+
+/// Pairs what was booked with what was billed by the end user. Nothing that was billed may be missing or be there
+/// twice; what was reported must agree to the nano-dollar. By how much the rest is off is printed.
+#[track_caller]
+fn pairs(gateway: &TestGateway) -> Vec<Pair> {
+    let billed: Vec<Exchange> =
+        gateway.exchanges().into_iter().filter(|exchange| exchange.bill.is_some()).collect();
+    let is_booked = |journal: &Journal, exchange: &Exchange| {
+        journal.usages().iter().any(|usage| Some(&usage.end_user) == exchange.end_user().as_ref())
+    };
+    let journal = gateway
+        .settled_journal(|journal| billed.iter().all(|exchange| is_booked(journal, exchange)));
+    journal.check();
+    let mut owed: BTreeMap<String, i64> = BTreeMap::new();
+    for exchange in &billed {
+        let amount = exchange.owed_nanos().expect("a price");
+        let user = exchange.end_user().expect("a user");
+        *owed.entry(user).or_default() += i64::try_from(amount).expect("a small amount");
+    }
+    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+    for usage in journal.usages() {
+        let user = usage.end_user.clone();
+        let pair = Pair { user: user.clone(), source: usage.source, booked: usage.cost, owed: 0 };
+        let before = pairs.insert(user, pair);
+        assert_eq!(before, None, "booked twice");
+    }
+    for (user, amount) in owed {
+        let pair = pairs.get_mut(&user).unwrap_or_else(|| panic!("billed for {user}, and not booked"));
+        pair.owed = amount;
+    }
+    let pairs: Vec<Pair> = pairs.into_values().collect();
+    for pair in &pairs {
+        match pair.source.as_str() {
+            "reported" | "corrected" => assert_eq!(pair.booked, pair.owed, "{pair:#?}"),
+            _ => println!("{}: {} off by {} nano-dollars", pair.user, pair.source, pair.booked - pair.owed),
+        }
+    }
+    pairs
+}
+
+/// The same body for an end user of its own.
+fn of_user(mut body: Value, user: &str) -> Value {
+    body["user"] = user.into();
+    body
 }
