@@ -378,6 +378,7 @@ impl Writer {
                 let same = |end: &End| matches!(end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
                 if let Some(at) = self.todo_ends.iter().position(same) {
                     self.todo_ends.remove(at);
+                    self.handle.0.loose.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
