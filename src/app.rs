@@ -248,6 +248,8 @@ fn add_listeners(
         reports: Arc::clone(&built.money.reports),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
+        prove: money::proof(&built.money.ledger, &built.store),
+        gateway: Arc::clone(&built.gateway),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };

@@ -19,6 +19,7 @@ use crate::domain::budget::reach::Reach;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::ledger::stored::StoredJournal;
+use crate::http::admin::Prove;
 use crate::store::Store;
 use crate::store::budgets::BudgetRows;
 use crate::store::history::History;
@@ -68,6 +69,21 @@ pub(super) async fn open(
         teller: Mutex::new(Some(teller)),
         reports: Arc::new(Reports::new(store, config.ledger_kept)),
         _writer: writer,
+    })
+}
+
+/// Compares the budgets with the ledger, from which their counters are rebuilt.
+pub(super) fn proof(ledger: &Arc<Ledger>, store: &Store) -> Prove {
+    let (ledger, history) = (Arc::clone(ledger), History::new(store));
+    Arc::new(move || {
+        let (ledger, history) = (Arc::clone(&ledger), history.clone());
+        let prove = async move {
+            let budgets = ledger.budgets();
+            let reach = Reach::of(budgets.iter().map(|budget| &**budget), clock::unix_ms());
+            let (spent, until) = history.read(&reach).await.map_err(|error| error.to_string())?;
+            ledger.prove(spent, until).await.map_err(|error| error.to_string())
+        };
+        prove.boxed()
     })
 }
 

@@ -20,10 +20,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use self::journal::Journal;
-use self::writer::{Define, Desk, End, Wanted, Writer, work};
+use self::writer::{Define, Desk, End, Proof, Wanted, Writer, work};
 use crate::clock;
 use crate::domain::bound::UpperBound;
-use crate::domain::budget::{Books, Budget, Crossing, Exceeded, Grant, Overview, Spent, Standing};
+use crate::domain::budget::{Books, Budget, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::usage::{TokenCounts, UsageSource};
@@ -252,6 +252,26 @@ impl Ledger {
             Ok(())
         })?;
         answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Rebuilds the counters of all budgets from the ledger, and returns those that are not what it says. `history` is
+    /// what was spent up to the entry `until`, as far back as their windows reach.
+    ///
+    /// # Errors
+    ///
+    /// When the journal can't be read.
+    pub async fn prove(&self, history: Vec<Spent>, until: Seq) -> Result<Vec<Drift>, HoldError> {
+        let (reply, answer) = oneshot::channel();
+        self.put(|desk| {
+            desk.proofs.push_back(Proof { history, until, reply });
+            Ok(())
+        })?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// The budgets in force.
+    pub fn budgets(&self) -> Vec<Arc<Budget>> {
+        self.books.lock().budgets().cloned().collect()
     }
 
     /// Waits until everything that was handed in is written; nothing more is taken.

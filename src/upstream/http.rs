@@ -51,6 +51,9 @@ const DISCARD_LIMIT: usize = 64 << 10;
 const DISCARD_TIME: Duration = Duration::from_millis(200);
 /// For TLS to say good-bye to an upstream that may not be reading.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+/// A kept connection that its upstream has closed says so within a round trip. One that dies later has been worked on,
+/// which may be billed: that request is not sent again.
+const STALE_LIMIT: Duration = Duration::from_millis(500);
 /// Addresses of one name that are tried in turn.
 const MAX_ADDRESSES: usize = 4;
 
@@ -170,7 +173,7 @@ impl Link {
 
     /// Sends a request and waits for the head of its answer.
     ///
-    /// `headers` are all headers but `Host` and the body's length. A pooled connection that turns out dead is
+    /// `headers` are all headers but `Host` and the body's length. A pooled connection that turns out dead at once is
     /// replaced once. `sent` is set as soon as the upstream may have seen any of the request.
     pub async fn open(
         &self,
@@ -216,6 +219,7 @@ impl Link {
             let Ok((mut session, written)) = timeout(left(deadline)?, sending).await else {
                 return Err(UpstreamError::Timeout(Phase::Total));
             };
+            let sent_at = clock::monotonic();
             // an early refusal may close our sending side: its answer is still there to be read
             let limit = timeouts.first_byte.min(left(deadline)?);
             match timeout(limit, read_head(&mut session)).await {
@@ -233,8 +237,10 @@ impl Link {
                     });
                 }
                 Ok(Err(mut error)) => {
-                    error.retry.decide_reuse(reused); // it panics while undecided
-                    if !(reused && error.retry()) {
+                    let at_once = clock::monotonic().saturating_duration_since(sent_at) < STALE_LIMIT;
+                    let stale = reused && at_once;
+                    error.retry.decide_reuse(stale); // it panics while undecided
+                    if !(stale && error.retry()) {
                         let error = written.err().unwrap_or(error);
                         return Err(broken(&error));
                     }

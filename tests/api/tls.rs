@@ -112,7 +112,7 @@ fn an_upstream_behind_a_private_root_is_reached_by_tls_in_both_versions() {
     let base = format!("https://localhost:{}/v1", far.address().port());
     let credentials = "api_key = { file = \"far.key\" }";
     let trusted = |http2: bool| format!("{credentials}\nca_file = \"far.crt\"\nhttp2 = {http2}");
-    let rename = "model = \"support-bot\"\nprice_model = \"gpt-4.1\"";
+    let rename = "model = \"support-bot\"\nprice_model = \"ft:gpt-4.1-mini-2025-04-14\"";
     let setup = Setup::bare()
         .file("far.crt", &root)
         .file("far.key", far.key())

@@ -12,12 +12,16 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::client::{Answer, Call, Connection, Open};
-use super::provider::Bill;
+use super::journal::{Entry, Journal};
+use super::provider::{Bill, Exchange};
 use super::setup::Setup;
-use super::wait::eventually;
+use super::wait::{eventually, within_limit};
 
 /// The binary under test.
 pub(crate) const TUNEGATE: &str = env!("CARGO_BIN_EXE_tunegate");
+
+/// Outcomes that a gateway keeps.
+const MOST_OUTCOMES: usize = 1_000;
 
 /// A gateway that is not started yet.
 pub(crate) struct Unstarted(Setup);
@@ -40,6 +44,8 @@ pub(crate) struct TestGateway {
     key: String,
     /// How many exchanges each provider had behind it at the start.
     before: Vec<usize>,
+    /// The same at the start of the first process on this ledger.
+    before_all: Vec<usize>,
     audited: bool,
 }
 
@@ -146,8 +152,10 @@ impl TestGateway {
         std::fs::write(folder.path().join("tunegate.toml"), setup.text(ports.0, ports.1))
             .expect("the configuration");
         let process = Process::spawn(folder.path(), &[]);
-        let before = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
-        let mut gateway = Self { process, setup, folder, ports, key: String::new(), before, audited: false };
+        let before: Vec<usize> = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
+        let before_all = before.clone();
+        let key = String::new();
+        let mut gateway = Self { process, setup, folder, ports, key, before, before_all, audited: false };
         gateway.await_ready();
         gateway.key = eventually("a key in the banner", || key_in(&gateway.log()));
         gateway
@@ -350,6 +358,10 @@ impl TestGateway {
     pub(crate) fn audit(&mut self) {
         self.audited = true;
         let outcomes = self.outcomes();
+        if outcomes.len() == MOST_OUTCOMES {
+            // the oldest are gone: only the ledger knows all
+            return self.audit_ledger();
+        }
         let mut with_usage: Vec<&Value> =
             outcomes.iter().filter(|outcome| outcome["usage"].is_object()).collect();
         let exchanges = self
@@ -380,6 +392,85 @@ impl TestGateway {
             let left = told.entry(booked).or_default();
             assert!(*left > 0, "booked as reported, but no provider said so: {outcome:#}\nsaid: {told:?}");
             *left -= 1;
+        }
+        self.audit_ledger();
+    }
+
+    /// Where the ledger is.
+    fn database_url(&self) -> String {
+        let file = self.folder.path().join("state/tunegate.db");
+        self.setup.database.clone().unwrap_or_else(|| format!("sqlite://{}", file.display()))
+    }
+
+    /// The ledger as it stands.
+    #[track_caller]
+    pub(crate) fn journal(&self) -> Journal {
+        let url = self.database_url();
+        eventually("the ledger's rows", || Journal::read(&url))
+    }
+
+    /// The ledger, once no hold is open and `more` is true of it: what ends a request is written behind its answer.
+    #[track_caller]
+    pub(crate) fn settled_journal(&self, more: impl Fn(&Journal) -> bool) -> Journal {
+        let mut last = Journal::default();
+        let settled = within_limit(|| {
+            last = self.journal();
+            (last.open_holds().is_empty() && more(&last)).then(|| last.clone())
+        });
+        settled.unwrap_or_else(|| panic!("the ledger does not come to rest: {last:#?}"))
+    }
+
+    /// Everything that the providers were asked since the ledger began.
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
+        let providers = self.setup.providers.iter().zip(&self.before_all);
+        providers.flat_map(|(provider, before)| provider.exchanges().into_iter().skip(*before)).collect()
+    }
+
+    /// Compares the ledger with the bills: each hold ended once, every request that a provider billed is booked once, and
+    /// what was reported costs what the provider wants for it, to the nano-dollar. By how much the others are off is
+    /// printed.
+    #[track_caller]
+    pub(crate) fn audit_ledger(&self) {
+        let billed: Vec<_> =
+            self.exchanges().into_iter().filter(|exchange| exchange.bill.is_some()).collect();
+        let journal = self.settled_journal(|journal| journal.usages().len() >= billed.len());
+        journal.check();
+        let usages = journal.usages();
+        assert_eq!(usages.len(), billed.len(), "booked: {usages:#?}\nbilled by the providers: {billed:#?}");
+        let (reported, others): (Vec<Entry>, Vec<Entry>) =
+            usages.into_iter().partition(|usage| usage.source == "reported");
+        let mut unmatched = billed;
+        for usage in &reported {
+            let same = |exchange: &Exchange| {
+                let bill = exchange.bill.unwrap_or_default();
+                exchange.usage_sent && (bill.prompt, bill.completion) == (usage.prompt, usage.completion)
+            };
+            let exact = |exchange: &Exchange| {
+                same(exchange)
+                    && exchange.owed_nanos().is_some_and(|owed| i128::from(owed) == usage.cost.into())
+            };
+            let unpriced = |exchange: &Exchange| same(exchange) && exchange.price.is_none();
+            let at = unmatched.iter().position(exact).or_else(|| unmatched.iter().position(unpriced));
+            match at {
+                Some(at) => drop(unmatched.swap_remove(at)),
+                None => {
+                    panic!("booked as reported, but no provider said so: {usage:#?}\nleft: {unmatched:#?}")
+                }
+            }
+        }
+        if !others.is_empty() {
+            let owed: u64 = unmatched.iter().filter_map(Exchange::owed_nanos).sum();
+            let booked: i64 = others.iter().map(|usage| usage.cost).sum();
+            println!(
+                "{} requests whose usage nobody reported: {booked} nano-dollars booked, {owed} billed",
+                others.len()
+            );
+            for usage in &others {
+                println!(
+                    "  {} {}: {} + {} tokens, {} nano-dollars",
+                    usage.source, usage.deployment, usage.prompt, usage.completion, usage.cost
+                );
+            }
         }
     }
 }

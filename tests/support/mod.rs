@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod journal;
 #[path = "../../src/store/testing/postgres.rs"]
 pub(crate) mod postgres;
 pub(crate) mod provider;

@@ -11,6 +11,8 @@ pub(crate) struct Setup {
     server: String,
     sections: String,
     worker: Option<String>,
+    /// PostgreSQL instead of the file in the state folder.
+    pub(super) database: Option<String>,
     pub(super) files: Vec<(String, String)>,
     pub(super) providers: Vec<SimulatedProvider>,
 }
@@ -159,6 +161,13 @@ deployments = ["{name}"]
     pub(crate) fn worker(mut self, lines: &str) -> Self {
         self.worker = Some(lines.to_owned());
         self
+    }
+
+    /// Keeps its rows in PostgreSQL.
+    pub(crate) fn on(mut self, url: &str) -> Self {
+        self.database = Some(url.to_owned());
+        self.sections.push_str("\n[database]\nurl = { file = \"database.url\" }\n");
+        self.file("database.url", url)
     }
 
     /// Writes a file beside the configuration.

@@ -8,13 +8,21 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(2);
 
 /// Returns what `look` finds as soon as it finds something; fails after [`LIMIT`] and says what was waited for.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within_limit(look).unwrap_or_else(|| panic!("waited {LIMIT:?} in vain: {what}"))
+}
+
+/// Returns what `look` finds as soon as it finds something; nothing after [`LIMIT`].
+pub(crate) fn within_limit<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
-            return found;
+            return Some(found);
         }
-        assert!(started.elapsed() < LIMIT, "waited {LIMIT:?} in vain: {what}");
+        if started.elapsed() >= LIMIT {
+            return None;
+        }
         std::thread::sleep(STEP);
     }
 }

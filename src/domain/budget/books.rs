@@ -1,6 +1,6 @@
 //! The fold of the ledger over all budgets, and the decision on a hold.
 
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -101,6 +101,15 @@ pub struct Overview {
     pub counters: usize,
     /// How its counter stands, where there is only one.
     pub standing: Option<Standing>,
+}
+
+/// A counter that is not what the ledger says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// As it stands.
+    pub in_force: Standing,
+    /// As the ledger has it.
+    pub by_the_ledger: Standing,
 }
 
 /// A threshold that spending has reached.
@@ -329,6 +338,24 @@ impl Books {
             self.kept.iter().any(|kept| kept.budget.name == budget.name && kept.budget.counts_like(budget))
         };
         budgets.iter().filter(|budget| !is_known(budget)).collect()
+    }
+
+    /// Rebuilds all counters from what the ledger has, and returns those that differ.
+    pub fn drifts(&self, history: &[Spent], now_ms: i64) -> Vec<Drift> {
+        let rebuilt =
+            |kept: &Kept| Kept::rebuilt(Arc::clone(&kept.budget), history, self.open.values(), now_ms);
+        let mut drifts = Vec::new();
+        for (kept, rebuilt) in self.kept.iter().map(|kept| (kept, rebuilt(kept))) {
+            let subjects: BTreeSet<&Arc<str>> = kept.counters.keys().chain(rebuilt.counters.keys()).collect();
+            for subject in subjects {
+                let (in_force, by_the_ledger) =
+                    (kept.standing(subject, now_ms), rebuilt.standing(subject, now_ms));
+                if in_force != by_the_ledger {
+                    drifts.push(Drift { in_force, by_the_ledger });
+                }
+            }
+        }
+        drifts
     }
 
     /// Forgets what no longer counts.

@@ -17,7 +17,7 @@ use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
 use super::{Ask, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, Shared, draft};
 use crate::clock;
-use crate::domain::budget::{Books, Budget, Exceeded, Grant, Spent};
+use crate::domain::budget::{Books, Budget, Drift, Exceeded, Grant, Spent};
 use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::usage::UsageSource;
@@ -88,6 +88,7 @@ pub(super) struct Desk {
     pub(super) ends: VecDeque<End>,
     pub(super) bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
     pub(super) defines: VecDeque<Define>,
+    pub(super) proofs: VecDeque<Proof>,
     pub(super) closing: Option<oneshot::Sender<()>>,
     /// It is time to beat, or to look what others have written.
     pub(super) beat_due: bool,
@@ -105,6 +106,7 @@ impl Desk {
         !self.holds.is_empty()
             || !self.bookings.is_empty()
             || !self.defines.is_empty()
+            || !self.proofs.is_empty()
             || self.ends.len() >= BATCH
             || self.closing.is_some()
             || self.beat_due
@@ -118,6 +120,13 @@ pub(super) struct Define {
     pub(super) history: Vec<Spent>,
     pub(super) until: Seq,
     pub(super) reply: oneshot::Sender<Result<(), HoldError>>,
+}
+
+/// What was spent, to be compared with the budgets.
+pub(super) struct Proof {
+    pub(super) history: Vec<Spent>,
+    pub(super) until: Seq,
+    pub(super) reply: oneshot::Sender<Result<Vec<Drift>, HoldError>>,
 }
 
 /// The writer.
@@ -134,6 +143,7 @@ pub(super) struct Writer {
     todo_holds: VecDeque<Box<Wanted>>,
     todo_bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
     todo_defines: VecDeque<Define>,
+    todo_proofs: VecDeque<Proof>,
     waiting: VecDeque<Waiting>,
     liveness: Liveness,
     beat: i64,
@@ -154,6 +164,7 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
             writer.look().await;
         }
         writer.define().await;
+        writer.prove().await;
         writer.write().await;
         writer.give_up_waiting(clock::monotonic());
         if writer.is_over() {
@@ -198,6 +209,7 @@ impl Writer {
             todo_holds: VecDeque::new(),
             todo_bookings: VecDeque::new(),
             todo_defines: VecDeque::new(),
+            todo_proofs: VecDeque::new(),
             waiting: VecDeque::new(),
             beat: 0,
             uncertain: false,
@@ -211,6 +223,7 @@ impl Writer {
         self.todo_ends.append(&mut desk.ends);
         self.todo_bookings.append(&mut desk.bookings);
         self.todo_defines.append(&mut desk.defines);
+        self.todo_proofs.append(&mut desk.proofs);
         self.todo_holds.append(&mut desk.holds);
         if let Some(reply) = desk.closing.take() {
             self.closing = Some((reply, clock::monotonic() + CLOSE_LIMIT));
@@ -365,6 +378,7 @@ impl Writer {
                 let same = |end: &End| matches!(end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
                 if let Some(at) = self.todo_ends.iter().position(same) {
                     self.todo_ends.remove(at);
+                    self.handle.0.loose.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
@@ -393,6 +407,22 @@ impl Writer {
                 }
             };
             let _ = reply.send(done);
+        }
+    }
+
+    async fn prove(&mut self) {
+        while let Some(Proof { mut history, until, reply }) = self.todo_proofs.pop_front() {
+            let since = match self.catch_up().await {
+                Ok(()) => self.spent_since(until).await,
+                Err(error) => Err(error),
+            };
+            let found = since.map(|since| {
+                history.extend(since);
+                let mut books = self.books.lock();
+                let now = books.advance(clock::unix_ms());
+                books.drifts(&history, now)
+            });
+            let _ = reply.send(found.map_err(|error| HoldError::Unavailable(error.to_string())));
         }
     }
 

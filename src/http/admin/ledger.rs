@@ -14,10 +14,12 @@ use super::csv::{self, Line};
 use super::query::{Asked, Given};
 use super::{Admin, error, store_failed};
 use crate::control::ledger::{LedgerPage, MAX_PAGE};
+use crate::domain::budget::Drift;
 use crate::domain::ledger::{Entry, EntryKind};
 use crate::domain::usage::UsageSource;
 use crate::store::StoreError;
 use crate::store::ledger::LedgerFilter;
+use crate::store::proof::Audit;
 
 /// How many entries are listed unasked.
 const SHOWN: usize = 100;
@@ -108,10 +110,32 @@ async fn show(State(admin): State<Arc<Admin>>, name: Result<Path<String>, PathRe
 }
 
 async fn audit(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.ledger.audit().await {
-        Ok(audit) => Json(audit).into_response(),
-        Err(why) => store_failed(&why),
+    let audit = match admin.ledger.audit().await {
+        Ok(audit) => audit,
+        Err(why) => return store_failed(&why),
+    };
+    match (admin.prove)().await {
+        Ok(drifts) => Json(Audited { audit, budget_drifts: drifts }).into_response(),
+        Err(why) => unavailable(&why),
     }
+}
+
+/// The ledger can't be asked now.
+fn unavailable(why: &str) -> Response {
+    error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &format!("the ledger can't be read right now: {why}"),
+        "ledger_unavailable",
+    )
+}
+
+/// The proof.
+#[derive(Serialize)]
+struct Audited {
+    #[serde(flatten)]
+    audit: Audit,
+    /// Counters of budgets that are not what the ledger says.
+    budget_drifts: Vec<Drift>,
 }
 
 fn answer(page: Result<LedgerPage, StoreError>, format: Format) -> Response {

@@ -15,6 +15,8 @@ mod teams;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -33,7 +35,9 @@ use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
 use crate::control::reports::Reports;
 use crate::control::teams::Teams;
+use crate::domain::budget::Drift;
 use crate::domain::secret::Secret;
+use crate::gateway::Gateway;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 
@@ -48,6 +52,9 @@ pub struct Reloaded {
 
 /// Reads the configuration again: all of it, or nothing and every reason why.
 pub type Reload = Arc<dyn Fn() -> Result<Reloaded, Vec<String>> + Send + Sync>;
+
+/// Compares the budgets with the ledger; the counters that differ.
+pub type Prove = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<Drift>, String>> + Send + Sync>;
 
 /// What operators may do.
 #[derive(Clone)]
@@ -64,6 +71,10 @@ pub struct Admin {
     pub standings: Arc<Ledger>,
     /// The ledger, for reading.
     pub ledger: LedgerRecords,
+    /// The proof that budgets and ledger agree.
+    pub prove: Prove,
+    /// The data plane, to which corrections go.
+    pub gateway: Arc<Gateway>,
     /// What was spent.
     pub reports: Arc<Reports>,
     /// Who owns them.

@@ -7,6 +7,7 @@ mod answers;
 mod endpoints;
 mod errors;
 mod play;
+mod prices;
 mod reply;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 pub(crate) use errors::Trouble;
+pub(crate) use prices::Price;
 pub(crate) use reply::{Gate, Reply};
 
 use super::server::{After, Handler, Request, Server, Wire};
@@ -55,6 +57,22 @@ pub(crate) struct Exchange {
     pub(crate) bill: Option<Bill>,
     /// Whether the gateway was told the usage: only then can its books agree to the token.
     pub(crate) usage_sent: bool,
+    /// What it charges; nothing for a model that is not on its list, and where the test wrote the answer.
+    pub(crate) price: Option<Price>,
+}
+
+impl Exchange {
+    /// What it owes the provider, nano-dollars; nothing where no price is known.
+    pub(crate) fn owed_nanos(&self) -> Option<u64> {
+        let bill = self.bill?;
+        Some(self.price?.of(bill.prompt, bill.completion))
+    }
+
+    /// The end user that the request named.
+    pub(crate) fn end_user(&self) -> Option<String> {
+        let body: Value = serde_json::from_slice(&self.request.body).ok()?;
+        body["user"].as_str().map(str::to_owned)
+    }
 }
 
 /// How usual answers look.
@@ -64,6 +82,18 @@ struct Manner {
     reasoning: u64,
     credential: Vec<String>,
     models: Vec<String>,
+    /// Prices that a test has set.
+    prices: BTreeMap<String, Price>,
+}
+
+impl Manner {
+    fn price(&self, asked: &Asked, request: &Request) -> Option<Price> {
+        let model = asked.deployment.clone().or_else(|| {
+            let body: Value = serde_json::from_slice(&request.body).ok()?;
+            body["model"].as_str().map(str::to_owned)
+        })?;
+        self.prices.get(&model).copied().or_else(|| prices::listed(&model))
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +121,7 @@ impl SimulatedProvider {
             reasoning: 0,
             credential: vec![UPSTREAM_KEY.to_owned()],
             models: Vec::new(),
+            prices: BTreeMap::new(),
         };
         let memory =
             Memory { manner, replies: VecDeque::new(), exchanges: Vec::new(), responses: BTreeMap::new() };
@@ -125,6 +156,13 @@ impl SimulatedProvider {
     /// The only models that exist from now on.
     pub(crate) fn serves_only(&self, models: &[&str]) -> &Self {
         self.office.0.lock().manner.models = models.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    /// Charges so many nano-dollars for each token of a model, from now on.
+    pub(crate) fn charges(&self, model: &str, input_nanos: u64, output_nanos: u64) -> &Self {
+        let price = Price { input_nanos, output_nanos };
+        self.office.0.lock().manner.prices.insert(model.to_owned(), price);
         self
     }
 
@@ -187,7 +225,14 @@ impl Handler for Office {
                 false => Reply::usual(),
             };
             let content = answers::usual(&asked, &request, number, &memory.manner, &mut memory.responses);
-            memory.exchanges.push(Exchange { request, fate: Fate::Running, bill: None, usage_sent: false });
+            let price = memory.manner.price(&asked, &request).filter(|_| !reply.is_written_out());
+            memory.exchanges.push(Exchange {
+                request,
+                fate: Fate::Running,
+                bill: None,
+                usage_sent: false,
+                price,
+            });
             (number, reply.rehearse(content))
         };
         let (fate, after) = play::play(performance, wire, |change| {

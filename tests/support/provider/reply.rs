@@ -52,6 +52,7 @@ enum Place {
 enum Stop {
     Hang,
     End(After),
+    EndAfter(Duration),
     Wait(Gate),
 }
 
@@ -191,6 +192,11 @@ impl Reply {
         self.stop(Place::Head, Stop::End(After::Close))
     }
 
+    /// Closes the connection after a while, before a single byte.
+    pub(crate) fn hangs_up_after(self, pause: Duration) -> Self {
+        self.stop(Place::Head, Stop::EndAfter(pause))
+    }
+
     /// Sends nothing before the gate is open.
     pub(crate) fn waits_for(self, gate: &Gate) -> Self {
         self.stop(Place::Head, Stop::Wait(gate.clone()))
@@ -261,6 +267,11 @@ impl Reply {
         self.stops.iter().find(|(at, _)| place(*at)).map(|(_, stop)| stop)
     }
 
+    /// Whether the test wrote the answer itself, its counts included.
+    pub(super) const fn is_written_out(&self) -> bool {
+        !matches!(self.words, Words::Usual)
+    }
+
     /// Turns the reply into steps.
     pub(super) fn rehearse(self, usual: Content) -> Performance {
         let mut steps = Vec::new();
@@ -279,6 +290,10 @@ impl Reply {
         }
         match self.stop_at(|place| matches!(place, Place::Head)) {
             Some(Stop::End(after)) => return Performance { steps, after: *after, ahead: 0 },
+            Some(Stop::EndAfter(pause)) => {
+                steps.push(Step::Pause(*pause));
+                return Performance { steps, after: After::Close, ahead: 0 };
+            }
             Some(Stop::Hang) => steps.push(Step::Hang),
             Some(Stop::Wait(gate)) => steps.push(Step::Wait(gate.clone())),
             None => {}
@@ -359,6 +374,10 @@ impl Reply {
     fn pause_at(&self, place: impl Fn(Place) -> bool, steps: &mut Vec<Step>) -> Option<After> {
         match self.stop_at(place)? {
             Stop::End(after) => return Some(*after),
+            Stop::EndAfter(pause) => {
+                steps.push(Step::Pause(*pause));
+                return Some(After::Close);
+            }
             Stop::Hang => steps.push(Step::Hang),
             Stop::Wait(gate) => steps.push(Step::Wait(gate.clone())),
         }

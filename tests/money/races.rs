@@ -1,0 +1,118 @@
+//! A thousand requests at once on one budget.
+
+use serde_json::{Value, json};
+
+use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, TOKEN_NANOS, budget, capped, nanos, paid};
+use crate::support::{Answer, Connection, Gate, Reply, SimulatedProvider, TestGateway};
+
+const REQUESTS: usize = 1_000;
+/// What the budget is good for.
+const AFFORDED: i64 = 100;
+
+/// Sends all requests before any answer is read.
+fn all_at_once(gateways: &[&dyn Fn() -> Connection]) -> Vec<Answer> {
+    let connections: Vec<Connection> =
+        (0..REQUESTS).map(|number| gateways[number % gateways.len()]()).collect();
+    connections.into_iter().map(|mut connection| connection.answer()).collect()
+}
+
+/// Those that were served, and the `budget` object of each that was refused: its figures must be a reason.
+#[track_caller]
+fn sorted(answers: &[Answer]) -> (usize, Vec<Value>) {
+    let (served, refused): (Vec<&Answer>, Vec<&Answer>) =
+        answers.iter().partition(|answer| answer.status == 200);
+    let refusals: Vec<Value> = refused
+        .iter()
+        .map(|answer| {
+            let error = answer.expect_error(429, "project_spend_limit_exceeded");
+            assert_eq!(error["type"], "insufficient_quota");
+            assert_eq!(answer.header("x-should-retry"), Some("false"));
+            let budget = error["budget"].clone();
+            let figure = |name: &str| nanos(&budget[name]);
+            assert!(
+                figure("spent_usd") + figure("reserved_usd") + figure("wanted_usd") > figure("limit_usd"),
+                "no reason to refuse: {budget}"
+            );
+            assert!(figure("spent_usd") + figure("reserved_usd") <= figure("limit_usd"), "{budget}");
+            budget
+        })
+        .collect();
+    (served.len(), refusals)
+}
+
+#[test]
+fn pain_01_of_a_thousand_at_once_just_the_hundred_that_can_be_paid_are_served() {
+    let provider = SimulatedProvider::start();
+    let gate = Gate::new();
+    for _ in 0..AFFORDED / 2 {
+        // half of them stay open until the budget is gone: holds refuse as well as costs
+        provider.replies(Reply::usual().waits_for(&gate));
+    }
+    let limit = AFFORDED * ANSWER_NANOS;
+    let gateway = TestGateway::with(paid(&provider).and(&budget("all", limit, ""))).start();
+    let body = capped("paid", ANSWER_TOKENS);
+    let opener = {
+        let (provider, gate) = (provider.clone(), gate.clone());
+        std::thread::spawn(move || {
+            provider.await_requests(usize::try_from(AFFORDED).expect("few"));
+            gate.open();
+        })
+    };
+    let answers = all_at_once(&[&|| gateway.send(CHAT, &body)]);
+    opener.join().expect("the gate is open");
+    let (served, refusals) = sorted(&answers);
+    assert_eq!((served, refusals.len()), (100, 900));
+    assert_eq!(provider.requests().len(), 100, "nobody else was asked");
+    let journal = gateway.settled_journal(|journal| journal.usages().len() == 100);
+    assert_eq!(journal.spent(), limit, "all of it, and no cent more");
+    assert_eq!(journal.0.len(), 200, "a refusal is no row");
+    let last = gateway.post(CHAT, &body);
+    let figures = &last.expect_error(429, "project_spend_limit_exceeded")["budget"];
+    assert_eq!((nanos(&figures["spent_usd"]), nanos(&figures["reserved_usd"])), (limit, 0), "{figures}");
+}
+
+#[test]
+fn holds_ten_times_the_cost_use_the_budget_up_where_they_may_wait() {
+    let provider = SimulatedProvider::start();
+    let limit = AFFORDED * ANSWER_NANOS;
+    let hold = 10 * ANSWER_NANOS;
+    let waiting = "[ledger]\nhold_wait_ms = 10000\n";
+    let setup = paid(&provider).and(&budget("all", limit, "")).and(waiting);
+    let gateway = TestGateway::with(setup).start();
+    let body = capped("paid", 10 * ANSWER_TOKENS);
+    let (served, refusals) = sorted(&all_at_once(&[&|| gateway.send(CHAT, &body)]));
+    assert_eq!(served + refusals.len(), REQUESTS);
+    let spent = gateway.settled_journal(|journal| journal.usages().len() == served).spent();
+    assert_eq!(spent, i64::try_from(served).expect("few") * ANSWER_NANOS);
+    assert!(spent <= limit && limit - spent < hold, "{spent} of {limit} is spent: less than {hold} is left");
+    for budget in refusals {
+        assert_eq!(nanos(&budget["wanted_usd"]), hold, "{budget}");
+    }
+}
+
+#[test]
+fn without_waiting_holds_ten_times_the_cost_are_refused_at_once_but_never_overspend() {
+    let provider = SimulatedProvider::start();
+    let gate = Gate::new();
+    for _ in 0..10 {
+        provider.replies(Reply::usual().waits_for(&gate));
+    }
+    let limit = AFFORDED * ANSWER_NANOS;
+    let gateway = TestGateway::with(paid(&provider).and(&budget("all", limit, ""))).start();
+    let body = capped("paid", 10 * ANSWER_TOKENS);
+    let open: Vec<Connection> = (0..10).map(|_| gateway.send(CHAT, &body)).collect();
+    provider.await_requests(10);
+    let refused = gateway.post(CHAT, &body);
+    let figures = refused.expect_error(429, "project_spend_limit_exceeded")["budget"].clone();
+    assert_eq!((&figures["name"], nanos(&figures["reserved_usd"])), (&json!("all"), limit), "{figures}");
+    gate.open();
+    for mut connection in open {
+        connection.answer().expect(200);
+    }
+    gateway.settled_journal(|journal| journal.usages().len() == 10);
+    let answer = gateway.post(CHAT, &body).expect(200);
+    let left = answer.header("x-tunegate-budget-left-usd").expect("what is left");
+    assert_eq!(super::nanos_of(left), limit - 11 * ANSWER_NANOS, "each hold has become its cost");
+    assert_eq!(answer.header("x-tunegate-cost-usd").map(super::nanos_of), Some(ANSWER_NANOS));
+    assert_eq!(ANSWER_NANOS, ANSWER_TOKENS * TOKEN_NANOS);
+}
