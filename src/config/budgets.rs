@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use crate::domain::budget::{Budget, draft};
 use crate::domain::secret::Secret;
+use crate::domain::window::LONGEST_ROLLING_SECONDS;
 use crate::gateway::ledger;
 use crate::upstream::webhook;
 
@@ -27,6 +28,8 @@ const MAX_HOLD_WAIT_MS: u64 = 60_000;
 /// What a request may be told that no budget has the money for. 401 and 404 would say something else.
 const EXCEEDED_STATUSES: [StatusCode; 3] =
     [StatusCode::PAYMENT_REQUIRED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+/// How far a rolling window looks back, days: its entries must still be there.
+const LONGEST_ROLLING_DAYS: u64 = LONGEST_ROLLING_SECONDS.unsigned_abs() / 86_400;
 /// Shortest secret of a webhook that we take from an operator, characters.
 const MIN_WEBHOOK_SECRET_LEN: usize = 16;
 
@@ -97,6 +100,13 @@ pub(super) fn ledger(section: &file::Ledger, checker: &mut Checker<'_>) -> (ledg
 pub(super) fn kept(section: &file::Ledger, checker: &mut Checker<'_>) -> Option<Duration> {
     let place = Place::top("ledger").key("keep_days");
     let days = values::in_range(&place, section.keep_days, KEEP_DAYS, 0..=MAX_KEEP_DAYS, checker);
+    if (1..=LONGEST_ROLLING_DAYS).contains(&days) {
+        let what = format!(
+            "budgets over rolling windows look back {LONGEST_ROLLING_DAYS} days: keep entries for at least {}, or 0 for ever",
+            LONGEST_ROLLING_DAYS + 1
+        );
+        checker.wrong(&place, what);
+    }
     (days > 0).then(|| Duration::from_secs(days * 86_400))
 }
 

@@ -403,6 +403,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[state]\ndir = \"\"", "state.dir: empty"),
     ("[database]\nurl.env = \"KEY\"", "database.url: no URL of PostgreSQL"),
     ("[database]\nurl.env = \"UNSET\"", "database.url.env: the environment variable UNSET is not set"),
+    ("[ledger]\nkeep_days = 31", "ledger.keep_days: budgets over rolling windows look back 31 days"),
     ("[ledger]\nkeep_days = 99999", "ledger.keep_days: 99999 is out of bounds"),
     ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
     ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),

@@ -1,11 +1,13 @@
-//! `/admin/v1/budgets`, budgets that the configuration declares, `tunegate budgets`, and the API's own document.
+//! `/admin/v1/budgets`, budgets that the configuration declares, `tunegate budgets`, alerts, and the API's own document.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
 use crate::support::gateway::TUNEGATE;
-use crate::support::{Call, Setup, SimulatedProvider, TestGateway};
+use crate::support::{Call, Setup, SimulatedProvider, TestGateway, chat, eventually};
 
 const BUDGETS: &str = "/admin/v1/budgets";
 
@@ -124,7 +126,7 @@ fn a_declared_budget_is_read_only_and_changes_by_reload() {
         .admin(Call::post(BUDGETS, &json!({"name": "mine", "limit_usd": "1", "window": "day"})))
         .expect(201);
     let clash = format!("{DECLARED}\n[budgets.mine]\nlimit_usd = \"2\"\nwindow = \"hour\"\n");
-    gateway.rewrite(&setup.clone().and(&clash));
+    gateway.rewrite(&setup.and(&clash));
     let refused = gateway.reload().expect(400).text();
     assert!(refused.contains("budgets.mine: there is a stored budget of that name"), "{refused}");
     assert_eq!(names(&gateway), ["everything", "users", "mine"]);
@@ -194,4 +196,58 @@ fn the_document_is_served_and_tells_the_truth() {
     assert_eq!(members(&team), told("Team"));
     let keys = gateway.admin(Call::get("/admin/v1/keys")).expect(200).json();
     assert_eq!(members(&keys["data"][0]), told("VirtualKey"));
+}
+
+/// Takes one alert; returns the head of its request and what it says.
+fn take_alert(listener: &TcpListener) -> (String, Value) {
+    let (mut stream, _) = listener.accept().expect("a client");
+    let mut request = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let body = text
+            .split_once("\r\n\r\n")
+            .and_then(|(head, body)| Some((head, serde_json::from_str(body).ok()?)));
+        if let Some((head, alert)) = body {
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").expect("answered");
+            return (head.to_owned(), alert);
+        }
+        let read = stream.read(&mut chunk).expect("a request");
+        assert!(read > 0, "cut off: {text}");
+        request.extend_from_slice(&chunk[..read]);
+    }
+}
+
+#[test]
+fn a_threshold_is_told_once_to_log_metrics_and_webhook() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let hook = format!("http://{}/hook?token=t0ken", listener.local_addr().expect("an address"));
+    let provider = SimulatedProvider::start();
+    let sections = format!(
+        "\n[alerts]\nwebhook_url = \"{hook}\"\nwebhook_secret = {{ file = \"hook.key\" }}\n\n\
+         [budgets.everything]\nlimit_usd = \"0.001\"\nwindow = \"total\"\nalert_at_percent = [1]\n"
+    );
+    let setup = Setup::in_front_of(&provider).file("hook.key", "a-secret-of-our-own").and(&sections);
+    let gateway = TestGateway::with(setup).start();
+    let told = std::thread::spawn(move || take_alert(&listener));
+    let mut body = chat("support-bot", "hi");
+    body["max_tokens"] = json!(20);
+    for _ in 0..3 {
+        gateway.post("/v1/chat/completions", &body).expect(200);
+    }
+    let (head, alert) = told.join().expect("an alert");
+    assert!(head.starts_with("POST /hook?token=t0ken HTTP/1.1"), "{head}");
+    assert!(head.to_ascii_lowercase().contains("x-tunegate-signature: sha256="), "{head}");
+    assert_eq!(
+        (&alert["kind"], &alert["budget"], &alert["percent"], &alert["limit_usd"]),
+        (&json!("budget_threshold"), &json!("everything"), &json!(1), &json!(0.001))
+    );
+    assert!(alert["spent_usd"].as_f64().is_some_and(|spent| spent >= 0.000_01), "{alert}");
+    let metrics = || gateway.admin(Call::get("/metrics")).text();
+    eventually("one alert in the metrics", || {
+        metrics().contains("tunegate_budget_alerts_total{percent=\"1\"} 1").then_some(())
+    });
+    let log = gateway.log();
+    assert_eq!(log.matches("a budget has reached a threshold").count(), 1, "{log}");
+    assert!(!log.contains("t0ken") && !log.contains("a-secret-of-our-own"), "{log}");
 }

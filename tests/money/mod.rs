@@ -2,6 +2,7 @@
 //! whatever clients, upstreams, crashes and databases do. Every `TestGateway` compares its ledger with the provider's own
 //! bill when it is dropped; the tests here make that hard.
 
+mod crashes;
 mod races;
 mod streams;
 

@@ -157,10 +157,18 @@ pub(crate) struct Connection {
 impl Connection {
     #[track_caller]
     pub(crate) fn to(address: SocketAddr) -> Self {
-        let stream = match TcpStream::connect(address) {
-            Ok(stream) => stream,
+        match TcpStream::connect(address) {
+            Ok(stream) => Self::over(stream),
             Err(error) => panic!("no connection to {address}: {error}"),
-        };
+        }
+    }
+
+    /// Nothing while nobody listens there.
+    pub(crate) fn reach(address: SocketAddr) -> Option<Self> {
+        TcpStream::connect(address).ok().map(Self::over)
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(LIMIT)).expect("a read timeout");
         stream.set_write_timeout(Some(LIMIT)).expect("a write timeout");
         stream.set_nodelay(true).expect("no delay");

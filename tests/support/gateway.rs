@@ -20,6 +20,8 @@ use super::wait::{eventually, within_limit};
 /// The binary under test.
 pub(crate) const TUNEGATE: &str = env!("CARGO_BIN_EXE_tunegate");
 
+/// The configuration's file.
+const CONFIG: &str = "tunegate.toml";
 /// Outcomes that a gateway keeps.
 const MOST_OUTCOMES: usize = 1_000;
 
@@ -53,6 +55,37 @@ struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
     readers: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Another gateway on the same database and state.
+pub(crate) struct Replica {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Replica {
+    /// Its data address.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends SIGTERM and insists on exit status 0.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.process.signal(libc::SIGTERM);
+        let status = self.process.await_exit();
+        assert!(status.success(), "{status} after SIGTERM:\n{}", self.process.log.lock());
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("---- a replica's log ----\n{}", self.process.log.lock());
+        }
+        self.process.child.kill().ok();
+        self.process.child.wait().ok();
+    }
 }
 
 /// The process that a successor has taken over from.
@@ -90,8 +123,12 @@ fn free_port() -> u16 {
 
 impl Process {
     fn spawn(folder: &Path, more: &[&str]) -> Self {
+        Self::spawn_with(CONFIG, folder, more)
+    }
+
+    fn spawn_with(config: &str, folder: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(TUNEGATE)
-            .args(["serve", "--config", "tunegate.toml"])
+            .args(["serve", "--config", config])
             .args(more)
             .current_dir(folder)
             .env_remove("RUST_LOG")
@@ -149,7 +186,7 @@ impl TestGateway {
         for (name, text) in &setup.files {
             std::fs::write(folder.path().join(name), text).expect("a file beside the configuration");
         }
-        std::fs::write(folder.path().join("tunegate.toml"), setup.text(ports.0, ports.1))
+        std::fs::write(folder.path().join(CONFIG), setup.text(ports.0, ports.1))
             .expect("the configuration");
         let process = Process::spawn(folder.path(), &[]);
         let before: Vec<usize> = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
@@ -175,6 +212,36 @@ impl TestGateway {
             TcpStream::connect(address).ok()?;
             (Connection::to(asked).call(&Call::get("/readyz")).status == 200).then_some(())
         });
+    }
+
+    /// Starts another gateway beside this one, on the same database. The outcomes are no longer audited: they are in two
+    /// processes; the ledger is.
+    #[track_caller]
+    pub(crate) fn replica(&mut self) -> Replica {
+        let ports = (free_port(), free_port());
+        let config = format!("replica-{}.toml", ports.0);
+        std::fs::write(self.folder.path().join(&config), self.setup.text(ports.0, ports.1))
+            .expect("the configuration");
+        let process = Process::spawn_with(&config, self.folder.path(), &[]);
+        self.audited = true;
+        let address = SocketAddr::from(([127, 0, 0, 1], ports.0));
+        eventually("a replica that is ready", || {
+            let mut connection = Connection::reach(address)?;
+            (connection.try_call(&Call::get("/readyz"))?.status == 200).then_some(())
+        });
+        Replica { process, address }
+    }
+
+    /// Ends the process at once: `kill -9`. The books can no longer be audited as a whole.
+    #[track_caller]
+    pub(crate) fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.await_exit();
+    }
+
+    /// The test itself has compared the ledger with the bills.
+    pub(crate) fn is_audited(&mut self) {
+        self.audited = true;
     }
 
     /// Starts another process on the same configuration and state, after this one has ended.
@@ -322,7 +389,7 @@ impl TestGateway {
     /// Writes another configuration for the same ports; a reload reads it.
     pub(crate) fn rewrite(&self, setup: &Setup) {
         let text = setup.text(self.ports.0, self.ports.1);
-        std::fs::write(self.folder.path().join("tunegate.toml"), text).expect("the configuration");
+        std::fs::write(self.folder.path().join(CONFIG), text).expect("the configuration");
     }
 
     /// Asks for a reload by the admin API.

@@ -121,11 +121,11 @@ async fn a_raise_ends_by_hand_or_by_another_and_stays_over_a_replacement() {
     here.budgets.create(&body("a", "day"), NOW).await.expect("made");
     let raise = |by: &str| json!({"by_usd": by, "until": "2027-01-01T00:00:00Z"});
     let limit = |budget: &Budget| budget.limit_at(NOW);
-    assert_eq!(limit(&*here.budgets.raise("a", &raise("2"), NOW).await.expect("raised")), Usd::dollars(12));
-    assert_eq!(limit(&*here.budgets.raise("a", &raise("3"), NOW).await.expect("raised")), Usd::dollars(13));
+    assert_eq!(limit(&here.budgets.raise("a", &raise("2"), NOW).await.expect("raised")), Usd::dollars(12));
+    assert_eq!(limit(&here.budgets.raise("a", &raise("3"), NOW).await.expect("raised")), Usd::dollars(13));
     let kept = here.budgets.replace("a", &body("a", "day"), NOW).await.expect("replaced");
     assert_eq!((limit(&kept), limit(&here.in_force.lock()[0])), (Usd::dollars(13), Usd::dollars(13)));
-    assert_eq!(limit(&*here.budgets.end_raise("a", NOW).await.expect("ended")), Usd::dollars(10));
+    assert_eq!(limit(&here.budgets.end_raise("a", NOW).await.expect("ended")), Usd::dollars(10));
     assert!(matches!(here.budgets.end_raise("a", NOW).await, Err(BudgetsError::NotRaised(_))));
 
     let before = here.log().await;

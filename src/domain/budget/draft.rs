@@ -2,7 +2,6 @@
 //! that is wrong is said at once.
 
 use std::fmt::Display;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -177,7 +176,7 @@ fn alerts(written: Option<&[u64]>, wrong: Complain<'_>) -> Vec<u8> {
 }
 
 fn check_scope(scope: &Scope, wrong: Complain<'_>) {
-    let named: [(&str, &Option<Arc<str>>, Option<Each>); 7] = [
+    let named = [
         ("team", &scope.team, Some(Each::Team)),
         ("key", &scope.key, Some(Each::Key)),
         ("end_user", &scope.end_user, Some(Each::EndUser)),
@@ -211,15 +210,14 @@ fn spoken(member: &str) -> String {
 
 /// What a scope names that a catalog does not have: the member, and words.
 pub fn unknown_names(scope: &Scope, catalog: &Catalog) -> Vec<(&'static str, String)> {
-    let has_model =
-        |name: &str| catalog.models().chain(catalog.patterns()).any(|model| model.name.as_str() == name);
-    let checks: [(&'static str, &Option<Arc<str>>, &dyn Fn(&str) -> bool); 3] = [
-        ("model", &scope.model, &has_model),
-        ("deployment", &scope.deployment, &|name| catalog.deployments.contains_key(name)),
-        ("provider", &scope.provider, &|name| catalog.providers.contains_key(name)),
-    ];
-    let unknown = checks.into_iter().filter_map(|(member, name, is_known)| {
-        let name = name.as_deref().filter(|name| !is_known(name))?;
+    let is_known = |member: &str, name: &str| match member {
+        "model" => catalog.models().chain(catalog.patterns()).any(|model| model.name.as_str() == name),
+        "deployment" => catalog.deployments.contains_key(name),
+        _ => catalog.providers.contains_key(name),
+    };
+    let named = [("model", &scope.model), ("deployment", &scope.deployment), ("provider", &scope.provider)];
+    let unknown = named.into_iter().filter_map(|(member, name)| {
+        let name = name.as_deref().filter(|name| !is_known(member, name))?;
         Some((member, format!("there is no {member} {name} in the catalog: nothing would ever be counted")))
     });
     unknown.collect()
