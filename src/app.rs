@@ -3,6 +3,7 @@
 
 mod alerts;
 pub mod banner;
+mod bookkeeper;
 mod happenings;
 mod money;
 mod services;
@@ -25,11 +26,13 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::bookkeeper::Bookkeeper;
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::audit::AuditLog;
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
@@ -143,6 +146,7 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
+    let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let (store, directory, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
@@ -153,7 +157,7 @@ fn build(
         let directory = Arc::new(Directory::open(rows, TeamRows::new(&store), teams, publish).await?);
         let keys = Keys::new(Arc::clone(&directory), pepper);
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
-        let money = money::open(config, &store, &metrics).await?;
+        let money = money::open(config, &catalog, &store, &metrics).await?;
         anyhow::Ok((store, directory, keys, first, money))
     })?;
     let supervisor = match &config.worker {
@@ -165,7 +169,7 @@ fn build(
     };
     let gateway = Gateway {
         keys: ring,
-        catalog: Arc::new(LiveCatalog::new(config.catalog.clone())),
+        catalog,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
@@ -238,8 +242,14 @@ fn add_listeners(
         key: admin_key,
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
+        standings: Arc::clone(&built.money.ledger),
+        ledger: LedgerRecords::new(&built.store),
+        reports: Arc::clone(&built.money.reports),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
+        prove: money::proof(&built.money.ledger, &built.store),
+        gateway: Arc::clone(&built.gateway),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),
     };
@@ -290,6 +300,8 @@ fn add_background(
     if let Some(teller) = built.money.teller.lock().take() {
         server.add_service(background_service("teller", teller));
     }
+    let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports) };
+    server.add_service(background_service("bookkeeper", bookkeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }

@@ -49,5 +49,5 @@ pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts) -> Observer {
             alerts.give(Alert::BudgetThreshold(crossing.clone()));
         }
     };
-    Box::new(observe)
+    Arc::new(observe)
 }

@@ -12,9 +12,14 @@ use crate::clock;
 use crate::config::Config;
 use crate::control::budgets::{Budgets, Enforce, List};
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
+use crate::domain::budget::Scope;
+use crate::domain::budget::draft::unknown_names;
 use crate::domain::budget::reach::Reach;
+use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::ledger::stored::StoredJournal;
+use crate::http::admin::Prove;
 use crate::store::Store;
 use crate::store::budgets::BudgetRows;
 use crate::store::history::History;
@@ -30,12 +35,18 @@ pub(super) struct Opened {
     pub(super) alerts: Alerts,
     /// Tells them; taken when the services are started.
     pub(super) teller: Mutex<Option<Teller>>,
+    pub(super) reports: Arc<Reports>,
     /// Ends when the ledger is closed.
     _writer: JoinHandle<()>,
 }
 
 /// Opens all of it; the ledger's task runs on the current runtime, which is the store's.
-pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>) -> anyhow::Result<Opened> {
+pub(super) async fn open(
+    config: &Config,
+    catalog: &Arc<LiveCatalog>,
+    store: &Store,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Opened> {
     let (alerts, teller) = alerts::alerts(config.webhook.clone(), metrics);
     let observer = happenings::observer(Arc::clone(metrics), alerts.clone());
     let instance = format!("gw_{:016x}", rand::random::<u64>());
@@ -45,14 +56,34 @@ pub(super) async fn open(config: &Config, store: &Store, metrics: &Arc<Metrics>)
     let ledger = Arc::new(ledger);
     let prices = Prices::open(PriceRows::new(store), Arc::clone(&config.prices)).await?;
     let enforce = enforce(&ledger, History::new(store));
-    let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), enforce).await?;
+    let unknown = {
+        let catalog = Arc::clone(catalog);
+        Box::new(move |scope: &Scope| unknown_names(scope, &catalog.load().catalog))
+    };
+    let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), unknown, enforce).await?;
     Ok(Opened {
         ledger,
         prices: Arc::new(prices),
         budgets: Arc::new(budgets),
         alerts,
         teller: Mutex::new(Some(teller)),
+        reports: Arc::new(Reports::new(store, config.ledger_kept)),
         _writer: writer,
+    })
+}
+
+/// Compares the budgets with the ledger, from which their counters are rebuilt.
+pub(super) fn proof(ledger: &Arc<Ledger>, store: &Store) -> Prove {
+    let (ledger, history) = (Arc::clone(ledger), History::new(store));
+    Arc::new(move || {
+        let (ledger, history) = (Arc::clone(&ledger), history.clone());
+        let prove = async move {
+            let budgets = ledger.budgets();
+            let reach = Reach::of(budgets.iter().map(|budget| &**budget), clock::unix_ms());
+            let (spent, until) = history.read(&reach).await.map_err(|error| error.to_string())?;
+            ledger.prove(spent, until).await.map_err(|error| error.to_string())
+        };
+        prove.boxed()
     })
 }
 

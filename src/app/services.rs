@@ -211,7 +211,7 @@ impl BackgroundService for Housekeeper {
 }
 
 /// Resolves when this process is to end.
-async fn stopping(shutdown: &mut ShutdownWatch) {
+pub(super) async fn stopping(shutdown: &mut ShutdownWatch) {
     let _ = shutdown.wait_for(|stopping| *stopping).await;
 }
 

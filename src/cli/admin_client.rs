@@ -92,6 +92,14 @@ impl Reply {
         serde_json::from_slice(&self.body).context("an answer that this version does not understand")
     }
 
+    /// The answer as it came, if its status is the one expected; else what the gateway says against it.
+    pub(super) fn text(&self, status: u16) -> anyhow::Result<&str> {
+        if self.status != status {
+            self.read::<Value>(status)?;
+        }
+        std::str::from_utf8(&self.body).context("an answer that is no text")
+    }
+
     /// The words of an error: OpenAI's envelope, a list of errors, or whatever stands there.
     pub(super) fn message(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();

@@ -1,13 +1,16 @@
 //! The commands: one file for each family. The only floor, with `app`, that may print and use `anyhow`.
 
 mod admin_client;
+mod budgets;
 mod check_config;
 mod healthcheck;
 mod keys;
+mod ledger;
 mod price;
 mod prices;
 mod reload;
 mod serve;
+mod spend;
 mod table;
 mod teams;
 #[cfg(feature = "candle")]
@@ -49,6 +52,14 @@ enum Command {
     ///
     /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
     Prices(prices::Options),
+    /// Show what was spent, by key, team, model, day and more.
+    ///
+    /// Asks the running gateway. Sums are by quarters of an hour, UTC.
+    Spend(spend::Options),
+    /// Read the ledger: entries, one request's, what is unconfirmed; audit it.
+    ///
+    /// Asks the running gateway.
+    Ledger(ledger::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -56,6 +67,8 @@ enum Command {
     Keys(keys::Options),
     /// Make, list, change and archive the teams that own keys.
     Teams(teams::Options),
+    /// Make, list, replace, raise and delete budgets, and see how they stand.
+    Budgets(budgets::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -91,8 +104,11 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(options) => check_config::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
+        Command::Spend(options) => spend::run(&options),
+        Command::Ledger(options) => ledger::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
+        Command::Budgets(options) => budgets::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -139,16 +155,30 @@ mod tests {
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
+            "tunegate spend --by team,day --from 2026-11-01 --csv",
+            "tunegate ledger list --key app --json",
+            "tunegate ledger audit",
+            "tunegate ledger unconfirmed --limit 5",
+            "tunegate ledger show req_1",
             "tunegate prices set gpt-4o --input 2.50 --output 10",
             "tunegate prices import litellm.json --litellm --out prices.toml",
             "tunegate teams create --alias ops --tag a=b --tpm 1000 --concurrent 4",
             "tunegate teams update ops --clear-limits",
             "tunegate teams archive ops --json",
+            "tunegate budgets list --json",
+            "tunegate budgets show users --after u-17",
+            "tunegate budgets create ops --limit 5 --window day --team ops --each key --alert-at 50 --alert-at 90",
+            "tunegate budgets set ops --limit 0.50 --window month --time-zone Europe/Zurich --action clamp",
+            "tunegate budgets raise ops --by 5 --until 2026-12-01T00:00:00Z",
+            "tunegate budgets raise ops --end",
+            "tunegate budgets delete ops",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
+        let half = ["tunegate", "budgets", "raise", "ops", "--by", "5"];
+        assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
     }
 }

@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use crate::domain::budget::{Budget, draft};
 use crate::domain::secret::Secret;
+use crate::domain::window::LONGEST_ROLLING_SECONDS;
 use crate::gateway::ledger;
 use crate::upstream::webhook;
 
@@ -18,11 +19,17 @@ use super::values::{self, known, secret};
 
 /// Shortest and longest lease, ms.
 const LEASE_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
+/// A year and a month: last year's month can be compared.
+const KEEP_DAYS: u64 = 400;
+/// A hundred years.
+const MAX_KEEP_DAYS: u64 = 36_500;
 /// Longest wait of a hold, ms: clients and the proxies before us wait no longer.
 const MAX_HOLD_WAIT_MS: u64 = 60_000;
 /// What a request may be told that no budget has the money for. 401 and 404 would say something else.
 const EXCEEDED_STATUSES: [StatusCode; 3] =
     [StatusCode::PAYMENT_REQUIRED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+/// How far a rolling window looks back, days: its entries must still be there.
+const LONGEST_ROLLING_DAYS: u64 = LONGEST_ROLLING_SECONDS.unsigned_abs() / 86_400;
 /// Shortest secret of a webhook that we take from an operator, characters.
 const MIN_WEBHOOK_SECRET_LEN: usize = 16;
 
@@ -87,6 +94,20 @@ pub(super) fn ledger(section: &file::Ledger, checker: &mut Checker<'_>) -> (ledg
     }
     let config = ledger::Config { lease: lease_ms.map_or(default.lease, Duration::from_millis), hold_wait };
     (config, status.unwrap_or(StatusCode::TOO_MANY_REQUESTS))
+}
+
+/// How long the ledger's entries are kept; nothing for ever.
+pub(super) fn kept(section: &file::Ledger, checker: &mut Checker<'_>) -> Option<Duration> {
+    let place = Place::top("ledger").key("keep_days");
+    let days = values::in_range(&place, section.keep_days, KEEP_DAYS, 0..=MAX_KEEP_DAYS, checker);
+    if (1..=LONGEST_ROLLING_DAYS).contains(&days) {
+        let what = format!(
+            "budgets over rolling windows look back {LONGEST_ROLLING_DAYS} days: keep entries for at least {}, or 0 for ever",
+            LONGEST_ROLLING_DAYS + 1
+        );
+        checker.wrong(&place, what);
+    }
+    (days > 0).then(|| Duration::from_secs(days * 86_400))
 }
 
 /// Checks `[alerts]`; nothing where nobody is to be told.

@@ -262,6 +262,7 @@ pub(super) struct Ledger {
     pub(super) lease_ms: Option<u64>,
     pub(super) hold_wait_ms: Option<u64>,
     pub(super) budget_exceeded_status: Option<u16>,
+    pub(super) keep_days: Option<u64>,
 }
 
 /// `[alerts]`

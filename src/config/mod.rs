@@ -24,6 +24,7 @@ mod values;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
@@ -70,6 +71,8 @@ pub struct Config {
     pub prices: Arc<Sheets>,
     /// For the ledger.
     pub ledger: ledger::Config,
+    /// How long its entries are kept; nothing for ever.
+    pub ledger_kept: Option<Duration>,
     /// The budgets that the file declares.
     pub budgets: Vec<Budget>,
     /// Who is told of alerts beside the log, if anybody is.
@@ -91,6 +94,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let mut file = read_file(path, &mut checker);
     let access = sections::admin(&file, &mut checker);
     let (ledger, budget_exceeded) = budgets::ledger(&file.ledger, &mut checker);
+    let ledger_kept = budgets::kept(&file.ledger, &mut checker);
     let http = sections::server(&file.server, access.listen, budget_exceeded, &mut checker);
     let database = sections::database(&file.database, &access.state_dir, &mut checker);
     let log = sections::log(&file.log, &mut checker);
@@ -125,6 +129,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         limits,
         prices: prices.sheets,
         ledger,
+        ledger_kept,
         budgets,
         webhook,
         source: path.map(Path::to_owned),
@@ -197,6 +202,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("limits.max_body_bytes_in_flight", old.limits.max_body_bytes == new.limits.max_body_bytes);
     compare("ledger.lease_ms", old.ledger.lease == new.ledger.lease);
     compare("ledger.hold_wait_ms", old.ledger.hold_wait == new.ledger.hold_wait);
+    compare("ledger.keep_days", old.ledger_kept == new.ledger_kept);
     compare("ledger.budget_exceeded_status", server.0.budget_exceeded == server.1.budget_exceeded);
     let address =
         |config: &Config| config.webhook.clone().map(|webhook| webhook::Config { secret: None, ..webhook });

@@ -403,6 +403,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[state]\ndir = \"\"", "state.dir: empty"),
     ("[database]\nurl.env = \"KEY\"", "database.url: no URL of PostgreSQL"),
     ("[database]\nurl.env = \"UNSET\"", "database.url.env: the environment variable UNSET is not set"),
+    ("[ledger]\nkeep_days = 31", "ledger.keep_days: budgets over rolling windows look back 31 days"),
+    ("[ledger]\nkeep_days = 99999", "ledger.keep_days: 99999 is out of bounds"),
     ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
     ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),
     ("[database]\ndurability = \"forever\"", "database.durability: "),
@@ -573,6 +575,23 @@ const MISTAKES: &[(&str, &str)] = &[
         "[deployments.d]\nprovider = \"local\"\nmodel = \"*\"\n[models.m]\ndeployments = [\"d\"]",
         "models.m.deployments[0]: d needs what a pattern's `*` matched",
     ),
+    ("[limits]\nmax_in_flight = 0", "limits.max_in_flight: 0 is out of bounds: 1 to"),
+    (
+        "[limits]\nmax_body_bytes_in_flight = 1048576",
+        "limits.max_body_bytes_in_flight: less than server.max_body_bytes (33554432)",
+    ),
+    (
+        "[models.m]\nlimits = { requests_per_minute = 0 }",
+        "models.m.limits.requests_per_minute: 0 is out of bounds: 1 to",
+    ),
+    ("[models.m]\nlimits = { rpm = 1 }", "models.m.limits.rpm: unknown key"),
+    ("[teams.\"a b\"]", "teams.\"a b\": a name has 1 to 64"),
+    (
+        "[teams.team_a]",
+        "teams.team_a: a name has 1 to 64 of A-Z a-z 0-9 . _ -, and does not start with team_",
+    ),
+    ("[teams.a]\ntags = [\"x\", \"a b\"]", "teams.a.tags[1]: a tag has 1 to 64"),
+    ("[teams.a]\nlimits = { concurrent = 0 }", "teams.a.limits.concurrent: 0 is out of bounds"),
     ("[server\nlisten", "the file: TOML parse error at line 1"),
 ];
 
@@ -647,13 +666,15 @@ fn a_reload_says_what_only_a_restart_applies() {
     let old = good("", &[]);
     assert_eq!(restart_needed(&old, &good("[providers.a]\nkind = \"openai\"", &[])), Vec::<String>::new());
     let text = "[server]\nlisten = \"127.0.0.1:9\"\nsse_keepalive_ms = 5\n[admin]\nlisten = \"127.0.0.1:10\"\n\
-                [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n";
+                [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n\
+                [limits]\nmax_in_flight = 5\n[teams.a]\n";
     let want = [
         "server.listen",
         "server.sse_keepalive_ms",
         "admin.listen",
         "state.dir",
         "log.level",
+        "limits.max_in_flight",
         "worker.queue",
     ];
     assert_eq!(restart_needed(&old, &good(text, &[])), want);

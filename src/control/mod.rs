@@ -5,9 +5,11 @@ pub mod budgets;
 mod directory;
 pub mod form;
 pub mod keys;
+pub mod ledger;
 pub mod pepper;
 pub mod prices;
 mod random;
+pub mod reports;
 pub mod teams;
 
 pub use directory::{Directory, DirectoryError, LiveKeys};

@@ -15,7 +15,7 @@ use super::ledger::{Attribution, Purpose};
 use super::money::Usd;
 use super::window::Window;
 
-pub use books::{Books, Crossing, Exceeded, Grant, Spent, Standing};
+pub use books::{Books, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
 
 /// Longest name of a budget, bytes.
 pub const MAX_NAME_BYTES: usize = 64;

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The id of one request at our door, `req_` and 32 hex digits; the value of `x-request-id`.
+/// The id of one request at our door, `req_` and 32 hex digits, the first 12 of them the time; the value of `x-request-id`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// Makes the id from 128 random bits.
-    pub fn from_random(bits: u128) -> Self {
-        Self(format!("req_{bits:032x}").into())
+    /// Makes the id from the time, ms since 1970 UTC, and 80 random bits: later ids sort behind earlier ones, so that the
+    /// ledger's index of them grows at its end.
+    pub fn new(at_ms: i64, random: u128) -> Self {
+        Self(format!("req_{:012x}{:020x}", at_ms & 0xffff_ffff_ffff, random >> 48).into())
     }
 
     /// The id as text.

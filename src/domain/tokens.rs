@@ -158,9 +158,9 @@ impl Tally {
     }
 
     /// What was added to the input since it had `before` is no input but a prediction.
-    fn take_as_predicted(&mut self, before: u64) {
-        let predicted = self.counted.input.saturating_sub(before);
-        self.counted.input = before;
+    fn take_as_predicted(&mut self, before: Counted) {
+        let predicted = self.counted.input.saturating_sub(before.input);
+        (self.counted.input, self.counted.audio) = (before.input, before.audio);
         self.counted.predicted = self.counted.predicted.saturating_add(predicted);
     }
 

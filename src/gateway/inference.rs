@@ -142,7 +142,9 @@ impl Gateway {
     }
 }
 
-/// The tokens that limits take a request for until its true number is known: four bytes a token.
+/// The tokens that limits take a request for until its true number is known: four bytes a token, and the output that it
+/// asks for at most.
 fn estimated_tokens(request: &InferenceRequest) -> u64 {
-    (request.body().len() as u64).div_ceil(4)
+    let output = request.output_cap().unwrap_or(0).saturating_mul(request.choices());
+    (request.body().len() as u64).div_ceil(4).saturating_add(output)
 }

@@ -1,7 +1,7 @@
 //! Holds and settlements: the one door to the ledger for everything that costs money.
 //!
-//! A request asks for a hold; one task decides on all budgets at once and writes the hold into the journal, together with
-//! whatever else came in meanwhile. Only what is durable is granted. What ends a hold is written the same way, after the
+//! A request asks for a hold; one writer decides on all budgets at once and writes the hold into the journal, together
+//! with whatever else came in meanwhile. Only what is durable is granted. What ends a hold is written the same way, after the
 //! answer is out. A [`Reservation`] ends exactly once: settled, released, or by being dropped.
 
 pub mod journal;
@@ -13,22 +13,27 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use self::journal::Journal;
-use self::writer::{End, Order, Wanted, Writer};
+use self::writer::{Define, Desk, End, Proof, Wanted, Writer, work};
+use crate::clock;
 use crate::domain::bound::UpperBound;
-use crate::domain::budget::{Books, Budget, Crossing, Exceeded, Grant, Spent, Standing};
+use crate::domain::budget::{Books, Budget, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::usage::{TokenCounts, UsageSource};
 
-/// Holds that may wait to be decided; beyond, a request waits at the door of the queue.
-const QUEUE: usize = 1_024;
+/// Holds that may wait to be decided; beyond, requests are refused.
+const QUEUE: usize = 16_384;
+/// How long what ends a hold waits for others to be written with.
+const LINGER: Duration = Duration::from_millis(5);
+/// How often others' entries are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a request waits for its hold to be durable; longer than the database's own limits.
 const HOLD_LIMIT: Duration = Duration::from_secs(12);
 /// Bookings without a hold that may wait to be written while the database is away. They carry no money that a budget
@@ -110,55 +115,64 @@ pub enum Happened {
     Dropped,
 }
 
-/// Told what happens, in the ledger's own task: must not wait.
-pub type Observer = Box<dyn Fn(Happened) + Send + Sync>;
+/// Told what happens, by whoever writes: must not wait.
+pub type Observer = Arc<dyn Fn(Happened) + Send + Sync>;
 
 /// The ledger, for the request's side.
 pub struct Ledger {
-    orders: mpsc::Sender<Order>,
-    ends: Ends,
+    shared: Arc<Shared>,
     books: Arc<Mutex<Books>>,
     hold_wait: Duration,
 }
 
-/// Where what ends a hold is handed in: it can be done from a `drop`.
-#[derive(Clone)]
-struct Ends {
-    queue: mpsc::UnboundedSender<End>,
-    loose: Arc<AtomicUsize>,
+/// What requests, reservations and the ticker share.
+struct Shared {
+    desk: Mutex<Desk>,
+    /// Woken when there will be something to do later.
+    ticker: Notify,
+    /// Bookings without a hold that are not written yet.
+    loose: AtomicUsize,
+    observer: Observer,
 }
 
+/// Where what ends a hold is handed in: it can be done from a `drop`.
+#[derive(Clone)]
+struct Ends(Arc<Shared>);
+
 impl Ends {
-    /// A queue that is closed belongs to a process that ends; the hold is then settled by another's recovery.
     fn push(&self, end: End) {
-        let _ = self.queue.send(end);
+        let first = {
+            let mut desk = self.0.desk.lock();
+            desk.ends.push_back(end);
+            desk.ends.len() == 1
+        };
+        // the first waits for company, the others go with it
+        if first {
+            self.0.ticker.notify_one();
+        }
     }
 }
 
 impl Ledger {
-    /// The ledger over a journal, and the task that writes it: whoever runs it owns it.
+    /// The ledger over a journal, and the task that does what nobody waits for: whoever runs it owns it.
     pub fn new<J: Journal>(
         journal: J,
         instance: Arc<str>,
         config: Config,
         observer: Observer,
     ) -> (Self, impl Future<Output = ()> + Send) {
-        let (orders, order_queue) = mpsc::channel(QUEUE);
-        let (queue, end_queue) = mpsc::unbounded_channel();
-        let ends = Ends { queue, loose: Arc::default() };
+        let shared = Arc::new(Shared {
+            desk: Mutex::default(),
+            ticker: Notify::new(),
+            loose: AtomicUsize::new(0),
+            observer: Arc::clone(&observer),
+        });
         let books = Arc::<Mutex<Books>>::default();
-        let writer = Writer::new(
-            journal,
-            instance,
-            config,
-            observer,
-            Arc::clone(&books),
-            order_queue,
-            end_queue,
-            ends.clone(),
-        );
-        let ledger = Self { orders, ends, books, hold_wait: config.hold_wait };
-        (ledger, writer.run())
+        let ends = Ends(Arc::clone(&shared));
+        let writer = Writer::new(Box::new(journal), instance, config, observer, Arc::clone(&books), ends);
+        shared.desk.lock().writer = Some(Box::new(writer));
+        let ledger = Self { shared: Arc::clone(&shared), books, hold_wait: config.hold_wait };
+        (ledger, tick(shared, config.lease))
     }
 
     /// Holds the most that a request can cost. When this returns, the hold is durable.
@@ -169,21 +183,41 @@ impl Ledger {
     pub async fn hold(&self, ask: Ask) -> Result<Reservation, HoldError> {
         let (reply, answer) = oneshot::channel();
         let wanted = Wanted { ask, wait: self.hold_wait, until: None, reply };
-        let held = async {
-            self.orders.send(Order::Hold(Box::new(wanted))).await.map_err(|_| ending())?;
-            answer.await.unwrap_or_else(|_| Err(ending()))
+        self.put(|desk| match desk.holds.len() < QUEUE {
+            true => {
+                desk.holds.push_back(Box::new(wanted));
+                Ok(())
+            }
+            false => Err(HoldError::Unavailable("too many wait for it".to_owned())),
+        })?;
+        let late = |_| Err(HoldError::Unavailable("it took too long".to_owned()));
+        timeout(HOLD_LIMIT, answer).await.map_or_else(late, |answer| answer.unwrap_or_else(|_| Err(ending())))
+    }
+
+    /// Puts something on the desk, and starts the writer if it is free.
+    fn put(&self, place: impl FnOnce(&mut Desk) -> Result<(), HoldError>) -> Result<(), HoldError> {
+        let writer = {
+            let mut desk = self.shared.desk.lock();
+            if desk.closed || desk.closing.is_some() {
+                return Err(ending());
+            }
+            place(&mut desk)?;
+            desk.writer.take()
         };
-        let late = || HoldError::Unavailable("it took too long".to_owned());
-        timeout(HOLD_LIMIT, held).await.unwrap_or_else(|_| Err(late()))
+        if let Some(writer) = writer {
+            #[expect(clippy::disallowed_methods, reason = "closing the ledger waits for the writer")]
+            tokio::spawn(work(Arc::clone(&self.shared), writer));
+        }
+        Ok(())
     }
 
     /// Books what had no hold because it costs nothing: a free deployment's usage, an answer from the cache.
     pub fn book_loose(&self, entry: Entry) {
-        if self.ends.loose.fetch_add(1, Ordering::Relaxed) >= LOOSE {
-            self.ends.loose.fetch_sub(1, Ordering::Relaxed);
-            return self.ends.push(End::Dropped);
+        if self.shared.loose.fetch_add(1, Ordering::Relaxed) >= LOOSE {
+            self.shared.loose.fetch_sub(1, Ordering::Relaxed);
+            return (self.shared.observer)(Happened::Dropped);
         }
-        self.ends.push(End::Loose(Box::new(entry)));
+        Ends(Arc::clone(&self.shared)).push(End::Loose(Box::new(entry)));
     }
 
     /// Books an entry that is not a request's: a correction, training, hosting. Returns its number.
@@ -193,8 +227,10 @@ impl Ledger {
     /// When it can't be written.
     pub async fn book(&self, entry: Entry) -> Result<Seq, HoldError> {
         let (reply, answer) = oneshot::channel();
-        let order = Order::Book(Box::new(entry), reply);
-        self.orders.send(order).await.map_err(|_| ending())?;
+        self.put(|desk| {
+            desk.bookings.push_back((Box::new(entry), reply));
+            Ok(())
+        })?;
         answer.await.unwrap_or_else(|_| Err(ending()))
     }
 
@@ -211,16 +247,44 @@ impl Ledger {
         until: Seq,
     ) -> Result<(), HoldError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Define { budgets, history, until, reply }).await.map_err(|_| ending())?;
+        self.put(|desk| {
+            desk.defines.push_back(Define { budgets, history, until, reply });
+            Ok(())
+        })?;
         answer.await.unwrap_or_else(|_| Err(ending()))
     }
 
-    /// Waits until everything that was handed in is written, and ends the task.
+    /// Rebuilds the counters of all budgets from the ledger, and returns those that are not what it says. `history` is
+    /// what was spent up to the entry `until`, as far back as their windows reach.
+    ///
+    /// # Errors
+    ///
+    /// When the journal can't be read.
+    pub async fn prove(&self, history: Vec<Spent>, until: Seq) -> Result<Vec<Drift>, HoldError> {
+        let (reply, answer) = oneshot::channel();
+        self.put(|desk| {
+            desk.proofs.push_back(Proof { history, until, reply });
+            Ok(())
+        })?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// The budgets in force.
+    pub fn budgets(&self) -> Vec<Arc<Budget>> {
+        self.books.lock().budgets().cloned().collect()
+    }
+
+    /// Waits until everything that was handed in is written; nothing more is taken.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.orders.send(Order::Close(reply)).await.is_ok() {
+        let closing = self.put(|desk| {
+            desk.closing = Some(reply);
+            Ok(())
+        });
+        if closing.is_ok() {
             let _ = answer.await;
         }
+        self.shared.ticker.notify_one();
     }
 
     /// Whether any budget applies.
@@ -248,6 +312,27 @@ impl Ledger {
         books.standings(now_ms)
     }
 
+    /// All budgets at a glance.
+    pub fn overview(&self, now_ms: i64) -> Vec<Overview> {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(now_ms);
+        books.overview(now_ms)
+    }
+
+    /// How some counters of a budget stand, in the order of their subjects: at most `limit` of those behind `after`,
+    /// and whether there are more. Nothing where no such budget is in force.
+    pub fn page(
+        &self,
+        budget: &str,
+        after: Option<&str>,
+        limit: usize,
+        now_ms: i64,
+    ) -> Option<(Vec<Standing>, bool)> {
+        let mut books = self.books.lock();
+        let now_ms = books.advance(now_ms);
+        books.page(budget, after, limit, now_ms)
+    }
+
     /// The budgets of a list whose counters have to be rebuilt from history.
     pub fn new_among(&self, budgets: &[Arc<Budget>]) -> Vec<Arc<Budget>> {
         self.books.lock().new_among(budgets).into_iter().cloned().collect()
@@ -258,6 +343,48 @@ impl Ledger {
         let books = self.books.lock();
         let held = books.open_holds().map(|hold| hold.held).sum();
         (books.open_holds().count(), held)
+    }
+}
+
+/// Does what nobody waits for: beats, looks at what others have written, and writes what has ended.
+async fn tick(shared: Arc<Shared>, lease: Duration) {
+    let mut next_beat = clock::monotonic();
+    let mut next_look = next_beat;
+    let mut ends_since: Option<Instant> = None;
+    loop {
+        let now = clock::monotonic();
+        let writer = {
+            let mut desk = shared.desk.lock();
+            if desk.closed {
+                return;
+            }
+            if now >= next_beat {
+                next_beat = now + lease / 5;
+                desk.beat_due = true;
+            }
+            if now >= next_look {
+                next_look = now + LOOK_EVERY;
+                desk.look_due = true;
+            }
+            ends_since = if desk.ends.is_empty() { None } else { ends_since.or(Some(now)) };
+            let written_at = ends_since.map(|since| since + LINGER);
+            let due = [written_at, desk.wake_at].into_iter().flatten().any(|at| at <= now);
+            if due || desk.beat_due || desk.look_due { desk.writer.take() } else { None }
+        };
+        if let Some(writer) = writer {
+            ends_since = None;
+            work(Arc::clone(&shared), writer).await;
+            continue;
+        }
+        let wake_at = {
+            let desk = shared.desk.lock();
+            let written_at = ends_since.map(|since| since + LINGER);
+            // while another works with the writer, what is due is its to do
+            let writer = desk.writer.as_ref().map(|_| [written_at, desk.wake_at]).unwrap_or_default();
+            writer.into_iter().flatten().chain([next_beat, next_look]).min().unwrap_or(next_look)
+        };
+        let patience = wake_at.saturating_duration_since(clock::monotonic());
+        let _ = timeout(patience, shared.ticker.notified()).await;
     }
 }
 

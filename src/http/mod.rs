@@ -158,7 +158,7 @@ impl Door {
 
     /// Answers what is no HTTP, and writes it down like any other refusal.
     async fn refuse_head(&self, session: &mut ServerSession) {
-        let id = RequestId::from_random(rand::random());
+        let id = RequestId::new(clock::unix_ms(), rand::random());
         let refusal = Refusal::Framing("its head is not valid HTTP, or larger than 1 MiB or 256 fields");
         let status = respond::status(&refusal);
         let body = respond::body(&refusal);
@@ -228,7 +228,7 @@ impl HttpServerApp for Door {
         // an HTTP/1.0 client may wait for the connection's end to know that of its answer
         let last = *shutdown.borrow() || session.req_header().version == Version::HTTP_10;
         session.set_keepalive((!last).then(|| self.limits.keepalive_timeout.as_secs().max(1)));
-        let mut exchange = Exchange::new(session, RequestId::from_random(rand::random()));
+        let mut exchange = Exchange::new(session, RequestId::new(clock::unix_ms(), rand::random()));
         let done = tokio::select! {
             biased;
             done = self.serve(&mut exchange) => done,

@@ -36,11 +36,12 @@ impl InstanceRows {
         Self { connection: store.dedicated() }
     }
 
-    /// Says that a process lives; its first beat puts it down. One that was taken for dead stays dead.
+    /// Says that a process lives; its first beat puts it down. One that was taken for dead, because it stood still for a
+    /// while, lives again.
     pub async fn beat(&mut self, id: &str, beat: i64, open_from: Seq, now_ms: i64) -> Result<(), StoreError> {
         let query = sqlx::query(
             "INSERT INTO instances (id, started_at_ms, beat, open_from_seq, ended) VALUES ($1, $2, $3, $4, 0)
-             ON CONFLICT (id) DO UPDATE SET beat = $3, open_from_seq = $4",
+             ON CONFLICT (id) DO UPDATE SET beat = $3, open_from_seq = $4, ended = 0",
         );
         let query = query.bind(id.to_owned()).bind(now_ms).bind(beat).bind(open_from);
         self.connection.run(|connection| query.execute(connection).boxed()).await?;
@@ -63,25 +64,9 @@ impl InstanceRows {
         .await
     }
 
-    /// All processes, ended ones too, in the order of their first beats.
-    pub async fn all(&mut self) -> Result<Vec<InstanceRow>, StoreError> {
-        self.read(
-            "SELECT id, started_at_ms, beat, open_from_seq, ended FROM instances ORDER BY started_at_ms, id",
-        )
-        .await
-    }
-
     async fn read(&mut self, sql: &'static str) -> Result<Vec<InstanceRow>, StoreError> {
         let rows = self.connection.run(|connection| sqlx::query(sql).fetch_all(connection).boxed()).await?;
         rows.iter().map(instance_row).collect()
-    }
-
-    /// Deletes the ended processes that were started before a time. Returns how many.
-    pub async fn forget(&mut self, started_before_ms: i64) -> Result<u64, StoreError> {
-        let query = sqlx::query("DELETE FROM instances WHERE ended = 1 AND started_at_ms < $1");
-        let query = query.bind(started_before_ms);
-        let done = self.connection.run(|connection| query.execute(connection).boxed()).await?;
-        Ok(done.rows_affected())
     }
 }
 
@@ -101,7 +86,7 @@ mod tests {
     use crate::store::testing::for_each_database;
 
     #[tokio::test]
-    async fn a_process_beats_until_it_ends_and_is_forgotten() {
+    async fn a_process_beats_until_it_ends() {
         for_each_database(async |database| {
             let store = database.open().await;
             let mut rows = InstanceRows::new(&store);
@@ -116,15 +101,13 @@ mod tests {
                 ended,
             };
             assert_eq!(
-                rows.all().await.expect("read"),
+                rows.living().await.expect("read"),
                 [row("a", 10, 2, 7, false), row("b", 20, 1, 5, false)]
             );
             rows.end("a").await.expect("written");
-            rows.beat("a", 3, 8, 40).await.expect("written");
             assert_eq!(rows.living().await.expect("read"), [row("b", 20, 1, 5, false)]);
-            assert_eq!(rows.all().await.expect("read")[0], row("a", 10, 3, 8, true), "the dead stay dead");
-            assert_eq!(rows.forget(10).await.expect("asked"), 0, "not so old");
-            assert_eq!(rows.forget(100).await.expect("asked"), 1, "the living stay");
+            rows.beat("a", 3, 8, 40).await.expect("written");
+            assert_eq!(rows.living().await.expect("read")[0], row("a", 10, 3, 8, false), "it lives again");
         })
         .await;
     }

@@ -23,9 +23,6 @@ use super::pool::Pool;
 use crate::domain::ledger::{Attribution, Entry, Seq};
 use crate::domain::spend::{Sums, slot_of};
 
-/// Slots read at once.
-const PAGE: i64 = 1_000;
-
 /// How far the journal has been worked up. Each is at most the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Heads {
@@ -49,17 +46,6 @@ pub enum Step {
     Done(usize),
     /// Another process took the same step first.
     Elsewhere,
-}
-
-/// What was spent in a quarter of an hour, on one attribution.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// Its beginning, ms since 1970 UTC.
-    pub slot_ms: i64,
-    /// Whom and what it was booked on.
-    pub on: Attribution,
-    /// How much.
-    pub sums: Sums,
 }
 
 /// The tables of sums.
@@ -154,13 +140,6 @@ impl SpendRows {
         Ok(self.pool.transaction(|connection| step(connection).boxed()).await?)
     }
 
-    /// The slots that begin at or after a time's own slot, in order, and the last entry that is in them. What is behind
-    /// that entry is in the journal.
-    pub async fn slots_since(&self, at_ms: i64) -> Result<(Seq, Vec<Slot>), StoreError> {
-        let from = slot_of(at_ms);
-        self.pool.snapshot(move |connection| slots_since(connection, from).boxed()).await
-    }
-
     /// The entries behind a number, in order and without a gap; none when another process has worked on since.
     async fn entries_behind(
         &self,
@@ -219,34 +198,3 @@ const ADD_TO_CLOSING: &str = concat!(
        $24, $25, $26) ON CONFLICT (booked_on) ",
     add_to!("ledger_closings")
 );
-
-async fn slots_since(connection: &mut AnyConnection, from: i64) -> Result<(Seq, Vec<Slot>), StoreError> {
-    let folded = heads(&sqlx::query(HEADS).fetch_one(&mut *connection).await?)?.folded;
-    let mut slots = Vec::new();
-    let (mut slot_ms, mut behind) = (from, String::new());
-    loop {
-        let rows = sqlx::query(concat!(
-            "SELECT ",
-            on_columns!(),
-            ", ",
-            sum_columns!(),
-            ", slot_ms, booked_on FROM spend_slots WHERE slot_ms > $1 OR (slot_ms = $1 AND booked_on > $2)
-              ORDER BY slot_ms, booked_on LIMIT $3"
-        ))
-        .bind(slot_ms)
-        .bind(behind.as_str())
-        .bind(PAGE)
-        .fetch_all(&mut *connection)
-        .await?;
-        for row in &rows {
-            slot_ms = row.try_get("slot_ms")?;
-            behind = row.try_get("booked_on")?;
-            let on = ledger::attribution(row, 0)?
-                .ok_or_else(|| StoreError::Damaged(format!("spend slot {slot_ms} {behind}")))?;
-            slots.push(Slot { slot_ms, on, sums: sums(row, AFTER_ATTRIBUTION)? });
-        }
-        if (rows.len() as i64) < PAGE {
-            return Ok((folded, slots));
-        }
-    }
-}

@@ -3,6 +3,9 @@
 
 pub(crate) mod postgres;
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use sqlx::Executor as _;
 use tempfile::TempDir;
 
@@ -27,7 +30,8 @@ impl TestDatabase {
 
     /// A database of its own on a PostgreSQL server.
     pub(crate) async fn on(server: &Server) -> Self {
-        let name = server.fresh_name();
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
         let config = |name: &str| DatabaseConfig::at(Location::Postgres(Secret::new(server.url(name))));
         sqlx::any::install_default_drivers();
         let admin = sqlx::AnyPool::connect(&server.url("postgres")).await.expect("the server's own database");
@@ -50,11 +54,17 @@ impl TestDatabase {
     }
 }
 
+/// The server that all suites of this process share, or why there is none.
+pub(crate) fn shared() -> Result<&'static Server, &'static str> {
+    static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+    SHARED.get_or_init(Server::start).as_ref().map_err(String::as_str)
+}
+
 /// Runs a suite on each database, each time on a fresh one.
 pub(crate) async fn for_each_database(suite: impl AsyncFn(&TestDatabase)) {
     println!("on SQLite");
     suite(&TestDatabase::sqlite()).await;
-    match postgres::shared() {
+    match shared() {
         Ok(server) => {
             println!("on PostgreSQL");
             suite(&TestDatabase::on(server).await).await;

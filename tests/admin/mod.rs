@@ -1,7 +1,9 @@
 //! The admin address.
 
+mod budgets;
 mod health;
 mod keys;
+mod ledger;
 mod prices;
 mod reload;
 mod requests;

@@ -91,8 +91,8 @@ fn pairs(gateway: &TestGateway) -> Vec<Pair> {
     let is_booked = |journal: &Journal, exchange: &Exchange| {
         journal.usages().iter().any(|usage| Some(&usage.end_user) == exchange.end_user().as_ref())
     };
-    let journal = gateway
-        .settled_journal(|journal| billed.iter().all(|exchange| is_booked(journal, exchange)));
+    let journal =
+        gateway.settled_journal(|journal| billed.iter().all(|exchange| is_booked(journal, exchange)));
     journal.check();
     let mut owed: BTreeMap<String, i64> = BTreeMap::new();
     for exchange in &billed {

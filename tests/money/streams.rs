@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, KEY, budget, capped, of_user, paid, pairs};
 use crate::support::provider::Fate;
-use crate::support::{
-    Gate, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, streamed_chat,
-};
+use crate::support::{Gate, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, streamed_chat};
 
 const RESPONSES: &str = "/v1/responses";
 /// Events that a client sees of a usual streamed answer: its role, six words, its end and `[DONE]`.
@@ -121,7 +119,8 @@ fn upstreams_that_tell_no_usage_are_counted() {
     let mut body = capped("paid", 50);
     body["stream"] = true.into();
     gateway.post(CHAT, &body).expect(200);
-    let whole = json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "Four crates fit."}}]});
+    let whole =
+        json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "Four crates fit."}}]});
     provider.replies(Reply::json(200, &whole).billed(1, 3).without_usage());
     gateway.post(CHAT, &capped("paid", 50)).expect(200);
     let journal = gateway.settled_journal(|journal| journal.usages().len() == 2);
@@ -140,7 +139,12 @@ fn time_outs_lose_nothing() {
     let setup = budgeted(&provider)
         .model("no-byte", &url, &hasty("first_byte_ms = 60"), "")
         .model("silent", &url, &hasty("between_chunks_ms = 60"), "")
-        .model("slow", &url, &hasty("connect_ms = 100, first_byte_ms = 200, between_chunks_ms = 200, total_ms = 250"), "");
+        .model(
+            "slow",
+            &url,
+            &hasty("connect_ms = 100, first_byte_ms = 200, between_chunks_ms = 200, total_ms = 250"),
+            "",
+        );
     let gateway = TestGateway::with(setup).start();
     for stream in [false, true] {
         provider.replies(Reply::usual().hangs());
@@ -216,7 +220,12 @@ fn clients_that_leave_at_once_leave_no_hold_behind() {
         drop(connection);
         let connection = gateway.send(CHAT, &streamed("support-bot", &format!("stream-{number}")));
         drop(connection);
-        drop(gateway.send(RESPONSES, &json!({"model": "support-bot", "input": "hi", "user": format!("r-{number}")})));
+        drop(
+            gateway.send(
+                RESPONSES,
+                &json!({"model": "support-bot", "input": "hi", "user": format!("r-{number}")}),
+            ),
+        );
     }
     gateway.notice_departures();
     gateway.outcomes();

@@ -3,6 +3,7 @@
 mod commands;
 #[cfg(feature = "candle")]
 mod local_worker;
+mod postgres;
 mod serve_without_model;
 mod shutdown;
 mod upgrade;

@@ -198,8 +198,7 @@ impl TestGateway {
         std::fs::write(folder.path().join(CONFIG), setup.text(ports.0, ports.1))
             .expect("the configuration");
         let process = Process::spawn(folder.path(), &[]);
-        let before: Vec<usize> =
-            setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
+        let before: Vec<usize> = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
         let before_all = before.clone();
         let key = String::new();
         let mut gateway = Self { process, setup, folder, ports, key, before, before_all, audited: false };
@@ -533,13 +532,16 @@ impl TestGateway {
                 exchange.usage_sent && (bill.prompt, bill.completion) == (usage.prompt, usage.completion)
             };
             let exact = |exchange: &Exchange| {
-                same(exchange) && exchange.owed_nanos().is_some_and(|owed| i128::from(owed) == usage.cost.into())
+                same(exchange)
+                    && exchange.owed_nanos().is_some_and(|owed| i128::from(owed) == usage.cost.into())
             };
             let unpriced = |exchange: &Exchange| same(exchange) && exchange.price.is_none();
             let at = unmatched.iter().position(exact).or_else(|| unmatched.iter().position(unpriced));
             match at {
                 Some(at) => drop(unmatched.swap_remove(at)),
-                None => panic!("booked as reported, but no provider said so: {usage:#?}\nleft: {unmatched:#?}"),
+                None => {
+                    panic!("booked as reported, but no provider said so: {usage:#?}\nleft: {unmatched:#?}")
+                }
             }
         }
         if !others.is_empty() {

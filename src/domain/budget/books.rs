@@ -1,6 +1,6 @@
 //! The fold of the ledger over all budgets, and the decision on a hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -90,6 +90,26 @@ pub struct Standing {
     pub left: Usd,
     /// When everything spent now has come back, ms since 1970 UTC.
     pub resets_at_ms: Option<i64>,
+}
+
+/// A budget at a glance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    /// The budget.
+    pub budget: Arc<Budget>,
+    /// How many counters something was booked on.
+    pub counters: usize,
+    /// How its counter stands, where there is only one.
+    pub standing: Option<Standing>,
+}
+
+/// A counter that is not what the ledger says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    /// As it stands.
+    pub in_force: Standing,
+    /// As the ledger has it.
+    pub by_the_ledger: Standing,
 }
 
 /// A threshold that spending has reached.
@@ -241,6 +261,40 @@ impl Books {
         self.kept.iter().map(of).collect()
     }
 
+    /// Every budget with the number of its counters, and how its counter stands where there is only one.
+    pub fn overview(&self, now_ms: i64) -> Vec<Overview> {
+        let of = |kept: &Kept| Overview {
+            budget: Arc::clone(&kept.budget),
+            counters: kept.counters.len(),
+            standing: kept.budget.scope.each.is_none().then(|| kept.standing(&Arc::default(), now_ms)),
+        };
+        self.kept.iter().map(of).collect()
+    }
+
+    /// How the counters of a budget stand, in the order of their subjects: at most `limit` of those behind `after`,
+    /// and whether there are more. Nothing where there is no such budget.
+    pub fn page(
+        &self,
+        budget: &str,
+        after: Option<&str>,
+        limit: usize,
+        now_ms: i64,
+    ) -> Option<(Vec<Standing>, bool)> {
+        let kept = self.kept.iter().find(|kept| *kept.budget.name == *budget)?;
+        // the first ones of many: never all of them in order
+        let mut first: BinaryHeap<&Arc<str>> = BinaryHeap::new();
+        let mut more = false;
+        for subject in kept.counters.keys().filter(|subject| after.is_none_or(|after| ***subject > *after)) {
+            first.push(subject);
+            if first.len() > limit {
+                first.pop();
+                more = true;
+            }
+        }
+        let subjects = first.into_sorted_vec();
+        Some((subjects.into_iter().map(|subject| kept.standing(subject, now_ms)).collect(), more))
+    }
+
     /// The budgets.
     pub fn budgets(&self) -> impl Iterator<Item = &Arc<Budget>> {
         self.kept.iter().map(|kept| &kept.budget)
@@ -284,6 +338,24 @@ impl Books {
             self.kept.iter().any(|kept| kept.budget.name == budget.name && kept.budget.counts_like(budget))
         };
         budgets.iter().filter(|budget| !is_known(budget)).collect()
+    }
+
+    /// Rebuilds all counters from what the ledger has, and returns those that differ.
+    pub fn drifts(&self, history: &[Spent], now_ms: i64) -> Vec<Drift> {
+        let rebuilt =
+            |kept: &Kept| Kept::rebuilt(Arc::clone(&kept.budget), history, self.open.values(), now_ms);
+        let mut drifts = Vec::new();
+        for (kept, rebuilt) in self.kept.iter().map(|kept| (kept, rebuilt(kept))) {
+            let subjects: BTreeSet<&Arc<str>> = kept.counters.keys().chain(rebuilt.counters.keys()).collect();
+            for subject in subjects {
+                let (in_force, by_the_ledger) =
+                    (kept.standing(subject, now_ms), rebuilt.standing(subject, now_ms));
+                if in_force != by_the_ledger {
+                    drifts.push(Drift { in_force, by_the_ledger });
+                }
+            }
+        }
+        drifts
     }
 
     /// Forgets what no longer counts.

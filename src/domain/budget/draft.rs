@@ -2,12 +2,12 @@
 //! that is wrong is said at once.
 
 use std::fmt::Display;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{Action, Budget, Each, MAX_NAME_BYTES, Raise, Scope};
+use crate::domain::catalog::Catalog;
 use crate::domain::label::{TAG_RULE, tag_is_good};
 use crate::domain::money::Usd;
 use crate::domain::window::{Window, WindowError};
@@ -111,18 +111,32 @@ impl Draft {
 }
 
 impl DraftRaise {
+    /// Checks a limit together with its raise.
+    ///
+    /// # Errors
+    ///
+    /// Where the sum is too large, in words.
+    pub fn fits(limit: Usd, by: Usd) -> Result<(), String> {
+        match limit + by <= MAX_LIMIT {
+            true => Ok(()),
+            false => Err(format!("limit and raise together are more than {MAX_LIMIT} USD: write less")),
+        }
+    }
+
     /// The raise of a limit, if nothing is wrong with it. `at` stands before the members' names in what is said.
     pub fn check(&self, at: &str, limit: Option<Usd>, complain: Complain<'_>) -> Option<Raise> {
         let by_path = format!("{at}by_usd");
         let by = amount(&by_path, self.by_usd.as_deref(), "\"100.00\"", complain);
         let by = by.filter(|by| {
-            let fits = limit.is_none_or(|limit| limit + *by <= MAX_LIMIT);
-            if !fits {
-                complain(&by_path, &format!("together with the limit more than {MAX_LIMIT} USD: write less"));
-            } else if !by.is_some() {
-                complain(&by_path, &"a raise by nothing: write how much more may be spent");
+            let fits = Self::fits(limit.unwrap_or_default(), *by);
+            match &fits {
+                Err(words) => complain(&by_path, words),
+                Ok(()) if !by.is_some() => {
+                    complain(&by_path, &"a raise by nothing: write how much more may be spent");
+                }
+                Ok(()) => {}
             }
-            fits && by.is_some()
+            fits.is_ok() && by.is_some()
         });
         let until = self.until.as_deref().map(str::parse::<Timestamp>);
         let until_ms = match until {
@@ -162,7 +176,7 @@ fn alerts(written: Option<&[u64]>, wrong: Complain<'_>) -> Vec<u8> {
 }
 
 fn check_scope(scope: &Scope, wrong: Complain<'_>) {
-    let named: [(&str, &Option<Arc<str>>, Option<Each>); 7] = [
+    let named = [
         ("team", &scope.team, Some(Each::Team)),
         ("key", &scope.key, Some(Each::Key)),
         ("end_user", &scope.end_user, Some(Each::EndUser)),
@@ -192,6 +206,21 @@ fn check_scope(scope: &Scope, wrong: Complain<'_>) {
 
 fn spoken(member: &str) -> String {
     member.replace('_', " ")
+}
+
+/// What a scope names that a catalog does not have: the member, and words.
+pub fn unknown_names(scope: &Scope, catalog: &Catalog) -> Vec<(&'static str, String)> {
+    let is_known = |member: &str, name: &str| match member {
+        "model" => catalog.models().chain(catalog.patterns()).any(|model| model.name.as_str() == name),
+        "deployment" => catalog.deployments.contains_key(name),
+        _ => catalog.providers.contains_key(name),
+    };
+    let named = [("model", &scope.model), ("deployment", &scope.deployment), ("provider", &scope.provider)];
+    let unknown = named.into_iter().filter_map(|(member, name)| {
+        let name = name.as_deref().filter(|name| !is_known(member, name))?;
+        Some((member, format!("there is no {member} {name} in the catalog: nothing would ever be counted")))
+    });
+    unknown.collect()
 }
 
 impl Budget {
@@ -272,7 +301,7 @@ mod tests {
             (
                 serde_json::json!({"limit_usd": "1000000000", "window": "day",
                                    "raise": {"by_usd": "1", "until": "2026-12-01T00:00:00Z"}}),
-                "raise.by_usd: together with the limit more than 1000000000.00 USD",
+                "raise.by_usd: limit and raise together are more than 1000000000.00 USD",
             ),
             (
                 serde_json::json!({"limit_usd": "1", "window": "day", "raise": {"by_usd": "1"}}),

@@ -43,7 +43,7 @@ impl Reach {
                 Window::Total => starts.push(0),
                 // its next unit, too: it may begin before the sums are used
                 Window::Calendar { .. } => {
-                    starts.extend([Some(first), window.resets_at(now_ms)].into_iter().flatten())
+                    starts.extend([Some(first), window.resets_at(now_ms)].into_iter().flatten());
                 }
                 Window::Rolling { seconds } => {
                     let width = seconds * 1_000 / ROLLING_BUCKETS;

@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for Request<'_> {
                     text => add_format_within(tally, text),
                 },
                 Member::Prediction => {
-                    let before = tally.counted.input;
+                    let before = tally.counted;
                     map.next_value_seed(Content { tally, frame: None })?;
                     tally.take_as_predicted(before);
                 }

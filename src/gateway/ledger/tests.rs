@@ -106,7 +106,7 @@ impl Process {
                 seen.fetch_add(1, Ordering::Relaxed);
             }
         };
-        let (ledger, task) = Ledger::new(journal.clone(), name.into(), config, Box::new(observer));
+        let (ledger, task) = Ledger::new(journal.clone(), name.into(), config, Arc::new(observer));
         Self { ledger: Arc::new(ledger), task: tokio::spawn(task), overshot }
     }
 

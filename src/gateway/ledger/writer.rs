@@ -1,5 +1,6 @@
-//! The task that writes the journal. It alone decides on holds: whatever has come in is decided against the books,
-//! appended in one go, and granted when it is durable.
+//! Who writes the journal. There is one writer, and whoever has something to write and finds it free takes it along; so a
+//! lone request waits for no other task. It alone decides on holds: whatever has come in is decided against the books,
+//! appended in one go, and granted when it is durable. What ends a hold waits a moment for a hold to go with.
 //!
 //! The number of the next entry is also the claim to be up to date: if another process has written one of that number,
 //! nothing was appended; its entries are read and all is decided again.
@@ -10,14 +11,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::oneshot;
 
 use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
-use super::{Ask, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, draft};
+use super::{Ask, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, Shared, draft};
 use crate::clock;
-use crate::domain::budget::{Books, Budget, Exceeded, Grant, Spent};
+use crate::domain::budget::{Books, Budget, Drift, Exceeded, Grant, Spent};
 use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::usage::UsageSource;
@@ -26,8 +26,6 @@ use crate::domain::usage::UsageSource;
 const PAGE: usize = 500;
 /// Requests that may wait for others' holds to end.
 const WAITING: usize = 1_000;
-/// How often others' entries are looked for while there is nothing to write.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often one batch may lose against other processes before its requests are told to come again.
 const LOST_RACES: u32 = 64;
 /// After a failure nothing is tried for so long, doubling up to the second.
@@ -45,19 +43,6 @@ pub(super) struct Wanted {
     pub(super) reply: oneshot::Sender<Result<Reservation, HoldError>>,
 }
 
-/// What the task is asked to do.
-pub(super) enum Order {
-    Hold(Box<Wanted>),
-    Book(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>),
-    Define {
-        budgets: Vec<Arc<Budget>>,
-        history: Vec<Spent>,
-        until: Seq,
-        reply: oneshot::Sender<Result<(), HoldError>>,
-    },
-    Close(oneshot::Sender<()>),
-}
-
 /// What is to be written without anybody waiting.
 #[derive(Clone)]
 pub(super) enum End {
@@ -67,15 +52,13 @@ pub(super) enum End {
     Orphan(Arc<Entry>),
     /// What never had a hold.
     Loose(Box<Entry>),
-    /// Only to be counted.
-    Dropped,
 }
 
 impl End {
     fn hold(&self) -> Option<Seq> {
         match self {
             Self::Settle { hold, .. } | Self::Orphan(hold) => Some(hold.seq),
-            Self::Loose(_) | Self::Dropped => None,
+            Self::Loose(_) => None,
         }
     }
 }
@@ -98,15 +81,60 @@ struct Batch {
     bookings: Vec<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>, Seq)>,
 }
 
-/// The task.
-pub(super) struct Writer<J> {
-    journal: J,
+/// What has come in and nobody has taken yet, and the writer while nobody has it.
+#[derive(Default)]
+pub(super) struct Desk {
+    pub(super) holds: VecDeque<Box<Wanted>>,
+    pub(super) ends: VecDeque<End>,
+    pub(super) bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
+    pub(super) defines: VecDeque<Define>,
+    pub(super) proofs: VecDeque<Proof>,
+    pub(super) closing: Option<oneshot::Sender<()>>,
+    /// It is time to beat, or to look what others have written.
+    pub(super) beat_due: bool,
+    pub(super) look_due: bool,
+    /// When the writer wants to be woken.
+    pub(super) wake_at: Option<Instant>,
+    pub(super) writer: Option<Box<Writer>>,
+    /// Nothing more is taken in.
+    pub(super) closed: bool,
+}
+
+impl Desk {
+    /// Whether somebody waits for the writer.
+    fn is_urgent(&self) -> bool {
+        !self.holds.is_empty()
+            || !self.bookings.is_empty()
+            || !self.defines.is_empty()
+            || !self.proofs.is_empty()
+            || self.ends.len() >= BATCH
+            || self.closing.is_some()
+            || self.beat_due
+            || self.look_due
+    }
+}
+
+/// New budgets, and what was spent of them.
+pub(super) struct Define {
+    pub(super) budgets: Vec<Arc<Budget>>,
+    pub(super) history: Vec<Spent>,
+    pub(super) until: Seq,
+    pub(super) reply: oneshot::Sender<Result<(), HoldError>>,
+}
+
+/// What was spent, to be compared with the budgets.
+pub(super) struct Proof {
+    pub(super) history: Vec<Spent>,
+    pub(super) until: Seq,
+    pub(super) reply: oneshot::Sender<Result<Vec<Drift>, HoldError>>,
+}
+
+/// The writer.
+pub(super) struct Writer {
+    journal: Box<dyn Journal>,
     instance: Arc<str>,
-    lease: Duration,
     observer: Observer,
     books: Arc<Mutex<Books>>,
-    orders: mpsc::Receiver<Order>,
-    ends: mpsc::UnboundedReceiver<End>,
     /// Handed to each reservation.
     handle: Ends,
     /// The last entry that the books have taken in; none before the journal could be read.
@@ -114,7 +142,8 @@ pub(super) struct Writer<J> {
     todo_ends: VecDeque<End>,
     todo_holds: VecDeque<Box<Wanted>>,
     todo_bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
-    todo_defines: VecDeque<Order>,
+    todo_defines: VecDeque<Define>,
+    todo_proofs: VecDeque<Proof>,
     waiting: VecDeque<Waiting>,
     liveness: Liveness,
     beat: i64,
@@ -124,33 +153,63 @@ pub(super) struct Writer<J> {
     closing: Option<(oneshot::Sender<()>, Instant)>,
 }
 
-impl<J: Journal> Writer<J> {
-    #[expect(clippy::too_many_arguments, reason = "put together once, by the ledger's own face")]
+/// Works with the writer until nobody waits for it, then puts it back on the desk.
+pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
+    loop {
+        let (beat, look) = writer.take(&mut shared.desk.lock());
+        if beat {
+            writer.live().await;
+        }
+        if look {
+            writer.look().await;
+        }
+        writer.define().await;
+        writer.prove().await;
+        writer.write().await;
+        writer.give_up_waiting(clock::monotonic());
+        if writer.is_over() {
+            let _ = writer.journal.ended(&writer.instance).await;
+            let mut desk = shared.desk.lock();
+            desk.closed = true;
+            if let Some((reply, _)) = writer.closing.take() {
+                let _ = reply.send(());
+            }
+            return;
+        }
+        let mut desk = shared.desk.lock();
+        let more = !writer.is_failing() && writer.has_todo();
+        if !more && !desk.is_urgent() {
+            desk.wake_at = writer.wake_at();
+            desk.writer = Some(writer);
+            drop(desk);
+            shared.ticker.notify_one();
+            return;
+        }
+    }
+}
+
+impl Writer {
     pub(super) fn new(
-        journal: J,
+        journal: Box<dyn Journal>,
         instance: Arc<str>,
         config: Config,
         observer: Observer,
         books: Arc<Mutex<Books>>,
-        orders: mpsc::Receiver<Order>,
-        ends: mpsc::UnboundedReceiver<End>,
         handle: Ends,
     ) -> Self {
         Self {
             journal,
             liveness: Liveness::new(Arc::clone(&instance), config.lease),
             instance,
-            lease: config.lease,
             observer,
             books,
-            orders,
-            ends,
             handle,
             head: None,
             todo_ends: VecDeque::new(),
             todo_holds: VecDeque::new(),
             todo_bookings: VecDeque::new(),
             todo_defines: VecDeque::new(),
+            todo_proofs: VecDeque::new(),
             waiting: VecDeque::new(),
             beat: 0,
             uncertain: false,
@@ -159,95 +218,35 @@ impl<J: Journal> Writer<J> {
         }
     }
 
-    /// Works until the ledger is closed.
-    pub(super) async fn run(mut self) {
-        let mut next_beat = clock::monotonic();
-        let mut next_look = next_beat;
-        loop {
-            let now = clock::monotonic();
-            if now >= next_beat {
-                next_beat = now + self.lease / 5;
-                self.live().await;
-            }
-            if now >= next_look {
-                next_look = now + LOOK_EVERY;
-                self.look().await;
-            }
-            self.define().await;
-            self.write().await;
-            self.give_up_waiting(clock::monotonic());
-            if self.is_over() {
-                break;
-            }
-            let idle = self.todo_ends.is_empty()
-                && self.todo_holds.is_empty()
-                && self.todo_bookings.is_empty()
-                && self.todo_defines.is_empty();
-            match self.backoff {
-                None if !idle => self.take_all(),
-                _ => {
-                    let until = self.waiting.iter().map(|waiting| waiting.until).min();
-                    let backoff = self.backoff.map(|(_, until)| until).filter(|_| !idle);
-                    let wake = [Some(next_beat), Some(next_look), until, backoff].into_iter().flatten().min();
-                    self.take(wake.unwrap_or(next_look)).await;
-                }
-            }
+    /// Takes from the desk what there is to do. Whether it is time to beat, and to look.
+    fn take(&mut self, desk: &mut Desk) -> (bool, bool) {
+        self.todo_ends.append(&mut desk.ends);
+        self.todo_bookings.append(&mut desk.bookings);
+        self.todo_defines.append(&mut desk.defines);
+        self.todo_proofs.append(&mut desk.proofs);
+        self.todo_holds.append(&mut desk.holds);
+        if let Some(reply) = desk.closing.take() {
+            self.closing = Some((reply, clock::monotonic() + CLOSE_LIMIT));
         }
-        if let Some((reply, _)) = self.closing.take() {
-            let _ = self.journal.ended(&self.instance).await;
-            let _ = reply.send(());
-        }
+        (std::mem::take(&mut desk.beat_due), std::mem::take(&mut desk.look_due))
     }
 
-    /// Whether everything is written that can be.
-    fn is_over(&mut self) -> bool {
+    fn has_todo(&self) -> bool {
+        !self.todo_ends.is_empty() || !self.todo_holds.is_empty() || !self.todo_bookings.is_empty()
+    }
+
+    /// When there will be something to do without anybody asking.
+    fn wake_at(&self) -> Option<Instant> {
+        let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
+        let again =
+            self.backoff.map(|(_, until)| until).filter(|_| self.has_todo() || self.closing.is_some());
+        waiting.into_iter().chain(again).min()
+    }
+
+    /// Whether the process ends and everything is written that can be.
+    fn is_over(&self) -> bool {
         let Some((_, limit)) = &self.closing else { return false };
-        let limit = *limit;
-        self.take_all();
-        let done = self.todo_ends.is_empty() && self.todo_holds.is_empty() && self.todo_bookings.is_empty();
-        done || clock::monotonic() >= limit
-    }
-
-    /// Waits for something to do, then takes whatever has come.
-    async fn take(&mut self, until: Instant) {
-        let patience = until.saturating_duration_since(clock::monotonic());
-        tokio::select! {
-            biased;
-            Some(end) = self.ends.recv() => self.sort_end(end),
-            Some(order) = self.orders.recv() => self.sort(order),
-            () = sleep(patience) => {}
-        }
-        self.take_all();
-    }
-
-    fn take_all(&mut self) {
-        while let Ok(end) = self.ends.try_recv() {
-            self.sort_end(end);
-        }
-        while self.todo_holds.len() < BATCH
-            && let Ok(order) = self.orders.try_recv()
-        {
-            self.sort(order);
-        }
-    }
-
-    fn sort_end(&mut self, end: End) {
-        match end {
-            End::Dropped => (self.observer)(Happened::Dropped),
-            end => self.todo_ends.push_back(end),
-        }
-    }
-
-    fn sort(&mut self, order: Order) {
-        match order {
-            Order::Hold(wanted) if self.is_failing() || self.closing.is_some() => {
-                let _ = wanted.reply.send(Err(HoldError::Unavailable("it failed a moment ago".to_owned())));
-            }
-            Order::Hold(wanted) => self.todo_holds.push_back(wanted),
-            Order::Book(entry, reply) => self.todo_bookings.push_back((entry, reply)),
-            Order::Define { .. } => self.todo_defines.push_back(order),
-            Order::Close(reply) => self.closing = Some((reply, clock::monotonic() + CLOSE_LIMIT)),
-        }
+        !self.has_todo() || clock::monotonic() >= *limit
     }
 
     fn is_failing(&self) -> bool {
@@ -379,7 +378,7 @@ impl<J: Journal> Writer<J> {
                 let same = |end: &End| matches!(end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
                 if let Some(at) = self.todo_ends.iter().position(same) {
                     self.todo_ends.remove(at);
-                    self.handle.loose.fetch_sub(1, Ordering::Relaxed);
+                    self.handle.0.loose.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
@@ -389,8 +388,7 @@ impl<J: Journal> Writer<J> {
         if self.is_failing() {
             return;
         }
-        while let Some(order) = self.todo_defines.pop_front() {
-            let Order::Define { budgets, mut history, until, reply } = order else { continue };
+        while let Some(Define { budgets, mut history, until, reply }) = self.todo_defines.pop_front() {
             let since = match self.catch_up().await {
                 Ok(()) => self.spent_since(until).await,
                 Err(error) => Err(error),
@@ -409,6 +407,22 @@ impl<J: Journal> Writer<J> {
                 }
             };
             let _ = reply.send(done);
+        }
+    }
+
+    async fn prove(&mut self) {
+        while let Some(Proof { mut history, until, reply }) = self.todo_proofs.pop_front() {
+            let since = match self.catch_up().await {
+                Ok(()) => self.spent_since(until).await,
+                Err(error) => Err(error),
+            };
+            let found = since.map(|since| {
+                history.extend(since);
+                let mut books = self.books.lock();
+                let now = books.advance(clock::unix_ms());
+                books.drifts(&history, now)
+            });
+            let _ = reply.send(found.map_err(|error| HoldError::Unavailable(error.to_string())));
         }
     }
 
@@ -491,10 +505,8 @@ impl<J: Journal> Writer<J> {
         for (_, reply) in self.todo_bookings.drain(..) {
             let _ = reply.send(Err(unavailable()));
         }
-        for order in self.todo_defines.drain(..) {
-            if let Order::Define { reply, .. } = order {
-                let _ = reply.send(Err(unavailable()));
-            }
+        for define in self.todo_defines.drain(..) {
+            let _ = define.reply.send(Err(unavailable()));
         }
     }
 
@@ -592,7 +604,7 @@ impl<J: Journal> Writer<J> {
             let _ = reply.send(Ok(seq));
         }
         let loose = batch.ends.iter().filter(|end| matches!(end, End::Loose(_))).count();
-        self.handle.loose.fetch_sub(loose, Ordering::Relaxed);
+        self.handle.0.loose.fetch_sub(loose, Ordering::Relaxed);
         (self.observer)(Happened::Wrote(batch.entries.len()));
         let now_ms = clock::unix_ms();
         for (entry, ended) in batch.entries.iter().zip(&batch.ended) {
@@ -647,7 +659,6 @@ fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
 /// The entry that says how something ended; none where nothing is left to say.
 fn ending(end: &End, books: &Books) -> Option<Entry> {
     match end {
-        End::Dropped => None,
         End::Loose(entry) => Some((**entry).clone()),
         End::Orphan(hold) => {
             books.open_hold(hold.seq)?;

@@ -2,12 +2,20 @@
 
 mod audit;
 mod body;
+mod budgets;
+mod csv;
 mod keys;
+mod ledger;
+mod openapi;
 mod ops;
 mod prices;
+mod query;
+mod spend;
 mod teams;
 
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -20,11 +28,17 @@ use subtle::ConstantTimeEq as _;
 use super::api::credential;
 use super::{Readiness, ops as health, respond};
 use crate::control::audit::AuditLog;
+use crate::control::budgets::Budgets;
 use crate::control::form::Problem;
 use crate::control::keys::Keys;
+use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
+use crate::control::reports::Reports;
 use crate::control::teams::Teams;
+use crate::domain::budget::Drift;
 use crate::domain::secret::Secret;
+use crate::gateway::Gateway;
+use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 
 /// What a reload did.
@@ -39,6 +53,9 @@ pub struct Reloaded {
 /// Reads the configuration again: all of it, or nothing and every reason why.
 pub type Reload = Arc<dyn Fn() -> Result<Reloaded, Vec<String>> + Send + Sync>;
 
+/// Compares the budgets with the ledger; the counters that differ.
+pub type Prove = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<Drift>, String>> + Send + Sync>;
+
 /// What operators may do.
 #[derive(Clone)]
 pub struct Admin {
@@ -48,6 +65,18 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// Budgets.
+    pub budgets: Arc<Budgets>,
+    /// How they stand.
+    pub standings: Arc<Ledger>,
+    /// The ledger, for reading.
+    pub ledger: LedgerRecords,
+    /// The proof that budgets and ledger agree.
+    pub prove: Prove,
+    /// The data plane, to which corrections go.
+    pub gateway: Arc<Gateway>,
+    /// What was spent.
+    pub reports: Arc<Reports>,
     /// Who owns them.
     pub teams: Arc<Teams>,
     /// Who changed what.
@@ -63,9 +92,13 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
+        .merge(ledger::routes())
+        .merge(spend::routes())
         .merge(prices::routes())
+        .merge(budgets::routes())
         .merge(teams::routes())
         .merge(audit::routes())
+        .merge(openapi::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
     Router::new()

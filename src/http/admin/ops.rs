@@ -32,9 +32,10 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {
     match (admin.reload)() {
-        Ok(reloaded) => match admin.keys.refresh().await {
-            Ok(()) => Json(reloaded).into_response(),
-            Err(why) => store_failed(&why),
+        Ok(reloaded) => match (admin.keys.refresh().await, admin.budgets.refresh().await) {
+            (Ok(()), Ok(())) => Json(reloaded).into_response(),
+            (Err(why), _) => store_failed(&why),
+            (_, Err(why)) => store_failed(&why),
         },
         Err(problems) => {
             let message = format!("nothing was changed:\n{}", problems.join("\n"));

@@ -5,7 +5,7 @@ use crate::clock;
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::money::Usd;
 use crate::domain::usage::TokenCounts;
-use crate::store::testing::{TestDatabase, for_each_database, postgres};
+use crate::store::testing::{TestDatabase, for_each_database, shared};
 use crate::store::{DatabaseConfig, Durability};
 
 /// An entry with something in every column.
@@ -237,7 +237,7 @@ async fn appends_a_second() {
         let mut database = TestDatabase::sqlite();
         database.config.durability = durability;
         measure(&format!("SQLite, {durability:?}"), &database.config).await;
-        match postgres::shared() {
+        match shared() {
             Ok(server) => {
                 let mut database = TestDatabase::on(server).await;
                 database.config.durability = durability;

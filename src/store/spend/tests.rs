@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -80,12 +79,14 @@ async fn entries_are_folded_in_steps_and_each_once() {
             assert_eq!(rows.fold_next(3).await.expect("folded"), step);
         }
         assert_eq!(rows.heads().await.expect("read"), Heads { folded: 4, settled: 2, closed: 0 });
-        let (folded, slots) = rows.slots_since(NOON + 1).await.expect("read");
-        let told: HashMap<_, _> =
-            slots.iter().map(|slot| ((slot.slot_ms, &*slot.on.key), slot.sums.cost.nanos())).collect();
-        let want = [((NOON, "app"), 7), ((NOON, "bot"), 0), ((NOON + SLOT_MS, "app"), 5)];
-        assert_eq!((folded, told), (4, want.into()));
-        assert_eq!(rows.slots_since(NOON + SLOT_MS).await.expect("read").1.len(), 1);
+        let by_key = async |from_ms, until_ms| {
+            let query = SpendQuery { by: vec![Dimension::Key], from_ms: Some(from_ms), until_ms };
+            let lines = rows.report(&query).await.expect("read");
+            lines.iter().map(|line| (line.names[0].clone(), line.sums.cost.nanos())).collect::<Vec<_>>()
+        };
+        let first = by_key(NOON + 1, Some(NOON + SLOT_MS)).await;
+        assert_eq!(first, [("app".to_owned(), 7), ("bot".to_owned(), 0)]);
+        assert_eq!(by_key(NOON + SLOT_MS, None).await, [("app".to_owned(), 5)]);
         append(&store, &[entry(5, EntryKind::Release, 3, &bot, 0)]).await;
         rows.fold_next(10).await.expect("folded");
         let audit = sound(&store).await;
@@ -335,8 +336,10 @@ impl Model {
 /// The slots and what is behind them, added up.
 async fn rebuilt(store: &Store) -> Sums {
     let mut sums = Sums::default();
-    let (folded, slots) = SpendRows::new(store).slots_since(i64::MIN / 2).await.expect("read");
-    slots.iter().for_each(|slot| sums.add(&slot.sums));
+    let rows = SpendRows::new(store);
+    let lines = rows.report(&SpendQuery::default()).await.expect("read");
+    lines.iter().for_each(|line| sums.add(&line.sums));
+    let folded = rows.heads().await.expect("read").folded;
     let behind = LedgerRows::new(store).after(folded, 10_000).await.expect("read");
     behind.iter().for_each(|entry| sums.add(&Sums::of(entry)));
     sums

@@ -8,8 +8,6 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// For the server to take connections.
@@ -32,7 +30,6 @@ rm -rf "$folder""#;
 /// A running server.
 pub(crate) struct Server {
     folder: PathBuf,
-    databases: AtomicU32,
     /// Closed when the server is dropped or the process ends.
     lifeline: Option<ChildStdin>,
     watcher: Child,
@@ -44,22 +41,19 @@ struct User {
     gid: u32,
 }
 
-/// The server that all suites of this process share. Without PostgreSQL: why there is none; with `CI=true` that is a
-/// failure.
-pub(crate) fn shared() -> Result<&'static Server, &'static str> {
-    static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
-    let server = SHARED.get_or_init(Server::start);
-    if let Err(reason) = server
-        && std::env::var("CI").is_ok_and(|ci| ci == "true")
-    {
-        panic!("{reason} (CI=true: nothing is skipped)");
-    }
-    server.as_ref().map_err(String::as_str)
-}
-
 impl Server {
-    /// Starts a server with nothing in it.
+    /// Starts a server with nothing in it. Without PostgreSQL: why there is none; with `CI=true` that is a failure.
     pub(crate) fn start() -> Result<Self, String> {
+        let started = Self::try_to_start();
+        if let Err(reason) = &started
+            && std::env::var("CI").is_ok_and(|ci| ci == "true")
+        {
+            panic!("{reason} (CI=true: nothing is skipped)");
+        }
+        started
+    }
+
+    fn try_to_start() -> Result<Self, String> {
         let programs = programs().ok_or("PostgreSQL is not installed: `make setup` installs it")?;
         let user = unprivileged_user()?;
         let folder =
@@ -80,7 +74,7 @@ impl Server {
             .spawn()
             .map_err(|error| format!("PostgreSQL can't be started: {error}"))?;
         let lifeline = watcher.stdin.take();
-        let server = Self { folder, databases: AtomicU32::new(0), lifeline, watcher };
+        let server = Self { folder, lifeline, watcher };
         server.await_ready()?;
         Ok(server)
     }
@@ -88,11 +82,6 @@ impl Server {
     /// The URL of one of its databases.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://tunegate@localhost/{database}?host={}", self.folder.display())
-    }
-
-    /// A name that no database has yet.
-    pub(crate) fn fresh_name(&self) -> String {
-        format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Stops all of its processes where they stand: connections stay open, and nothing answers.

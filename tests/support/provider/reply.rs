@@ -361,10 +361,11 @@ impl Reply {
             {
                 return Some(ended);
             }
-            self.write_bytes(second, chunked, steps);
+            // noted before the last byte leaves: whoever reads it may look at the bill at once
             if piece.tells_usage && self.tells_usage {
                 steps.push(Step::UsageSent);
             }
+            self.write_bytes(second, chunked, steps);
             sent += piece.bytes.len();
         }
         None

@@ -1,0 +1,60 @@
+//! What was spent, by whatever an operator asks; and the work behind it: entries are folded into sums, old ones are
+//! cleaned up, in small steps that leave the database to the requests in between.
+
+use std::time::Duration;
+
+use crate::store::spend::{SpendQuery, SpendRow, SpendRows, Step};
+use crate::store::{Store, StoreError};
+
+/// Entries folded or cleaned up in one transaction: the ledger's writer waits no longer than it takes.
+const STEP: usize = 500;
+/// Steps before a report: it shows what was just spent, but nobody waits for a long backlog.
+const STEPS_FIRST: usize = 50;
+/// Steps of one round; the next one goes on.
+const STEPS_A_ROUND: usize = 1_000;
+
+/// The sums of the ledger.
+#[derive(Debug, Clone)]
+pub struct Reports {
+    rows: SpendRows,
+    /// How long entries stay in the journal; nothing for ever.
+    kept: Option<Duration>,
+}
+
+impl Reports {
+    /// The sums in a store, whose entries are kept for a time, or for ever.
+    pub fn new(store: &Store, kept: Option<Duration>) -> Self {
+        Self { rows: SpendRows::new(store), kept }
+    }
+
+    /// What was spent, the most expensive first.
+    pub async fn spend(&self, query: &SpendQuery) -> Result<Vec<SpendRow>, StoreError> {
+        self.fold(STEPS_FIRST).await?;
+        self.rows.report(query).await
+    }
+
+    /// Works up what is new and takes away what is old. Returns how many entries were cleaned up.
+    pub async fn work_up(&self, now_ms: i64) -> Result<usize, StoreError> {
+        self.fold(STEPS_A_ROUND).await?;
+        let Some(kept) = self.kept else { return Ok(0) };
+        let older_than_ms = now_ms.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        let mut cleaned = 0;
+        for _ in 0..STEPS_A_ROUND {
+            match self.rows.clean_up(older_than_ms, STEP).await? {
+                Step::Done(entries) => cleaned += entries,
+                // whoever was first goes on with it
+                Step::Nothing | Step::Elsewhere => break,
+            }
+        }
+        Ok(cleaned)
+    }
+
+    async fn fold(&self, steps: usize) -> Result<(), StoreError> {
+        for _ in 0..steps {
+            if self.rows.fold_next(STEP).await? == Step::Nothing {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! `/admin/v1/ledger`: entries in pages, one request's, what is unconfirmed, the audit. For reading only.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+
+use super::csv::{self, Line};
+use super::query::{Asked, Given};
+use super::{Admin, error, store_failed};
+use crate::control::ledger::{LedgerPage, MAX_PAGE};
+use crate::domain::budget::Drift;
+use crate::domain::ledger::{Entry, EntryKind};
+use crate::domain::usage::UsageSource;
+use crate::store::StoreError;
+use crate::store::ledger::LedgerFilter;
+use crate::store::proof::Audit;
+
+/// How many entries are listed unasked.
+const SHOWN: usize = 100;
+
+pub(super) fn routes() -> Router<Arc<Admin>> {
+    Router::new()
+        .route("/admin/v1/ledger", get(page))
+        .route("/admin/v1/ledger/unconfirmed", get(unconfirmed))
+        .route("/admin/v1/ledger/audit", get(audit))
+        .route("/admin/v1/ledger/{request_or_seq}", get(show))
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Csv,
+}
+
+/// Reads `format`.
+pub(super) fn format(asked: &mut Asked) -> Format {
+    let name = |format| match format {
+        Format::Json => "json",
+        Format::Csv => "csv",
+    };
+    asked.word("format", &[Format::Json, Format::Csv], name).unwrap_or(Format::Json)
+}
+
+/// A page as JSON.
+#[derive(Serialize)]
+struct List {
+    object: &'static str,
+    has_more: bool,
+    data: Vec<Entry>,
+}
+
+async fn page(State(admin): State<Arc<Admin>>, query: Given) -> Response {
+    let mut asked = Asked::new(query);
+    let sources = [UsageSource::Reported, UsageSource::Estimated, UsageSource::Unconfirmed];
+    let filter = LedgerFilter {
+        key: asked.text("key"),
+        team: asked.text("team"),
+        end_user: asked.text("end_user"),
+        tag: asked.text("tag"),
+        model: asked.text("model"),
+        deployment: asked.text("deployment"),
+        provider: asked.text("provider"),
+        kind: asked.word("kind", &EntryKind::ALL, EntryKind::name),
+        source: asked.word("source", &sources, UsageSource::name),
+        from_ms: asked.time("from"),
+        until_ms: asked.time("until"),
+        before: asked.number("before", i64::MAX),
+    };
+    let (limit, format) = (limit(&mut asked), format(&mut asked));
+    if let Err(refused) = asked.end() {
+        return *refused;
+    }
+    answer(admin.ledger.page(&filter, limit).await, format)
+}
+
+async fn unconfirmed(State(admin): State<Arc<Admin>>, query: Given) -> Response {
+    let mut asked = Asked::new(query);
+    let before = asked.number("before", i64::MAX);
+    let (limit, format) = (limit(&mut asked), format(&mut asked));
+    if let Err(refused) = asked.end() {
+        return *refused;
+    }
+    answer(admin.ledger.unconfirmed(before, limit).await, format)
+}
+
+fn limit(asked: &mut Asked) -> usize {
+    let limit = asked.number("limit", i64::try_from(MAX_PAGE).unwrap_or(i64::MAX));
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(SHOWN)
+}
+
+async fn show(State(admin): State<Arc<Admin>>, name: Result<Path<String>, PathRejection>) -> Response {
+    // what is no UTF-8 names nothing
+    let name = name.map(|Path(name)| name).unwrap_or_default();
+    match admin.ledger.show(&name).await {
+        Ok(entries) if entries.is_empty() => {
+            let words =
+                format!("there is no request and no entry {name:?} in the ledger, or it was cleaned up");
+            error(StatusCode::NOT_FOUND, &words, "entry_not_found")
+        }
+        Ok(entries) => answer(Ok(LedgerPage { entries, has_more: false }), Format::Json),
+        Err(why) => store_failed(&why),
+    }
+}
+
+async fn audit(State(admin): State<Arc<Admin>>) -> Response {
+    let audit = match admin.ledger.audit().await {
+        Ok(audit) => audit,
+        Err(why) => return store_failed(&why),
+    };
+    match (admin.prove)().await {
+        Ok(drifts) => Json(Audited { audit, budget_drifts: drifts }).into_response(),
+        Err(why) => unavailable(&why),
+    }
+}
+
+/// The ledger can't be asked now.
+fn unavailable(why: &str) -> Response {
+    error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &format!("the ledger can't be read right now: {why}"),
+        "ledger_unavailable",
+    )
+}
+
+/// The proof.
+#[derive(Serialize)]
+struct Audited {
+    #[serde(flatten)]
+    audit: Audit,
+    /// Counters of budgets that are not what the ledger says.
+    budget_drifts: Vec<Drift>,
+}
+
+fn answer(page: Result<LedgerPage, StoreError>, format: Format) -> Response {
+    match page {
+        Ok(LedgerPage { entries, .. }) if format == Format::Csv => as_csv(&entries),
+        Ok(LedgerPage { entries, has_more }) => {
+            Json(List { object: "list", has_more, data: entries }).into_response()
+        }
+        Err(why) => store_failed(&why),
+    }
+}
+
+fn as_csv(entries: &[Entry]) -> Response {
+    let head = [
+        "seq",
+        "kind",
+        "at_ms",
+        "written_at_ms",
+        "of",
+        "request_id",
+        "key_id",
+        "key",
+        "team",
+        "end_user",
+        "tags",
+        "model",
+        "deployment",
+        "provider",
+        "purpose",
+        "prompt_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "completion_tokens",
+        "reasoning_tokens",
+        "source",
+        "held_usd",
+        "cost_usd",
+        "saved_usd",
+        "price",
+        "note",
+    ];
+    csv::answer(&head, entries.iter().map(line))
+}
+
+fn line(entry: &Entry) -> Line {
+    let on = &entry.attribution;
+    Line::default()
+        .value(&entry.seq)
+        .value(&entry.kind.name())
+        .value(&entry.at_ms)
+        .value(&entry.written_at_ms)
+        .value(&entry.of)
+        .text(&entry.request_id)
+        .text(&on.key_id)
+        .text(&on.key)
+        .text(on.team.as_deref().unwrap_or_default())
+        .text(on.end_user.as_deref().unwrap_or_default())
+        .text(&on.tags.join(" "))
+        .text(&on.model)
+        .text(&on.deployment)
+        .text(&on.provider)
+        .value(&on.purpose.name())
+        .value(&entry.tokens.prompt)
+        .value(&entry.tokens.cached)
+        .value(&entry.tokens.cache_write)
+        .value(&entry.tokens.completion)
+        .value(&entry.tokens.reasoning)
+        .value(&entry.source.map_or("", UsageSource::name))
+        .value(&entry.held)
+        .value(&entry.cost)
+        .value(&entry.saved)
+        .text(&entry.price)
+        .text(entry.note.as_deref().unwrap_or_default())
+}
