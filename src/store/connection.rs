@@ -35,6 +35,7 @@ impl Connection {
         &mut self,
         work: impl for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, sqlx::Error> {
+        self.opener.must_be_in_place()?;
         let mut connection = match self.live.take() {
             Some(live) => live,
             None => self.opener.connect(Commit::Ledger).await?,

@@ -4,12 +4,12 @@
 //! the folder; PostgreSQL: an advisory lock).
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{self, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
@@ -157,13 +157,18 @@ impl Store {
         install_default_drivers();
         let opener = Arc::new(Opener::new(config)?);
         opener.migrate().await?;
-        let preparing = Arc::clone(&opener);
+        opener.remember_file();
+        let (preparing, keeping) = (Arc::clone(&opener), Arc::clone(&opener));
         let pool = AnyPoolOptions::new()
             .max_connections(config.connections)
             .acquire_timeout(config.acquire_timeout)
             .after_connect(move |connection, _| {
                 let opener = Arc::clone(&preparing);
                 Box::pin(async move { opener.prepare(connection, Commit::Usual).await })
+            })
+            .before_acquire(move |_, _| {
+                let in_place = keeping.must_be_in_place();
+                Box::pin(async move { in_place.map(|()| true) })
             })
             .connect_with(opener.options.clone())
             .await?;
@@ -214,6 +219,26 @@ pub(super) enum Commit {
 pub(super) struct Opener {
     config: DatabaseConfig,
     options: AnyConnectOptions,
+    /// The SQLite file that was opened; none for PostgreSQL.
+    file: Option<OpenedFile>,
+}
+
+/// A file, as its path and its file system know it.
+struct OpenedFile {
+    path: PathBuf,
+    /// Device and inode, once it was written to: before, a file system in layers may still copy it.
+    identity: OnceLock<(u64, u64)>,
+}
+
+impl OpenedFile {
+    fn found(&self) -> Option<(u64, u64)> {
+        let found = fs::metadata(&self.path).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
+    fn is_in_place(&self) -> bool {
+        self.identity.get().is_none_or(|identity| self.found() == Some(*identity))
+    }
 }
 
 impl std::fmt::Debug for Opener {
@@ -225,11 +250,38 @@ impl std::fmt::Debug for Opener {
 
 impl Opener {
     fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
-        let url = match &config.location {
-            Location::Folder(folder) => sqlite_url(&folder.join(DATABASE_FILE))?,
-            Location::Postgres(url) => Url::parse(url.expose()).map_err(|_| StoreError::Url)?,
+        let (url, file) = match &config.location {
+            Location::Folder(folder) => {
+                let path = folder.join(DATABASE_FILE);
+                (sqlite_url(&path)?, Some(OpenedFile { path, identity: OnceLock::new() }))
+            }
+            Location::Postgres(url) => (Url::parse(url.expose()).map_err(|_| StoreError::Url)?, None),
         };
-        Ok(Self { config: config.clone(), options: AnyConnectOptions::from_url(&url)? })
+        Ok(Self { config: config.clone(), options: AnyConnectOptions::from_url(&url)?, file })
+    }
+
+    /// Notes which file it is that has been opened.
+    fn remember_file(&self) {
+        if let Some(file) = &self.file
+            && let Some(found) = file.found()
+        {
+            file.identity.get_or_init(|| found);
+        }
+    }
+
+    /// Fails once the SQLite file is no longer where it was opened. An open connection would go on writing into a file
+    /// that was moved or deleted, and nobody would find those rows again.
+    pub(super) fn must_be_in_place(&self) -> Result<(), sqlx::Error> {
+        match &self.file {
+            Some(file) if !file.is_in_place() => Err(sqlx::Error::Io(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!(
+                    "{} is no longer the file that was opened: put it back, or start again",
+                    file.path.display()
+                ),
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// How long one query of a connection apart from the pool may take.
@@ -258,6 +310,7 @@ impl Opener {
 
     /// Sets the limits and the durability of a new connection.
     async fn prepare(&self, connection: &mut AnyConnection, commit: Commit) -> Result<(), sqlx::Error> {
+        self.must_be_in_place()?;
         let wait_ms = self.config.statement_timeout.as_millis();
         let for_power = self.config.durability == Durability::Power;
         match &self.config.location {

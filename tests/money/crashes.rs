@@ -189,3 +189,18 @@ fn pain_08_three_gateways_on_one_sqlite_file_have_one_ceiling() {
     let provider = SimulatedProvider::start();
     one_ceiling_for_three(paid(&provider), &provider);
 }
+
+#[test]
+fn pain_08_three_gateways_on_postgresql_have_one_ceiling() {
+    let provider = SimulatedProvider::start();
+    let Some((server, name)) = super::postgres() else { return };
+    one_ceiling_for_three(paid(&provider).on(&server.url(&name)), &provider);
+}
+
+#[test]
+fn pain_02_kill_9_on_postgresql_loses_no_cent_either() {
+    let provider = SimulatedProvider::start();
+    let Some((server, name)) = super::postgres() else { return };
+    let setup = paid(&provider).on(&server.url(&name)).and(&budget("all", AMPLE_NANOS, "")).and(SHORT_LEASE);
+    survives_kills(&provider, TestGateway::with(setup));
+}

@@ -3,6 +3,7 @@
 //! bill when it is dropped; the tests here make that hard.
 
 mod crashes;
+mod database;
 mod races;
 mod streams;
 
@@ -10,7 +11,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::journal::Journal;
+use crate::support::journal::{Journal, Session};
+use crate::support::postgres::{self, Server};
 use crate::support::provider::Exchange;
 use crate::support::{Setup, SimulatedProvider, TestGateway};
 
@@ -123,4 +125,22 @@ fn pairs(gateway: &TestGateway) -> Vec<Pair> {
 fn of_user(mut body: Value, user: &str) -> Value {
     body["user"] = user.into();
     body
+}
+
+/// A new database on the server that all tests share; nothing, with the reason said, where there is no PostgreSQL.
+fn postgres() -> Option<(&'static Server, String)> {
+    match postgres::shared() {
+        Ok(server) => Some((server, new_database(server))),
+        Err(reason) => {
+            println!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+/// Makes a database, and says its name.
+fn new_database(server: &Server) -> String {
+    let name = server.fresh_name();
+    Session::on(&server.url("postgres")).run(&format!("CREATE DATABASE {name}"));
+    name
 }

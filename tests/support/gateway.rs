@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -127,7 +128,15 @@ impl Process {
     }
 
     fn spawn_with(config: &str, folder: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(TUNEGATE)
+        let mut command = Command::new(TUNEGATE);
+        // SAFETY: `signal` may be called between fork and exec. A write beyond a limit then fails, as on a full disk.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                Ok(())
+            });
+        }
+        let mut child = command
             .args(["serve", "--config", config])
             .args(more)
             .current_dir(folder)
@@ -462,8 +471,18 @@ impl TestGateway {
         self.audit_ledger();
     }
 
+    /// Lets the process write no more files, as on a full disk, or write them again.
+    pub(crate) fn disk_is_full(&self, is_full: bool) {
+        let pid = i32::try_from(self.process.child.id()).expect("a process id");
+        let bytes = if is_full { 0 } else { libc::RLIM_INFINITY };
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: plain numbers; the child has not been waited for, so its id is still its own.
+        let done = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
     /// Where the ledger is.
-    fn database_url(&self) -> String {
+    pub(crate) fn database_url(&self) -> String {
         let file = self.folder.path().join("state/tunegate.db");
         self.setup.database.clone().unwrap_or_else(|| format!("sqlite://{}", file.display()))
     }

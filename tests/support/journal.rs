@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{AnyConnection, Connection as _, Row as _};
+use sqlx::{AnyConnection, Connection as _, Executor as _, Row as _};
 
 /// One row of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,5 +132,30 @@ impl Journal {
         }
         assert!(holds.is_empty(), "open holds: {holds:#?}");
         assert_eq!(held, 0, "the sum of holds at rest");
+    }
+}
+
+/// Runs SQL of the test's own on a connection of its own, which lives as long as this does.
+pub(crate) struct Session {
+    runtime: tokio::runtime::Runtime,
+    connection: AnyConnection,
+}
+
+impl Session {
+    #[track_caller]
+    pub(crate) fn on(url: &str) -> Self {
+        sqlx::any::install_default_drivers();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let connection = runtime.block_on(AnyConnection::connect(url)).expect("a connection");
+        Self { runtime, connection }
+    }
+
+    #[track_caller]
+    pub(crate) fn run(&mut self, sql: &str) {
+        let Self { runtime, connection } = self;
+        // the test's own words
+        let statement = sqlx::AssertSqlSafe(sql.to_owned());
+        runtime.block_on(connection.execute(statement)).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 }
