@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::support::journal::{Journal, Session};
-use crate::support::postgres::{self, Server};
+use crate::support::postgres::Server;
 use crate::support::provider::Exchange;
 use crate::support::{Setup, SimulatedProvider, TestGateway};
 
@@ -129,7 +129,7 @@ fn of_user(mut body: Value, user: &str) -> Value {
 
 /// A new database on the server that all tests share; nothing, with the reason said, where there is no PostgreSQL.
 fn postgres() -> Option<(&'static Server, String)> {
-    match postgres::shared() {
+    match shared_postgres() {
         Ok(server) => Some((server, new_database(server))),
         Err(reason) => {
             println!("skipped: {reason}");
@@ -138,9 +138,16 @@ fn postgres() -> Option<(&'static Server, String)> {
     }
 }
 
+/// The server that all tests share, or why there is none.
+fn shared_postgres() -> Result<&'static Server, &'static str> {
+    static SHARED: std::sync::OnceLock<Result<Server, String>> = std::sync::OnceLock::new();
+    SHARED.get_or_init(Server::start).as_ref().map_err(String::as_str)
+}
+
 /// Makes a database, and says its name.
 fn new_database(server: &Server) -> String {
-    let name = server.fresh_name();
+    static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let name = format!("money_{}", MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     Session::on(&server.url("postgres")).run(&format!("CREATE DATABASE {name}"));
     name
 }
