@@ -95,6 +95,7 @@ fn survives_kills(provider: &SimulatedProvider, unstarted: Unstarted) {
     println!("{} requests booked, {} of them unconfirmed", pairs.len(), unconfirmed.len());
     assert!(!unconfirmed.is_empty(), "no kill has hit anything: {}", pairs.len());
     assert!(pairs.iter().filter(|pair| pair.source == "reported").count() > BETWEEN_KILLS);
+    gateway.books_agree();
     // the counters that the last process has built from the ledger agree with it
     let spent = gateway.journal().spent();
     let answer = gateway.post(CHAT, &of_user(capped("paid", ANSWER_TOKENS), "last")).expect(200);

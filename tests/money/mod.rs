@@ -8,11 +8,13 @@ mod races;
 mod streams;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::support::journal::{Journal, Session};
-use crate::support::postgres::{self, Server};
+use crate::support::postgres::Server;
 use crate::support::provider::Exchange;
 use crate::support::{Setup, SimulatedProvider, TestGateway};
 
@@ -129,7 +131,8 @@ fn of_user(mut body: Value, user: &str) -> Value {
 
 /// A new database on the server that all tests share; nothing, with the reason said, where there is no PostgreSQL.
 fn postgres() -> Option<(&'static Server, String)> {
-    match postgres::shared() {
+    static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+    match SHARED.get_or_init(Server::start) {
         Ok(server) => Some((server, new_database(server))),
         Err(reason) => {
             println!("skipped: {reason}");
@@ -140,7 +143,8 @@ fn postgres() -> Option<(&'static Server, String)> {
 
 /// Makes a database, and says its name.
 fn new_database(server: &Server) -> String {
-    let name = server.fresh_name();
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("money_{}", MADE.fetch_add(1, Ordering::Relaxed));
     Session::on(&server.url("postgres")).run(&format!("CREATE DATABASE {name}"));
     name
 }

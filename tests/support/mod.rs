@@ -31,7 +31,3 @@ pub(crate) fn chat(model: &str, words: &str) -> serde_json::Value {
 pub(crate) fn streamed_chat(model: &str, words: &str) -> serde_json::Value {
     serde_json::json!({"model": model, "stream": true, "messages": [{"role": "user", "content": words}]})
 }
-
-/// The same server that the store's own tests run on.
-#[path = "../../src/store/testing/postgres.rs"]
-pub(crate) mod postgres;
