@@ -48,6 +48,7 @@ use crate::store::Store;
 use crate::store::audit::AuditRows;
 use crate::store::installation::InstallationRows;
 use crate::store::keys::KeyRows;
+use crate::store::ledger::LedgerPages;
 use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
@@ -176,6 +177,7 @@ fn build(
         money: Money {
             ledger: Arc::clone(&money.ledger),
             prices: money.prices.live(),
+            entries: LedgerPages::new(&store),
             exceeded_status: config.http.budget_exceeded.as_u16(),
             alert: {
                 let alerts = money.alerts.clone();
@@ -249,6 +251,7 @@ fn add_listeners(
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
         prove: money::proof(&built.money.ledger, &built.store),
+        resolving: Arc::default(),
         gateway: Arc::clone(&built.gateway),
         book: Arc::clone(&built.gateway.book),
         reload: reload.as_fn(),

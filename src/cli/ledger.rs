@@ -1,8 +1,8 @@
-//! `tunegate ledger`: the ledger of a running gateway, for reading.
+//! `tunegate ledger`: the ledger of a running gateway, and what really became of an unconfirmed request.
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, path_segment};
 use super::spend::query;
@@ -57,8 +57,41 @@ enum Command {
         #[arg(value_name = "REQUEST-OR-NUMBER")]
         request: String,
     },
+    /// Say what an unconfirmed request really used; the difference is booked.
+    Resolve {
+        /// The request's id, or the entry's number.
+        #[arg(value_name = "REQUEST-OR-NUMBER")]
+        request: String,
+        #[command(flatten)]
+        resolution: ResolutionOptions,
+        /// Why, or from where that is known.
+        #[arg(long)]
+        note: Option<String>,
+    },
     /// Add everything up again and say what does not agree; exit code 1 when something does not.
     Audit,
+}
+
+/// What it was: one of these.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct ResolutionOptions {
+    /// So many tokens of input and output, at the price of that time.
+    #[arg(long, value_name = "IN,OUT", value_parser = tokens)]
+    tokens: Option<(u64, u64)>,
+    /// So much, as the provider's bill says.
+    #[arg(long, value_name = "USD")]
+    cost_usd: Option<String>,
+    /// Nothing.
+    #[arg(long)]
+    release: bool,
+}
+
+fn tokens(text: &str) -> Result<(u64, u64), String> {
+    let parsed = text
+        .split_once(',')
+        .and_then(|(input, output)| Some((input.trim().parse().ok()?, output.trim().parse().ok()?)));
+    parsed.ok_or_else(|| "two numbers with a comma, such as 1200,350".to_owned())
 }
 
 /// Which part of a long list.
@@ -93,6 +126,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             &[("limit", page.limit.as_ref()), ("before", page.before.as_ref())],
         ),
         Command::Show { request } => format!("/admin/v1/ledger/{}", path_segment(request)),
+        Command::Resolve { request, resolution, note } => {
+            return resolve(&client, options.json, request, resolution, note.as_deref());
+        }
         Command::Audit => return audit(&client, options.json),
     };
     let reply = client.ask("GET", &path, None)?;
@@ -108,10 +144,42 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn resolve(
+    client: &AdminClient,
+    json: bool,
+    request: &str,
+    resolution: &ResolutionOptions,
+    note: Option<&str>,
+) -> anyhow::Result<()> {
+    let mut body = match (resolution.tokens, &resolution.cost_usd) {
+        (Some((input, output)), _) => json!({"tokens": {"input": input, "output": output}}),
+        (None, Some(cost)) => json!({"cost_usd": cost}),
+        (None, None) => json!({"release": true}),
+    };
+    if let Some(note) = note {
+        body["note"] = note.into();
+    }
+    let path = format!("/admin/v1/ledger/{}/resolve", path_segment(request));
+    let reply = client.ask("POST", &path, Some(&body))?;
+    if json {
+        say(reply.text(200)?);
+        return Ok(());
+    }
+    let correction: Value = reply.read(200)?;
+    say(&format!(
+        "booked {} USD as entry {}: {}",
+        correction["cost_usd"],
+        correction["seq"],
+        text(&correction["note"])
+    ));
+    Ok(())
+}
+
 fn audit(client: &AdminClient, json: bool) -> anyhow::Result<()> {
     let reply = client.ask("GET", "/admin/v1/ledger/audit", None)?;
     let mut answer: Value = reply.read(200)?;
-    let count = answer["difference_count"].as_u64().unwrap_or_default();
+    let drifts = answer["budget_drifts"].as_array().map_or(0, Vec::len) as u64;
+    let count = answer["difference_count"].as_u64().unwrap_or_default() + drifts;
     if json {
         say(reply.text(200)?);
     } else {

@@ -60,6 +60,16 @@ impl AuditLog {
         Self { rows }
     }
 
+    /// Notes what an operator did that was written elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// The database's, or the machine's lack of random bits, in words.
+    pub async fn note(&self, action: &str, subject: &str, detail: &Value, now_ms: i64) -> Result<(), String> {
+        let row = row(Actor::Admin, action, subject, detail, now_ms).map_err(|error| error.to_string())?;
+        self.rows.insert(&row).await.map_err(|error| error.to_string())
+    }
+
     /// At most so many entries, newest first: the last ones, or those before an id.
     pub async fn page(&self, before: Option<&str>, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
         self.rows.page(before, i64::from(limit)).await

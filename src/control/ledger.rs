@@ -1,6 +1,7 @@
 //! The ledger as operators read it: entries, one request's, what is unconfirmed, and the proof that it adds up.
 
-use crate::domain::ledger::{Entry, Seq};
+use crate::domain::ledger::{Entry, EntryKind, Seq};
+use crate::domain::usage::UsageSource;
 use crate::store::ledger::{LedgerFilter, LedgerPages};
 use crate::store::proof::{Audit, Books};
 use crate::store::{Store, StoreError};
@@ -40,6 +41,27 @@ impl LedgerRecords {
     pub async fn unconfirmed(&self, before: Option<Seq>, limit: usize) -> Result<LedgerPage, StoreError> {
         let limit = limit.min(MAX_PAGE);
         Ok(cut(self.pages.unconfirmed(before, limit + 1).await?, limit))
+    }
+
+    /// The unconfirmed settlement of a request, or of a number, that nobody has corrected yet; the last one.
+    pub async fn unconfirmed_entry(&self, request_or_seq: &str) -> Result<Option<Entry>, StoreError> {
+        let entries = match request_or_seq.parse::<Seq>() {
+            Ok(seq) => match self.pages.get(seq).await? {
+                Some(entry) => self.pages.by_request(&entry.request_id).await?,
+                None => Vec::new(),
+            },
+            Err(_) => self.pages.by_request(request_or_seq).await?,
+        };
+        let asked = request_or_seq.parse::<Seq>().ok();
+        let corrected =
+            |seq| entries.iter().any(|entry| entry.kind == EntryKind::Adjustment && entry.of == seq);
+        let found = entries.iter().rev().find(|entry| {
+            entry.kind == EntryKind::Usage
+                && entry.source == Some(UsageSource::Unconfirmed)
+                && asked.is_none_or(|seq| seq == entry.seq)
+                && !corrected(entry.seq)
+        });
+        Ok(found.cloned())
     }
 
     /// All entries of a request, or the one of a number.

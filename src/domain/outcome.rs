@@ -61,6 +61,9 @@ pub struct Outcome {
     pub endpoint: &'static str,
     /// The key's alias, when one was recognised.
     pub key: Option<Arc<str>>,
+    /// Its id.
+    #[serde(skip)]
+    pub key_id: Option<Arc<str>>,
     /// The catalog's entry: a bounded set.
     pub model: Option<Arc<str>>,
     /// The name the client asked for.

@@ -12,7 +12,9 @@ mod prepare;
 mod presence;
 pub mod record;
 mod refusal;
+mod requests;
 mod reserve;
+mod resolve;
 mod settle;
 mod stored;
 
@@ -20,5 +22,7 @@ pub use inference::{Arrival, Gateway, Refused};
 pub use meter::{Answer, AnswerBody, Metered, Next};
 pub use presence::Client;
 pub use refusal::Refusal;
+pub use requests::RequestReport;
 pub use reserve::Money;
+pub use resolve::{Resolution, ResolveError};
 pub use stored::Stored;

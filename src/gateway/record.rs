@@ -43,6 +43,11 @@ impl Book {
         self.recent.lock().iter().rev().take(limit).cloned().collect()
     }
 
+    /// One of the last outcomes.
+    pub fn find(&self, id: &str) -> Option<Arc<Outcome>> {
+        self.recent.lock().iter().rev().find(|outcome| outcome.request_id == id).cloned()
+    }
+
     /// Requests being served now.
     pub fn in_flight(&self) -> u64 {
         u64::try_from(self.metrics.in_flight.get()).unwrap_or(0)
@@ -112,6 +117,7 @@ impl Record {
             at_ms,
             endpoint: "",
             key: None,
+            key_id: None,
             model: None,
             asked: None,
             deployment: None,

@@ -52,6 +52,9 @@ pub enum Refusal {
     /// No stored response of this key's has that id.
     #[error("no response `{0}` of yours is stored here")]
     UnknownResponse(String),
+    /// No request of this key's has that id.
+    #[error("no request `{0}` of yours is known here; ids are those of the header x-request-id")]
+    UnknownRequest(String),
     /// A file of another key's.
     #[error("no file `{0}` of yours is known here")]
     UnknownFile(String),
@@ -168,6 +171,7 @@ impl Refusal {
             Self::Request(error) => error.code().unwrap_or("invalid_json"),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } => "model_not_found",
             Self::UnknownResponse(_) => "response_not_found",
+            Self::UnknownRequest(_) => "request_not_found",
             Self::UnknownFile(_) => "file_not_found",
             Self::UnsupportedEndpoint(_) => "unsupported_endpoint",
             Self::MethodNotAllowed { .. } => "method_not_allowed",

@@ -23,6 +23,7 @@ use crate::domain::request::OutputCap;
 use crate::domain::tokens::TokenCounter;
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 use crate::provider;
+use crate::store::ledger::LedgerPages;
 use crate::telemetry::metrics::Metrics;
 
 /// A request is counted exactly unless every budget has this many times its rough bound left: then so many could be in
@@ -35,6 +36,8 @@ pub struct Money {
     pub ledger: Arc<Ledger>,
     /// The prices of this moment.
     pub prices: Arc<ArcSwap<PriceBook>>,
+    /// What the ledger has, for reading.
+    pub entries: LedgerPages,
     /// What a request without money is answered with.
     pub exceeded_status: u16,
     /// Told what people should hear of: must not wait.

@@ -207,6 +207,7 @@ impl Door {
                 api::inference::serve(gateway, &self.limits, exchange, endpoint, model, record).await
             }
             Route::Stored { id, tail } => api::stored::serve(gateway, exchange, id, tail, record).await,
+            Route::Request(id) => api::requests::serve(gateway, exchange, id, record).await,
             Route::Models | Route::Model(_) | Route::Other => {
                 let (done, status, code) = router::call(&self.router, exchange, &self.limits).await;
                 record.note(|outcome| outcome.code = code);

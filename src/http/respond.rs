@@ -22,6 +22,7 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::UnknownModel(_)
         | Refusal::EndpointNotServed { .. }
         | Refusal::UnknownResponse(_)
+        | Refusal::UnknownRequest(_)
         | Refusal::UnknownFile(_)
         | Refusal::UnsupportedEndpoint(_) => StatusCode::NOT_FOUND,
         Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, budget, capped, of_user, paid, pairs};
 use crate::support::gateway::Unstarted;
-use crate::support::{
-    Call, Connection, Gate, Reply, SimulatedProvider, TestGateway, eventually,
-};
+use crate::support::{Call, Connection, Gate, Reply, SimulatedProvider, TestGateway, eventually};
 
 /// Kills in the usual suite; `make soak-kills` sets `TUNEGATE_TEST_KILLS` to 50.
 const KILLS: usize = 5;
@@ -137,8 +135,7 @@ fn an_upgrade_with_a_hundred_streams_open_stays_under_one_ceiling() {
     let asked: Vec<Connection> = (0..100)
         .map(|number| gateway.send(CHAT, &of_user(capped("paid", ANSWER_TOKENS), &format!("new-{number}"))))
         .collect();
-    let statuses: Vec<u16> =
-        asked.into_iter().map(|mut connection| connection.answer().status).collect();
+    let statuses: Vec<u16> = asked.into_iter().map(|mut connection| connection.answer().status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert_eq!((served, refused), (50, 50), "a hundred holds of the old process count: {statuses:?}");

@@ -17,9 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 fn hasty(provider: &SimulatedProvider, postgres: Option<&str>) -> Setup {
     let free = "model = \"acme-free\"\nprice = { input_per_1m_usd = \"0\", output_per_1m_usd = \"0\" }";
     provider.charges("acme-free", 0, 0);
-    let setup = paid(provider)
-        .model_as("free", &format!("{}/v1", provider.url()), KEY, free)
-        .and(&budget("all", 1_000_000_000_000, ""));
+    let setup = paid(provider).model_as("free", &format!("{}/v1", provider.url()), KEY, free).and(&budget(
+        "all",
+        1_000_000_000_000,
+        "",
+    ));
     let setup = match postgres {
         Some(url) => setup.on(url),
         None => setup.and("\n[database]\n"),
@@ -137,7 +139,10 @@ fn pain_24_a_postgresql_that_has_become_read_only() {
 fn a_gateway_whose_database_is_away_at_its_start_says_so_and_ends() {
     let missing = "postgres://tunegate@localhost/books?host=/nowhere";
     let folder = tempfile::tempdir().expect("a folder");
-    let config = format!("[database]\nurl = {{ file = \"url\" }}\nacquire_timeout_ms = 1000\n{}", "[worker]\nenabled = false\n");
+    let config = format!(
+        "[database]\nurl = {{ file = \"url\" }}\nacquire_timeout_ms = 1000\n{}",
+        "[worker]\nenabled = false\n"
+    );
     std::fs::write(folder.path().join("url"), missing).expect("written");
     std::fs::write(folder.path().join("tunegate.toml"), config).expect("written");
     let output = std::process::Command::new(crate::support::gateway::TUNEGATE)

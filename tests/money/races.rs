@@ -52,7 +52,7 @@ fn pain_01_of_a_thousand_at_once_just_the_hundred_that_can_be_paid_are_served() 
     let gateway = TestGateway::with(paid(&provider).and(&budget("all", limit, ""))).start();
     let body = capped("paid", ANSWER_TOKENS);
     let opener = {
-        let (provider, gate) = (provider.clone(), gate.clone());
+        let (provider, gate) = (provider.clone(), gate);
         std::thread::spawn(move || {
             provider.await_requests(usize::try_from(AFFORDED).expect("few"));
             gate.open();

@@ -195,8 +195,7 @@ impl TestGateway {
         for (name, text) in &setup.files {
             std::fs::write(folder.path().join(name), text).expect("a file beside the configuration");
         }
-        std::fs::write(folder.path().join(CONFIG), setup.text(ports.0, ports.1))
-            .expect("the configuration");
+        std::fs::write(folder.path().join(CONFIG), setup.text(ports.0, ports.1)).expect("the configuration");
         let process = Process::spawn(folder.path(), &[]);
         let before: Vec<usize> = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
         let before_all = before.clone();

@@ -145,8 +145,7 @@ impl Session {
     #[track_caller]
     pub(crate) fn on(url: &str) -> Self {
         sqlx::any::install_default_drivers();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let connection = runtime.block_on(AnyConnection::connect(url)).expect("a connection");
         Self { runtime, connection }
     }

@@ -63,6 +63,9 @@ impl End {
     }
 }
 
+/// Told the number of an entry that was asked for.
+type Booked = oneshot::Sender<Result<Seq, HoldError>>;
+
 /// A request that waits for others' holds to end.
 struct Waiting {
     wanted: Box<Wanted>,
@@ -78,7 +81,7 @@ struct Batch {
     ends: Vec<End>,
     holds: Vec<(Box<Wanted>, Arc<Entry>, Grant)>,
     refused: Vec<(Box<Wanted>, Box<Exceeded>)>,
-    bookings: Vec<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>, Seq)>,
+    bookings: Vec<(Box<Entry>, Booked, Seq)>,
 }
 
 /// What has come in and nobody has taken yet, and the writer while nobody has it.
@@ -86,7 +89,7 @@ struct Batch {
 pub(super) struct Desk {
     pub(super) holds: VecDeque<Box<Wanted>>,
     pub(super) ends: VecDeque<End>,
-    pub(super) bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
+    pub(super) bookings: VecDeque<(Box<Entry>, Booked)>,
     pub(super) defines: VecDeque<Define>,
     pub(super) proofs: VecDeque<Proof>,
     pub(super) closing: Option<oneshot::Sender<()>>,
@@ -141,7 +144,7 @@ pub(super) struct Writer {
     head: Option<Seq>,
     todo_ends: VecDeque<End>,
     todo_holds: VecDeque<Box<Wanted>>,
-    todo_bookings: VecDeque<(Box<Entry>, oneshot::Sender<Result<Seq, HoldError>>)>,
+    todo_bookings: VecDeque<(Box<Entry>, Booked)>,
     todo_defines: VecDeque<Define>,
     todo_proofs: VecDeque<Proof>,
     waiting: VecDeque<Waiting>,

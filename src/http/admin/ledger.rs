@@ -6,21 +6,29 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use serde::Serialize;
 
+use super::body::{self, Name};
 use super::csv::{self, Line};
 use super::query::{Asked, Given};
-use super::{Admin, error, store_failed};
+use super::{Admin, error, invalid, store_failed};
+use crate::clock;
+use crate::control::form::{Form, Problem};
 use crate::control::ledger::{LedgerPage, MAX_PAGE};
 use crate::domain::budget::Drift;
 use crate::domain::ledger::{Entry, EntryKind};
+use crate::domain::usage::MOST_TOKENS;
 use crate::domain::usage::UsageSource;
+use crate::gateway::{Resolution, ResolveError};
 use crate::store::StoreError;
 use crate::store::ledger::LedgerFilter;
 use crate::store::proof::Audit;
 
+/// Longest note on a correction, characters.
+const MAX_NOTE_CHARS: usize = 500;
 /// How many entries are listed unasked.
 const SHOWN: usize = 100;
 
@@ -30,6 +38,7 @@ pub(super) fn routes() -> Router<Arc<Admin>> {
         .route("/admin/v1/ledger/unconfirmed", get(unconfirmed))
         .route("/admin/v1/ledger/audit", get(audit))
         .route("/admin/v1/ledger/{request_or_seq}", get(show))
+        .route("/admin/v1/ledger/{request_or_seq}/resolve", post(resolve))
 }
 
 /// How an answer is written.
@@ -106,6 +115,67 @@ async fn show(State(admin): State<Arc<Admin>>, name: Result<Path<String>, PathRe
         }
         Ok(entries) => answer(Ok(LedgerPage { entries, has_more: false }), Format::Json),
         Err(why) => store_failed(&why),
+    }
+}
+
+/// Reads what an unconfirmed entry really was: one of three.
+fn resolution(body: &serde_json::Value) -> Result<(Resolution, Option<String>), Vec<Problem>> {
+    let form = Form::new(body);
+    let tokens = form.object("tokens", |tokens| {
+        let input = tokens.number("input", 0..=MOST_TOKENS).flatten();
+        let output = tokens.number("output", 0..=MOST_TOKENS).flatten();
+        if input.is_none() || output.is_none() {
+            tokens.wrong("", "give both `input` and `output`");
+        }
+        Resolution::Tokens { input: input.unwrap_or(0), output: output.unwrap_or(0) }
+    });
+    let cost = form.usd("cost_usd").flatten().map(Resolution::Cost);
+    let release = form.read("release", |value| match value.as_bool() {
+        Some(true) => Ok(Resolution::Release),
+        _ => Err("only `true` means something"),
+    });
+    let note = form.text("note").flatten().map(|note| note.chars().take(MAX_NOTE_CHARS).collect());
+    let mut given: Vec<Resolution> =
+        [tokens.flatten(), cost, release.flatten()].into_iter().flatten().collect();
+    if given.len() != 1 {
+        form.wrong("", "give one of `tokens`, `cost_usd` and `release`");
+    }
+    form.finish((given.pop().unwrap_or(Resolution::Release), note))
+}
+
+async fn resolve(State(admin): State<Arc<Admin>>, Name(name): Name, body: Bytes) -> Response {
+    let body = match body::read(&body) {
+        Ok(body) => body,
+        Err(refused) => return *refused,
+    };
+    let (resolution, note) = match resolution(&body) {
+        Ok(read) => read,
+        Err(problems) => return invalid("the entry was not resolved; nothing was changed", &problems),
+    };
+    // one after the other: what is resolved is unconfirmed no more
+    let _turn = admin.resolving.lock().await;
+    let entry = match admin.ledger.unconfirmed_entry(&name).await {
+        Ok(Some(entry)) => entry,
+        Ok(None) => {
+            let words = format!(
+                "no entry of {name:?} is unconfirmed; `tunegate ledger unconfirmed` lists those that are"
+            );
+            return error(StatusCode::NOT_FOUND, &words, "entry_not_found");
+        }
+        Err(why) => return store_failed(&why),
+    };
+    match admin.gateway.resolve(&entry, resolution, note.as_deref()).await {
+        Ok(correction) => {
+            let detail = serde_json::json!({"corrects": entry.seq, "cost_usd": correction.cost});
+            if let Err(why) =
+                admin.audit.note("ledger.resolve", &entry.request_id, &detail, clock::unix_ms()).await
+            {
+                tracing::error!(error = %why, "a correction is booked but missing in the audit log");
+            }
+            Json(correction).into_response()
+        }
+        Err(ResolveError::Ledger(why)) => unavailable(&why.to_string()),
+        Err(why) => error(StatusCode::CONFLICT, &why.to_string(), "not_resolvable"),
     }
 }
 

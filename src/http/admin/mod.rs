@@ -73,6 +73,8 @@ pub struct Admin {
     pub ledger: LedgerRecords,
     /// The proof that budgets and ledger agree.
     pub prove: Prove,
+    /// Held by whoever corrects an entry.
+    pub resolving: Arc<tokio::sync::Mutex<()>>,
     /// The data plane, to which corrections go.
     pub gateway: Arc<Gateway>,
     /// What was spent.

@@ -71,7 +71,10 @@ pub(in crate::http) async fn serve(
 
 fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result<(Admitted, Place), Refusal> {
     let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
-    record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
+    record.note(|outcome| {
+        outcome.key = Some(Arc::clone(&admitted.key.alias));
+        outcome.key_id = Some(Arc::clone(&admitted.key.id));
+    });
     match exchange.method() {
         &http::Method::POST => Ok((admitted, gateway.limits.place()?)),
         other => Err(Refusal::MethodNotAllowed { method: other.to_string(), allowed: "POST" }),

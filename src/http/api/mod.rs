@@ -2,6 +2,7 @@
 
 pub(super) mod inference;
 pub(super) mod models;
+pub(super) mod requests;
 pub(super) mod route;
 pub(super) mod stored;
 

@@ -17,6 +17,8 @@ pub(in crate::http) enum Route<'a> {
         /// From `responses/` on.
         tail: &'a str,
     },
+    /// What became of a request, by its id.
+    Request(&'a str),
     /// The list of models.
     Models,
     /// One model.
@@ -54,6 +56,9 @@ fn plain(path: &str) -> Route<'_> {
     }
     if let Some(model) = path.strip_prefix("models/").filter(|model| !model.is_empty()) {
         return decode(model).map_or(Route::Other, Route::Model);
+    }
+    if let Some(id) = path.strip_prefix("tunegate/requests/").filter(|id| is_id(id)) {
+        return Route::Request(id);
     }
     if let Some(rest) = path.strip_prefix("responses/") {
         let (id, below) = rest.split_once('/').unwrap_or((rest, ""));
@@ -123,6 +128,8 @@ mod tests {
             ("/v1/responses/input_tokens", Route::Other),
             ("/v1/responses/a..b", Route::Other),
             ("/v1/responses/resp_1/x", Route::Other),
+            ("/v1/tunegate/requests/req_1", Route::Request("req_1")),
+            ("/v1/tunegate/requests/a/b", Route::Other),
             ("/v1/batches", Route::Other),
             ("/v1/chat/completions/", Route::Other),
             ("*", Route::Other),

@@ -1,0 +1,108 @@
+//! Corrections of what was charged at an upper bound, once somebody knows what was used: from a provider's own console,
+//! say. The first entry stays as it is; a second one books the difference.
+
+use std::sync::Arc;
+
+use super::inference::Gateway;
+use super::ledger::{HoldError, draft};
+use crate::clock;
+use crate::domain::ledger::{Entry, EntryKind};
+use crate::domain::money::Usd;
+use crate::domain::price::rates::ServiceTier;
+use crate::domain::priced::Priced;
+use crate::domain::usage::{TokenCounts, UsageSource};
+
+/// What an unconfirmed entry really was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    /// So many tokens, at the price of that time.
+    Tokens {
+        /// Of the input.
+        input: u64,
+        /// Of the output.
+        output: u64,
+    },
+    /// So much, as the provider's bill says.
+    Cost(Usd),
+    /// Nothing.
+    Release,
+}
+
+/// Why nothing is corrected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Somebody knows already.
+    #[error("entry {0} is not charged at an upper bound: only an unconfirmed usage can be resolved")]
+    NotUnconfirmed(i64),
+    /// Tokens without a price.
+    #[error(
+        "the price of deployment `{0}` at that time is not known now: say what it cost (cost_usd) instead of its tokens"
+    )]
+    Unpriced(Arc<str>),
+    /// It can't be written.
+    #[error(transparent)]
+    Ledger(#[from] HoldError),
+}
+
+impl Gateway {
+    /// Books what an unconfirmed entry really cost. Returns the correction.
+    ///
+    /// # Errors
+    ///
+    /// When it was not unconfirmed, its tokens have no price, or nothing can be written.
+    pub async fn resolve(
+        &self,
+        entry: &Entry,
+        resolution: Resolution,
+        note: Option<&str>,
+    ) -> Result<Entry, ResolveError> {
+        if entry.kind != EntryKind::Usage || entry.source != Some(UsageSource::Unconfirmed) {
+            return Err(ResolveError::NotUnconfirmed(entry.seq));
+        }
+        let cost = match resolution {
+            Resolution::Release => Usd::ZERO,
+            Resolution::Cost(cost) => cost,
+            Resolution::Tokens { input, output } => self.priced(entry, input, output)?,
+        };
+        let on = Arc::clone(&entry.attribution);
+        let drafted = draft(EntryKind::Adjustment, entry.at_ms, Arc::clone(&entry.request_id), on);
+        let mut correction = Entry {
+            of: entry.seq,
+            cost: cost - entry.cost,
+            price: Arc::clone(&entry.price),
+            note: Some(words(resolution, note).into()),
+            ..drafted
+        };
+        correction.seq = self.money.ledger.book(correction.clone()).await?;
+        correction.written_at_ms = clock::unix_ms();
+        Ok(correction)
+    }
+
+    fn priced(&self, entry: &Entry, input: u64, output: u64) -> Result<Usd, ResolveError> {
+        let unpriced = || ResolveError::Unpriced(Arc::clone(&entry.attribution.deployment));
+        let live = self.catalog.load();
+        let deployment = live.catalog.deployments.get(&entry.attribution.deployment).ok_or_else(unpriced)?;
+        let prices = self.money.prices.load();
+        let found = prices
+            .price_of(deployment, &deployment.upstream_model, entry.at_ms)
+            .ok()
+            .filter(|found| found.warning.is_none())
+            .ok_or_else(unpriced)?;
+        let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::Default };
+        Ok(priced.cost(&TokenCounts { prompt: input, completion: output, ..TokenCounts::default() }, None))
+    }
+}
+
+fn words(resolution: Resolution, note: Option<&str>) -> String {
+    let resolved = match resolution {
+        Resolution::Tokens { input, output } => {
+            format!("resolved: {input} tokens of input, {output} of output")
+        }
+        Resolution::Cost(cost) => format!("resolved: {cost} USD"),
+        Resolution::Release => "resolved: nothing was used".to_owned(),
+    };
+    match note {
+        Some(note) => format!("{resolved}; {note}"),
+        None => resolved,
+    }
+}
