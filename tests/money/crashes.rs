@@ -9,7 +9,7 @@ use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, budget, capped, of_user, paid, pa
 use crate::support::gateway::Unstarted;
 use crate::support::{Call, Connection, Gate, Reply, SimulatedProvider, TestGateway, eventually};
 
-/// Kills in the usual suite; `make soak-kills` sets `TUNEGATE_TEST_KILLS` to 50.
+/// Kills in the usual suite; `make kills` sets `TUNEGATE_TEST_KILLS` to 50.
 const KILLS: usize = 5;
 /// Clients that ask all the time.
 const CLIENTS: usize = 8;

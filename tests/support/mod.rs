@@ -3,6 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod journal;
+#[path = "../../src/store/testing/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod provider;
 mod server;
 pub(crate) mod setup;
