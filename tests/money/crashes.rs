@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, budget, capped, of_user, paid, pairs};
 use crate::support::gateway::Unstarted;
+use crate::support::journal::Journal;
 use crate::support::{Call, Connection, Gate, Reply, SimulatedProvider, TestGateway, eventually};
 
 /// Kills in the usual suite; `make kills` sets `TUNEGATE_TEST_KILLS` to 50.
@@ -153,6 +154,51 @@ fn an_upgrade_with_a_hundred_streams_open_stays_under_one_ceiling() {
     assert!(pairs.iter().all(|pair| pair.source == "reported"), "{pairs:#?}");
     assert_eq!(gateway.journal().spent(), limit);
     gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect_error(429, "project_spend_limit_exceeded");
+}
+
+/// A machine that sleeps, a process that is stopped: another gateway charges its holds whole, and is corrected when it
+/// comes back.
+#[test]
+fn a_gateway_that_was_taken_for_dead_corrects_the_books_when_it_comes_back() {
+    let provider = SimulatedProvider::start();
+    let gate = Gate::new();
+    let setup = paid(&provider).and(&budget("all", AMPLE_NANOS, "")).and(SHORT_LEASE);
+    let mut gateway = TestGateway::with(setup).start();
+    let replica = gateway.replica();
+    let streams: Vec<_> = (0..5)
+        .map(|number| {
+            provider.replies(Reply::usual().waits_after_events(3, &gate));
+            let mut body = of_user(capped("paid", 2 * ANSWER_TOKENS), &format!("asleep-{number}"));
+            body["stream"] = true.into();
+            let mut open = gateway.open(CHAT, &body);
+            open.await_events(3);
+            open
+        })
+        .collect();
+    gateway.signal(libc::SIGSTOP);
+    let charged = gateway.settled_journal(|journal| journal.usages().len() == 5);
+    assert!(charged.usages().iter().all(|usage| usage.source == "unconfirmed"), "{charged:#?}");
+    assert_eq!(charged.spent(), 5 * 2 * ANSWER_NANOS, "all that was held");
+    gateway.signal(libc::SIGCONT);
+    gate.open();
+    for open in streams {
+        open.finish();
+    }
+    let corrected = |journal: &Journal| journal.0.iter().filter(|entry| entry.kind == "adjustment").count();
+    gateway.settled_journal(|journal| corrected(journal) == 5);
+    let pairs = pairs(&gateway);
+    assert!(pairs.iter().all(|pair| pair.source == "corrected" && pair.booked == pair.owed), "{pairs:#?}");
+    // both have the same counters
+    let call = |user: &str| Call::post(CHAT, &of_user(capped("paid", ANSWER_TOKENS), user));
+    let mut left = Vec::new();
+    for (address, user) in [(gateway.address(), "one"), (replica.address(), "another")] {
+        let answer = Connection::to(address).call(&gateway.signed(call(user))).expect(200);
+        left.push(answer.header("x-tunegate-budget-left-usd").map(super::nanos_of).expect("what is left"));
+        gateway.settled_journal(|journal| journal.usages().len() == 5 + left.len());
+    }
+    assert_eq!(left, [AMPLE_NANOS - 6 * ANSWER_NANOS, AMPLE_NANOS - 7 * ANSWER_NANOS]);
+    gateway.books_agree();
+    replica.stop();
 }
 
 /// Three gateways on one ledger, and a thousand requests at once.
