@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, budget, capped, of_user, paid, pairs};
 use crate::support::gateway::Unstarted;
@@ -140,9 +140,11 @@ fn an_upgrade_with_a_hundred_streams_open_stays_under_one_ceiling() {
     let served = statuses.iter().filter(|status| **status == 200).count();
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert_eq!((served, refused), (50, 50), "a hundred holds of the old process count: {statuses:?}");
-    // longer than a lease: the old process lives, and nobody settles its holds for it
-    std::thread::sleep(Duration::from_millis(1_500));
-    assert_eq!(gateway.journal().open_holds().len(), 100);
+    // for longer than a lease: the old process lives, and nobody settles its holds for it
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(gateway.journal().open_holds().len(), 100);
+    }
     gate.open();
     for open in streams {
         open.finish();
