@@ -1,10 +1,9 @@
 //! `kill -9` under load, upgrades and several gateways on one ledger: all holds end, the books balance against the
 //! provider's bill, nothing is settled twice, and there is one ceiling.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::load::Load;
 use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, budget, capped, of_user, paid, pairs};
 use crate::support::gateway::Unstarted;
 use crate::support::journal::Journal;
@@ -12,56 +11,10 @@ use crate::support::{Call, Connection, Gate, Reply, SimulatedProvider, TestGatew
 
 /// Kills in the usual suite; `make kills` sets `TUNEGATE_TEST_KILLS` to 50.
 const KILLS: usize = 5;
-/// Clients that ask all the time.
-const CLIENTS: usize = 8;
-/// Requests between two kills.
+/// Answers between two kills.
 const BETWEEN_KILLS: usize = 40;
 /// The shortest lease there is.
 const SHORT_LEASE: &str = "[ledger]\nlease_ms = 1000\n";
-
-/// Clients that ask on and on, each request under an end user's name of its own.
-struct Load {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    clients: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(gateway: &TestGateway) -> Self {
-        let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (address, key) = (gateway.address(), gateway.key().to_owned());
-        let clients = (0..CLIENTS).map(|client| {
-            let (stop, asked, key) = (Arc::clone(&stop), Arc::clone(&asked), key.clone());
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(mut connection) = Connection::reach(address) else {
-                        std::thread::sleep(Duration::from_millis(5));
-                        continue;
-                    };
-                    let number = asked.fetch_add(1, Ordering::Relaxed);
-                    let mut body = of_user(capped("paid", 2 * ANSWER_TOKENS), &format!("load-{number}"));
-                    body["stream"] = (client % 2 == 0).into();
-                    connection.try_call(&Call::post(CHAT, &body).bearer(&key));
-                }
-            })
-        });
-        let clients = clients.collect();
-        Self { stop, asked, clients }
-    }
-
-    /// Waits until so many more were asked.
-    fn goes_on_for(&self, requests: usize) {
-        let target = self.asked.load(Ordering::Relaxed) + requests;
-        eventually("more requests", || (self.asked.load(Ordering::Relaxed) >= target).then_some(()));
-    }
-
-    fn ends(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.join().expect("a client");
-        }
-    }
-}
 
 fn kills() -> usize {
     std::env::var("TUNEGATE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
@@ -140,6 +93,9 @@ fn an_upgrade_with_a_hundred_streams_open_stays_under_one_ceiling() {
     let served = statuses.iter().filter(|status| **status == 200).count();
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert_eq!((served, refused), (50, 50), "a hundred holds of the old process count: {statuses:?}");
+    eventually("the settlements of the new ones", || {
+        (gateway.journal().open_holds().len() == 100).then_some(())
+    });
     // for longer than a lease: the old process lives, and nobody settles its holds for it
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1_500) {
