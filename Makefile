@@ -13,7 +13,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # cmake may live in the virtual environment: see scripts/setup.sh.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run model setup check test bench soak
+.PHONY: help run model setup check test bench soak kills
 
 help: ## this list
 	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
@@ -54,3 +54,6 @@ bench: ## measures cost per request and memory, beside nginx (needs nginx and wr
 soak: ## holds many idle streams and measures memory alone
 	@scripts/setup.sh bench
 	bench/run.sh --no-load
+
+kills: ## kill -9 fifty times under load, on both databases; then the books must balance
+	TUNEGATE_TEST_KILLS=50 cargo test --locked --test tunegate -- money::crashes::pain_02 --nocapture

@@ -50,7 +50,10 @@ fn with_troubles(mut setup: Setup, providers: &mut Vec<SimulatedProvider>) -> Se
 fn run(mut command: Command) {
     let provider = SimulatedProvider::start();
     let mut others = Vec::new();
-    let setup = with_troubles(Setup::in_front_of(&provider), &mut others);
+    let money = "\n[budgets.ample]\nlimit_usd = \"1000\"\nwindow = \"month\"\n\
+                 [models.spent]\ndeployments = [\"support-v3\"]\n\
+                 [budgets.spent]\nlimit_usd = \"0\"\nwindow = \"month\"\nscope = { model = \"spent\" }\n";
+    let setup = with_troubles(Setup::in_front_of(&provider), &mut others).and(money);
     let gateway = TestGateway::with(setup).start();
     let output = command
         .env("OPENAI_BASE_URL", format!("{}/v1", gateway.url()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -34,6 +35,9 @@ use crate::upstream::http::Exchange;
 
 /// The largest whole answer we keep.
 const WHOLE_BYTES: usize = 64 << 20;
+
+/// Chunks that are still read, without waiting for any, of a stream that is stopped.
+const MOST_UNREAD: usize = 64;
 
 /// The upstream's headers that the client gets.
 static PASSED_HEADERS: [HeaderName; 14] = [
@@ -412,7 +416,10 @@ impl Metered {
         let visible = !self.reader.streamed().text.is_empty();
         if let Some(mut exchange) = self.exchange.take() {
             match leaving(&self.facts.deployment, true, self.facts.unseen && !visible) {
-                Leaving::Abort => exchange.abort().await,
+                Leaving::Abort => {
+                    self.read_what_has_come(&mut exchange);
+                    exchange.abort().await;
+                }
                 Leaving::ReadOn(limit) => {
                     let deadline = self.deadline.min(clock::monotonic() + limit);
                     let between = self.facts.deployment.timeouts.between_chunks;
@@ -429,6 +436,17 @@ impl Metered {
         self.settle_usage();
         if let Some(record) = self.record.take() {
             record.ended(Ending::ClientGone, status);
+        }
+    }
+
+    /// Takes in what has come already and was not read yet: the usage may be in it, and all of it is billed.
+    fn read_what_has_come(&mut self, exchange: &mut Exchange) {
+        let between = self.facts.deployment.timeouts.between_chunks;
+        for _ in 0..MOST_UNREAD {
+            match exchange.chunk(between, self.deadline).now_or_never() {
+                Some(Ok(Some(chunk))) => drop(self.reader.push(chunk)),
+                _ => return,
+            }
         }
     }
 

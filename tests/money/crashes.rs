@@ -1,66 +1,20 @@
 //! `kill -9` under load, upgrades and several gateways on one ledger: all holds end, the books balance against the
 //! provider's bill, nothing is settled twice, and there is one ceiling.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::load::Load;
 use super::{ANSWER_NANOS, ANSWER_TOKENS, CHAT, budget, capped, of_user, paid, pairs};
 use crate::support::gateway::Unstarted;
+use crate::support::journal::Journal;
 use crate::support::{Call, Connection, Gate, Reply, SimulatedProvider, TestGateway, eventually};
 
-/// Kills in the usual suite; `make soak-kills` sets `TUNEGATE_TEST_KILLS` to 50.
+/// Kills in the usual suite; `make kills` sets `TUNEGATE_TEST_KILLS` to 50.
 const KILLS: usize = 5;
-/// Clients that ask all the time.
-const CLIENTS: usize = 8;
-/// Requests between two kills.
+/// Answers between two kills.
 const BETWEEN_KILLS: usize = 40;
 /// The shortest lease there is.
 const SHORT_LEASE: &str = "[ledger]\nlease_ms = 1000\n";
-
-/// Clients that ask on and on, each request under an end user's name of its own.
-struct Load {
-    stop: Arc<AtomicBool>,
-    asked: Arc<AtomicUsize>,
-    clients: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(gateway: &TestGateway) -> Self {
-        let (stop, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (address, key) = (gateway.address(), gateway.key().to_owned());
-        let clients = (0..CLIENTS).map(|client| {
-            let (stop, asked, key) = (Arc::clone(&stop), Arc::clone(&asked), key.clone());
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(mut connection) = Connection::reach(address) else {
-                        std::thread::sleep(Duration::from_millis(5));
-                        continue;
-                    };
-                    let number = asked.fetch_add(1, Ordering::Relaxed);
-                    let mut body = of_user(capped("paid", 2 * ANSWER_TOKENS), &format!("load-{number}"));
-                    body["stream"] = (client % 2 == 0).into();
-                    connection.try_call(&Call::post(CHAT, &body).bearer(&key));
-                }
-            })
-        });
-        let clients = clients.collect();
-        Self { stop, asked, clients }
-    }
-
-    /// Waits until so many more were asked.
-    fn goes_on_for(&self, requests: usize) {
-        let target = self.asked.load(Ordering::Relaxed) + requests;
-        eventually("more requests", || (self.asked.load(Ordering::Relaxed) >= target).then_some(()));
-    }
-
-    fn ends(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.join().expect("a client");
-        }
-    }
-}
 
 fn kills() -> usize {
     std::env::var("TUNEGATE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
@@ -93,6 +47,7 @@ fn survives_kills(provider: &SimulatedProvider, unstarted: Unstarted) {
     println!("{} requests booked, {} of them unconfirmed", pairs.len(), unconfirmed.len());
     assert!(!unconfirmed.is_empty(), "no kill has hit anything: {}", pairs.len());
     assert!(pairs.iter().filter(|pair| pair.source == "reported").count() > BETWEEN_KILLS);
+    gateway.books_agree();
     // the counters that the last process has built from the ledger agree with it
     let spent = gateway.journal().spent();
     let answer = gateway.post(CHAT, &of_user(capped("paid", ANSWER_TOKENS), "last")).expect(200);
@@ -138,9 +93,14 @@ fn an_upgrade_with_a_hundred_streams_open_stays_under_one_ceiling() {
     let served = statuses.iter().filter(|status| **status == 200).count();
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert_eq!((served, refused), (50, 50), "a hundred holds of the old process count: {statuses:?}");
-    // longer than a lease: the old process lives, and nobody settles its holds for it
-    std::thread::sleep(Duration::from_millis(1_500));
-    assert_eq!(gateway.journal().open_holds().len(), 100);
+    eventually("the settlements of the new ones", || {
+        (gateway.journal().open_holds().len() == 100).then_some(())
+    });
+    // for longer than a lease: the old process lives, and nobody settles its holds for it
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(gateway.journal().open_holds().len(), 100);
+    }
     gate.open();
     for open in streams {
         open.finish();
@@ -152,6 +112,51 @@ fn an_upgrade_with_a_hundred_streams_open_stays_under_one_ceiling() {
     assert!(pairs.iter().all(|pair| pair.source == "reported"), "{pairs:#?}");
     assert_eq!(gateway.journal().spent(), limit);
     gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect_error(429, "project_spend_limit_exceeded");
+}
+
+/// A machine that sleeps, a process that is stopped: another gateway charges its holds whole, and is corrected when it
+/// comes back.
+#[test]
+fn a_gateway_that_was_taken_for_dead_corrects_the_books_when_it_comes_back() {
+    let provider = SimulatedProvider::start();
+    let gate = Gate::new();
+    let setup = paid(&provider).and(&budget("all", AMPLE_NANOS, "")).and(SHORT_LEASE);
+    let mut gateway = TestGateway::with(setup).start();
+    let replica = gateway.replica();
+    let streams: Vec<_> = (0..5)
+        .map(|number| {
+            provider.replies(Reply::usual().waits_after_events(3, &gate));
+            let mut body = of_user(capped("paid", 2 * ANSWER_TOKENS), &format!("asleep-{number}"));
+            body["stream"] = true.into();
+            let mut open = gateway.open(CHAT, &body);
+            open.await_events(3);
+            open
+        })
+        .collect();
+    gateway.signal(libc::SIGSTOP);
+    let charged = gateway.settled_journal(|journal| journal.usages().len() == 5);
+    assert!(charged.usages().iter().all(|usage| usage.source == "unconfirmed"), "{charged:#?}");
+    assert_eq!(charged.spent(), 5 * 2 * ANSWER_NANOS, "all that was held");
+    gateway.signal(libc::SIGCONT);
+    gate.open();
+    for open in streams {
+        open.finish();
+    }
+    let corrected = |journal: &Journal| journal.0.iter().filter(|entry| entry.kind == "adjustment").count();
+    gateway.settled_journal(|journal| corrected(journal) == 5);
+    let pairs = pairs(&gateway);
+    assert!(pairs.iter().all(|pair| pair.source == "corrected" && pair.booked == pair.owed), "{pairs:#?}");
+    // both have the same counters
+    let call = |user: &str| Call::post(CHAT, &of_user(capped("paid", ANSWER_TOKENS), user));
+    let mut left = Vec::new();
+    for (address, user) in [(gateway.address(), "one"), (replica.address(), "another")] {
+        let answer = Connection::to(address).call(&gateway.signed(call(user))).expect(200);
+        left.push(answer.header("x-tunegate-budget-left-usd").map(super::nanos_of).expect("what is left"));
+        gateway.settled_journal(|journal| journal.usages().len() == 5 + left.len());
+    }
+    assert_eq!(left, [AMPLE_NANOS - 6 * ANSWER_NANOS, AMPLE_NANOS - 7 * ANSWER_NANOS]);
+    gateway.books_agree();
+    replica.stop();
 }
 
 /// Three gateways on one ledger, and a thousand requests at once.

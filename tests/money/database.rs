@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{ANSWER_TOKENS, CHAT, KEY, budget, capped, paid};
+use super::load::Load;
+use super::{ANSWER_TOKENS, CHAT, KEY, budget, capped, paid, pairs};
 use crate::support::journal::Session;
 use crate::support::postgres::Server;
 use crate::support::{Call, Setup, SimulatedProvider, TestGateway, chat, eventually};
 
+/// How often a database fails under load.
+const FAILURES: usize = 5;
 /// How long a refusal may take. The limits below are a fifth of the usual ones.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -133,6 +136,82 @@ fn pain_24_a_postgresql_that_has_become_read_only() {
     is_refused_in_time(&gateway, &provider);
     only_reads(&mut operator, &name, false);
     recovers(&gateway);
+}
+
+/// Lets the database fail again and again under load. No process dies, so that all is known in the end: what was served
+/// is booked at what it cost, what was refused has cost nothing.
+#[track_caller]
+fn balances(gateway: TestGateway, mut fail: impl FnMut(&TestGateway)) {
+    let load = Load::on(&gateway);
+    for _ in 0..FAILURES {
+        load.goes_on_for(30);
+        fail(&gateway);
+    }
+    load.goes_on_for(30);
+    load.ends();
+    gateway.outcomes();
+    let pairs = pairs(&gateway);
+    assert!(pairs.len() > 30, "only {} were served", pairs.len());
+    let odd: Vec<_> = pairs.iter().filter(|pair| pair.source != "reported").collect();
+    assert!(odd.is_empty(), "{odd:#?}");
+    gateway.audit_ledger();
+}
+
+#[test]
+fn a_postgresql_that_drops_its_connections_under_load_loses_nothing() {
+    let provider = SimulatedProvider::start();
+    let Some((server, name)) = super::postgres() else { return };
+    let gateway = TestGateway::with(hasty(&provider, Some(&server.url(&name)))).start();
+    let mut operator = Session::on(&server.url("postgres"));
+    balances(gateway, |_| {
+        let all = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        operator.run(&all);
+    });
+}
+
+#[test]
+fn a_postgresql_that_is_paused_under_load_loses_nothing() {
+    let provider = SimulatedProvider::start();
+    if super::postgres().is_none() {
+        return;
+    }
+    let server = Server::start().expect("a server of its own");
+    let url = server.url(&super::new_database(&server));
+    let gateway = TestGateway::with(hasty(&provider, Some(&url))).start();
+    balances(gateway, |gateway| {
+        server.freeze();
+        eventually("a refusal", || {
+            (gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).status == 503).then_some(())
+        });
+        server.thaw();
+    });
+}
+
+#[test]
+fn a_sqlite_file_that_is_locked_under_load_loses_nothing() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(hasty(&provider, None)).start();
+    let mut other = Session::on(&gateway.database_url());
+    balances(gateway, |gateway| {
+        other.run("BEGIN IMMEDIATE");
+        eventually("a refusal", || {
+            (gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).status == 503).then_some(())
+        });
+        other.run("ROLLBACK");
+    });
+}
+
+#[test]
+fn a_disk_that_is_full_under_load_loses_nothing() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(hasty(&provider, None)).start();
+    balances(gateway, |gateway| {
+        gateway.disk_is_full(true);
+        eventually("a refusal", || {
+            (gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).status == 503).then_some(())
+        });
+        gateway.disk_is_full(false);
+    });
 }
 
 #[test]

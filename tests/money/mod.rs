@@ -1,13 +1,40 @@
 //! Money through the door: no request is served unpaid for, no budget is exceeded, no cent is lost or invented,
 //! whatever clients, upstreams, crashes and databases do. Every `TestGateway` compares its ledger with the provider's own
 //! bill when it is dropped; the tests here make that hard.
+//!
+//! Each way in which gateways like this one have lost or invented money has a test that is named after it, `pain_NN_…`:
+//!
+//! | pain | what went wrong elsewhere | tests |
+//! |------|---------------------------|-------|
+//! | 01 | many at once pass the same check | `races`, `pains` (the first requests of an unknown end user) |
+//! | 02 | holds that are never given back | `crashes` (`kill -9`, on both databases) |
+//! | 03 | counters drift from the database | `pains` (a restart), and the audit of every test |
+//! | 04 | a failing store opens or empties budgets | `pains` |
+//! | 05 | a stream that its client cut is free, or billed in full | `streams` |
+//! | 06 | a free model with a paid fallback | `pains` |
+//! | 07 | routes that skip the budget | `pains` |
+//! | 08 | several gateways leak past a ceiling | `crashes` (three on one ledger, on both databases) |
+//! | 09 | thresholds that fire at the wrong figure | `pains` |
+//! | 10 | no cost in advance | `pains` |
+//! | 11 | fine-tuned models at no price or the wrong one | `pains`, and the rule in `domain::price` |
+//! | 12 | unknown models are free | `pains`, and the rule in `domain::price` |
+//! | 13 | a broken price file | `pains`, and the rule in `domain::price` |
+//! | 14 | prices in another unit | `pains`, and the rule in `domain::price` |
+//! | 15 | cached tokens at the price of fresh ones | `pains`, and the rule in `domain::price` |
+//! | 16 | hours of a deployment | the rule in `config::prices`: nothing books hours yet |
+//! | 21 | the log of spending eats the database | `pains`, and clean-up in `store::spend` |
+//! | 24 | a database that hangs takes everything down | `database` |
 
 mod crashes;
 mod database;
+mod load;
+mod pains;
 mod races;
 mod streams;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -129,7 +156,8 @@ fn of_user(mut body: Value, user: &str) -> Value {
 
 /// A new database on the server that all tests share; nothing, with the reason said, where there is no PostgreSQL.
 fn postgres() -> Option<(&'static Server, String)> {
-    match shared_postgres() {
+    static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
+    match SHARED.get_or_init(Server::start) {
         Ok(server) => Some((server, new_database(server))),
         Err(reason) => {
             println!("skipped: {reason}");
@@ -138,16 +166,10 @@ fn postgres() -> Option<(&'static Server, String)> {
     }
 }
 
-/// The server that all tests share, or why there is none.
-fn shared_postgres() -> Result<&'static Server, &'static str> {
-    static SHARED: std::sync::OnceLock<Result<Server, String>> = std::sync::OnceLock::new();
-    SHARED.get_or_init(Server::start).as_ref().map_err(String::as_str)
-}
-
 /// Makes a database, and says its name.
 fn new_database(server: &Server) -> String {
-    static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let name = format!("money_{}", MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("money_{}", MADE.fetch_add(1, Ordering::Relaxed));
     Session::on(&server.url("postgres")).run(&format!("CREATE DATABASE {name}"));
     name
 }

@@ -17,8 +17,8 @@ fn a_database_that_hangs_is_503_within_the_limits_and_never_401() {
         Err(reason) => return println!("skipped: {reason}"),
     };
     let provider = SimulatedProvider::start();
-    let database = "[database]\nurl = { file = \"database.url\" }\nacquire_timeout_ms = 500\nstatement_timeout_ms = 500\n";
-    let setup = Setup::in_front_of(&provider).and(database).file("database.url", &server.url("postgres"));
+    let limits = "acquire_timeout_ms = 500\nstatement_timeout_ms = 500\n";
+    let setup = Setup::in_front_of(&provider).on(&server.url("postgres")).and(limits);
     let gateway = TestGateway::with(setup).start();
     let ask = || gateway.post(CHAT, &chat("support-bot", "hi"));
     ask().expect(200);

@@ -511,6 +511,13 @@ impl TestGateway {
         providers.flat_map(|(provider, before)| provider.exchanges().into_iter().skip(*before)).collect()
     }
 
+    /// What the process itself finds when it adds its ledger up again: counters and sums are the entries' fold.
+    #[track_caller]
+    pub(crate) fn books_agree(&self) {
+        let audit = self.admin(Call::get("/admin/v1/ledger/audit")).expect(200).json();
+        assert_eq!(audit["difference_count"], json!(0), "{audit:#}");
+    }
+
     /// Compares the ledger with the bills: each hold ended once, every request that a provider billed is booked once, and
     /// what was reported costs what the provider wants for it, to the nano-dollar. By how much the others are off is
     /// printed.
@@ -520,6 +527,7 @@ impl TestGateway {
             self.exchanges().into_iter().filter(|exchange| exchange.bill.is_some()).collect();
         let journal = self.settled_journal(|journal| journal.usages().len() >= billed.len());
         journal.check();
+        self.books_agree();
         let usages = journal.usages();
         assert_eq!(usages.len(), billed.len(), "booked: {usages:#?}\nbilled by the providers: {billed:#?}");
         let (reported, others): (Vec<Entry>, Vec<Entry>) =

@@ -3,6 +3,8 @@
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod journal;
+#[path = "../../src/store/testing/postgres.rs"]
+pub(crate) mod postgres;
 pub(crate) mod provider;
 mod server;
 pub(crate) mod setup;
@@ -29,7 +31,3 @@ pub(crate) fn chat(model: &str, words: &str) -> serde_json::Value {
 pub(crate) fn streamed_chat(model: &str, words: &str) -> serde_json::Value {
     serde_json::json!({"model": model, "stream": true, "messages": [{"role": "user", "content": words}]})
 }
-
-/// The same server that the store's own tests run on.
-#[path = "../../src/store/testing/postgres.rs"]
-pub(crate) mod postgres;

@@ -353,7 +353,8 @@ impl Reply {
                 Place::Bytes(n) if here.contains(n) => Some(*n - sent),
                 _ => None,
             });
-            let (first, second) = piece.bytes.split_at(cut.unwrap_or(piece.bytes.len()));
+            // uncut, all of it is written below
+            let (first, second) = piece.bytes.split_at(cut.unwrap_or(0));
             self.write_bytes(first, chunked, steps);
             if let Some(at) = cut
                 && let Some(ended) =
