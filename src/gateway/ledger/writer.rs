@@ -177,6 +177,7 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
         writer.give_up_waiting(clock::monotonic());
         if writer.is_over() {
             let _ = writer.journal.ended(&writer.instance).await;
+            writer.journal.close().await;
             let mut desk = shared.desk.lock();
             desk.closed = true;
             if let Some((reply, _)) = writer.closing.take() {
