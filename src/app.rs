@@ -204,6 +204,8 @@ fn server_conf(config: &Config) -> ServerConf {
         // the warden ends the process as soon as nothing is in flight; this is behind all of its own limits
         grace_period_seconds: Some((config.http.drain_timeout + services::PARTING_LIMIT).as_secs()),
         graceful_shutdown_timeout_seconds: Some(1),
+        // a connection stays with its thread: a hold that is durable wakes it there, and no other thread looks for work
+        work_stealing: false,
         ..ServerConf::default()
     }
 }
@@ -303,7 +305,7 @@ fn add_background(
     if let Some(teller) = built.money.teller.lock().take() {
         server.add_service(background_service("teller", teller));
     }
-    let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports) };
+    let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports), store: built.store.clone() };
     server.add_service(background_service("bookkeeper", bookkeeper));
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())

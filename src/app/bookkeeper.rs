@@ -11,23 +11,35 @@ use pingora::time::sleep;
 use super::services::stopping;
 use crate::clock;
 use crate::control::reports::Reports;
+use crate::store::Store;
 
-/// Between two rounds; each round takes as many steps as there is work.
-const EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the database's log.
+const EVERY: Duration = Duration::from_secs(1);
+/// Rounds to one in which the ledger is worked up; it takes as many steps as there is work.
+const WORK_EVERY: u32 = 5;
 
 /// Does it.
 pub(super) struct Bookkeeper {
     pub(super) reports: Arc<Reports>,
+    pub(super) store: Store,
 }
 
 #[async_trait]
 impl BackgroundService for Bookkeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut failing = false;
+        let mut round: u32 = 0;
         loop {
             tokio::select! {
                 () = stopping(&mut shutdown) => return,
                 () = sleep(EVERY) => {}
+            }
+            if let Err(error) = self.store.checkpoint().await {
+                tracing::debug!(%error, "the database's log could not be folded in; it is tried again");
+            }
+            round = round.wrapping_add(1);
+            if !round.is_multiple_of(WORK_EVERY) {
+                continue;
             }
             match self.reports.work_up(clock::unix_ms()).await {
                 Ok(0) => failing = false,

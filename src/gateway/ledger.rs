@@ -144,7 +144,7 @@ impl Ends {
         let first = {
             let mut desk = self.0.desk.lock();
             desk.ends.push_back(end);
-            desk.ends.len() == 1
+            !std::mem::replace(&mut desk.lingers, true)
         };
         // the first waits for company, the others go with it
         if first {
@@ -350,7 +350,7 @@ impl Ledger {
 async fn tick(shared: Arc<Shared>, lease: Duration) {
     let mut next_beat = clock::monotonic();
     let mut next_look = next_beat;
-    let mut ends_since: Option<Instant> = None;
+    let mut written_at: Option<Instant> = None;
     loop {
         let now = clock::monotonic();
         let writer = {
@@ -366,22 +366,31 @@ async fn tick(shared: Arc<Shared>, lease: Duration) {
                 next_look = now + LOOK_EVERY;
                 desk.look_due = true;
             }
-            ends_since = if desk.ends.is_empty() { None } else { ends_since.or(Some(now)) };
-            let written_at = ends_since.map(|since| since + LINGER);
-            let due = [written_at, desk.wake_at].into_iter().flatten().any(|at| at <= now);
-            if due || desk.beat_due || desk.look_due { desk.writer.take() } else { None }
+            // what has come since is written a moment after the first of it, if no hold has taken it along
+            if written_at.is_some_and(|at| at <= now) {
+                written_at = None;
+                desk.lingers = false;
+                desk.ends_due |= !desk.ends.is_empty();
+            } else if desk.lingers {
+                written_at = written_at.or(Some(now + LINGER));
+            }
+            let due = desk.wake_at.is_some_and(|at| at <= now);
+            if due || desk.ends_due || desk.beat_due || desk.look_due { desk.writer.take() } else { None }
         };
         if let Some(writer) = writer {
-            ends_since = None;
             work(Arc::clone(&shared), writer).await;
             continue;
         }
         let wake_at = {
             let desk = shared.desk.lock();
-            let written_at = ends_since.map(|since| since + LINGER);
             // while another works with the writer, what is due is its to do
-            let writer = desk.writer.as_ref().map(|_| [written_at, desk.wake_at]).unwrap_or_default();
-            writer.into_iter().flatten().chain([next_beat, next_look]).min().unwrap_or(next_look)
+            let wake_at = desk.wake_at.filter(|_| desk.writer.is_some());
+            [written_at, wake_at]
+                .into_iter()
+                .flatten()
+                .chain([next_beat, next_look])
+                .min()
+                .unwrap_or(next_look)
         };
         let patience = wake_at.saturating_duration_since(clock::monotonic());
         let _ = timeout(patience, shared.ticker.notified()).await;

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement, draft};
 use super::prepare::Prepared;
 use super::refusal::Refusal;
-use super::settle::{LARGEST_OUTPUT_TOKENS, beside_the_loop};
+use super::settle::LARGEST_OUTPUT_TOKENS;
 use crate::clock;
 use crate::domain::alert::{Alert, Unpriced};
 use crate::domain::bound::{CapSource, TokenBound, UpperBound, token_bound};
@@ -20,7 +20,7 @@ use crate::domain::price::book::{PriceBook, Warning};
 use crate::domain::price::rates::ServiceTier;
 use crate::domain::priced::Priced;
 use crate::domain::request::OutputCap;
-use crate::domain::tokens::TokenCounter;
+use crate::domain::tokens::{Counted, TokenCounter};
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 use crate::provider;
 use crate::store::ledger::LedgerPages;
@@ -29,6 +29,9 @@ use crate::telemetry::metrics::Metrics;
 /// A request is counted exactly unless every budget has this many times its rough bound left: then so many could be in
 /// flight without one being refused for the roughness of another.
 const AMPLE: i64 = 10_000;
+
+/// A text that is counted in less time than another thread takes to take over.
+const QUICK_BYTES: usize = 4 << 10;
 
 /// What a request costs is held, booked and told here.
 pub struct Money {
@@ -128,7 +131,7 @@ impl Money {
     ) -> Result<Reserved, Unpaid> {
         let left = self.ledger.left_for(&bill.attribution, now_ms);
         let asked = Asked { prepared, deployment, upstream_model, priced: &bill.priced, left };
-        let (bound, tokens) = asked.bound().map_err(Unpaid::Refused)?;
+        let (bound, tokens) = asked.bound().await.map_err(Unpaid::Refused)?;
         let ask = Ask {
             request_id: Arc::clone(&bill.request_id),
             attribution: Arc::clone(&bill.attribution),
@@ -181,23 +184,31 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// The upper bound in money, and in tokens.
-    fn bound(&self) -> Result<(UpperBound, TokenBound), Refusal> {
+    async fn bound(&self) -> Result<(UpperBound, TokenBound), Refusal> {
         let counter = TokenCounter::bounding(self.deployment, self.upstream_model);
-        let rough = self.tokens(counter.in_bytes())?;
+        let (request, bytes) = (&self.prepared.request, counter.in_bytes());
+        let rough = self.tokens(|| bytes.count(request.endpoint, request.body()))?;
         let bound = self.money(&rough);
         let ample =
             self.left.is_none_or(|left| bound.0.amount().nanos().saturating_mul(AMPLE) <= left.nanos());
         if ample || rough.surcharged {
             return Ok(bound);
         }
-        let exact = beside_the_loop(self.prepared.request.body().len(), || self.tokens(counter))?;
+        let counted = if request.body().len() <= QUICK_BYTES {
+            counter.count(request.endpoint, request.body())
+        } else {
+            let (endpoint, body) = (request.endpoint, request.body().clone());
+            let counting = tokio::task::spawn_blocking(move || counter.count(endpoint, &body));
+            // a counter that fails is no reason not to bound
+            counting.await.unwrap_or_else(|_| bytes.count(request.endpoint, request.body()))
+        };
+        let exact = self.tokens(|| counted)?;
         Ok(self.money(&exact))
     }
 
-    fn tokens(&self, counter: TokenCounter) -> Result<Tokens, Refusal> {
+    fn tokens(&self, count: impl FnOnce() -> Counted) -> Result<Tokens, Refusal> {
         let request = &self.prepared.request;
-        let counted =
-            token_bound(request, self.deployment, || counter.count(request.endpoint, request.body()));
+        let counted = token_bound(request, self.deployment, count);
         let allowed = self.prepared.admitted.key.terms.rights.unbounded_cost;
         match (counted, self.left, allowed) {
             (Ok(bound), Some(_), _) => Ok(Tokens { bound, surcharge: Usd::ZERO, surcharged: false }),

@@ -40,7 +40,11 @@ impl Connection {
             Some(live) => live,
             None => self.opener.connect(Commit::Ledger).await?,
         };
-        let done = within(self.opener.statement_timeout() + GRACE, work(&mut connection)).await;
+        let working = async {
+            let _turn = self.opener.turns().take().await;
+            work(&mut connection).await
+        };
+        let done = within(self.opener.statement_timeout() + GRACE, working).await;
         let is_sound = match &done {
             Ok(_) => true,
             Err(sqlx::Error::Database(error)) => error.is_unique_violation(),

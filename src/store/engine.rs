@@ -18,6 +18,7 @@ use sqlx::{
     AnyConnection, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _,
     SqlStr,
 };
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
@@ -33,9 +34,14 @@ const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// For connections to be closed at the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
-/// SQLite folds its write-ahead log into the file each time it has so many pages, 32 MiB, and waits for the disk to do so:
-/// its own default, 1,000, is a few hundred requests.
-const CHECKPOINT_PAGES: u32 = 8_000;
+/// Bytes of a page of SQLite's. A commit writes each page that it touches whole, and those of the ledger touch few bytes
+/// of many: a quarter of the default is a quarter of the writing. A file that is there already keeps its own.
+const PAGE_BYTES: u64 = 1_024;
+/// SQLite folds its write-ahead log into the file when it has so many pages, 64 MiB, and whoever commits waits for the
+/// disk: it comes to that only where [`Store::checkpoint`] is not called.
+const CHECKPOINT_PAGES: u64 = 65_536;
+/// From this size on the log begins anew, for which writers wait.
+const LONG_LOG_BYTES: u64 = 16 << 20;
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
 const MIGRATIONS: [(i64, &str, &str); 5] = [
@@ -176,7 +182,7 @@ impl Store {
             Location::Folder(_) => "BEGIN",
             Location::Postgres(_) => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
-        Ok(Self { pool: Pool::new(pool, config.statement_timeout, snapshot), opener })
+        Ok(Self { pool: Pool::new(pool, config.statement_timeout, snapshot, opener.turns.clone()), opener })
     }
 
     /// The pool, for the files of this room. Every query through it ends within its limits.
@@ -188,6 +194,22 @@ impl Store {
     /// first used, and again when it was lost.
     pub fn dedicated(&self) -> Connection {
         Connection::new(Arc::clone(&self.opener))
+    }
+
+    /// Folds SQLite's write-ahead log into the file: most of it while others write, and the rest in a moment in which
+    /// they wait, if the log has become long. PostgreSQL does that by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be written.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        let Some(log) = self.opener.log_bytes().filter(|bytes| *bytes > 0) else { return Ok(()) };
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_all(&self.pool).await?;
+        if log >= LONG_LOG_BYTES {
+            let _turn = self.opener.turns.take().await;
+            sqlx::query("PRAGMA wal_checkpoint(RESTART)").fetch_all(&self.pool).await?;
+        }
+        Ok(())
     }
 
     /// Waits for running queries and closes all connections; SQLite then folds its write-ahead log into the file. Gives
@@ -221,6 +243,22 @@ pub(super) struct Opener {
     options: AnyConnectOptions,
     /// The SQLite file that was opened; none for PostgreSQL.
     file: Option<OpenedFile>,
+    turns: Turns,
+}
+
+/// Whose turn it is to write. One writer at a time is SQLite's rule; one that finds another at it sleeps, for a
+/// millisecond at first and then for longer and longer. Those of this process wait for each other here instead.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turns(Option<Arc<Mutex<()>>>);
+
+impl Turns {
+    /// Waits for one's turn; with PostgreSQL, whose writers need none, for nothing.
+    pub(super) async fn take(&self) -> Option<OwnedMutexGuard<()>> {
+        match &self.0 {
+            Some(turn) => Some(Arc::clone(turn).lock_owned().await),
+            None => None,
+        }
+    }
 }
 
 /// A file, as its path and its file system know it.
@@ -257,7 +295,8 @@ impl Opener {
             }
             Location::Postgres(url) => (Url::parse(url.expose()).map_err(|_| StoreError::Url)?, None),
         };
-        Ok(Self { config: config.clone(), options: AnyConnectOptions::from_url(&url)?, file })
+        let turns = Turns(file.is_some().then(Arc::default));
+        Ok(Self { config: config.clone(), options: AnyConnectOptions::from_url(&url)?, file, turns })
     }
 
     /// Notes which file it is that has been opened.
@@ -282,6 +321,18 @@ impl Opener {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// How long SQLite's write-ahead log is.
+    fn log_bytes(&self) -> Option<u64> {
+        let file = self.file.as_ref()?;
+        let log = PathBuf::from(format!("{}-wal", file.path.display()));
+        fs::metadata(log).map(|found| found.len()).ok()
+    }
+
+    /// Whose turn it is to write.
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// How long one query of a connection apart from the pool may take.
@@ -318,7 +369,7 @@ impl Opener {
                 let synchronous = if for_power { "FULL" } else { "NORMAL" };
                 // a pragma takes no bound values: a number and a word of ours
                 let pragmas = format!(
-                    "PRAGMA busy_timeout = {wait_ms}; PRAGMA journal_mode = WAL; \
+                    "PRAGMA busy_timeout = {wait_ms}; PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; \
                      PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; \
                      PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;"
                 );

@@ -10,7 +10,7 @@ use sqlx::any::{AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Either, Execute, Executor, SqlStr};
 
-use super::engine::{StoreError, within};
+use super::engine::{StoreError, Turns, within};
 
 /// The server's own limit strikes first: its error says more.
 const GRACE: Duration = Duration::from_millis(500);
@@ -25,11 +25,17 @@ pub(super) struct Pool {
     limit: Duration,
     /// What begins a transaction that sees one state of the tables.
     snapshot: &'static str,
+    turns: Turns,
 }
 
 impl Pool {
-    pub(super) fn new(connections: AnyPool, statement_timeout: Duration, snapshot: &'static str) -> Self {
-        Self { connections, limit: statement_timeout + GRACE, snapshot }
+    pub(super) fn new(
+        connections: AnyPool,
+        statement_timeout: Duration,
+        snapshot: &'static str,
+        turns: Turns,
+    ) -> Self {
+        Self { connections, limit: statement_timeout + GRACE, snapshot, turns }
     }
 
     pub(super) async fn close(&self) {
@@ -43,6 +49,7 @@ impl Pool {
     ) -> Result<T, sqlx::Error> {
         let mut lease = self.lease().await?;
         let done = within(self.limit, async {
+            let _turn = self.turns.take().await;
             let mut transaction = lease.connection().begin().await?;
             let value = work(&mut transaction).await?;
             transaction.commit().await?;

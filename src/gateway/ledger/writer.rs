@@ -96,6 +96,10 @@ pub(super) struct Desk {
     /// It is time to beat, or to look what others have written.
     pub(super) beat_due: bool,
     pub(super) look_due: bool,
+    /// What has ended has waited long enough.
+    pub(super) ends_due: bool,
+    /// Somebody has told the ticker that something has ended.
+    pub(super) lingers: bool,
     /// When the writer wants to be woken.
     pub(super) wake_at: Option<Instant>,
     pub(super) writer: Option<Box<Writer>>,
@@ -114,6 +118,7 @@ impl Desk {
             || self.closing.is_some()
             || self.beat_due
             || self.look_due
+            || self.ends_due
     }
 }
 
@@ -183,9 +188,12 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
         let more = !writer.is_failing() && writer.has_todo();
         if !more && !desk.is_urgent() {
             desk.wake_at = writer.wake_at();
+            let wake = desk.wake_at.is_some();
             desk.writer = Some(writer);
             drop(desk);
-            shared.ticker.notify_one();
+            if wake {
+                shared.ticker.notify_one();
+            }
             return;
         }
     }
@@ -224,6 +232,7 @@ impl Writer {
     /// Takes from the desk what there is to do. Whether it is time to beat, and to look.
     fn take(&mut self, desk: &mut Desk) -> (bool, bool) {
         self.todo_ends.append(&mut desk.ends);
+        desk.ends_due = false;
         self.todo_bookings.append(&mut desk.bookings);
         self.todo_defines.append(&mut desk.defines);
         self.todo_proofs.append(&mut desk.proofs);
