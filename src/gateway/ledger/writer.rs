@@ -331,9 +331,9 @@ impl Writer {
         if self.is_failing() {
             return;
         }
-        match self.catch_up().await {
-            Ok(()) => self.succeeded(),
-            Err(error) => self.failed(&error.to_string()),
+        // a database that is locked or full can be read: only what is written says that it can be written again
+        if let Err(error) = self.catch_up().await {
+            self.failed(&error.to_string());
         }
         let now = clock::unix_ms();
         self.books.lock().tidy(now);
