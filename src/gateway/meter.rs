@@ -82,6 +82,8 @@ pub enum AnswerBody {
     Stream(Box<Metered>),
 }
 
+/// Whether an answer came from a cache; there is none yet.
+static CACHE: HeaderName = HeaderName::from_static("x-tunegate-cache");
 static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
 static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
 static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
@@ -192,6 +194,7 @@ fn passed(
     if let Ok(name) = HeaderValue::from_str(&deployment.name) {
         headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
     }
+    headers.push((CACHE.clone(), HeaderValue::from_static("off")));
     for name in &PASSED_HEADERS {
         if let Some(value) = upstream.get(name) {
             headers.push((name.clone(), value.clone()));

@@ -199,6 +199,9 @@ fn failed(why: &PricesError) -> Response {
         PricesError::InFile(_) => error(StatusCode::CONFLICT, &why.to_string(), "declared_in_file"),
         PricesError::Unknown(_) => error(StatusCode::NOT_FOUND, &why.to_string(), "price_not_found"),
         PricesError::Contended => error(StatusCode::CONFLICT, &why.to_string(), "changed_meanwhile"),
+        PricesError::Random(_) => {
+            error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string(), "no_random_bits")
+        }
         PricesError::Store(_) => {
             tracing::error!(error = %why, "the prices can't be changed");
             error(StatusCode::SERVICE_UNAVAILABLE, "the store failed; see the log", "store_failed")
