@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::audit::{self, Actor};
+use super::random::NoRandom;
 use crate::domain::catalog::ProviderKind;
-use crate::domain::price::book::{PriceBook, Sheets};
-use crate::domain::price::read::{Draft, Problem, RowDraft, over};
+use crate::domain::price::book::PriceBook;
+use crate::domain::price::read::{Draft, Problem, RowDraft, Sheets, over};
 use crate::store::StoreError;
 use crate::store::prices::{PriceChangeRow, PriceRows};
 
@@ -34,6 +36,9 @@ pub enum PricesError {
     /// The operator's mistake.
     #[error("there is no price of {0}")]
     Unknown(String),
+    /// The machine has no random bits for the audit log.
+    #[error(transparent)]
+    Random(#[from] NoRandom),
     /// Others change prices all the time.
     #[error("other processes changed the prices meanwhile: try again")]
     Contended,
@@ -162,7 +167,11 @@ impl Prices {
                 made.would_take(&change)?;
                 change
             };
-            match self.rows.append(&change).await {
+            let action = if body.is_some() { "price.set" } else { "price.remove" };
+            let subject = format!("{}/{model}", provider.name());
+            let detail = json!({"change": change.change, "price": body.as_deref().map(written)});
+            let audit = audit::row(Actor::Admin, action, &subject, &detail, now_ms)?;
+            match self.rows.append(&change, &audit).await {
                 Ok(()) => {
                     self.follow(&[change]);
                     return Ok(self.load());
@@ -263,6 +272,11 @@ impl Overrides {
         let rows: Vec<RowDraft> = self.rows.values().cloned().collect();
         PriceBook::new(sheets, &rows, self.changes)
     }
+}
+
+/// What was written, as JSON again: for the audit log.
+fn written(body: &str) -> Value {
+    serde_json::from_str(body).unwrap_or_default()
 }
 
 #[cfg(test)]

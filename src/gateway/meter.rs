@@ -24,8 +24,8 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::file_ids::file_ids;
 use crate::domain::leaving::{Leaving, leaving};
 use crate::domain::outcome::Ending;
-use crate::domain::price::rates::ServiceTier;
 use crate::domain::request::OutputCap;
+use crate::domain::service_tier::ServiceTier;
 use crate::domain::stream::StreamReader;
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 use crate::provider::PROMPT_TOKENS_HEADER;
@@ -82,6 +82,8 @@ pub enum AnswerBody {
     Stream(Box<Metered>),
 }
 
+/// Whether an answer came from a cache; there is none yet.
+static CACHE: HeaderName = HeaderName::from_static("x-tunegate-cache");
 static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
 static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
 static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
@@ -192,6 +194,7 @@ fn passed(
     if let Ok(name) = HeaderValue::from_str(&deployment.name) {
         headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
     }
+    headers.push((CACHE.clone(), HeaderValue::from_static("off")));
     for name in &PASSED_HEADERS {
         if let Some(value) = upstream.get(name) {
             headers.push((name.clone(), value.clone()));

@@ -148,8 +148,12 @@ impl Exchange {
         for (name, value) in headers {
             head.append_header(name, value).map_err(|_| Unwritten)?;
         }
-        head.insert_header(HeaderName::from_static("x-request-id"), self.id.as_str())
-            .map_err(|_| Unwritten)?;
+        // the second is never an upstream's own
+        for name in
+            [HeaderName::from_static("x-request-id"), HeaderName::from_static("x-tunegate-request-id")]
+        {
+            head.insert_header(name, self.id.as_str()).map_err(|_| Unwritten)?;
+        }
         Ok(head)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, Connection as _};
 
 use super::engine::{Commit, Marks, Opener, within};
 
@@ -22,6 +22,13 @@ pub struct Connection {
 impl Connection {
     pub(super) const fn new(opener: Arc<Opener>) -> Self {
         Self { opener, live: None }
+    }
+
+    /// Closes it, within the limits of one query; used again, it connects again.
+    pub(super) async fn close(&mut self) {
+        if let Some(live) = self.live.take() {
+            let _ = within(self.opener.statement_timeout(), live.close()).await;
+        }
     }
 
     /// How the values of a long statement are marked.

@@ -55,6 +55,11 @@ impl InstanceRows {
         Ok(())
     }
 
+    /// Closes its connection.
+    pub async fn close(&mut self) {
+        self.connection.close().await;
+    }
+
     /// All processes that have not ended, in the order of their first beats.
     pub async fn living(&mut self) -> Result<Vec<InstanceRow>, StoreError> {
         self.read(

@@ -79,6 +79,11 @@ impl LedgerRows {
         }
     }
 
+    /// Closes its connection.
+    pub async fn close(&mut self) {
+        self.connection.close().await;
+    }
+
     /// The entries behind a number, in order; at most `limit`.
     pub async fn after(&mut self, seq: Seq, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let rows = self.connection.run(|connection| after(seq, limit).fetch_all(connection).boxed()).await?;

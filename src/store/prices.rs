@@ -4,7 +4,8 @@
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::engine::{Store, StoreError, or_taken};
+use super::audit::{AuditRow, audited};
+use super::engine::{Store, StoreError};
 use super::pool::Pool;
 
 /// One change of one model's override.
@@ -34,20 +35,18 @@ impl PriceRows {
         Self { pool: store.pool().clone() }
     }
 
-    /// Writes a change. [`StoreError::Taken`] when another process has written one with this number.
-    pub async fn append(&self, row: &PriceChangeRow) -> Result<(), StoreError> {
-        sqlx::query(
+    /// Writes a change, and its row of the audit log. [`StoreError::Taken`] when another process has written one with
+    /// this number.
+    pub async fn append(&self, row: &PriceChangeRow, audit: &AuditRow) -> Result<(), StoreError> {
+        let change = sqlx::query(
             "INSERT INTO price_changes (change_no, provider, model, body, at_ms) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(row.change)
-        .bind(row.provider.as_str())
-        .bind(row.model.as_str())
-        .bind(row.body.as_deref())
-        .bind(row.at_ms)
-        .execute(&self.pool)
-        .await
-        .map_err(or_taken)?;
-        Ok(())
+        .bind(row.provider.clone())
+        .bind(row.model.clone())
+        .bind(row.body.clone())
+        .bind(row.at_ms);
+        audited(&self.pool, change, Vec::new(), audit).await.map(drop)
     }
 
     /// Returns the changes behind a number, in order.
@@ -78,6 +77,17 @@ mod tests {
     use super::*;
     use crate::store::testing::for_each_database;
 
+    fn told(id: &str) -> AuditRow {
+        AuditRow {
+            id: format!("audit_{id}"),
+            at_ms: 1_700_000_000_000,
+            actor: "admin".to_owned(),
+            action: "price.set".to_owned(),
+            subject: "openai/ft:gpt-4o".to_owned(),
+            detail: "{}".to_owned(),
+        }
+    }
+
     #[tokio::test]
     async fn changes_are_numbered_and_stay() {
         for_each_database(async |database| {
@@ -90,9 +100,9 @@ mod tests {
                 at_ms: 1_700_000_000_000,
             };
             let (set, removed) = (row(1, Some("{}")), row(2, None));
-            rows.append(&set).await.expect("written");
-            assert!(matches!(rows.append(&set).await, Err(StoreError::Taken)));
-            rows.append(&removed).await.expect("written");
+            rows.append(&set, &told("1")).await.expect("written");
+            assert!(matches!(rows.append(&set, &told("2")).await, Err(StoreError::Taken)));
+            rows.append(&removed, &told("3")).await.expect("written");
             assert_eq!(rows.after(0).await.expect("read"), [set, removed.clone()]);
             assert_eq!(rows.after(1).await.expect("read"), [removed]);
         })

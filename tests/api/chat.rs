@@ -252,3 +252,30 @@ fn many_clients_at_once_are_each_booked_once() {
     prompts.sort_unstable();
     assert_eq!(prompts, (1..=80).collect::<Vec<u64>>());
 }
+
+#[test]
+fn an_answer_says_what_it_cost_and_so_does_its_request_for_its_own_key_alone() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let answer = gateway.post(PATH, &chat("support-bot", "how many crates fit")).expect(200);
+    let id = answer.request_id();
+    assert_eq!(answer.header("x-tunegate-request-id"), Some(id.as_str()));
+    assert_eq!(answer.header("x-tunegate-cache"), Some("off"));
+    // 4 tokens at 0.80 USD and 6 at 3.20 USD per 1M
+    assert_eq!(answer.header("x-tunegate-cost-usd"), Some("0.0000224"));
+    let path = format!("/v1/tunegate/requests/{id}");
+    let report = crate::support::eventually("a settled request", || {
+        let report = gateway.get(&path).expect(200).json();
+        (report["settled"] == true && report["cost_usd"] != json!(0.0)).then_some(report)
+    });
+    assert_eq!(report["cost_usd"], json!(0.000_022_4));
+    assert_eq!(
+        (&report["outcome"]["status"], &report["outcome"]["model"]),
+        (&json!(200), &json!("support-bot"))
+    );
+    assert_eq!(report["entries"].as_array().map(Vec::len), Some(2), "{report:#}");
+    let other = gateway.admin(Call::post("/admin/v1/keys", &json!({"alias": "other"}))).expect(201).json();
+    let other = other["key"].as_str().expect("a key").to_owned();
+    gateway.call(Call::get(&path).bearer(&other)).expect_error(404, "request_not_found");
+    gateway.get("/v1/tunegate/requests/req_unknown").expect_error(404, "request_not_found");
+}

@@ -72,11 +72,20 @@ fn pain_24_a_sqlite_file_that_another_writer_has_locked() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(hasty(&provider, None)).start();
     gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect(200);
+    gateway.settled_journal(|journal| journal.usages().len() == 1);
     let mut other = Session::on(&gateway.database_url());
     other.run("BEGIN IMMEDIATE");
+    gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect_error(503, "ledger_unavailable");
+    let said = "the ledger can be written again";
+    let begun = Instant::now();
+    // for longer than the ledger looks for others' entries
+    while begun.elapsed() < Duration::from_millis(1_500) {
+        assert!(!gateway.log().contains(said), "it can be read, and no more: {}", gateway.log());
+    }
     is_refused_in_time(&gateway, &provider);
     other.run("ROLLBACK");
     recovers(&gateway);
+    eventually("a word about it", || gateway.log().contains(said).then_some(()));
 }
 
 #[test]
@@ -141,16 +150,16 @@ fn pain_24_a_postgresql_that_has_become_read_only() {
 /// Lets the database fail again and again under load. No process dies, so that all is known in the end: what was served
 /// is booked at what it cost, what was refused has cost nothing.
 #[track_caller]
-fn balances(gateway: TestGateway, mut fail: impl FnMut(&TestGateway)) {
-    let load = Load::on(&gateway);
+fn balances(gateway: &TestGateway, mut fail: impl FnMut(&TestGateway)) {
+    let load = Load::on(gateway);
     for _ in 0..FAILURES {
         load.goes_on_for(30);
-        fail(&gateway);
+        fail(gateway);
     }
     load.goes_on_for(30);
     load.ends();
     gateway.outcomes();
-    let pairs = pairs(&gateway);
+    let pairs = pairs(gateway);
     assert!(pairs.len() > 30, "only {} were served", pairs.len());
     let odd: Vec<_> = pairs.iter().filter(|pair| pair.source != "reported").collect();
     assert!(odd.is_empty(), "{odd:#?}");
@@ -163,7 +172,7 @@ fn a_postgresql_that_drops_its_connections_under_load_loses_nothing() {
     let Some((server, name)) = super::postgres() else { return };
     let gateway = TestGateway::with(hasty(&provider, Some(&server.url(&name)))).start();
     let mut operator = Session::on(&server.url("postgres"));
-    balances(gateway, |_| {
+    balances(&gateway, |_| {
         let all = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
         operator.run(&all);
     });
@@ -178,7 +187,7 @@ fn a_postgresql_that_is_paused_under_load_loses_nothing() {
     let server = Server::start().expect("a server of its own");
     let url = server.url(&super::new_database(&server));
     let gateway = TestGateway::with(hasty(&provider, Some(&url))).start();
-    balances(gateway, |gateway| {
+    balances(&gateway, |gateway| {
         server.freeze();
         eventually("a refusal", || {
             (gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).status == 503).then_some(())
@@ -192,7 +201,7 @@ fn a_sqlite_file_that_is_locked_under_load_loses_nothing() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(hasty(&provider, None)).start();
     let mut other = Session::on(&gateway.database_url());
-    balances(gateway, |gateway| {
+    balances(&gateway, |gateway| {
         other.run("BEGIN IMMEDIATE");
         eventually("a refusal", || {
             (gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).status == 503).then_some(())
@@ -205,7 +214,7 @@ fn a_sqlite_file_that_is_locked_under_load_loses_nothing() {
 fn a_disk_that_is_full_under_load_loses_nothing() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(hasty(&provider, None)).start();
-    balances(gateway, |gateway| {
+    balances(&gateway, |gateway| {
         gateway.disk_is_full(true);
         eventually("a refusal", || {
             (gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).status == 503).then_some(())

@@ -52,6 +52,9 @@ pub trait Journal: Send + 'static {
     /// Says that a process has ended: itself, or one whose holds were all settled.
     async fn ended(&mut self, instance: &str) -> Result<(), AppendError>;
 
+    /// Gives its connections up: nothing more is written.
+    async fn close(&mut self);
+
     /// All processes on this journal.
     async fn beats(&mut self) -> Result<Vec<Beat>, AppendError>;
 }

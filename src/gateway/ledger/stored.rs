@@ -66,6 +66,11 @@ impl Journal for StoredJournal {
         Ok(self.instances.end(instance).await?)
     }
 
+    async fn close(&mut self) {
+        self.rows.close().await;
+        self.instances.close().await;
+    }
+
     async fn beats(&mut self) -> Result<Vec<Beat>, AppendError> {
         let living = self.instances.living().await?;
         let beats = living.into_iter();

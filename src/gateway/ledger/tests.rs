@@ -83,6 +83,8 @@ impl Journal for Shared {
         Ok(())
     }
 
+    async fn close(&mut self) {}
+
     async fn beats(&mut self) -> Result<Vec<Beat>, AppendError> {
         let table = self.0.lock();
         let beat = |(instance, (beat, ended)): (&Arc<str>, &(i64, bool))| Beat {

@@ -203,6 +203,7 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
         writer.give_up_waiting(clock::monotonic());
         if writer.is_over() {
             let _ = writer.journal.ended(&writer.instance).await;
+            writer.journal.close().await;
             let mut desk = shared.desk.lock();
             desk.closed = true;
             loan.returned = true;
@@ -359,9 +360,9 @@ impl Writer {
         if self.is_failing() {
             return;
         }
-        match self.catch_up().await {
-            Ok(()) => self.succeeded(),
-            Err(error) => self.failed(&error.to_string()),
+        // a database that is locked or full can be read: only what is written says that it can be written again
+        if let Err(error) = self.catch_up().await {
+            self.failed(&error.to_string());
         }
         let now = clock::unix_ms();
         self.books.lock().tidy(now);

@@ -17,9 +17,10 @@ use crate::control::prices::PricesError;
 use crate::domain::catalog::ProviderKind;
 use crate::domain::money::PerToken;
 use crate::domain::price::book::{Origin, PriceBook, Row};
-use crate::domain::price::rates::{Class, Rates, ServiceTier};
+use crate::domain::price::rates::{Class, Rates};
 use crate::domain::price::read::{Problem, moment_text};
 use crate::domain::price::{Price, Terms};
+use crate::domain::service_tier::ServiceTier;
 use crate::http::respond;
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
@@ -199,6 +200,9 @@ fn failed(why: &PricesError) -> Response {
         PricesError::InFile(_) => error(StatusCode::CONFLICT, &why.to_string(), "declared_in_file"),
         PricesError::Unknown(_) => error(StatusCode::NOT_FOUND, &why.to_string(), "price_not_found"),
         PricesError::Contended => error(StatusCode::CONFLICT, &why.to_string(), "changed_meanwhile"),
+        PricesError::Random(_) => {
+            error(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string(), "no_random_bits")
+        }
         PricesError::Store(_) => {
             tracing::error!(error = %why, "the prices can't be changed");
             error(StatusCode::SERVICE_UNAVAILABLE, "the store failed; see the log", "store_failed")
