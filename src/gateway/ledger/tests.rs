@@ -515,3 +515,18 @@ async fn a_lost_writer_is_told_at_once() {
     timeout(Duration::from_secs(5), ledger.close()).await.expect("told");
     let _ = timeout(Duration::from_secs(5), task).await.expect("the ticker ends");
 }
+
+#[tokio::test]
+async fn a_hold_behind_a_full_batch_is_written_with_the_next() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(1_000)).await;
+    let mut held = Vec::new();
+    for _ in 0..journal::BATCH {
+        held.push(process.ledger.hold(ask(1)).await.expect("held"));
+    }
+    // before the writer gets to any of them
+    held.into_iter().for_each(|reservation| reservation.settle(used(1)));
+    process.ledger.hold(ask(1)).await.expect("held").settle(used(1));
+    process.close().await;
+    assert_eq!(audited(&journal, 1_000), 65);
+}

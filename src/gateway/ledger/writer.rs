@@ -624,8 +624,9 @@ impl Writer {
                 self.todo_holds.push_front(waiting.wanted);
             }
         }
-        let mut full = false;
-        while !full && let Some(wanted) = self.todo_holds.pop_front() {
+        while batch.entries.len() < BATCH
+            && let Some(wanted) = self.todo_holds.pop_front()
+        {
             if wanted.reply.is_closed() {
                 continue;
             }
@@ -636,7 +637,6 @@ impl Writer {
                 }
                 Err(exceeded) => batch.refused.push((wanted, exceeded)),
             }
-            full = batch.entries.len() >= BATCH;
         }
         batch
     }
