@@ -100,6 +100,10 @@ impl Draft {
             Ok(window) => Some(window),
             Err(error @ WindowError::Unknown) => {
                 wrong("window", &error);
+                // the zone may be wrong, too: any calendar window tells
+                if let Err(error) = Window::parse("day", self.time_zone.as_deref()) {
+                    wrong("time_zone", &error);
+                }
                 None
             }
             Err(error @ (WindowError::Zone(_) | WindowError::NeedlessZone)) => {
