@@ -322,6 +322,14 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_window_does_not_hide_a_wrong_zone() {
+        let body = serde_json::json!({"limit_usd": "1", "window": "fortnight", "time_zone": "Mars/Base"});
+        let said = problems(&body);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[1].starts_with("time_zone: there is no time zone"), "{said:?}");
+    }
+
+    #[test]
     fn names_are_short_and_plain() {
         let longest = "x".repeat(MAX_NAME_BYTES);
         for (name, good) in [
