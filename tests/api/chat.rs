@@ -269,7 +269,10 @@ fn an_answer_says_what_it_cost_and_so_does_its_request_for_its_own_key_alone() {
         (report["settled"] == true && report["cost_usd"] != json!(0.0)).then_some(report)
     });
     assert_eq!(report["cost_usd"], json!(0.000_022_4));
-    assert_eq!((&report["outcome"]["status"], &report["outcome"]["model"]), (&json!(200), &json!("support-bot")));
+    assert_eq!(
+        (&report["outcome"]["status"], &report["outcome"]["model"]),
+        (&json!(200), &json!("support-bot"))
+    );
     assert_eq!(report["entries"].as_array().map(Vec::len), Some(2), "{report:#}");
     let other = gateway.admin(Call::post("/admin/v1/keys", &json!({"alias": "other"}))).expect(201).json();
     let other = other["key"].as_str().expect("a key").to_owned();
