@@ -12,8 +12,8 @@ use crate::config::{self, ProcessEnvironment, prices};
 use crate::domain::catalog::ProviderKind;
 use crate::domain::money::{PerToken, Usd};
 use crate::domain::price::book::{Found, PriceBook};
-use crate::domain::price::rates::ServiceTier;
 use crate::domain::price::read::{moment, moment_text};
+use crate::domain::service_tier::ServiceTier;
 use crate::domain::usage::TokenCounts;
 
 /// Whose prices.

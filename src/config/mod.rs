@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
-use crate::domain::price::book::Sheets;
+use crate::domain::price::read::Sheets;
 use crate::domain::secret::Secret;
 use crate::domain::team::Team;
 use crate::gateway::ledger;

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock;
 use crate::domain::catalog::{Deployment, OnUnpriced, Pricing, ProviderKind};
-use crate::domain::price::book::{Found, PriceBook, Sheets};
-use crate::domain::price::read::{Problem, alone, sheets};
+use crate::domain::price::book::{Found, PriceBook};
+use crate::domain::price::read::{Problem, Sheets, alone, sheets};
 
 use super::file;
 use super::problem::{Checker, Place};
@@ -214,8 +214,9 @@ mod tests {
     use super::*;
     use crate::domain::money::Usd;
     use crate::domain::price::Price;
-    use crate::domain::price::rates::{Class, ServiceTier};
+    use crate::domain::price::rates::Class;
     use crate::domain::price::read::moment;
+    use crate::domain::service_tier::ServiceTier;
     use crate::domain::usage::TokenCounts;
 
     fn book() -> PriceBook {

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::audit::{self, Actor};
 use super::directory::{Directory, DirectoryError, Known};
 use super::form::{Form, Given, Problem};
+use super::limits::{LimitsChange, limits_json, tag};
 use super::random::{self, NoRandom};
-use super::teams::LimitsChange;
 use crate::domain::allowed::{AllowedModels, MAX_ALLOWED};
 use crate::domain::key::{KEY_ID_PREFIX, KeyHasher, Rights, Terms, Tuning, VirtualKey, last_four, mint};
-use crate::domain::label::{self, MAX_TAGS, TAG_RULE, alias_is_good, tag_is_good};
+use crate::domain::label::{self, MAX_TAGS, alias_is_good};
 use crate::domain::money::Usd;
 use crate::domain::secret::Secret;
 use crate::domain::team::Team;
@@ -254,7 +254,7 @@ pub fn terms_json(terms: &Terms, team: Option<&Team>) -> Value {
             "unbounded_cost_usd": terms.rights.unbounded_cost.map(|cost| cost.to_string()),
         },
         "tags": terms.tags,
-        "limits": super::teams::limits_json(&terms.limits),
+        "limits": limits_json(&terms.limits),
     })
 }
 
@@ -347,11 +347,6 @@ fn expiry(value: &Value, now_ms: i64) -> Result<i64, &'static str> {
 fn tuning(value: &Value) -> Result<Tuning, &'static str> {
     let found = value.as_str().and_then(Tuning::from_name);
     found.ok_or("not one of \"none\", \"read\", \"write\", \"delete_models\"")
-}
-
-/// Reads a tag.
-pub(super) fn tag(text: &str) -> Result<String, &'static str> {
-    if tag_is_good(text) { Ok(text.to_owned()) } else { Err(TAG_RULE) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod directory;
 pub mod form;
 pub mod keys;
 pub mod ledger;
+mod limits;
 pub mod pepper;
 pub mod prices;
 mod random;

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::audit::{self, Actor};
 use super::random::NoRandom;
 use crate::domain::catalog::ProviderKind;
-use crate::domain::price::book::{PriceBook, Sheets};
-use crate::domain::price::read::{Draft, Problem, RowDraft, over};
+use crate::domain::price::book::PriceBook;
+use crate::domain::price::read::{Draft, Problem, RowDraft, Sheets, over};
 use crate::store::StoreError;
 use crate::store::prices::{PriceChangeRow, PriceRows};
 

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::audit::{self, Actor};
 use super::directory::{Directory, DirectoryError, Known};
-use super::form::{Form, Given, Problem};
-use super::keys::tag;
+use super::form::{Form, Problem};
+use super::limits::{LimitsChange, limits_json, tag};
 use super::random::{self, NoRandom};
 use crate::domain::label::{self, MAX_TAGS, alias_is_good};
-use crate::domain::limit::{MAX_QUOTA, RateLimits};
+use crate::domain::limit::RateLimits;
 use crate::domain::team::{Origin, TEAM_ID_PREFIX, Team};
 use crate::store::StoreError;
 
@@ -191,15 +191,6 @@ pub fn terms_json(team: &Team) -> Value {
     json!({"alias": &*team.alias, "tags": team.tags, "limits": limits_json(&team.limits)})
 }
 
-/// Limits as operators read and write them.
-pub(super) fn limits_json(limits: &RateLimits) -> Value {
-    json!({
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "concurrent": limits.concurrent,
-    })
-}
-
 /// What an operator wants of a team; what was left out is none.
 struct TeamChange {
     alias: Option<String>,
@@ -229,37 +220,6 @@ impl TeamChange {
             tags: self.tags.map_or(team.tags, label::in_order),
             limits: self.limits.applied_to(team.limits),
             ..team
-        }
-    }
-}
-
-/// What an operator wants of limits; what was left out is none.
-#[derive(Default)]
-pub(super) struct LimitsChange {
-    requests_per_minute: Given<u64>,
-    tokens_per_minute: Given<u64>,
-    concurrent: Given<u64>,
-}
-
-impl LimitsChange {
-    /// Reads the member `limits`.
-    pub(super) fn read(form: &Form<'_>) -> Self {
-        let read = form.object("limits", |limits| Self {
-            requests_per_minute: limits.number("requests_per_minute", 1..=MAX_QUOTA),
-            tokens_per_minute: limits.number("tokens_per_minute", 1..=MAX_QUOTA),
-            concurrent: limits.number("concurrent", 1..=MAX_QUOTA),
-        });
-        let none =
-            Self { requests_per_minute: Some(None), tokens_per_minute: Some(None), concurrent: Some(None) };
-        read.map_or_else(Self::default, |limits| limits.unwrap_or(none))
-    }
-
-    /// The limits with these changes.
-    pub(super) fn applied_to(self, limits: RateLimits) -> RateLimits {
-        RateLimits {
-            requests_per_minute: self.requests_per_minute.unwrap_or(limits.requests_per_minute),
-            tokens_per_minute: self.tokens_per_minute.unwrap_or(limits.tokens_per_minute),
-            concurrent: self.concurrent.unwrap_or(limits.concurrent),
         }
     }
 }

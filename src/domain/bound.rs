@@ -3,16 +3,13 @@
 use super::catalog::Deployment;
 use super::endpoint::Endpoint;
 use super::money::{Cost, PerToken, Usd};
-use super::request::InferenceRequest;
+use super::request::{InferenceRequest, LEGACY_OUTPUT_TOKENS};
 use super::tokens::Counted;
 use super::unboundable::Unboundable;
 use super::usage::MOST_TOKENS;
 
 /// Output is not clamped below this: an answer cut shorter is of no use.
 pub const LEAST_CLAMPED_TOKENS: u64 = 64;
-
-/// What a completion makes at most when its request does not say (OpenAI API 2.3.0, `max_tokens`).
-pub const LEGACY_OUTPUT_TOKENS: u64 = 16;
 
 /// An upper bound: everything but the output, and so much for each token of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,6 +21,7 @@ pub mod price;
 pub mod priced;
 pub mod request;
 pub mod secret;
+pub mod service_tier;
 pub mod spend;
 pub mod stream;
 pub mod team;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use super::money::{Cost, PerToken, Usd, hourly};
 use super::usage::TokenCounts;
-use rates::{Class, ServiceTier, TokenPrices};
+use crate::domain::service_tier::ServiceTier;
+use rates::{Class, TokenPrices};
 
 const DAY_MS: i64 = 86_400_000;
 /// A price this many times another one of the same model is taken for a mistake in the unit.

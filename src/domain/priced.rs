@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::money::Usd;
 use super::price::Price;
-use super::price::rates::ServiceTier;
 use super::usage::TokenCounts;
+use crate::domain::service_tier::ServiceTier;
 
 /// The price of one request on one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,12 +15,14 @@ use bytes::Bytes;
 
 pub use rewrite::{CapName, OutputCap, Rewrite};
 
-use super::bound::LEGACY_OUTPUT_TOKENS;
 use super::endpoint::Endpoint;
 use super::ids::{ModelName, ModelNameError};
 use super::unboundable::Unboundable;
 use super::usage::MOST_TOKENS;
 use members::{Members, Top, boolean, count, count_or_none, given, prompts, range_of, text};
+
+/// What a completion makes at most when its request does not say (OpenAI API 2.3.0, `max_tokens`).
+pub const LEGACY_OUTPUT_TOKENS: u64 = 16;
 
 /// What is wrong with a request's body: always the client's to mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -15,9 +15,9 @@ use serde_json::Value;
 
 use super::endpoint::Endpoint;
 use super::file_ids::file_ids;
-use super::price::rates::ServiceTier;
 use super::priced::Priced;
 use super::usage::TokenCounts;
+use crate::domain::service_tier::ServiceTier;
 use crate::sse::{self, Piece, Splitter};
 
 /// Events are kept unread up to this many bytes; most streams end before, with their usage, and are never read again.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::price::rates::ServiceTier;
+use crate::domain::service_tier::ServiceTier;
 
 /// Tokens by class. `cached`, `cache_write` and `audio_prompt` are parts of `prompt`, `reasoning` and
 /// `audio_completion` parts of `completion`.

@@ -5,6 +5,7 @@ pub mod catalog;
 mod dispatch;
 mod inference;
 pub mod ledger;
+pub mod limited;
 pub mod limits;
 mod meter;
 pub mod pins;

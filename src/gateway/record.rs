@@ -7,7 +7,8 @@ use std::time::Instant;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
-use super::limits::{Entered, Place, RateHeaders, Standings};
+use super::limited::{RateHeaders, Standings};
+use super::limits::{Entered, Place};
 use super::refusal::Refusal;
 use super::reserve::Bill;
 use crate::clock;

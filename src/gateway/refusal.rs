@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::limits::Limited;
+use super::limited::Limited;
 use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::RequestError;

@@ -8,8 +8,8 @@ use super::ledger::{HoldError, draft};
 use crate::clock;
 use crate::domain::ledger::{Entry, EntryKind};
 use crate::domain::money::Usd;
-use crate::domain::price::rates::ServiceTier;
 use crate::domain::priced::Priced;
+use crate::domain::service_tier::ServiceTier;
 use crate::domain::usage::{TokenCounts, UsageSource};
 
 /// What an unconfirmed entry really was.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::rates::TokenPrices;
-use super::read::{Draft, Problem, RowDraft};
+use super::read::{Draft, Problem, RowDraft, Sheets};
 use super::{Price, Terms};
 use crate::domain::catalog::{Deployment, OnUnpriced, Pricing, ProviderKind};
 use crate::domain::fine_tuned_name::{FineTunedName, Form};
@@ -111,20 +111,6 @@ pub struct PriceBook {
     rows: BTreeMap<ProviderKind, HashMap<Arc<str>, Arc<Row>>>,
     /// Names that are priced like another one.
     aliases: BTreeMap<ProviderKind, HashMap<Arc<str>, Arc<str>>>,
-}
-
-/// Another name for a row: whose, the name, the row's name.
-pub type Alias = (ProviderKind, Arc<str>, Arc<str>);
-
-/// What a book is made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sheets {
-    /// The version of the file.
-    pub version: Arc<str>,
-    /// The file's rows.
-    pub rows: Vec<RowDraft>,
-    /// Names that are priced like another one.
-    pub aliases: Vec<Alias>,
 }
 
 impl PriceBook {

@@ -13,11 +13,25 @@ use jiff::{Timestamp, Zoned};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::book::{Alias, Sheets};
-use super::rates::{Class, Listed, LongContext, Rates, ServiceTier, Tiers, TokenPrices};
+use super::rates::{Class, Listed, LongContext, Rates, Tiers, TokenPrices};
 use super::{FreeTraining, Hosting, Hourly, Terms};
 use crate::domain::catalog::ProviderKind;
 use crate::domain::money::{MoneyError, PerToken, Usd};
+use crate::domain::service_tier::ServiceTier;
+
+/// Another name for a row: whose, the name, the row's name.
+pub type Alias = (ProviderKind, Arc<str>, Arc<str>);
+
+/// What a book is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sheets {
+    /// The version of the file.
+    pub version: Arc<str>,
+    /// The file's rows.
+    pub rows: Vec<RowDraft>,
+    /// Names that are priced like another one.
+    pub aliases: Vec<Alias>,
+}
 
 /// The dearest and the cheapest token that is believed, USD per 1M, in pico-dollars a token. Source: prices.toml holds
 /// 0.005 to 180; a factor of a thousand leads out of it nearly everywhere.

@@ -17,9 +17,10 @@ use crate::control::prices::PricesError;
 use crate::domain::catalog::ProviderKind;
 use crate::domain::money::PerToken;
 use crate::domain::price::book::{Origin, PriceBook, Row};
-use crate::domain::price::rates::{Class, Rates, ServiceTier};
+use crate::domain::price::rates::{Class, Rates};
 use crate::domain::price::read::{Problem, moment_text};
 use crate::domain::price::{Price, Terms};
+use crate::domain::service_tier::ServiceTier;
 use crate::http::respond;
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
