@@ -53,13 +53,19 @@ impl LedgerRecords {
             Err(_) => self.pages.by_request(request_or_seq).await?,
         };
         let asked = request_or_seq.parse::<Seq>().ok();
-        let corrected =
-            |seq| entries.iter().any(|entry| entry.kind == EntryKind::Adjustment && entry.of == seq);
+        // a correction names the settlement, or the hold that it ended
+        let corrected = |end: &Entry| {
+            let names_it = |entry: &&Entry| entry.of == end.seq || entry.of == end.of;
+            entries
+                .iter()
+                .filter(|entry| entry.kind == EntryKind::Adjustment && entry.of > 0)
+                .any(|entry| names_it(&entry))
+        };
         let found = entries.iter().rev().find(|entry| {
             entry.kind == EntryKind::Usage
                 && entry.source == Some(UsageSource::Unconfirmed)
                 && asked.is_none_or(|seq| seq == entry.seq)
-                && !corrected(entry.seq)
+                && !corrected(entry)
         });
         Ok(found.cloned())
     }
@@ -83,4 +89,56 @@ fn cut(mut entries: Vec<Entry>, limit: usize) -> LedgerPage {
     let has_more = entries.len() > limit;
     entries.truncate(limit);
     LedgerPage { entries, has_more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::money::Usd;
+    use crate::domain::usage::TokenCounts;
+    use crate::store::ledger::LedgerRows;
+    use crate::store::testing::for_each_database;
+
+    #[tokio::test]
+    async fn what_its_own_process_has_corrected_late_is_not_resolved_once_more() {
+        for_each_database(async |database| {
+            let store = database.open().await;
+            let held = Usd::from_nanos(40);
+            let one = |seq, kind, of| Entry {
+                seq,
+                kind,
+                at_ms: 0,
+                written_at_ms: 0,
+                of,
+                request_id: "req_1".into(),
+                instance: "i".into(),
+                attribution: std::sync::Arc::default(),
+                tokens: TokenCounts::default(),
+                source: None,
+                held,
+                cost: Usd::ZERO,
+                saved: Usd::ZERO,
+                price: "p".into(),
+                note: None,
+            };
+            let charged =
+                Entry { cost: held, source: Some(UsageSource::Unconfirmed), ..one(2, EntryKind::Usage, 1) };
+            let mut rows = LedgerRows::new(&store);
+            rows.append(&[one(1, EntryKind::Hold, 0), charged]).await.expect("written");
+            let records = LedgerRecords::new(&store);
+            for name in ["req_1", "2"] {
+                let found = records.unconfirmed_entry(name).await.expect("read");
+                assert_eq!(found.map(|entry| entry.seq), Some(2), "{name}");
+            }
+            // as the ledger books it: it names the hold
+            let late =
+                Entry { cost: Usd::from_nanos(-25), held: Usd::ZERO, ..one(3, EntryKind::Adjustment, 1) };
+            rows.append(&[late]).await.expect("written");
+            for name in ["req_1", "2"] {
+                assert_eq!(records.unconfirmed_entry(name).await.expect("read"), None, "{name}");
+            }
+            assert!(records.unconfirmed(None, 10).await.expect("read").entries.is_empty());
+        })
+        .await;
+    }
 }

@@ -92,6 +92,17 @@ pub enum HoldError {
     Unavailable(String),
 }
 
+/// Why an entry is not booked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BookError {
+    /// Somebody else has corrected the same entry first.
+    #[error("entry {0} has been corrected meanwhile: look at it again")]
+    Corrected(Seq),
+    /// It can't be written.
+    #[error(transparent)]
+    Unwritten(#[from] HoldError),
+}
+
 /// What happened that somebody may want to know.
 #[derive(Debug, Clone)]
 pub enum Happened {
@@ -224,14 +235,14 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When it can't be written.
-    pub async fn book(&self, entry: Entry) -> Result<Seq, HoldError> {
+    /// When it can't be written, or corrects what is corrected already.
+    pub async fn book(&self, entry: Entry) -> Result<Seq, BookError> {
         let (reply, answer) = oneshot::channel();
         self.put(|desk| {
             desk.bookings.push_back((Box::new(entry), reply));
             Ok(())
         })?;
-        answer.await.unwrap_or_else(|_| Err(ending()))
+        answer.await.unwrap_or_else(|_| Err(ending().into()))
     }
 
     /// Replaces the budgets. `history` is what was spent up to the entry `until`, as far back as the windows of the

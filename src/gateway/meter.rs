@@ -258,7 +258,6 @@ async fn whole<C: Client>(
             return Err((Refusal::Upstream { deployment, error }, record));
         }
     };
-    exchange.release().await;
     let (body, mut streamed) = match is_event_stream(kind) {
         true => {
             let priced = record.bill().map(|bill| bill.priced().clone());
@@ -282,6 +281,8 @@ async fn whole<C: Client>(
         }
         None => facts.unconfirmed(),
     });
+    // cut off from here on, it is settled at that
+    exchange.release().await;
     if facts.request.endpoint == Endpoint::Responses {
         let streamed = streamed.iter_mut().flat_map(StreamReader::take_ids);
         for id in answer.id.into_iter().chain(streamed).chain(file_ids(&body)) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::inference::Gateway;
-use super::ledger::{HoldError, draft};
+use super::ledger::{BookError, draft};
 use crate::clock;
 use crate::domain::ledger::{Entry, EntryKind};
 use crate::domain::money::Usd;
@@ -39,9 +39,9 @@ pub enum ResolveError {
         "the price of deployment `{0}` at that time is not known now: say what it cost (cost_usd) instead of its tokens"
     )]
     Unpriced(Arc<str>),
-    /// It can't be written.
+    /// It can't be written, or somebody else was first.
     #[error(transparent)]
-    Ledger(#[from] HoldError),
+    Ledger(#[from] BookError),
 }
 
 impl Gateway {

@@ -11,6 +11,10 @@ use crate::domain::bound::{LEAST_CLAMPED_TOKENS, UpperBound};
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 
+/// The most that is held where no budget applies. A bound beyond it is a mistake of the client's in its caps, and a few
+/// of them would stop every sum at its largest value.
+const MOST_UNBUDGETED: Usd = Usd::dollars(100_000);
+
 /// Money that was spent earlier: what a budget's counters are rebuilt from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spent {
@@ -198,7 +202,9 @@ impl Books {
         let wanted = bound.amount();
         let mut output_cap = bound.output_cap;
         let mut lacking: Option<Box<Exceeded>> = None;
+        let mut budgeted = false;
         for kept in self.kept.iter().filter(|kept| kept.budget.scope.covers(on)) {
+            budgeted = true;
             let sums = kept.sums(on, now_ms);
             let left = kept.budget.limit_at(now_ms) - sums.spent - sums.reserved;
             if wanted <= left {
@@ -220,10 +226,11 @@ impl Books {
                 }
             }
         }
+        let amount = bound.at_cap(output_cap);
         match lacking {
             Some(exceeded) => Err(exceeded),
             None => Ok(Grant {
-                amount: bound.at_cap(output_cap),
+                amount: if budgeted { amount } else { amount.min(MOST_UNBUDGETED) },
                 output_cap,
                 clamped: output_cap < bound.output_cap,
             }),

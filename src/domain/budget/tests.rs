@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::draft::Draft;
 use super::*;
 use crate::domain::bound::UpperBound;
 use crate::domain::ledger::{Entry, EntryKind};
@@ -432,4 +433,18 @@ fn recounted(journal: &[Arc<Entry>], now: i64) -> Money {
     let some =
         sums.into_iter().filter(|(_, (spent, reserved))| *spent != Usd::ZERO || *reserved != Usd::ZERO);
     some.map(|(name, (spent, reserved))| (name, spent, reserved)).collect()
+}
+
+#[test]
+fn what_no_budget_covers_is_held_up_to_a_sum_that_can_be_added() {
+    let mut books = Books::default();
+    let endless = UpperBound { choices: u64::MAX, ..bound(1, u64::MAX, false) };
+    let granted = books.decide(&Attribution::default(), &endless, 0).expect("nobody's money");
+    assert_eq!(granted.amount, Usd::dollars(100_000));
+    let budget =
+        Draft { limit_usd: Some("1000000".to_owned()), window: Some("total".to_owned()), ..Draft::default() };
+    let budget = budget.check("all", true, &mut |path, what| panic!("{path}: {what}")).expect("a budget");
+    books.define(vec![Arc::new(budget)], &[], 0);
+    let refused = books.decide(&Attribution::default(), &endless, 0).expect_err("not under a budget");
+    assert_eq!(refused.wanted, Usd::MAX);
 }

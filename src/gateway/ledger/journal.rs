@@ -40,6 +40,9 @@ pub trait Journal: Send + 'static {
     /// The entries behind a number, in order; at most `limit`.
     async fn after(&mut self, seq: Seq, limit: usize) -> Result<Vec<Entry>, AppendError>;
 
+    /// The number of the last entry there is or was.
+    async fn head(&mut self) -> Result<Seq, AppendError>;
+
     /// Where to start reading: the number of the last entry that needs no reading, and the holds up to it that are open.
     async fn start(&mut self) -> Result<(Seq, Vec<Entry>), AppendError>;
 

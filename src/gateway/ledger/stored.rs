@@ -45,6 +45,10 @@ impl Journal for StoredJournal {
         Ok(self.rows.after(seq, limit).await?)
     }
 
+    async fn head(&mut self) -> Result<Seq, AppendError> {
+        Ok(self.rows.head().await?)
+    }
+
     async fn start(&mut self) -> Result<(Seq, Vec<Entry>), AppendError> {
         // the head first: what is written meanwhile is behind it, and read as such
         let head = self.rows.head().await?;

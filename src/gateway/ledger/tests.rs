@@ -65,6 +65,10 @@ impl Journal for Shared {
         Ok(table.entries.iter().skip(usize::try_from(seq).expect("a number")).take(limit).cloned().collect())
     }
 
+    async fn head(&mut self) -> Result<Seq, AppendError> {
+        Ok(self.0.lock().entries.len() as Seq)
+    }
+
     async fn start(&mut self) -> Result<(Seq, Vec<Entry>), AppendError> {
         Ok((0, Vec::new()))
     }
@@ -374,4 +378,140 @@ async fn three_processes_under_one_ceiling_whatever_fails() {
         }
         audited(&journal, CEILING);
     }
+}
+
+#[tokio::test]
+async fn budgets_that_nobody_waits_for_any_more_do_not_come_into_force() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    process.ledger.hold(ask(60)).await.expect("held").settle(used(60));
+    let written = timeout(Duration::from_secs(10), async {
+        while journal.0.lock().entries.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    written.await.expect("settled");
+    // another counter of the same name, given up on the way, as by an operator who leaves
+    let other = Budget { window: Window::Rolling { seconds: 60 }, ..total(100) };
+    let given_up = process.ledger.define(vec![Arc::new(other)], Vec::new(), 0).now_or_never();
+    assert!(given_up.is_none());
+    // the first one is in force, so nobody reads its history
+    let first = vec![Arc::new(total(100))];
+    assert!(process.ledger.new_among(&first).is_empty());
+    let until = journal.0.lock().entries.len() as Seq;
+    process.ledger.define(first, Vec::new(), until).await.expect("defined");
+    assert!(matches!(process.ledger.hold(ask(50)).await, Err(HoldError::Exceeded(_))), "60 are spent");
+    process.close().await;
+}
+
+#[tokio::test]
+async fn an_entry_is_corrected_once_whoever_tries() {
+    let journal = Shared::default();
+    let one = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    let two = Process::start(&journal, "two", Config::default()).with(total(100)).await;
+    let mut sent = one.ledger.hold(ask(50)).await.expect("held");
+    sent.sent();
+    drop(sent);
+    let charged = async {
+        loop {
+            let found = journal.0.lock().entries.iter().find(|entry| entry.kind == EntryKind::Usage).cloned();
+            match found {
+                Some(usage) => break usage,
+                None => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    let usage = timeout(Duration::from_secs(10), charged).await.expect("charged whole");
+    let correction = Entry {
+        of: usage.seq,
+        cost: Usd::from_nanos(-40),
+        ..draft(EntryKind::Adjustment, usage.at_ms, "req".into(), Arc::default())
+    };
+    let (a, b, c) = tokio::join!(
+        one.ledger.book(correction.clone()),
+        one.ledger.book(correction.clone()),
+        two.ledger.book(correction.clone()),
+    );
+    let results = [a, b, c];
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+    let refused = Err(BookError::Corrected(usage.seq));
+    assert_eq!(results.iter().filter(|result| **result == refused).count(), 2, "{results:?}");
+    one.close().await;
+    two.close().await;
+    assert_eq!(audited(&journal, 100), 10);
+}
+
+#[tokio::test]
+async fn an_unconfirmed_settlement_after_the_lease_leaves_the_charge_unconfirmed() {
+    let journal = Shared::default();
+    let config = Config { lease: Duration::from_millis(200), ..Config::default() };
+    let asleep = Process::start(&journal, "asleep", Config::default()).with(total(100)).await;
+    let mut reservation = asleep.ledger.hold(ask(40)).await.expect("held");
+    let alive = Process::start(&journal, "alive", config).with(total(100)).await;
+    let charged = timeout(Duration::from_secs(10), async {
+        while !journal.0.lock().entries.iter().any(|entry| entry.kind == EntryKind::Usage) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    charged.await.expect("charged whole");
+    reservation.sent();
+    drop(reservation);
+    asleep.close().await;
+    alive.close().await;
+    assert_eq!(audited(&journal, 100), 40);
+    let corrected = journal.0.lock().entries.iter().any(|entry| entry.kind == EntryKind::Adjustment);
+    assert!(!corrected, "a correction says that somebody knows");
+}
+
+#[tokio::test]
+async fn nothing_is_written_behind_entries_that_the_database_has_lost() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    process.ledger.hold(ask(10)).await.expect("held").settle(used(10));
+    let reservation = process.ledger.hold(ask(10)).await.expect("held");
+    // it fails, and comes back without its last entry
+    let lost = {
+        let mut table = journal.0.lock();
+        table.down = true;
+        table.entries.pop().expect("an entry")
+    };
+    assert!(process.ledger.hold(ask(1)).await.is_err());
+    journal.0.lock().down = false;
+    let before = journal.0.lock().entries.len();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(process.ledger.hold(ask(1)).await.is_err(), "a gap in the journal");
+    }
+    assert_eq!(journal.0.lock().entries.len(), before);
+    journal.0.lock().entries.push(lost);
+    let put_back = timeout(Duration::from_secs(10), async {
+        while process.ledger.hold(ask(1)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    put_back.await.expect("nothing is missing any more");
+    reservation.settle(used(10));
+    process.close().await;
+    assert_eq!(audited(&journal, 100), 20);
+}
+
+#[tokio::test]
+async fn a_lost_writer_is_told_at_once() {
+    let journal = Shared::default();
+    let observer = |happened| {
+        assert!(!matches!(happened, Happened::Wrote(_)), "an observer that panics");
+    };
+    let (ledger, task) = Ledger::new(journal.clone(), "one".into(), Config::default(), Arc::new(observer));
+    #[expect(clippy::disallowed_methods, reason = "the test owns the task")]
+    let task = tokio::spawn(task);
+    let held = timeout(Duration::from_secs(5), ledger.hold(ask(1))).await.expect("told");
+    drop(held);
+    let again = timeout(Duration::from_secs(5), ledger.hold(ask(1))).await.expect("told");
+    assert!(matches!(again, Err(HoldError::Unavailable(_))));
+    timeout(Duration::from_secs(5), ledger.define(Vec::new(), Vec::new(), 0))
+        .await
+        .expect("told")
+        .expect_err("lost");
+    timeout(Duration::from_secs(5), ledger.close()).await.expect("told");
+    let _ = timeout(Duration::from_secs(5), task).await.expect("the ticker ends");
 }

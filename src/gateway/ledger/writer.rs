@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 
 use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
-use super::{Ask, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, Shared, draft};
+use super::{
+    Ask, BookError, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, Shared, draft,
+};
 use crate::clock;
 use crate::domain::budget::{Books, Budget, Drift, Exceeded, Grant, Spent};
 use crate::domain::ledger::{Entry, EntryKind, Seq};
@@ -64,7 +66,7 @@ impl End {
 }
 
 /// Told the number of an entry that was asked for.
-type Booked = oneshot::Sender<Result<Seq, HoldError>>;
+type Booked = oneshot::Sender<Result<Seq, BookError>>;
 
 /// A request that waits for others' holds to end.
 struct Waiting {
@@ -153,6 +155,8 @@ pub(super) struct Writer {
     todo_defines: VecDeque<Define>,
     todo_proofs: VecDeque<Proof>,
     waiting: VecDeque<Waiting>,
+    /// Entries that were corrected since the journal was first read: none is corrected twice. They are few.
+    corrected: HashSet<Seq>,
     liveness: Liveness,
     beat: i64,
     /// Entries of ours may be in the journal that the books don't have.
@@ -161,8 +165,30 @@ pub(super) struct Writer {
     closing: Option<(oneshot::Sender<()>, Instant)>,
 }
 
+/// Closes the desk should the writer be lost on the way, by a panic or with its runtime: whoever waits is told at once.
+struct Loan {
+    shared: Arc<Shared>,
+    returned: bool,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if self.returned {
+            return;
+        }
+        let waiting = {
+            let closed = Desk { closed: true, ..Desk::default() };
+            std::mem::replace(&mut *self.shared.desk.lock(), closed)
+        };
+        // told without the lock
+        drop(waiting);
+        (self.shared.observer)(Happened::Failed("its writer is lost: start again".to_owned()));
+    }
+}
+
 /// Works with the writer until nobody waits for it, then puts it back on the desk.
 pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
+    let mut loan = Loan { shared: Arc::clone(&shared), returned: false };
     loop {
         let (beat, look) = writer.take(&mut shared.desk.lock());
         if beat {
@@ -180,6 +206,7 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
             writer.journal.close().await;
             let mut desk = shared.desk.lock();
             desk.closed = true;
+            loan.returned = true;
             if let Some((reply, _)) = writer.closing.take() {
                 let _ = reply.send(());
             }
@@ -191,6 +218,7 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
             desk.wake_at = writer.wake_at();
             let wake = desk.wake_at.is_some();
             desk.writer = Some(writer);
+            loan.returned = true;
             drop(desk);
             if wake {
                 shared.ticker.notify_one();
@@ -223,6 +251,7 @@ impl Writer {
             todo_defines: VecDeque::new(),
             todo_proofs: VecDeque::new(),
             waiting: VecDeque::new(),
+            corrected: HashSet::new(),
             beat: 0,
             uncertain: false,
             backoff: None,
@@ -351,6 +380,9 @@ impl Writer {
                 seq
             }
         };
+        if self.uncertain && self.head.is_some() {
+            self.must_have(head).await?;
+        }
         self.head = Some(head);
         loop {
             let entries = self.journal.after(head, PAGE).await?;
@@ -367,9 +399,24 @@ impl Writer {
         }
     }
 
+    /// Fails for good where a database came back without its last entries: after a crash of PostgreSQL's, or on its
+    /// stand-in. Numbers behind the lost ones would leave a gap, and no claim to be up to date would hold any more.
+    async fn must_have(&mut self, head: Seq) -> Result<(), AppendError> {
+        let last = self.journal.head().await?;
+        if last >= head {
+            return Ok(());
+        }
+        let words = format!(
+            "the database has lost the entries {} to {head}: start again, or put them back",
+            last.saturating_add(1)
+        );
+        Err(AppendError::Failed(words))
+    }
+
     /// One entry that the books did not have: another process's, or one of ours that seemed to have failed.
     fn take_in(&mut self, entry: Arc<Entry>) {
         let ours = entry.instance == self.instance;
+        self.corrected.extend(corrects(&entry));
         if entry.kind.ends_a_hold() && self.books.lock().open_hold(entry.of).is_none() {
             // of a hold from before we began to read: only what it spent counts
             let spent = Entry { held: Usd::ZERO, ..(*entry).clone() };
@@ -410,8 +457,11 @@ impl Writer {
                 Ok(since) => {
                     history.extend(since);
                     let mut books = self.books.lock();
-                    let now = books.advance(clock::unix_ms());
-                    books.define(budgets, &history, now);
+                    // who has given up may ask anew at once, and counts on what is in force then
+                    if !reply.is_closed() {
+                        let now = books.advance(clock::unix_ms());
+                        books.define(budgets, &history, now);
+                    }
                     Ok(())
                 }
                 Err(error) => {
@@ -516,7 +566,7 @@ impl Writer {
             let _ = wanted.reply.send(Err(unavailable()));
         }
         for (_, reply) in self.todo_bookings.drain(..) {
-            let _ = reply.send(Err(unavailable()));
+            let _ = reply.send(Err(unavailable().into()));
         }
         for define in self.todo_defines.drain(..) {
             let _ = define.reply.send(Err(unavailable()));
@@ -557,6 +607,14 @@ impl Writer {
         while batch.entries.len() < BATCH
             && let Some((entry, reply)) = self.todo_bookings.pop_front()
         {
+            // two operators, or two gateways, at once
+            if let Some(of) = corrects(&entry)
+                && (self.corrected.contains(&of)
+                    || batch.entries.iter().any(|other| corrects(other) == Some(of)))
+            {
+                let _ = reply.send(Err(BookError::Corrected(of)));
+                continue;
+            }
             let written = add(&mut batch, &mut books, (*entry).clone());
             batch.bookings.push((entry, reply, written.seq));
         }
@@ -608,6 +666,7 @@ impl Writer {
     /// The batch is durable.
     fn commit(&mut self, mut batch: Batch) {
         self.head = batch.entries.last().map(|entry| entry.seq).or(self.head);
+        self.corrected.extend(batch.entries.iter().filter_map(|entry| corrects(entry)));
         for (wanted, hold, grant) in batch.holds.drain(..) {
             let reservation = Reservation::new(hold, grant, self.handle.clone());
             // one that nobody waits for any more is dropped here, and so released
@@ -664,6 +723,11 @@ impl Writer {
     }
 }
 
+/// The entry that an entry corrects.
+fn corrects(entry: &Entry) -> Option<Seq> {
+    (entry.kind == EntryKind::Adjustment && entry.of > 0).then_some(entry.of)
+}
+
 fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
     let drafted = draft(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));
     Entry { held: grant.amount, tokens: ask.tokens, price: Arc::clone(&ask.price), ..drafted }
@@ -682,7 +746,11 @@ fn ending(end: &End, books: &Books) -> Option<Entry> {
         End::Settle { hold, settlement } if books.open_hold(hold.seq).is_some() => {
             Some(settled(hold, settlement.as_ref()))
         }
-        // another process took us for dead and charged it whole: what it really cost is known after all
+        // another process took us for dead and charged it whole, and nobody knows better: it stays unconfirmed
+        End::Settle { settlement: Some(settlement), .. } if settlement.source == UsageSource::Unconfirmed => {
+            None
+        }
+        // what it really cost is known after all
         End::Settle { hold, settlement } => {
             let cost = settlement.map_or(Usd::ZERO, |settlement| settlement.cost);
             let note = Some("settled after its lease had run out".into());

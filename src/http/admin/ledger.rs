@@ -22,6 +22,7 @@ use crate::domain::budget::Drift;
 use crate::domain::ledger::{Entry, EntryKind};
 use crate::domain::usage::MOST_TOKENS;
 use crate::domain::usage::UsageSource;
+use crate::gateway::ledger::BookError;
 use crate::gateway::{Resolution, ResolveError};
 use crate::store::StoreError;
 use crate::store::ledger::LedgerFilter;
@@ -174,7 +175,7 @@ async fn resolve(State(admin): State<Arc<Admin>>, Name(name): Name, body: Bytes)
             }
             Json(correction).into_response()
         }
-        Err(ResolveError::Ledger(why)) => unavailable(&why.to_string()),
+        Err(ResolveError::Ledger(BookError::Unwritten(why))) => unavailable(&why.to_string()),
         Err(why) => error(StatusCode::CONFLICT, &why.to_string(), "not_resolvable"),
     }
 }
