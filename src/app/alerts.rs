@@ -64,8 +64,18 @@ impl BackgroundService for Teller {
         let Some(mut queue) = self.queue.lock().take() else { return };
         let mut repeats = Repeats::default();
         while let Some((at_ms, alert)) = queue.recv().await {
-            let Some(webhook) = &self.webhook else { continue };
             let Some(held_back) = repeats.turn(&alert, clock::monotonic()) else { continue };
+            if let Alert::Unpriced(unpriced) = &alert {
+                // each one would be a line a request
+                tracing::warn!(
+                    model = %unpriced.model,
+                    deployment = %unpriced.deployment,
+                    upstream_model = %unpriced.upstream_model,
+                    held_back,
+                    "a model without a known price was asked: it is booked as `on_unpriced` says"
+                );
+            }
+            let Some(webhook) = &self.webhook else { continue };
             let id = format!("alert_{:016x}", rand::random::<u64>());
             let body = body(&Message { id: &id, at_ms, held_back, alert: &alert });
             if let Err(why) = webhook.tell(&body).await {

@@ -139,9 +139,13 @@ fn spent(exceeded: &Exceeded) -> String {
     let Exceeded { budget, limit, spent, reserved, wanted, .. } = exceeded;
     let whose =
         if exceeded.subject.is_empty() { String::new() } else { format!(" for `{}`", exceeded.subject) };
+    let advice = match exceeded.resets_at_ms {
+        Some(at_ms) => format!("ask for fewer output tokens, or come again after {}", date(at_ms)),
+        None => "waiting does not help: ask for fewer output tokens, or your operator for more".to_owned(),
+    };
     format!(
         "budget `{budget}`{whose} ({}, {}) has not enough left for this request: {spent} USD spent and {reserved} USD \
-         held of {limit} USD, {wanted} USD wanted",
+         held of {limit} USD, {wanted} USD wanted; {advice}",
         exceeded.scope, exceeded.window
     )
 }

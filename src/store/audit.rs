@@ -5,7 +5,8 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, Row as _};
 
-use super::engine::{Store, StoreError, or_taken};
+use super::engine::{StoreError, or_taken};
+use super::open::Store;
 use super::pool::Pool;
 
 /// A statement with its values bound.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
 use super::ledger::attribution;
+use super::open::Store;
 use super::pool::Pool;
 use crate::domain::budget::Spent;
 use crate::domain::budget::reach::{Entries, Reach, Stretch};

@@ -1,6 +1,7 @@
 //! What there is one of in an installation: names and values.
 
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
+use super::open::Store;
 use super::pool::Pool;
 
 /// Tells one pepper from another.

@@ -6,7 +6,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::connection::Connection;
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
+use super::open::Store;
 use crate::domain::ledger::Seq;
 
 /// One process.

@@ -7,7 +7,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::audit::{AuditRow, audited};
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
+use super::open::Store;
 use super::pool::Pool;
 use super::values::{limits, optional, text_list, texts};
 use crate::domain::allowed::AllowedModels;

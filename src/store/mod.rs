@@ -10,6 +10,7 @@ pub mod installation;
 pub mod instances;
 pub mod keys;
 pub mod ledger;
+mod open;
 pub mod pins;
 mod pool;
 pub mod prices;
@@ -21,4 +22,5 @@ pub(crate) mod testing;
 mod values;
 
 pub use connection::Connection;
-pub use engine::{DatabaseConfig, Durability, Location, Store, StoreError};
+pub use engine::{DatabaseConfig, Durability, Location, StoreError};
+pub use open::Store;

@@ -3,7 +3,8 @@
 
 use sqlx::Row as _;
 
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
+use super::open::Store;
 use super::pool::Pool;
 
 /// Rows deleted in one statement, so that a writer never waits long.

@@ -5,7 +5,8 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::audit::{AuditRow, audited};
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
+use super::open::Store;
 use super::pool::Pool;
 
 /// One change of one model's override.

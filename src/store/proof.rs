@@ -6,8 +6,9 @@ use futures_util::FutureExt as _;
 use serde::Serialize;
 use sqlx::{AnyConnection, Row as _};
 
-use super::engine::{Store, StoreError};
+use super::engine::StoreError;
 use super::ledger;
+use super::open::Store;
 use super::spend::{
     AFTER_ATTRIBUTION, HEADS, Heads, booked_on, heads, on_columns, sum_columns, summed_columns, sums,
 };

@@ -10,7 +10,8 @@ use sqlx::Executor as _;
 use tempfile::TempDir;
 
 use self::postgres::Server;
-use super::engine::{DatabaseConfig, Location, Store};
+use super::engine::{DatabaseConfig, Location};
+use super::open::Store;
 use crate::domain::secret::Secret;
 
 /// A fresh database.

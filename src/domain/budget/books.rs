@@ -66,11 +66,16 @@ pub struct Exceeded {
     #[serde(rename = "wanted_usd")]
     pub wanted: Usd,
     /// When enough will have come back, ms since 1970 UTC; none where it never does.
-    #[serde(rename = "resets_at_ms")]
+    #[serde(rename = "resets_at", serialize_with = "in_seconds")]
     pub resets_at_ms: Option<i64>,
     /// Whether only the holds of other requests stand in the way.
     #[serde(skip)]
     pub may_wait: bool,
+}
+
+/// A time as clients read it, seconds since 1970 UTC: not before it.
+fn in_seconds<S: serde::Serializer>(at_ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    at_ms.map(|ms| -(-ms).div_euclid(1_000)).serialize(serializer)
 }
 
 /// How a counter of a budget stands.

@@ -100,6 +100,10 @@ impl Draft {
             Ok(window) => Some(window),
             Err(error @ WindowError::Unknown) => {
                 wrong("window", &error);
+                // the zone may be wrong, too: any calendar window tells
+                if let Err(error) = Window::parse("day", self.time_zone.as_deref()) {
+                    wrong("time_zone", &error);
+                }
                 None
             }
             Err(error @ (WindowError::Zone(_) | WindowError::NeedlessZone)) => {
@@ -315,6 +319,14 @@ mod tests {
             let said = problems(&body);
             assert!(said.len() == 1 && said[0].starts_with(start), "{body}: {said:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_window_does_not_hide_a_wrong_zone() {
+        let body = serde_json::json!({"limit_usd": "1", "window": "fortnight", "time_zone": "Mars/Base"});
+        let said = problems(&body);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[1].starts_with("time_zone: there is no time zone"), "{said:?}");
     }
 
     #[test]

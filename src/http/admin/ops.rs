@@ -32,11 +32,19 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {
     match (admin.reload)() {
-        Ok(reloaded) => match (admin.keys.refresh().await, admin.budgets.refresh().await) {
-            (Ok(()), Ok(())) => Json(reloaded).into_response(),
-            (Err(why), _) => store_failed(&why),
-            (_, Err(why)) => store_failed(&why),
-        },
+        Ok(reloaded) => {
+            // what other processes have changed, too
+            if let Err(why) = admin.keys.refresh().await {
+                return store_failed(&why);
+            }
+            if let Err(why) = admin.prices.refresh().await {
+                return store_failed(&why);
+            }
+            match admin.budgets.refresh().await {
+                Ok(()) => Json(reloaded).into_response(),
+                Err(why) => store_failed(&why),
+            }
+        }
         Err(problems) => {
             let message = format!("nothing was changed:\n{}", problems.join("\n"));
             error(StatusCode::BAD_REQUEST, &message, "invalid_configuration")
