@@ -28,7 +28,7 @@ use crate::domain::request::OutputCap;
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::stream::StreamReader;
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
-use crate::provider::PROMPT_TOKENS_HEADER;
+use crate::provider::{self, PROMPT_TOKENS_HEADER};
 use crate::sse;
 use crate::upstream::UpstreamError;
 use crate::upstream::http::Exchange;
@@ -115,7 +115,7 @@ pub(super) async fn follow<C: Client>(
     prepared: Prepared,
     attempt: Attempt,
     presence: &mut Presence<'_, C>,
-    record: Record,
+    mut record: Record,
     pins: &Arc<Pins>,
 ) -> Result<Answer, (Refusal, Record)> {
     let Attempt { deployment, reply, unseen, deadline, output_cap } = attempt;
@@ -128,6 +128,10 @@ pub(super) async fn follow<C: Client>(
     };
     match reply {
         Reply::Told { status, headers, body } => {
+            if provider::bills_refusal(&facts.deployment.provider.dialect, status, &body) {
+                // a reader that has read nothing: the input alone
+                record.usage(facts.estimated(&mut StreamReader::new(facts.request.endpoint, false)));
+            }
             let headers = passed(&headers, &facts.deployment, "application/json");
             record.book().metrics().upstream_failed(&facts.deployment.name, "told");
             let body = AnswerBody::Whole { body, record: Box::new(record), ending: Ending::UpstreamError };

@@ -242,7 +242,9 @@ impl Asked<'_> {
         let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
         match bound.cap_source {
             CapSource::Default => TokenBound { output_cap: model_cap, ..bound },
-            _ => bound,
+            // a client may ask for more than any model makes
+            CapSource::Client => TokenBound { output_cap: bound.output_cap.min(model_cap), ..bound },
+            CapSource::Legacy16 | CapSource::NoOutput => bound,
         }
     }
 

@@ -129,6 +129,16 @@ pub fn stored(provider: &Provider, method: Method, tail: &str) -> Outgoing {
     }
 }
 
+/// Whether a provider bills the input of a request that it refuses. Azure does where its content filter has read the
+/// prompt, and where its own time ran out.
+///
+/// Source: MicrosoftDocs azure-ai-docs, "manage costs" (2026-02): 400 with a content filter's code, and 408, are charged.
+pub fn bills_refusal(dialect: &Dialect, status: u16, body: &[u8]) -> bool {
+    let is_azure = matches!(dialect, Dialect::AzureV1(_) | Dialect::AzureClassic(_));
+    let filtered = || memchr::memmem::find(body, b"content_filter").is_some();
+    is_azure && (status == 408 || (status == 400 && filtered()))
+}
+
 /// The model list, which every dialect has: what a probe asks for.
 pub fn models(provider: &Provider) -> Outgoing {
     stored(provider, Method::GET, "models")

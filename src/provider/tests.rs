@@ -127,3 +127,19 @@ fn a_cap_goes_under_the_name_that_the_model_takes() {
         assert_eq!(body[want], 50, "{body}");
     }
 }
+
+#[test]
+fn azure_bills_what_its_filter_has_read() {
+    let filtered = br#"{"error":{"code":"content_filter","message":"m"}}"#;
+    let azure = Dialect::AzureV1(AzureV1::default());
+    let openai = Dialect::OpenAi(OpenAi::default());
+    for (dialect, status, body, billed) in [
+        (&azure, 400, &filtered[..], true),
+        (&azure, 408, b"", true),
+        (&azure, 400, b"{}", false),
+        (&azure, 429, &filtered[..], false),
+        (&openai, 400, &filtered[..], false),
+    ] {
+        assert_eq!(bills_refusal(dialect, status, body), billed, "{status}");
+    }
+}
