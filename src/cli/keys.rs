@@ -1,11 +1,12 @@
 //! `tunegate keys`: clients of the admin API.
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::admin_client::{AdminClient, path_segment};
 use super::table::{Column, date, listing, number, one, table, text};
-use super::{ConfigOption, say, warn};
+use super::{ConfigOption, deliver, say, warn};
 
 /// Options of `tunegate keys`.
 #[derive(Args)]
@@ -186,7 +187,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             let mut body = Map::from_iter([("alias".to_owned(), json!(alias))]);
             terms.write(&mut body);
             let made: Value = client.ask("POST", "/admin/v1/keys", Some(&body.into()))?.read(201)?;
-            tell_secret(&made, options.json, "made");
+            tell_secret(&made, options.json, "made")?;
         }
         Command::List => {
             let listed: Value = client.ask("GET", "/admin/v1/keys", None)?.read(200)?;
@@ -212,7 +213,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             let body = json!({"grace_ms": u64::from(*grace_hours) * 3_600_000});
             let path = format!("{}/rotate", path(key));
             let rotated: Value = client.ask("POST", &path, Some(&body))?.read(200)?;
-            tell_secret(&rotated, options.json, "rotated");
+            tell_secret(&rotated, options.json, "rotated")?;
         }
         Command::Revoke { key } => {
             let revoked: Value = client.ask("DELETE", &path(key), None)?.read(200)?;
@@ -224,13 +225,20 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Only the secret goes to stdout, for a script to keep.
-fn tell_secret(key: &Value, json: bool, done: &str) {
-    if json {
-        return say(&key.to_string());
-    }
-    say(&text(&key["key"]));
+///
+/// # Errors
+///
+/// When nobody reads it: then it is lost.
+fn tell_secret(key: &Value, json: bool, done: &str) -> anyhow::Result<()> {
     let (alias, id) = (text(&key["alias"]), text(&key["id"]));
-    warn(&format!("{done} {alias} ({id}); the key is shown once: keep it"));
+    let answer = if json { key.to_string() } else { text(&key["key"]) };
+    deliver(&answer).with_context(|| {
+        format!("{done} {alias} ({id}), but its key could not be written: rotate it, or revoke it")
+    })?;
+    if !json {
+        warn(&format!("{done} {alias} ({id}); the key is shown once: keep it"));
+    }
+    Ok(())
 }
 
 const COLUMNS: [Column; 10] = [

@@ -16,6 +16,7 @@ mod teams;
 #[cfg(feature = "candle")]
 mod worker;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -123,10 +124,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command's answer: what a script may read.
-#[expect(clippy::print_stdout, reason = "the command line answers")]
+/// The command's answer: what a script may read. A reader that has had enough, as `head` has, is no failure.
 fn say(text: &str) {
-    println!("{text}");
+    if let Err(error) = deliver(text)
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        warn(&format!("tunegate: the answer could not be written: {error}"));
+    }
+}
+
+/// An answer that must not be lost.
+fn deliver(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 /// A word beside the answer, for the person.

@@ -34,7 +34,7 @@ const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// of many: a quarter of the default is a quarter of the writing. A file that is there already keeps its own.
 const PAGE_BYTES: u64 = 1_024;
 /// SQLite folds its write-ahead log into the file when it has so many pages, 64 MiB, and whoever commits waits for the
-/// disk: it comes to that only where [`Store::checkpoint`] is not called.
+/// disk: it comes to that only where `Store::checkpoint` is not called.
 const CHECKPOINT_PAGES: u64 = 65_536;
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
