@@ -4,6 +4,8 @@
 //! with whatever else came in meanwhile. Only what is durable is granted. What ends a hold is written the same way, after the
 //! answer is out. A [`Reservation`] ends exactly once: settled, released, or by being dropped.
 
+mod desk;
+mod drafts;
 pub mod journal;
 mod liveness;
 pub mod stored;
@@ -19,8 +21,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
+use self::desk::{Define, Desk, End, Proof, Wanted};
 use self::journal::Journal;
-use self::writer::{Define, Desk, End, Proof, Wanted, Writer, work};
+use self::writer::{Writer, work};
 use crate::clock;
 use crate::domain::bound::UpperBound;
 use crate::domain::budget::{Books, Budget, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
@@ -138,7 +141,7 @@ pub struct Ledger {
 
 /// What requests, reservations and the ticker share.
 struct Shared {
-    desk: Mutex<Desk>,
+    desk: Mutex<Desk<Box<Writer>>>,
     /// Woken when there will be something to do later.
     ticker: Notify,
     /// Bookings without a hold that are not written yet.
@@ -206,7 +209,10 @@ impl Ledger {
     }
 
     /// Puts something on the desk, and starts the writer if it is free.
-    fn put(&self, place: impl FnOnce(&mut Desk) -> Result<(), HoldError>) -> Result<(), HoldError> {
+    fn put(
+        &self,
+        place: impl FnOnce(&mut Desk<Box<Writer>>) -> Result<(), HoldError>,
+    ) -> Result<(), HoldError> {
         let writer = {
             let mut desk = self.shared.desk.lock();
             if desk.closed || desk.closing.is_some() {

@@ -13,16 +13,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::desk::{Booked, Define, Desk, End, Proof, Wanted};
+use super::drafts::{corrects, ending, hold};
 use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
-use super::{
-    Ask, BookError, Config, Ends, Happened, HoldError, Observer, Reservation, Settlement, Shared, draft,
-};
+use super::{BookError, Config, Ends, Happened, HoldError, Observer, Reservation, Shared};
 use crate::clock;
-use crate::domain::budget::{Books, Budget, Drift, Exceeded, Grant, Spent};
+use crate::domain::budget::{Books, Exceeded, Grant, Spent};
 use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
-use crate::domain::usage::UsageSource;
 
 /// Entries read at once.
 const PAGE: usize = 500;
@@ -34,39 +33,6 @@ const LOST_RACES: u32 = 64;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long the last entries are tried while the process ends.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
-/// A hold that somebody waits for.
-pub(super) struct Wanted {
-    pub(super) ask: Ask,
-    /// How long it may wait for others' holds to end.
-    pub(super) wait: Duration,
-    /// Until when, once it waits.
-    pub(super) until: Option<Instant>,
-    pub(super) reply: oneshot::Sender<Result<Reservation, HoldError>>,
-}
-
-/// What is to be written without anybody waiting.
-#[derive(Clone)]
-pub(super) enum End {
-    /// A request's hold, at what it used; nothing for a release.
-    Settle { hold: Arc<Entry>, settlement: Option<Settlement> },
-    /// A hold whose process is gone.
-    Orphan(Arc<Entry>),
-    /// What never had a hold.
-    Loose(Box<Entry>),
-}
-
-impl End {
-    fn hold(&self) -> Option<Seq> {
-        match self {
-            Self::Settle { hold, .. } | Self::Orphan(hold) => Some(hold.seq),
-            Self::Loose(_) => None,
-        }
-    }
-}
-
-/// Told the number of an entry that was asked for.
-type Booked = oneshot::Sender<Result<Seq, BookError>>;
 
 /// A request that waits for others' holds to end.
 struct Waiting {
@@ -84,59 +50,6 @@ struct Batch {
     holds: Vec<(Box<Wanted>, Arc<Entry>, Grant)>,
     refused: Vec<(Box<Wanted>, Box<Exceeded>)>,
     bookings: Vec<(Box<Entry>, Booked, Seq)>,
-}
-
-/// What has come in and nobody has taken yet, and the writer while nobody has it.
-#[derive(Default)]
-pub(super) struct Desk {
-    pub(super) holds: VecDeque<Box<Wanted>>,
-    pub(super) ends: VecDeque<End>,
-    pub(super) bookings: VecDeque<(Box<Entry>, Booked)>,
-    pub(super) defines: VecDeque<Define>,
-    pub(super) proofs: VecDeque<Proof>,
-    pub(super) closing: Option<oneshot::Sender<()>>,
-    /// It is time to beat, or to look what others have written.
-    pub(super) beat_due: bool,
-    pub(super) look_due: bool,
-    /// What has ended has waited long enough.
-    pub(super) ends_due: bool,
-    /// Somebody has told the ticker that something has ended.
-    pub(super) lingers: bool,
-    /// When the writer wants to be woken.
-    pub(super) wake_at: Option<Instant>,
-    pub(super) writer: Option<Box<Writer>>,
-    /// Nothing more is taken in.
-    pub(super) closed: bool,
-}
-
-impl Desk {
-    /// Whether somebody waits for the writer.
-    fn is_urgent(&self) -> bool {
-        !self.holds.is_empty()
-            || !self.bookings.is_empty()
-            || !self.defines.is_empty()
-            || !self.proofs.is_empty()
-            || self.ends.len() >= BATCH
-            || self.closing.is_some()
-            || self.beat_due
-            || self.look_due
-            || self.ends_due
-    }
-}
-
-/// New budgets, and what was spent of them.
-pub(super) struct Define {
-    pub(super) budgets: Vec<Arc<Budget>>,
-    pub(super) history: Vec<Spent>,
-    pub(super) until: Seq,
-    pub(super) reply: oneshot::Sender<Result<(), HoldError>>,
-}
-
-/// What was spent, to be compared with the budgets.
-pub(super) struct Proof {
-    pub(super) history: Vec<Spent>,
-    pub(super) until: Seq,
-    pub(super) reply: oneshot::Sender<Result<Vec<Drift>, HoldError>>,
 }
 
 /// The writer.
@@ -260,7 +173,7 @@ impl Writer {
     }
 
     /// Takes from the desk what there is to do. Whether it is time to beat, and to look.
-    fn take(&mut self, desk: &mut Desk) -> (bool, bool) {
+    fn take(&mut self, desk: &mut Desk<Box<Self>>) -> (bool, bool) {
         self.todo_ends.append(&mut desk.ends);
         desk.ends_due = false;
         self.todo_bookings.append(&mut desk.bookings);
@@ -720,59 +633,5 @@ impl Writer {
                 Ok(_) => self.todo_holds.push_back(wanted),
             }
         }
-    }
-}
-
-/// The entry that an entry corrects.
-fn corrects(entry: &Entry) -> Option<Seq> {
-    (entry.kind == EntryKind::Adjustment && entry.of > 0).then_some(entry.of)
-}
-
-fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
-    let drafted = draft(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));
-    Entry { held: grant.amount, tokens: ask.tokens, price: Arc::clone(&ask.price), ..drafted }
-}
-
-/// The entry that says how something ended; none where nothing is left to say.
-fn ending(end: &End, books: &Books) -> Option<Entry> {
-    match end {
-        End::Loose(entry) => Some((**entry).clone()),
-        End::Orphan(hold) => {
-            books.open_hold(hold.seq)?;
-            let whole = Settlement { tokens: hold.tokens, source: UsageSource::Unconfirmed, cost: hold.held };
-            let note = Some("its process ended before it could be settled".into());
-            Some(Entry { note, ..settled(hold, Some(&whole)) })
-        }
-        End::Settle { hold, settlement } if books.open_hold(hold.seq).is_some() => {
-            Some(settled(hold, settlement.as_ref()))
-        }
-        // another process took us for dead and charged it whole, and nobody knows better: it stays unconfirmed
-        End::Settle { settlement: Some(settlement), .. } if settlement.source == UsageSource::Unconfirmed => {
-            None
-        }
-        // what it really cost is known after all
-        End::Settle { hold, settlement } => {
-            let cost = settlement.map_or(Usd::ZERO, |settlement| settlement.cost);
-            let note = Some("settled after its lease had run out".into());
-            let tokens = settlement.map(|settlement| settlement.tokens).unwrap_or_default();
-            let drafted = settled(hold, None);
-            let adjusted =
-                Entry { kind: EntryKind::Adjustment, held: Usd::ZERO, cost: cost - hold.held, ..drafted };
-            Some(Entry { note, tokens, ..adjusted })
-        }
-    }
-}
-
-fn settled(hold: &Entry, settlement: Option<&Settlement>) -> Entry {
-    let kind = if settlement.is_some() { EntryKind::Usage } else { EntryKind::Release };
-    let drafted = draft(kind, hold.at_ms, Arc::clone(&hold.request_id), Arc::clone(&hold.attribution));
-    Entry {
-        of: hold.seq,
-        tokens: settlement.map(|settlement| settlement.tokens).unwrap_or_default(),
-        source: settlement.map(|settlement| settlement.source),
-        held: hold.held,
-        cost: settlement.map_or(Usd::ZERO, |settlement| settlement.cost),
-        price: Arc::clone(&hold.price),
-        ..drafted
     }
 }

@@ -1,0 +1,117 @@
+//! Where requests, reservations and operators lay what they want written, and where the writer lies while nobody has it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::journal::BATCH;
+use super::{Ask, BookError, HoldError, Reservation, Settlement};
+use crate::domain::budget::{Budget, Drift, Spent};
+use crate::domain::ledger::{Entry, Seq};
+
+/// A hold that somebody waits for.
+pub(super) struct Wanted {
+    pub(super) ask: Ask,
+    /// How long it may wait for others' holds to end.
+    pub(super) wait: Duration,
+    /// Until when, once it waits.
+    pub(super) until: Option<Instant>,
+    pub(super) reply: oneshot::Sender<Result<Reservation, HoldError>>,
+}
+
+/// What is to be written without anybody waiting.
+#[derive(Clone)]
+pub(super) enum End {
+    /// A request's hold, at what it used; nothing for a release.
+    Settle { hold: Arc<Entry>, settlement: Option<Settlement> },
+    /// A hold whose process is gone.
+    Orphan(Arc<Entry>),
+    /// What never had a hold.
+    Loose(Box<Entry>),
+}
+
+impl End {
+    pub(super) fn hold(&self) -> Option<Seq> {
+        match self {
+            Self::Settle { hold, .. } | Self::Orphan(hold) => Some(hold.seq),
+            Self::Loose(_) => None,
+        }
+    }
+}
+
+/// Told the number of an entry that was asked for.
+pub(super) type Booked = oneshot::Sender<Result<Seq, BookError>>;
+
+/// What has come in and nobody has taken yet, and the writer while nobody has it.
+pub(super) struct Desk<W> {
+    pub(super) holds: VecDeque<Box<Wanted>>,
+    pub(super) ends: VecDeque<End>,
+    pub(super) bookings: VecDeque<(Box<Entry>, Booked)>,
+    pub(super) defines: VecDeque<Define>,
+    pub(super) proofs: VecDeque<Proof>,
+    pub(super) closing: Option<oneshot::Sender<()>>,
+    /// It is time to beat, or to look what others have written.
+    pub(super) beat_due: bool,
+    pub(super) look_due: bool,
+    /// What has ended has waited long enough.
+    pub(super) ends_due: bool,
+    /// Somebody has told the ticker that something has ended.
+    pub(super) lingers: bool,
+    /// When the writer wants to be woken.
+    pub(super) wake_at: Option<Instant>,
+    pub(super) writer: Option<W>,
+    /// Nothing more is taken in.
+    pub(super) closed: bool,
+}
+
+impl<W> Default for Desk<W> {
+    fn default() -> Self {
+        Self {
+            holds: VecDeque::new(),
+            ends: VecDeque::new(),
+            bookings: VecDeque::new(),
+            defines: VecDeque::new(),
+            proofs: VecDeque::new(),
+            closing: None,
+            beat_due: false,
+            look_due: false,
+            ends_due: false,
+            lingers: false,
+            wake_at: None,
+            writer: None,
+            closed: false,
+        }
+    }
+}
+
+impl<W> Desk<W> {
+    /// Whether somebody waits for the writer.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.holds.is_empty()
+            || !self.bookings.is_empty()
+            || !self.defines.is_empty()
+            || !self.proofs.is_empty()
+            || self.ends.len() >= BATCH
+            || self.closing.is_some()
+            || self.beat_due
+            || self.look_due
+            || self.ends_due
+    }
+}
+
+/// New budgets, and what was spent of them.
+pub(super) struct Define {
+    pub(super) budgets: Vec<Arc<Budget>>,
+    pub(super) history: Vec<Spent>,
+    pub(super) until: Seq,
+    pub(super) reply: oneshot::Sender<Result<(), HoldError>>,
+}
+
+/// What was spent, to be compared with the budgets.
+pub(super) struct Proof {
+    pub(super) history: Vec<Spent>,
+    pub(super) until: Seq,
+    pub(super) reply: oneshot::Sender<Result<Vec<Drift>, HoldError>>,
+}

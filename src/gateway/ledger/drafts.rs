@@ -1,0 +1,64 @@
+//! What the ledger's own entries say: a hold, and what ends one, whoever ends it.
+
+use std::sync::Arc;
+
+use super::desk::End;
+use super::{Ask, Settlement, draft};
+use crate::domain::budget::{Books, Grant};
+use crate::domain::ledger::{Entry, EntryKind, Seq};
+use crate::domain::money::Usd;
+use crate::domain::usage::UsageSource;
+
+/// The entry that an entry corrects.
+pub(super) fn corrects(entry: &Entry) -> Option<Seq> {
+    (entry.kind == EntryKind::Adjustment && entry.of > 0).then_some(entry.of)
+}
+
+pub(super) fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
+    let drafted = draft(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));
+    Entry { held: grant.amount, tokens: ask.tokens, price: Arc::clone(&ask.price), ..drafted }
+}
+
+/// The entry that says how something ended; none where nothing is left to say.
+pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
+    match end {
+        End::Loose(entry) => Some((**entry).clone()),
+        End::Orphan(hold) => {
+            books.open_hold(hold.seq)?;
+            let whole = Settlement { tokens: hold.tokens, source: UsageSource::Unconfirmed, cost: hold.held };
+            let note = Some("its process ended before it could be settled".into());
+            Some(Entry { note, ..settled(hold, Some(&whole)) })
+        }
+        End::Settle { hold, settlement } if books.open_hold(hold.seq).is_some() => {
+            Some(settled(hold, settlement.as_ref()))
+        }
+        // another process took us for dead and charged it whole, and nobody knows better: it stays unconfirmed
+        End::Settle { settlement: Some(settlement), .. } if settlement.source == UsageSource::Unconfirmed => {
+            None
+        }
+        // what it really cost is known after all
+        End::Settle { hold, settlement } => {
+            let cost = settlement.map_or(Usd::ZERO, |settlement| settlement.cost);
+            let note = Some("settled after its lease had run out".into());
+            let tokens = settlement.map(|settlement| settlement.tokens).unwrap_or_default();
+            let drafted = settled(hold, None);
+            let adjusted =
+                Entry { kind: EntryKind::Adjustment, held: Usd::ZERO, cost: cost - hold.held, ..drafted };
+            Some(Entry { note, tokens, ..adjusted })
+        }
+    }
+}
+
+pub(super) fn settled(hold: &Entry, settlement: Option<&Settlement>) -> Entry {
+    let kind = if settlement.is_some() { EntryKind::Usage } else { EntryKind::Release };
+    let drafted = draft(kind, hold.at_ms, Arc::clone(&hold.request_id), Arc::clone(&hold.attribution));
+    Entry {
+        of: hold.seq,
+        tokens: settlement.map(|settlement| settlement.tokens).unwrap_or_default(),
+        source: settlement.map(|settlement| settlement.source),
+        held: hold.held,
+        cost: settlement.map_or(Usd::ZERO, |settlement| settlement.cost),
+        price: Arc::clone(&hold.price),
+        ..drafted
+    }
+}
