@@ -107,13 +107,7 @@ pub fn token_bound(
     if let Some(why) = counted.unboundable {
         return Err(why);
     }
-    let (cap, cap_source) = match (request.endpoint, request.output_cap()) {
-        (Endpoint::Embeddings | Endpoint::Moderations, _) => (0, CapSource::NoOutput),
-        (_, Some(cap)) => (cap, CapSource::Client),
-        (Endpoint::Completions, None) => (LEGACY_OUTPUT_TOKENS, CapSource::Legacy16),
-        (_, None) => (deployment.default_output_tokens, CapSource::Default),
-    };
-    let output_cap = cap.min(deployment.max_output_tokens.unwrap_or(MOST_TOKENS));
+    let (output_cap, cap_source) = output_cap(request, deployment);
     let choices = request.choices().min(MOST_TOKENS);
     Ok(TokenBound {
         input: counted.input,
@@ -124,6 +118,17 @@ pub fn token_bound(
         clampable: output_cap > 0,
         cap_source,
     })
+}
+
+/// The cap on the output of each choice, tokens, and where it comes from.
+pub fn output_cap(request: &InferenceRequest, deployment: &Deployment) -> (u64, CapSource) {
+    let (cap, source) = match (request.endpoint, request.output_cap()) {
+        (Endpoint::Embeddings | Endpoint::Moderations, _) => (0, CapSource::NoOutput),
+        (_, Some(cap)) => (cap, CapSource::Client),
+        (Endpoint::Completions, None) => (LEGACY_OUTPUT_TOKENS, CapSource::Legacy16),
+        (_, None) => (deployment.default_output_tokens, CapSource::Default),
+    };
+    (cap.min(deployment.max_output_tokens.unwrap_or(MOST_TOKENS)), source)
 }
 
 #[cfg(test)]

@@ -144,15 +144,16 @@ async fn pay<C: Client>(
     let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
     let held = async {
         let hold = money.reserve(prepared, deployment, model, &request_id, book.metrics());
-        tokio::join!(hold, upstream.link.warm(deployment.timeouts.connect))
+        // a refusal does not wait for a connection that it does not need
+        tokio::try_join!(hold, async { Ok(upstream.link.warm(deployment.timeouts.connect).await) })
     };
-    let (held, warm) = tokio::select! {
+    let both = tokio::select! {
         biased;
         both = held => both,
         // what may have been held meanwhile is released: nobody has taken it over
         () = presence.left() => return Err(Unpaid::Refused(Refusal::ClientGone)),
     };
-    let Reserved { bill, output_cap } = held?;
+    let (Reserved { bill, output_cap }, warm) = both?;
     if let Err(error) = warm {
         bill.settle(None);
         let deployment = Arc::clone(&deployment.name);

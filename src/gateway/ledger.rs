@@ -304,11 +304,6 @@ impl Ledger {
         self.shared.ticker.notify_one();
     }
 
-    /// Whether any budget applies.
-    pub fn is_budgeted(&self, on: &Attribution) -> bool {
-        self.books.lock().any_covers(on)
-    }
-
     /// The least that is left of any budget that applies, once a request's hold has become its cost.
     pub fn left_after(&self, reservation: &Reservation, cost: Usd, now_ms: i64) -> Option<Usd> {
         let left = self.left_for(&reservation.hold.attribution, now_ms)?;
@@ -320,13 +315,6 @@ impl Ledger {
         let mut books = self.books.lock();
         let now_ms = books.advance(now_ms);
         books.left_for(on, now_ms)
-    }
-
-    /// How all budgets stand.
-    pub fn standings(&self, now_ms: i64) -> Vec<(Arc<Budget>, Vec<Standing>)> {
-        let mut books = self.books.lock();
-        let now_ms = books.advance(now_ms);
-        books.standings(now_ms)
     }
 
     /// All budgets at a glance.
@@ -356,6 +344,7 @@ impl Ledger {
     }
 
     /// Holds that are open, and their sum: of all processes.
+    #[cfg(test)]
     pub fn open_holds(&self) -> (usize, Usd) {
         let books = self.books.lock();
         let held = books.open_holds().map(|hold| hold.held).sum();

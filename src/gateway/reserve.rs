@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 use super::settle::LARGEST_OUTPUT_TOKENS;
 use crate::clock;
 use crate::domain::alert::{Alert, Unpriced};
-use crate::domain::bound::{CapSource, TokenBound, UpperBound, token_bound};
+use crate::domain::bound::{CapSource, TokenBound, UpperBound, output_cap, token_bound};
 use crate::domain::budget::{Action, Exceeded};
 use crate::domain::catalog::Deployment;
 use crate::domain::ledger::{Attribution, Entry, EntryKind};
@@ -218,18 +218,16 @@ impl Asked<'_> {
             }
             (Err(why), Some(_), None) => Err(Refusal::Unbounded(why)),
             (Err(_), left, allowed) => {
+                let (output_cap, cap_source) = output_cap(request, self.deployment);
                 let bound = TokenBound {
                     // a byte-level encoding never makes more tokens than there are bytes
                     input: request.body().len() as u64,
                     audio_input: 0,
-                    output_cap: request.output_cap().unwrap_or(self.deployment.default_output_tokens),
+                    output_cap,
                     choices: request.choices(),
                     extra_output: 0,
-                    clampable: left.is_some() && request.endpoint.streams(),
-                    cap_source: match request.output_cap() {
-                        Some(_) => CapSource::Client,
-                        None => CapSource::Default,
-                    },
+                    clampable: output_cap > 0,
+                    cap_source,
                 };
                 let bound = if left.is_some() { bound } else { self.uncapped(bound) };
                 Ok(Tokens { bound, surcharge: allowed.unwrap_or_default(), surcharged: true })

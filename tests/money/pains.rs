@@ -334,3 +334,17 @@ fn a_budget_that_downgrades_asks_the_cheaper_deployment() {
         .collect();
     assert_eq!(asked, ["paid", "cheap", "cheap"]);
 }
+
+#[test]
+fn a_refusal_does_not_wait_for_a_connection() {
+    // it takes connections, and never says a word of TLS
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let base = format!("https://127.0.0.1:{}/v1", silent.local_addr().expect("an address").port());
+    let setup = Setup::bare()
+        .model("bot", &base, "api_key = { env = \"PATH\" }\ntimeouts = { connect_ms = 20000 }", "")
+        .and(&budget("all", 1, ""));
+    let gateway = TestGateway::with(setup).start();
+    let began = std::time::Instant::now();
+    gateway.post(CHAT, &chat("bot", "hi")).expect_error(429, SPENT);
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+}

@@ -237,17 +237,6 @@ impl Books {
         }
     }
 
-    /// Whether any budget applies.
-    pub fn any_covers(&self, on: &Attribution) -> bool {
-        self.kept.iter().any(|kept| kept.budget.scope.covers(on))
-    }
-
-    /// How the counters stand that a booking belongs to.
-    pub fn standings_of(&self, on: &Attribution, now_ms: i64) -> Vec<Standing> {
-        let covering = self.kept.iter().filter(|kept| kept.budget.scope.covers(on));
-        covering.map(|kept| kept.standing(&kept.budget.scope.subject(on), now_ms)).collect()
-    }
-
     /// The least that is left of any budget that applies.
     pub fn left_for(&self, on: &Attribution, now_ms: i64) -> Option<Usd> {
         let covering = self.kept.iter().filter(|kept| kept.budget.scope.covers(on));
@@ -259,6 +248,7 @@ impl Books {
     }
 
     /// How every counter stands; a budget for which nothing was booked stands once, at nothing.
+    #[cfg(test)]
     pub fn standings(&self, now_ms: i64) -> Vec<(Arc<Budget>, Vec<Standing>)> {
         let of = |kept: &Kept| {
             let mut subjects: Vec<&Arc<str>> = kept.counters.keys().collect();
@@ -380,6 +370,7 @@ impl Books {
     }
 
     /// What is held on each budget, whenever: zero at rest.
+    #[cfg(test)]
     pub fn reserved(&self) -> Usd {
         self.kept.iter().flat_map(|kept| kept.counters.values()).map(Counter::reserved).sum()
     }

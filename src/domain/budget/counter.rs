@@ -52,6 +52,7 @@ impl Counter {
     }
 
     /// Everything held, whenever.
+    #[cfg(test)]
     pub(super) fn reserved(&self) -> Usd {
         self.buckets.values().map(|bucket| bucket.reserved).sum()
     }
