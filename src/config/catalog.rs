@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model};
+use crate::domain::catalog::{
+    Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model, OnUnsupported, Queue,
+};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
+use crate::domain::limit::RateLimits;
 use crate::domain::model_name;
 
 use super::file;
@@ -87,6 +90,16 @@ fn deployment(
         drain: manners.drain,
         pricing,
         on_unpriced,
+        direct: false,
+        context_window: None,
+        capabilities: None,
+        quality: None,
+        retires_at_ms: None,
+        limits: RateLimits::default(),
+        queue: Queue::default(),
+        unsupported: Vec::new(),
+        on_unsupported: OnUnsupported::default(),
+        health_check_every: None,
     };
     prices.look_at(&place, &deployment, checker);
     Some(deployment)

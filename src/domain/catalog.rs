@@ -1,303 +1,21 @@
-//! The live catalog: providers, deployments, and which models lead to which deployments. Immutable; a reload swaps
+//! The live catalog: providers, deployments, and which names lead to which deployments. Immutable; a reload swaps
 //! it whole, and a request reads one of them from its start to its end.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+mod deployment;
+mod provider;
 
-use super::endpoint::Endpoint;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use deployment::{
+    DEFAULT_OUTPUT_TOKENS, Deployment, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue, Timeouts,
+};
+pub use provider::{
+    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
+};
+
 use super::ids::ModelName;
 use super::limit::RateLimits;
-use super::model_name;
-use super::price::Price;
-use super::secret::Secret;
-
-/// OpenAI's dialect, or any server that speaks it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OpenAi {
-    /// `OpenAI-Organization`.
-    pub organization: Option<String>,
-    /// `OpenAI-Project`.
-    pub project: Option<String>,
-}
-
-/// Azure's v1 API: OpenAI's paths under `/openai/v1`, the deployment named in the body.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AzureV1 {
-    /// `preview`, or nothing for the default.
-    pub api_version: Option<String>,
-}
-
-/// Azure's classic API: the deployment in the path, a dated version in the query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AzureClassic {
-    /// Such as `2024-10-21`.
-    pub api_version: String,
-}
-
-/// The dialect a provider speaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI's, or any server that speaks it.
-    OpenAi(OpenAi),
-    /// Azure's v1 API.
-    AzureV1(AzureV1),
-    /// Azure's classic API.
-    AzureClassic(AzureClassic),
-    /// Our own worker.
-    Candle,
-}
-
-impl Dialect {
-    /// Whose it is, whatever its version.
-    pub const fn kind(&self) -> ProviderKind {
-        match self {
-            Self::OpenAi(_) => ProviderKind::OpenAi,
-            Self::AzureV1(_) | Self::AzureClassic(_) => ProviderKind::Azure,
-            Self::Candle => ProviderKind::Candle,
-        }
-    }
-
-    /// The name in logs and metric labels.
-    pub const fn name(&self) -> &'static str {
-        self.kind().name()
-    }
-}
-
-/// Who defines a dialect: prices go by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ProviderKind {
-    /// OpenAI.
-    OpenAi,
-    /// Azure OpenAI.
-    Azure,
-    /// Our own worker.
-    Candle,
-}
-
-impl ProviderKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Azure, Self::Candle];
-
-    /// The name in files, logs and metric labels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Azure => "azure",
-            Self::Candle => "candle",
-        }
-    }
-
-    /// Reads back what [`ProviderKind::name`] wrote.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-/// Where a provider listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A host and port, and whether TLS is spoken there.
-    Host {
-        /// A name or an address, without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-        /// `https`.
-        tls: bool,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-/// How long we wait for an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For the connection, TLS included.
-    pub connect: Duration,
-    /// From the request's last byte to the answer's head.
-    pub first_byte: Duration,
-    /// Between two reads of the answer.
-    pub between_chunks: Duration,
-    /// For the whole exchange.
-    pub total: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            first_byte: Duration::from_secs(600),
-            between_chunks: Duration::from_secs(300),
-            total: Duration::from_secs(1_800),
-        }
-    }
-}
-
-/// What becomes of an upstream's stream when the client has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnClientGone {
-    /// Aborted at once and settled at what was counted.
-    Abort,
-    /// Read on to its usage, for at most `drain_ms`.
-    Drain,
-}
-
-/// How a provider knows us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// Not at all.
-    None,
-    /// By a key.
-    ApiKey(Secret),
-    /// By a token of Microsoft Entra ID.
-    Entra(Entra),
-}
-
-/// Where an Entra token comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entra {
-    /// A service principal with a secret.
-    ClientSecret {
-        /// Such as `https://login.microsoftonline.com`.
-        authority: String,
-        /// The directory.
-        tenant_id: String,
-        /// The application.
-        client_id: String,
-        /// Its secret.
-        client_secret: Secret,
-        /// What the token is for.
-        scope: String,
-    },
-    /// Workload identity: a token of another issuer in a file, exchanged for one of Entra.
-    FederatedTokenFile {
-        /// Such as `https://login.microsoftonline.com`.
-        authority: String,
-        /// The directory.
-        tenant_id: String,
-        /// The application.
-        client_id: String,
-        /// The other issuer's token, read anew at each exchange.
-        token_file: PathBuf,
-        /// What the token is for.
-        scope: String,
-    },
-    /// The identity of the machine.
-    ManagedIdentity {
-        /// The metadata service.
-        endpoint: String,
-        /// Only for a user-assigned identity.
-        client_id: Option<String>,
-        /// What the token is for.
-        scope: String,
-    },
-    /// A token that somebody else renews in a file.
-    TokenFile {
-        /// Read again when it changes.
-        path: PathBuf,
-    },
-}
-
-/// A dialect and its account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
-    /// The operator's name for it.
-    pub name: Arc<str>,
-    /// What it speaks.
-    pub dialect: Dialect,
-    /// Where it listens.
-    pub address: Address,
-    /// What stands before every path: empty, or `/v1`, never with a slash at its end.
-    pub base_path: String,
-    /// The value of `Host`.
-    pub authority: String,
-    /// How it knows us.
-    pub credential: Credential,
-    /// Trusted instead of the system's roots, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Whether h2 is offered by ALPN.
-    pub http2: bool,
-}
-
-/// [`Deployment::default_output_tokens`] unless the operator says otherwise.
-pub const DEFAULT_OUTPUT_TOKENS: u64 = 4_096;
-
-/// One concrete served model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deployment {
-    /// The operator's name for it.
-    pub name: Arc<str>,
-    /// Who serves it.
-    pub provider: Arc<Provider>,
-    /// The provider's own name; `*` stands for what the asked name's pattern matched.
-    pub upstream_model: Arc<str>,
-    /// What it was trained from, when its own name does not say.
-    pub base_model: Option<String>,
-    /// Whether it makes tokens that the client does not see.
-    pub reasoning: bool,
-    /// What it serves.
-    pub endpoints: Vec<Endpoint>,
-    /// The model's own cap on output, tokens.
-    pub max_output_tokens: Option<u64>,
-    /// The cap that is written into a request without one, where a hard budget applies, tokens.
-    pub default_output_tokens: u64,
-    /// How long we wait.
-    pub timeouts: Timeouts,
-    /// What happens when the client leaves.
-    pub on_client_gone: OnClientGone,
-    /// How long a stream is read on for its usage.
-    pub drain: Duration,
-    /// Where its price comes from.
-    pub pricing: Pricing,
-    /// What becomes of a request without a known price.
-    pub on_unpriced: OnUnpriced,
-}
-
-/// Where a deployment's price comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Pricing {
-    /// The row of the price book that its model's name leads to.
-    #[default]
-    ByName,
-    /// A row of the price book that the operator named.
-    Row(Arc<str>),
-    /// The operator wrote it out.
-    Explicit {
-        /// What it costs.
-        price: Arc<Price>,
-        /// Names it in the ledger.
-        version: Arc<str>,
-    },
-}
-
-/// What becomes of a request whose price nobody knows. It is never taken for free silently.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum OnUnpriced {
-    /// It is refused.
-    #[default]
-    Deny,
-    /// It is booked at the price of this row of the price book.
-    Cap(Arc<str>),
-    /// It is served, booked at nothing, and said.
-    Allow,
-}
-
-impl Deployment {
-    /// The name that says which model it really is: the base where it was given, else the provider's name.
-    pub fn model_identity(&self) -> &str {
-        self.base_model.as_deref().unwrap_or(&self.upstream_model)
-    }
-
-    /// Whether tokens are made that the client does not see, when it is asked for one of the provider's models: behind
-    /// a `*` only the asked name tells.
-    pub fn makes_unseen_tokens(&self, upstream_model: &str) -> bool {
-        let told_by_the_name = self.base_model.is_none() && self.upstream_model.contains('*');
-        self.reasoning || (told_by_the_name && model_name::makes_unseen_tokens(upstream_model))
-    }
-}
 
 /// A name clients ask for, or a pattern of names, and its deployments in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -391,7 +109,10 @@ fn climbs(text: &str) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::endpoint::Endpoint;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {
         let provider = Arc::new(Provider {
@@ -418,6 +139,16 @@ pub(crate) mod tests {
             drain: Duration::from_secs(30),
             pricing: Pricing::ByName,
             on_unpriced: OnUnpriced::Deny,
+            direct: false,
+            context_window: None,
+            capabilities: None,
+            quality: None,
+            retires_at_ms: None,
+            limits: RateLimits::default(),
+            queue: Queue::default(),
+            unsupported: Vec::new(),
+            on_unsupported: OnUnsupported::Refuse,
+            health_check_every: None,
         })
     }
 

@@ -4,6 +4,7 @@ pub mod alert;
 pub mod allowed;
 pub mod bound;
 pub mod budget;
+pub mod capability;
 pub mod catalog;
 pub mod endpoint;
 pub mod file_ids;
