@@ -21,6 +21,7 @@ pub mod outcome;
 pub mod price;
 pub mod priced;
 pub mod request;
+pub mod route;
 pub mod secret;
 pub mod service_tier;
 pub mod spend;
