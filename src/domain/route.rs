@@ -122,6 +122,25 @@ pub struct Needs {
     pub headers: Vec<Arc<str>>,
 }
 
+/// A plan, and what is known of it before any request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The plan.
+    pub plan: Plan,
+    /// What must be known before it can be drawn.
+    pub needs: Needs,
+    /// All its deployments, each once, in written order; at least one.
+    pub deployments: Vec<Arc<Deployment>>,
+}
+
+impl Route {
+    /// The route of a plan.
+    pub fn new(plan: Plan) -> Self {
+        let (needs, deployments) = (plan.needs(), plan.deployments().into_iter().cloned().collect());
+        Self { plan, needs, deployments }
+    }
+}
+
 impl Plan {
     /// The plans right below.
     pub fn parts(&self) -> Vec<&Self> {

@@ -171,7 +171,10 @@ impl Condition {
             && !other.endpoints.is_empty()
             && !self.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint));
         let headers = self.headers.iter().any(|header| {
-            other.headers.iter().any(|known| known.name == header.name && apart(&known.values, &header.values))
+            other
+                .headers
+                .iter()
+                .any(|known| known.name == header.name && apart(&known.values, &header.values))
         });
         let tokens = self.input_tokens.zip(other.input_tokens).is_some_and(|(a, b)| !a.meets(b));
         [
@@ -304,7 +307,12 @@ mod tests {
         );
         let table: [(Condition, Vec<&Condition>, Vec<&Condition>, Option<Never>); 13] = [
             (any(), vec![&stream, &short], vec![&stream], None),
-            (Condition { input_tokens: tokens(5, Some(4)), ..any() }, vec![], vec![], Some(Never::EmptyRange)),
+            (
+                Condition { input_tokens: tokens(5, Some(4)), ..any() },
+                vec![],
+                vec![],
+                Some(Never::EmptyRange),
+            ),
             (
                 Condition { stream: Some(false), ..any() },
                 vec![&stream],
@@ -317,12 +325,22 @@ mod tests {
                 vec![],
                 Some(Never::Contradicts("input_tokens")),
             ),
-            (Condition { teams: names(&["hr"]), ..any() }, vec![&sales], vec![], Some(Never::Contradicts("team"))),
+            (
+                Condition { teams: names(&["hr"]), ..any() },
+                vec![&sales],
+                vec![],
+                Some(Never::Contradicts("team")),
+            ),
             (Condition { teams: names(&["it"]), ..any() }, vec![&sales], vec![], None),
             (Condition { teams: names(&["it"]), ..any() }, vec![], vec![&sales], Some(Never::Shadowed)),
             (Condition { teams: names(&["it", "hr"]), ..any() }, vec![], vec![&sales], None),
             (stream.clone(), vec![], vec![&empty], Some(Never::Shadowed)),
-            (Condition { input_tokens: tokens(10, Some(20)), ..any() }, vec![], vec![&short], Some(Never::Shadowed)),
+            (
+                Condition { input_tokens: tokens(10, Some(20)), ..any() },
+                vec![],
+                vec![&short],
+                Some(Never::Shadowed),
+            ),
             (
                 Condition { endpoints: vec![Endpoint::Embeddings], stream: Some(true), ..any() },
                 vec![],
@@ -335,12 +353,7 @@ mod tests {
                 vec![],
                 Some(Never::Contradicts("header")),
             ),
-            (
-                Condition { headers: header(&["on"]), ..any() },
-                vec![],
-                vec![&some],
-                Some(Never::Shadowed),
-            ),
+            (Condition { headers: header(&["on"]), ..any() }, vec![], vec![&some], Some(Never::Shadowed)),
         ];
         for (condition, around, before, never) in table {
             assert_eq!(condition.never(&around, &before), never, "{condition:?}");

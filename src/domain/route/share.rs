@@ -151,9 +151,10 @@ mod tests {
     #[test]
     fn shares_are_kept_and_growing_ones_move_only_who_must() {
         let first = |seed: u64, weights: [u64; 3]| {
-            ranked(salt(&seed.to_string()), weights.into_iter().enumerate().map(|(at, weight)| {
-                (salt(&format!("choice-{at}")), weight)
-            }))[0]
+            ranked(
+                salt(&seed.to_string()),
+                weights.into_iter().enumerate().map(|(at, weight)| (salt(&format!("choice-{at}")), weight)),
+            )[0]
         };
         let mut counts = [0_u32; 3];
         for seed in 0..30_000 {

@@ -138,9 +138,10 @@ fn one_that_is_not_good_enough_here_may_be_elsewhere() {
 fn the_fastest_first_and_the_others_now_and_then() {
     let whole = |us| Seen { whole_us: Some(us), ..Seen::default() };
     let mut known = Known::new([("a", whole(300)), ("b", whole(100)), ("c", whole(200))]);
-    assert_eq!(names(&drawn(&fastest(vec![to("a"), to("b"), to("c"), to("new")], 0), &mut known)), [
-        "b", "c", "a", "new"
-    ]);
+    assert_eq!(
+        names(&drawn(&fastest(vec![to("a"), to("b"), to("c"), to("new")], 0), &mut known)),
+        ["b", "c", "a", "new"]
+    );
     let plan = fastest(vec![to("a"), to("b"), to("c"), to("new")], 50);
     let mut first = BTreeMap::<String, u32>::new();
     for _ in 0..20_000 {
@@ -204,7 +205,8 @@ fn a_split_keeps_its_shares_and_its_conversations() {
 #[test]
 fn a_pool_goes_where_quota_is_left() {
     let left = |quota_left| Seen { quota_left, ..Seen::default() };
-    let mut known = Known::new([("full", left(Some(1_000))), ("low", left(Some(99))), ("none", left(Some(0)))]);
+    let mut known =
+        Known::new([("full", left(Some(1_000))), ("low", left(Some(99))), ("none", left(Some(0)))]);
     let plan = Plan::Pool(vec![to("none"), to("low"), to("full")]);
     let mut first = BTreeMap::<String, u32>::new();
     for _ in 0..10_000 {
