@@ -280,7 +280,7 @@ async fn judge(
         return Err(Unanswered { refusal: redirected(&deployment, status), sent_to: None });
     }
     match provider::fault(status, &body) {
-        Fault::Told => {
+        fault if !fault.is_our_trouble() => {
             let body = provider::envelope(status, &body);
             Ok(Attempt {
                 deployment,

@@ -17,7 +17,8 @@ use crate::domain::model_name;
 use crate::domain::request::{CapName, InferenceRequest, OutputCap, Rewrite};
 use crate::domain::secret::Authorization;
 
-pub use fault::{Fault, envelope, fault, message};
+pub use crate::domain::fault::Fault;
+pub use fault::{envelope, fault, fault_of_event, message};
 
 /// The worker says how many tokens the prompt has before it makes any of its own.
 pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";
