@@ -70,36 +70,41 @@ impl QuotaSeen {
 
 /// A duration as Go writes it (`6m0s`, `1h2m3.5s`, `12ms`) or bare seconds; ms, rounded up.
 fn reset_ms(text: &str) -> Option<u64> {
-    let seconds =
-        if text.ends_with(|c: char| c.is_ascii_digit()) { decimal(text)? } else { go_seconds(text)? };
-    let ms = (seconds * 1_000.0).ceil();
-    // in range, whole and not negative
+    if text.is_empty() {
+        return None;
+    }
+    let ms = match text.ends_with(|c: char| c.is_ascii_digit()) {
+        true => decimal(text)? * 1_000.0,
+        false => go_ms(text)?,
+    };
+    // a decimal fraction is seldom exact in binary: 59.56 s are 59,560 ms
+    let ms = (ms - 1e-6).ceil().max(0.0);
     (ms <= LONGEST_RESET_MS as f64).then_some(ms as u64)
 }
 
-/// The sum of a Go duration's parts, seconds.
-fn go_seconds(text: &str) -> Option<f64> {
-    let mut seconds = 0.0;
+/// The sum of a Go duration's parts, ms.
+fn go_ms(text: &str) -> Option<f64> {
+    let mut ms = 0.0;
     let mut rest = text;
     while !rest.is_empty() {
         let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(unit_at);
         let unit_ends = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_ends);
-        seconds += decimal(number)? * seconds_of(unit)?;
+        ms += decimal(number)? * ms_of(unit)?;
         rest = tail;
     }
-    Some(seconds)
+    Some(ms)
 }
 
-fn seconds_of(unit: &str) -> Option<f64> {
+fn ms_of(unit: &str) -> Option<f64> {
     Some(match unit {
-        "h" => 3_600.0,
-        "m" => 60.0,
-        "s" => 1.0,
-        "ms" => 1e-3,
-        "us" | "µs" | "μs" => 1e-6,
-        "ns" => 1e-9,
+        "h" => 3_600_000.0,
+        "m" => 60_000.0,
+        "s" => 1_000.0,
+        "ms" => 1.0,
+        "us" | "µs" | "μs" => 1e-3,
+        "ns" => 1e-6,
         _ => return None,
     })
 }

@@ -97,7 +97,7 @@ pub(super) async fn ask<C: Client>(
                 continue;
             }
         };
-        let outgoing = provider::inference(upstream.provider(), &prepared.request, &model, output_cap);
+        let outgoing = provider::inference(deployment, &prepared.request, &model, output_cap);
         let asking = Asking {
             deployment,
             unseen: deployment.makes_unseen_tokens(&model),
