@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::domain::breaker;
 use crate::domain::catalog::{
     Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model, OnUnsupported, Queue,
 };
@@ -100,6 +101,7 @@ fn deployment(
         queue: Queue::default(),
         unsupported: Vec::new(),
         on_unsupported: OnUnsupported::default(),
+        breaker: breaker::Policy::default(),
         health_check_every: None,
     };
     prices.look_at(&place, &deployment, checker);

@@ -18,6 +18,7 @@ use super::allowed::AllowedModels;
 use super::capability::Capability;
 use super::ids::ModelName;
 use super::limit::RateLimits;
+use super::retry;
 use super::route::{Plan, Route};
 
 /// A name clients ask for, or a pattern of names, and where it leads.
@@ -37,6 +38,8 @@ pub struct Model {
     pub longer_context: Option<Arc<Route>>,
     /// Who is asked where a deployment's content filter refuses a request.
     pub content_filtered: Option<Arc<Route>>,
+    /// How often and how patiently a request is tried.
+    pub retry: retry::Policy,
     /// What all who ask for it may ask together.
     pub limits: RateLimits,
 }
@@ -52,6 +55,7 @@ impl Model {
             requires: Vec::new(),
             longer_context: None,
             content_filtered: None,
+            retry: retry::Policy::default(),
             limits: RateLimits::default(),
         }
     }
@@ -205,6 +209,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::breaker;
     use crate::domain::endpoint::Endpoint;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {
@@ -241,6 +246,7 @@ pub(crate) mod tests {
             queue: Queue::default(),
             unsupported: Vec::new(),
             on_unsupported: OnUnsupported::Refuse,
+            breaker: breaker::Policy::default(),
             health_check_every: None,
         })
     }
