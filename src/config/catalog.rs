@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::domain::breaker;
 use crate::domain::catalog::{
     Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model, OnUnsupported, Queue,
 };
@@ -97,6 +98,7 @@ fn deployment(
         retires_at_ms: None,
         limits: RateLimits::default(),
         queue: Queue::default(),
+        breaker: breaker::Policy::default(),
         unsupported: Vec::new(),
         on_unsupported: OnUnsupported::default(),
         health_check_every: None,

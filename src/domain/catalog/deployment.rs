@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::provider::Provider;
+use crate::domain::breaker;
 use crate::domain::capability::Capability;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::limit::RateLimits;
@@ -90,6 +91,8 @@ pub struct Deployment {
     pub limits: RateLimits,
     /// Who waits while `limits.concurrent` requests are being served.
     pub queue: Queue,
+    /// When it is not asked because it fails.
+    pub breaker: breaker::Policy,
     /// Top-level members of requests that it does not take.
     pub unsupported: Vec<Box<str>>,
     /// What becomes of a request with one of them.
