@@ -11,6 +11,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 use crate::domain::limit::RateLimits;
 use crate::domain::model_name;
+use crate::domain::route::Plan;
 
 use super::file;
 use super::limits;
@@ -101,6 +102,7 @@ fn deployment(
         breaker: breaker::Policy::default(),
         unsupported: Vec::new(),
         on_unsupported: OnUnsupported::default(),
+        breaker: breaker::Policy::default(),
         health_check_every: None,
     };
     prices.look_at(&place, &deployment, checker);
@@ -225,7 +227,8 @@ fn model(
         found.extend(deployments.get(deployment.as_str()).map(Arc::clone));
     }
     let limits = limits::rate_limits(&Place::top("models").key(name).key("limits"), &written.limits, checker);
-    Some(Model { name: parsed?, deployments: found, limits })
+    let plan = Plan::Ordered(found.into_iter().map(Plan::To).collect());
+    Some(Model { limits, ..Model::plain(parsed?, plan) })
 }
 
 fn note_unused(file: &file::File, checker: &mut Checker<'_>) {

@@ -14,18 +14,57 @@ pub use provider::{
     Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
 };
 
+use super::allowed::AllowedModels;
+use super::capability::Capability;
 use super::ids::ModelName;
 use super::limit::RateLimits;
+use super::retry;
+use super::route::{Plan, Route};
 
-/// A name clients ask for, or a pattern of names, and its deployments in order.
+/// A name clients ask for, or a pattern of names, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// An exact name, or a prefix and a final `*`.
     pub name: ModelName,
-    /// At least one.
-    pub deployments: Vec<Arc<Deployment>>,
+    /// Where it leads.
+    pub route: Arc<Route>,
+    /// Where it leads with a label behind it, as in `support-bot@candidate`.
+    pub labels: BTreeMap<Arc<str>, Arc<Route>>,
+    /// Other exact names for it.
+    pub aliases: Vec<ModelName>,
+    /// What every deployment of its route can do.
+    pub requires: Vec<Capability>,
+    /// Who is asked where a request is too long for a deployment of its route.
+    pub longer_context: Option<Arc<Route>>,
+    /// Who is asked where a deployment's content filter refuses a request.
+    pub content_filtered: Option<Arc<Route>>,
+    /// How often and how patiently a request is tried.
+    pub retry: retry::Policy,
     /// What all who ask for it may ask together.
     pub limits: RateLimits,
+}
+
+impl Model {
+    /// A name that leads to a plan, and nothing more.
+    pub fn plain(name: ModelName, plan: Plan) -> Self {
+        Self {
+            name,
+            route: Arc::new(Route::new(plan)),
+            labels: BTreeMap::new(),
+            aliases: Vec::new(),
+            requires: Vec::new(),
+            longer_context: None,
+            content_filtered: None,
+            retry: retry::Policy::default(),
+            limits: RateLimits::default(),
+        }
+    }
+
+    /// All its routes.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let others = self.longer_context.iter().chain(&self.content_filtered);
+        std::iter::once(&self.route).chain(self.labels.values()).chain(others)
+    }
 }
 
 /// What a name leads to.
@@ -33,11 +72,19 @@ pub struct Model {
 pub struct Resolved {
     /// The entry of the catalog: a pattern's own name, so its number is bounded (for metric labels).
     pub model: Arc<Model>,
+    /// Where the name leads: to the model's route, or to that of its label.
+    pub route: Arc<Route>,
     /// What the pattern's `*` matched; the whole name for an exact entry.
     pub matched: String,
 }
 
 impl Resolved {
+    /// Whether a key may have what it asked for: by the asked name, or by the model's own, of which the asked one is an
+    /// alias or a label.
+    pub fn is_for(&self, asked: &ModelName, allowed: &AllowedModels) -> bool {
+        allowed.allows(asked) || allowed.allows(&self.model.name)
+    }
+
     /// The provider's own name for the model on one of the deployments.
     pub fn upstream_model(&self, deployment: &Deployment) -> Arc<str> {
         match deployment.upstream_model.contains('*') {
@@ -47,6 +94,13 @@ impl Resolved {
     }
 }
 
+/// An exact name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    model: Arc<Model>,
+    route: Arc<Route>,
+}
+
 /// Everything a request may be sent to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Catalog {
@@ -54,46 +108,89 @@ pub struct Catalog {
     pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
     /// All deployments by name.
     pub deployments: BTreeMap<Arc<str>, Arc<Deployment>>,
-    exact: BTreeMap<ModelName, Arc<Model>>,
+    /// The headers that any route looks at, in lower case.
+    pub headers: Vec<Arc<str>>,
+    exact: BTreeMap<ModelName, Entry>,
     /// Prefixes without their `*`, longest first.
     patterns: Vec<(String, Arc<Model>)>,
 }
 
 impl Catalog {
-    /// Puts a checked set of providers, deployments and models together.
+    /// Puts a checked set of providers, deployments and models together. A deployment that may be asked for by its
+    /// provider's own name is, unless a model has that name.
     pub fn new(
         providers: BTreeMap<Arc<str>, Arc<Provider>>,
         deployments: BTreeMap<Arc<str>, Arc<Deployment>>,
         models: Vec<Model>,
     ) -> Self {
-        let mut exact = BTreeMap::new();
-        let mut patterns = Vec::new();
+        let mut catalog = Self { providers, deployments, ..Self::default() };
         for model in models {
-            let model = Arc::new(model);
-            match model.name.as_str().strip_suffix('*') {
-                Some(prefix) => patterns.push((prefix.to_owned(), model)),
-                None => drop(exact.insert(model.name.clone(), model)),
+            catalog.add(Arc::new(model));
+        }
+        catalog.add_direct();
+        catalog.patterns.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        catalog.headers.sort();
+        catalog.headers.dedup();
+        catalog
+    }
+
+    fn add(&mut self, model: Arc<Model>) {
+        let headers = model.routes().flat_map(|route| route.needs.headers.iter().cloned());
+        self.headers.extend(headers);
+        if let Some(prefix) = model.name.as_str().strip_suffix('*') {
+            self.patterns.push((prefix.to_owned(), model));
+            return;
+        }
+        let labelled = model.labels.iter().filter_map(|(label, route)| {
+            Some((ModelName::parse(&format!("{}@{label}", model.name.as_str())).ok()?, route))
+        });
+        let names =
+            std::iter::once(&model.name).chain(&model.aliases).map(|name| (name.clone(), &model.route));
+        for (name, route) in names.chain(labelled) {
+            self.exact.insert(name, Entry { model: Arc::clone(&model), route: Arc::clone(route) });
+        }
+    }
+
+    /// Several deployments of one name, as one model with two accounts, are asked in the order of their own names.
+    fn add_direct(&mut self) {
+        let mut plans: BTreeMap<ModelName, Vec<Plan>> = BTreeMap::new();
+        for deployment in self.deployments.values().filter(|deployment| deployment.direct) {
+            let Ok(name) = ModelName::parse(&deployment.upstream_model) else { continue };
+            if !self.exact.contains_key(&name) {
+                plans.entry(name).or_default().push(Plan::To(Arc::clone(deployment)));
             }
         }
-        patterns.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        Self { providers, deployments, exact, patterns }
+        for (name, plans) in plans {
+            self.add(Arc::new(Model::plain(name, Plan::Ordered(plans))));
+        }
     }
 
     /// What a name leads to: an exact entry wins, then the longest prefix.
     pub fn resolve(&self, name: &ModelName) -> Option<Resolved> {
-        if let Some(model) = self.exact.get(name) {
-            return Some(Resolved { model: Arc::clone(model), matched: name.as_str().to_owned() });
+        if let Some(Entry { model, route }) = self.exact.get(name) {
+            let (model, route) = (Arc::clone(model), Arc::clone(route));
+            return Some(Resolved { model, route, matched: name.as_str().to_owned() });
         }
         self.patterns.iter().find_map(|(prefix, model)| {
             let matched = name.as_str().strip_prefix(prefix.as_str())?;
-            (!matched.is_empty() && !climbs(matched))
-                .then(|| Resolved { model: Arc::clone(model), matched: matched.to_owned() })
+            let (model, route) = (Arc::clone(model), Arc::clone(&model.route));
+            (!matched.is_empty() && !climbs(matched)).then(|| Resolved {
+                model,
+                route,
+                matched: matched.to_owned(),
+            })
         })
     }
 
-    /// The exact names, sorted: what `GET /v1/models` lists.
+    /// The exact names, sorted, and their models: what `GET /v1/models` lists.
+    pub fn names(&self) -> impl Iterator<Item = (&ModelName, &Arc<Model>)> {
+        self.exact.iter().map(|(name, entry)| (name, &entry.model))
+    }
+
+    /// All models, patterns included.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.exact.values()
+        let exact = self.exact.iter().filter(|(name, entry)| **name == entry.model.name);
+        exact.map(|(_, entry)| &entry.model).chain(self.patterns())
     }
 
     /// The patterns, longest prefix first.
@@ -112,6 +209,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::domain::breaker;
     use crate::domain::endpoint::Endpoint;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {
@@ -149,6 +247,7 @@ pub(crate) mod tests {
             breaker: crate::domain::breaker::Policy::default(),
             unsupported: Vec::new(),
             on_unsupported: OnUnsupported::Refuse,
+            breaker: breaker::Policy::default(),
             health_check_every: None,
         })
     }
@@ -167,10 +266,8 @@ pub(crate) mod tests {
 
     #[test]
     fn exact_wins_then_the_longest_prefix() {
-        let model = |name: &str, upstream: &str| Model {
-            name: ModelName::parse(name).expect("a name"),
-            deployments: vec![deployment(name, upstream)],
-            limits: RateLimits::default(),
+        let model = |name: &str, upstream: &str| {
+            Model::plain(ModelName::parse(name).expect("a name"), Plan::To(deployment(name, upstream)))
         };
         let catalog = Catalog::new(
             BTreeMap::new(),
@@ -185,10 +282,48 @@ pub(crate) mod tests {
         ] {
             let found = catalog.resolve(&ModelName::parse(asked).expect("a name")).expect("found");
             assert_eq!(found.model.name.as_str(), entry, "{asked}");
-            assert_eq!(&*found.upstream_model(&found.model.deployments[0]), upstream, "{asked}");
+            assert_eq!(&*found.upstream_model(&found.route.deployments[0]), upstream, "{asked}");
         }
         for asked in ["azure/..", "azure/../../x", "azure/.", "..", "a/..\\b"] {
             assert!(catalog.resolve(&ModelName::parse(asked).expect("a name")).is_none(), "{asked}");
         }
+    }
+
+    #[test]
+    fn aliases_labels_and_the_providers_own_names_are_names_too() {
+        let name = |name: &str| ModelName::parse(name).expect("a name");
+        let to = |name: &str| Plan::To(deployment(name, name));
+        let bot = Model {
+            labels: [("candidate".into(), Arc::new(Route::new(to("v4"))))].into(),
+            aliases: vec![name("helpdesk")],
+            ..Model::plain(name("bot"), to("v3"))
+        };
+        let direct = |own: &str, upstream: &str| {
+            let plain = deployment(own, upstream);
+            (plain.name.clone(), Arc::new(Deployment { direct: true, ..(*plain).clone() }))
+        };
+        let deployments =
+            [direct("b", "ft:x"), direct("a", "ft:x"), direct("c", "bot"), direct("d", "helpdesk")];
+        let any = Model::plain(name("*"), to("any"));
+        let catalog = Catalog::new(BTreeMap::new(), deployments.into(), vec![bot, any]);
+        for (asked, model, first) in [
+            ("bot", "bot", "v3"),
+            ("helpdesk", "bot", "v3"),
+            ("bot@candidate", "bot", "v4"),
+            ("bot@stable", "*", "any"),
+            ("ft:x", "ft:x", "a"),
+            ("helpdesk@candidate", "*", "any"),
+        ] {
+            let found = catalog.resolve(&name(asked)).expect("found");
+            assert_eq!(
+                (found.model.name.as_str(), &*found.route.deployments[0].name),
+                (model, first),
+                "{asked}"
+            );
+        }
+        let listed: Vec<&str> = catalog.names().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(listed, ["bot", "bot@candidate", "ft:x", "helpdesk"]);
+        let models: Vec<&str> = catalog.models().map(|model| model.name.as_str()).collect();
+        assert_eq!(models, ["bot", "ft:x", "*"]);
     }
 }

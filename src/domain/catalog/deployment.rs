@@ -97,6 +97,8 @@ pub struct Deployment {
     pub unsupported: Vec<Box<str>>,
     /// What becomes of a request with one of them.
     pub on_unsupported: OnUnsupported,
+    /// When it is not asked for a while.
+    pub breaker: breaker::Policy,
     /// How often it is asked whether it is there; none: only requests tell.
     pub health_check_every: Option<Duration>,
 }
