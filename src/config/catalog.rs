@@ -99,7 +99,6 @@ fn deployment(
         retires_at_ms: None,
         limits: RateLimits::default(),
         queue: Queue::default(),
-        breaker: breaker::Policy::default(),
         unsupported: Vec::new(),
         on_unsupported: OnUnsupported::default(),
         breaker: breaker::Policy::default(),

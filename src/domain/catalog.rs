@@ -244,7 +244,6 @@ pub(crate) mod tests {
             retires_at_ms: None,
             limits: RateLimits::default(),
             queue: Queue::default(),
-            breaker: crate::domain::breaker::Policy::default(),
             unsupported: Vec::new(),
             on_unsupported: OnUnsupported::Refuse,
             breaker: breaker::Policy::default(),

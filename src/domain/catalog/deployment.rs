@@ -91,8 +91,6 @@ pub struct Deployment {
     pub limits: RateLimits,
     /// Who waits while `limits.concurrent` requests are being served.
     pub queue: Queue,
-    /// When it is not asked because it fails.
-    pub breaker: breaker::Policy,
     /// Top-level members of requests that it does not take.
     pub unsupported: Vec<Box<str>>,
     /// What becomes of a request with one of them.

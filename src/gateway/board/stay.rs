@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::entry::Entry;
 use crate::clock;
 use crate::domain::breaker::Permit;
-use crate::domain::quota::{Mark, QuotaSeen};
+use crate::domain::patience::QuotaSeen;
+use crate::domain::quota::Mark;
 use crate::domain::speed::Observation;
 
 /// A place among the requests that a deployment serves, given back when it is dropped.
