@@ -114,7 +114,8 @@ impl Drop for Predecessor {
 /// Below the range that the system hands out by itself, so that nobody takes a port between our look and its use.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub(super) fn free_port() -> u16 {
     let offset = u16::try_from(std::process::id() % 9_000).expect("below 9 000");
     eventually("a free port", || {
         let port = 20_000 + (offset + NEXT_PORT.fetch_add(1, Ordering::Relaxed)) % 12_000;
@@ -479,6 +480,15 @@ impl TestGateway {
         // SAFETY: plain numbers; the child has not been waited for, so its id is still its own.
         let done = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// The memory that the process has now.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id()));
+        let status = status.expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     /// Where the ledger is.
