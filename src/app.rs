@@ -37,9 +37,11 @@ use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
+use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
+use crate::gateway::retries::Retries;
 use crate::gateway::record::Book;
 use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
@@ -168,10 +170,13 @@ fn build(
             Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), options.upgrade)))
         }
     };
+    let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
     let gateway = Gateway {
         keys: ring,
         catalog,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
+        board: Arc::clone(&board),
+        retries: Retries::default(),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
         money: Money {
@@ -345,6 +350,7 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
     let current = Arc::new(Mutex::new(config));
     let held = Arc::clone(&current);
     let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
+    let board = Arc::clone(&built.gateway.board);
     let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
     let run = move || {
         let mut current = held.lock();
@@ -368,6 +374,7 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
             let _ = directory.declare(current.teams.clone());
             let _ = budgets.declare(current.budgets.clone());
         })?;
+        board.replace(&new.catalog, clock::monotonic());
         let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
