@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::admit::{Admitted, KeyRing};
-use super::catalog::LiveCatalog;
 use super::board::Board;
+use super::catalog::LiveCatalog;
 use super::dispatch::{self, Means};
 use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
@@ -32,6 +32,8 @@ pub struct Gateway {
     pub keys: Arc<KeyRing>,
     /// What may be asked.
     pub catalog: Arc<LiveCatalog>,
+    /// How that stands just now.
+    pub board: Arc<Board>,
     /// How much of it.
     pub limits: Arc<Limits>,
     /// How it ended.
@@ -40,8 +42,6 @@ pub struct Gateway {
     pub pins: Arc<Pins>,
     /// What it costs.
     pub money: Money,
-    /// How the deployments stand.
-    pub board: Arc<Board>,
     /// How many retries are left.
     pub retries: Retries,
 }
