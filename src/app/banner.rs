@@ -95,12 +95,12 @@ pub fn example_model(config: &Config, worker_runs: bool) -> Option<String> {
     let elsewhere = |model: &str| {
         !local.as_ref().is_some_and(|name| model == name || model.ends_with(&format!("/{name}")))
     };
-    let mut exact = config.catalog.models().map(|model| model.name.as_str());
+    let mut exact = config.catalog.names().map(|(name, _)| name.as_str());
     if let Some(model) = exact.find(|model| elsewhere(model)) {
         return Some(model.to_owned());
     }
     let any_goes_to_openai = config.catalog.patterns().any(|pattern| {
-        let provider = pattern.deployments.first().map(|deployment| &deployment.provider);
+        let provider = pattern.route.deployments.first().map(|deployment| &deployment.provider);
         pattern.name.as_str() == "*"
             && provider.is_some_and(|provider| provider.authority == "api.openai.com")
     });

@@ -36,7 +36,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn summary(config: &Config) -> String {
     let catalog = &config.catalog;
-    let models = catalog.models().count() + catalog.patterns().count();
+    let models = catalog.models().count();
     let counts = [
         counted(catalog.providers.len(), "provider"),
         counted(catalog.deployments.len(), "deployment"),

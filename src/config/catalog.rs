@@ -3,10 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model};
+use crate::domain::breaker;
+use crate::domain::catalog::{
+    Catalog, DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Model, OnUnsupported, Queue,
+};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
+use crate::domain::limit::RateLimits;
 use crate::domain::model_name;
+use crate::domain::route::Plan;
 
 use super::file;
 use super::limits;
@@ -87,6 +92,17 @@ fn deployment(
         drain: manners.drain,
         pricing,
         on_unpriced,
+        direct: false,
+        context_window: None,
+        capabilities: None,
+        quality: None,
+        retires_at_ms: None,
+        limits: RateLimits::default(),
+        queue: Queue::default(),
+        unsupported: Vec::new(),
+        on_unsupported: OnUnsupported::default(),
+        breaker: breaker::Policy::default(),
+        health_check_every: None,
     };
     prices.look_at(&place, &deployment, checker);
     Some(deployment)
@@ -210,7 +226,8 @@ fn model(
         found.extend(deployments.get(deployment.as_str()).map(Arc::clone));
     }
     let limits = limits::rate_limits(&Place::top("models").key(name).key("limits"), &written.limits, checker);
-    Some(Model { name: parsed?, deployments: found, limits })
+    let plan = Plan::Ordered(found.into_iter().map(Plan::To).collect());
+    Some(Model { limits, ..Model::plain(parsed?, plan) })
 }
 
 fn note_unused(file: &file::File, checker: &mut Checker<'_>) {

@@ -40,7 +40,7 @@ fn good(text: &str, pairs: &[(&str, &str)]) -> Config {
 
 fn resolve(config: &Config, asked: &str) -> Option<(Arc<str>, Arc<str>, String)> {
     let found = config.catalog.resolve(&ModelName::parse(asked).expect("a name"))?;
-    let deployment = &found.model.deployments[0];
+    let deployment = &found.route.deployments[0];
     let upstream = found.upstream_model(deployment).to_string();
     Some((Arc::clone(&deployment.provider.name), Arc::clone(&deployment.name), upstream))
 }

@@ -1,313 +1,70 @@
-//! The live catalog: providers, deployments, and which models lead to which deployments. Immutable; a reload swaps
+//! The live catalog: providers, deployments, and which names lead to which deployments. Immutable; a reload swaps
 //! it whole, and a request reads one of them from its start to its end.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+mod deployment;
+mod provider;
 
-use super::endpoint::Endpoint;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use deployment::{
+    DEFAULT_OUTPUT_TOKENS, Deployment, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue, Timeouts,
+};
+pub use provider::{
+    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
+};
+
+use super::allowed::AllowedModels;
+use super::capability::Capability;
 use super::ids::ModelName;
 use super::limit::RateLimits;
-use super::model_name;
-use super::price::Price;
-use super::secret::Secret;
+use super::retry;
+use super::route::{Plan, Route};
 
-/// OpenAI's dialect, or any server that speaks it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OpenAi {
-    /// `OpenAI-Organization`.
-    pub organization: Option<String>,
-    /// `OpenAI-Project`.
-    pub project: Option<String>,
-}
-
-/// Azure's v1 API: OpenAI's paths under `/openai/v1`, the deployment named in the body.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AzureV1 {
-    /// `preview`, or nothing for the default.
-    pub api_version: Option<String>,
-}
-
-/// Azure's classic API: the deployment in the path, a dated version in the query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AzureClassic {
-    /// Such as `2024-10-21`.
-    pub api_version: String,
-}
-
-/// The dialect a provider speaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dialect {
-    /// OpenAI's, or any server that speaks it.
-    OpenAi(OpenAi),
-    /// Azure's v1 API.
-    AzureV1(AzureV1),
-    /// Azure's classic API.
-    AzureClassic(AzureClassic),
-    /// Our own worker.
-    Candle,
-}
-
-impl Dialect {
-    /// Whose it is, whatever its version.
-    pub const fn kind(&self) -> ProviderKind {
-        match self {
-            Self::OpenAi(_) => ProviderKind::OpenAi,
-            Self::AzureV1(_) | Self::AzureClassic(_) => ProviderKind::Azure,
-            Self::Candle => ProviderKind::Candle,
-        }
-    }
-
-    /// The name in logs and metric labels.
-    pub const fn name(&self) -> &'static str {
-        self.kind().name()
-    }
-}
-
-/// Who defines a dialect: prices go by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ProviderKind {
-    /// OpenAI.
-    OpenAi,
-    /// Azure OpenAI.
-    Azure,
-    /// Our own worker.
-    Candle,
-}
-
-impl ProviderKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Azure, Self::Candle];
-
-    /// The name in files, logs and metric labels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Azure => "azure",
-            Self::Candle => "candle",
-        }
-    }
-
-    /// Reads back what [`ProviderKind::name`] wrote.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-/// Where a provider listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A host and port, and whether TLS is spoken there.
-    Host {
-        /// A name or an address, without brackets.
-        host: String,
-        /// The port.
-        port: u16,
-        /// `https`.
-        tls: bool,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-}
-
-/// How long we wait for an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For the connection, TLS included.
-    pub connect: Duration,
-    /// From the request's last byte to the answer's head.
-    pub first_byte: Duration,
-    /// Between two reads of the answer.
-    pub between_chunks: Duration,
-    /// For the whole exchange.
-    pub total: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            first_byte: Duration::from_secs(600),
-            between_chunks: Duration::from_secs(300),
-            total: Duration::from_secs(1_800),
-        }
-    }
-}
-
-/// What becomes of an upstream's stream when the client has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnClientGone {
-    /// Aborted at once and settled at what was counted.
-    Abort,
-    /// Read on to its usage, for at most `drain_ms`.
-    Drain,
-}
-
-/// How a provider knows us.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// Not at all.
-    None,
-    /// By a key.
-    ApiKey(Secret),
-    /// By a token of Microsoft Entra ID.
-    Entra(Entra),
-}
-
-/// Where an Entra token comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entra {
-    /// A service principal with a secret.
-    ClientSecret {
-        /// Such as `https://login.microsoftonline.com`.
-        authority: String,
-        /// The directory.
-        tenant_id: String,
-        /// The application.
-        client_id: String,
-        /// Its secret.
-        client_secret: Secret,
-        /// What the token is for.
-        scope: String,
-    },
-    /// Workload identity: a token of another issuer in a file, exchanged for one of Entra.
-    FederatedTokenFile {
-        /// Such as `https://login.microsoftonline.com`.
-        authority: String,
-        /// The directory.
-        tenant_id: String,
-        /// The application.
-        client_id: String,
-        /// The other issuer's token, read anew at each exchange.
-        token_file: PathBuf,
-        /// What the token is for.
-        scope: String,
-    },
-    /// The identity of the machine.
-    ManagedIdentity {
-        /// The metadata service.
-        endpoint: String,
-        /// Only for a user-assigned identity.
-        client_id: Option<String>,
-        /// What the token is for.
-        scope: String,
-    },
-    /// A token that somebody else renews in a file.
-    TokenFile {
-        /// Read again when it changes.
-        path: PathBuf,
-    },
-}
-
-/// A dialect and its account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Provider {
-    /// The operator's name for it.
-    pub name: Arc<str>,
-    /// What it speaks.
-    pub dialect: Dialect,
-    /// Where it listens.
-    pub address: Address,
-    /// What stands before every path: empty, or `/v1`, never with a slash at its end.
-    pub base_path: String,
-    /// The value of `Host`.
-    pub authority: String,
-    /// How it knows us.
-    pub credential: Credential,
-    /// Trusted instead of the system's roots, PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Whether h2 is offered by ALPN.
-    pub http2: bool,
-}
-
-/// [`Deployment::default_output_tokens`] unless the operator says otherwise.
-pub const DEFAULT_OUTPUT_TOKENS: u64 = 4_096;
-
-/// One concrete served model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deployment {
-    /// The operator's name for it.
-    pub name: Arc<str>,
-    /// Who serves it.
-    pub provider: Arc<Provider>,
-    /// The provider's own name; `*` stands for what the asked name's pattern matched.
-    pub upstream_model: Arc<str>,
-    /// What it was trained from, when its own name does not say.
-    pub base_model: Option<String>,
-    /// Whether it makes tokens that the client does not see.
-    pub reasoning: bool,
-    /// What it serves.
-    pub endpoints: Vec<Endpoint>,
-    /// The model's own cap on output, tokens.
-    pub max_output_tokens: Option<u64>,
-    /// The cap that is written into a request without one, where a hard budget applies, tokens.
-    pub default_output_tokens: u64,
-    /// How long we wait.
-    pub timeouts: Timeouts,
-    /// What happens when the client leaves.
-    pub on_client_gone: OnClientGone,
-    /// How long a stream is read on for its usage.
-    pub drain: Duration,
-    /// Where its price comes from.
-    pub pricing: Pricing,
-    /// What becomes of a request without a known price.
-    pub on_unpriced: OnUnpriced,
-}
-
-/// Where a deployment's price comes from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Pricing {
-    /// The row of the price book that its model's name leads to.
-    #[default]
-    ByName,
-    /// A row of the price book that the operator named.
-    Row(Arc<str>),
-    /// The operator wrote it out.
-    Explicit {
-        /// What it costs.
-        price: Arc<Price>,
-        /// Names it in the ledger.
-        version: Arc<str>,
-    },
-}
-
-/// What becomes of a request whose price nobody knows. It is never taken for free silently.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum OnUnpriced {
-    /// It is refused.
-    #[default]
-    Deny,
-    /// It is booked at the price of this row of the price book.
-    Cap(Arc<str>),
-    /// It is served, booked at nothing, and said.
-    Allow,
-}
-
-impl Deployment {
-    /// The name that says which model it really is: the base where it was given, else the provider's name.
-    pub fn model_identity(&self) -> &str {
-        self.base_model.as_deref().unwrap_or(&self.upstream_model)
-    }
-
-    /// Whether tokens are made that the client does not see, when it is asked for one of the provider's models: behind
-    /// a `*` only the asked name tells.
-    pub fn makes_unseen_tokens(&self, upstream_model: &str) -> bool {
-        let told_by_the_name = self.base_model.is_none() && self.upstream_model.contains('*');
-        self.reasoning || (told_by_the_name && model_name::makes_unseen_tokens(upstream_model))
-    }
-}
-
-/// A name clients ask for, or a pattern of names, and its deployments in order.
+/// A name clients ask for, or a pattern of names, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// An exact name, or a prefix and a final `*`.
     pub name: ModelName,
-    /// At least one.
-    pub deployments: Vec<Arc<Deployment>>,
+    /// Where it leads.
+    pub route: Arc<Route>,
+    /// Where it leads with a label behind it, as in `support-bot@candidate`.
+    pub labels: BTreeMap<Arc<str>, Arc<Route>>,
+    /// Other exact names for it.
+    pub aliases: Vec<ModelName>,
+    /// What every deployment of its route can do.
+    pub requires: Vec<Capability>,
+    /// Who is asked where a request is too long for a deployment of its route.
+    pub longer_context: Option<Arc<Route>>,
+    /// Who is asked where a deployment's content filter refuses a request.
+    pub content_filtered: Option<Arc<Route>>,
+    /// How often and how patiently a request is tried.
+    pub retry: retry::Policy,
     /// What all who ask for it may ask together.
     pub limits: RateLimits,
+}
+
+impl Model {
+    /// A name that leads to a plan, and nothing more.
+    pub fn plain(name: ModelName, plan: Plan) -> Self {
+        Self {
+            name,
+            route: Arc::new(Route::new(plan)),
+            labels: BTreeMap::new(),
+            aliases: Vec::new(),
+            requires: Vec::new(),
+            longer_context: None,
+            content_filtered: None,
+            retry: retry::Policy::default(),
+            limits: RateLimits::default(),
+        }
+    }
+
+    /// All its routes.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let others = self.longer_context.iter().chain(&self.content_filtered);
+        std::iter::once(&self.route).chain(self.labels.values()).chain(others)
+    }
 }
 
 /// What a name leads to.
@@ -315,11 +72,19 @@ pub struct Model {
 pub struct Resolved {
     /// The entry of the catalog: a pattern's own name, so its number is bounded (for metric labels).
     pub model: Arc<Model>,
+    /// Where the name leads: to the model's route, or to that of its label.
+    pub route: Arc<Route>,
     /// What the pattern's `*` matched; the whole name for an exact entry.
     pub matched: String,
 }
 
 impl Resolved {
+    /// Whether a key may have what it asked for: by the asked name, or by the model's own, of which the asked one is an
+    /// alias or a label.
+    pub fn is_for(&self, asked: &ModelName, allowed: &AllowedModels) -> bool {
+        allowed.allows(asked) || allowed.allows(&self.model.name)
+    }
+
     /// The provider's own name for the model on one of the deployments.
     pub fn upstream_model(&self, deployment: &Deployment) -> Arc<str> {
         match deployment.upstream_model.contains('*') {
@@ -329,6 +94,13 @@ impl Resolved {
     }
 }
 
+/// An exact name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    model: Arc<Model>,
+    route: Arc<Route>,
+}
+
 /// Everything a request may be sent to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Catalog {
@@ -336,46 +108,89 @@ pub struct Catalog {
     pub providers: BTreeMap<Arc<str>, Arc<Provider>>,
     /// All deployments by name.
     pub deployments: BTreeMap<Arc<str>, Arc<Deployment>>,
-    exact: BTreeMap<ModelName, Arc<Model>>,
+    /// The headers that any route looks at, in lower case.
+    pub headers: Vec<Arc<str>>,
+    exact: BTreeMap<ModelName, Entry>,
     /// Prefixes without their `*`, longest first.
     patterns: Vec<(String, Arc<Model>)>,
 }
 
 impl Catalog {
-    /// Puts a checked set of providers, deployments and models together.
+    /// Puts a checked set of providers, deployments and models together. A deployment that may be asked for by its
+    /// provider's own name is, unless a model has that name.
     pub fn new(
         providers: BTreeMap<Arc<str>, Arc<Provider>>,
         deployments: BTreeMap<Arc<str>, Arc<Deployment>>,
         models: Vec<Model>,
     ) -> Self {
-        let mut exact = BTreeMap::new();
-        let mut patterns = Vec::new();
+        let mut catalog = Self { providers, deployments, ..Self::default() };
         for model in models {
-            let model = Arc::new(model);
-            match model.name.as_str().strip_suffix('*') {
-                Some(prefix) => patterns.push((prefix.to_owned(), model)),
-                None => drop(exact.insert(model.name.clone(), model)),
+            catalog.add(Arc::new(model));
+        }
+        catalog.add_direct();
+        catalog.patterns.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        catalog.headers.sort();
+        catalog.headers.dedup();
+        catalog
+    }
+
+    fn add(&mut self, model: Arc<Model>) {
+        let headers = model.routes().flat_map(|route| route.needs.headers.iter().cloned());
+        self.headers.extend(headers);
+        if let Some(prefix) = model.name.as_str().strip_suffix('*') {
+            self.patterns.push((prefix.to_owned(), model));
+            return;
+        }
+        let labelled = model.labels.iter().filter_map(|(label, route)| {
+            Some((ModelName::parse(&format!("{}@{label}", model.name.as_str())).ok()?, route))
+        });
+        let names =
+            std::iter::once(&model.name).chain(&model.aliases).map(|name| (name.clone(), &model.route));
+        for (name, route) in names.chain(labelled) {
+            self.exact.insert(name, Entry { model: Arc::clone(&model), route: Arc::clone(route) });
+        }
+    }
+
+    /// Several deployments of one name, as one model with two accounts, are asked in the order of their own names.
+    fn add_direct(&mut self) {
+        let mut plans: BTreeMap<ModelName, Vec<Plan>> = BTreeMap::new();
+        for deployment in self.deployments.values().filter(|deployment| deployment.direct) {
+            let Ok(name) = ModelName::parse(&deployment.upstream_model) else { continue };
+            if !self.exact.contains_key(&name) {
+                plans.entry(name).or_default().push(Plan::To(Arc::clone(deployment)));
             }
         }
-        patterns.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        Self { providers, deployments, exact, patterns }
+        for (name, plans) in plans {
+            self.add(Arc::new(Model::plain(name, Plan::Ordered(plans))));
+        }
     }
 
     /// What a name leads to: an exact entry wins, then the longest prefix.
     pub fn resolve(&self, name: &ModelName) -> Option<Resolved> {
-        if let Some(model) = self.exact.get(name) {
-            return Some(Resolved { model: Arc::clone(model), matched: name.as_str().to_owned() });
+        if let Some(Entry { model, route }) = self.exact.get(name) {
+            let (model, route) = (Arc::clone(model), Arc::clone(route));
+            return Some(Resolved { model, route, matched: name.as_str().to_owned() });
         }
         self.patterns.iter().find_map(|(prefix, model)| {
             let matched = name.as_str().strip_prefix(prefix.as_str())?;
-            (!matched.is_empty() && !climbs(matched))
-                .then(|| Resolved { model: Arc::clone(model), matched: matched.to_owned() })
+            let (model, route) = (Arc::clone(model), Arc::clone(&model.route));
+            (!matched.is_empty() && !climbs(matched)).then(|| Resolved {
+                model,
+                route,
+                matched: matched.to_owned(),
+            })
         })
     }
 
-    /// The exact names, sorted: what `GET /v1/models` lists.
+    /// The exact names, sorted, and their models: what `GET /v1/models` lists.
+    pub fn names(&self) -> impl Iterator<Item = (&ModelName, &Arc<Model>)> {
+        self.exact.iter().map(|(name, entry)| (name, &entry.model))
+    }
+
+    /// All models, patterns included.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.exact.values()
+        let exact = self.exact.iter().filter(|(name, entry)| **name == entry.model.name);
+        exact.map(|(_, entry)| &entry.model).chain(self.patterns())
     }
 
     /// The patterns, longest prefix first.
@@ -391,7 +206,11 @@ fn climbs(text: &str) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::domain::breaker;
+    use crate::domain::endpoint::Endpoint;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {
         let provider = Arc::new(Provider {
@@ -418,6 +237,17 @@ pub(crate) mod tests {
             drain: Duration::from_secs(30),
             pricing: Pricing::ByName,
             on_unpriced: OnUnpriced::Deny,
+            direct: false,
+            context_window: None,
+            capabilities: None,
+            quality: None,
+            retires_at_ms: None,
+            limits: RateLimits::default(),
+            queue: Queue::default(),
+            unsupported: Vec::new(),
+            on_unsupported: OnUnsupported::Refuse,
+            breaker: breaker::Policy::default(),
+            health_check_every: None,
         })
     }
 
@@ -435,10 +265,8 @@ pub(crate) mod tests {
 
     #[test]
     fn exact_wins_then_the_longest_prefix() {
-        let model = |name: &str, upstream: &str| Model {
-            name: ModelName::parse(name).expect("a name"),
-            deployments: vec![deployment(name, upstream)],
-            limits: RateLimits::default(),
+        let model = |name: &str, upstream: &str| {
+            Model::plain(ModelName::parse(name).expect("a name"), Plan::To(deployment(name, upstream)))
         };
         let catalog = Catalog::new(
             BTreeMap::new(),
@@ -453,10 +281,48 @@ pub(crate) mod tests {
         ] {
             let found = catalog.resolve(&ModelName::parse(asked).expect("a name")).expect("found");
             assert_eq!(found.model.name.as_str(), entry, "{asked}");
-            assert_eq!(&*found.upstream_model(&found.model.deployments[0]), upstream, "{asked}");
+            assert_eq!(&*found.upstream_model(&found.route.deployments[0]), upstream, "{asked}");
         }
         for asked in ["azure/..", "azure/../../x", "azure/.", "..", "a/..\\b"] {
             assert!(catalog.resolve(&ModelName::parse(asked).expect("a name")).is_none(), "{asked}");
         }
+    }
+
+    #[test]
+    fn aliases_labels_and_the_providers_own_names_are_names_too() {
+        let name = |name: &str| ModelName::parse(name).expect("a name");
+        let to = |name: &str| Plan::To(deployment(name, name));
+        let bot = Model {
+            labels: [("candidate".into(), Arc::new(Route::new(to("v4"))))].into(),
+            aliases: vec![name("helpdesk")],
+            ..Model::plain(name("bot"), to("v3"))
+        };
+        let direct = |own: &str, upstream: &str| {
+            let plain = deployment(own, upstream);
+            (plain.name.clone(), Arc::new(Deployment { direct: true, ..(*plain).clone() }))
+        };
+        let deployments =
+            [direct("b", "ft:x"), direct("a", "ft:x"), direct("c", "bot"), direct("d", "helpdesk")];
+        let any = Model::plain(name("*"), to("any"));
+        let catalog = Catalog::new(BTreeMap::new(), deployments.into(), vec![bot, any]);
+        for (asked, model, first) in [
+            ("bot", "bot", "v3"),
+            ("helpdesk", "bot", "v3"),
+            ("bot@candidate", "bot", "v4"),
+            ("bot@stable", "*", "any"),
+            ("ft:x", "ft:x", "a"),
+            ("helpdesk@candidate", "*", "any"),
+        ] {
+            let found = catalog.resolve(&name(asked)).expect("found");
+            assert_eq!(
+                (found.model.name.as_str(), &*found.route.deployments[0].name),
+                (model, first),
+                "{asked}"
+            );
+        }
+        let listed: Vec<&str> = catalog.names().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(listed, ["bot", "bot@candidate", "ft:x", "helpdesk"]);
+        let models: Vec<&str> = catalog.models().map(|model| model.name.as_str()).collect();
+        assert_eq!(models, ["bot", "ft:x", "*"]);
     }
 }

@@ -4,6 +4,7 @@
 //! spelling or the order of a schema's keys reaches the provider as the client wrote it.
 
 mod members;
+mod parts;
 mod rewrite;
 
 use std::borrow::Cow;
@@ -13,13 +14,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use rewrite::{CapName, OutputCap, Rewrite};
+pub use rewrite::{CapName, OutputCap, Rewrite, droppable};
 
 use super::endpoint::Endpoint;
 use super::ids::{ModelName, ModelNameError};
 use super::unboundable::Unboundable;
 use super::usage::MOST_TOKENS;
-use members::{Members, Top, boolean, count, count_or_none, given, prompts, range_of, text};
+use members::{Members, Top, boolean, count, count_or_none, given, has_elements, prompts, range_of, text};
 
 /// What a completion makes at most when its request does not say (OpenAI API 2.3.0, `max_tokens`).
 pub const LEGACY_OUTPUT_TOKENS: u64 = 16;
@@ -115,6 +116,10 @@ pub struct InferenceRequest {
     service_tier: Option<String>,
     end_user: Option<String>,
     unboundable: Option<Unboundable>,
+    has_tools: bool,
+    wants_json_schema: bool,
+    /// Whether an answer in sound is asked for.
+    wants_sound: bool,
     body: Bytes,
     metadata_at: Option<Range<usize>>,
     model_at: Option<Range<usize>>,
@@ -199,6 +204,9 @@ impl InferenceRequest {
         let service_tier = text(members.service_tier, "service_tier")?;
         let end_user = end_user(&members);
         let unboundable = unboundable(endpoint, &members);
+        let has_tools = has_elements(members.tools) || has_elements(members.functions);
+        let wants_json_schema = wants_json_schema(endpoint, &members);
+        let wants_sound = given(members.modalities).is_some_and(|modalities| !only_text(modalities));
         let any = members.any;
         let start = json.find('{').map_or(0, |at| at + 1);
         Ok(Self {
@@ -212,6 +220,9 @@ impl InferenceRequest {
             service_tier,
             end_user,
             unboundable,
+            has_tools,
+            wants_json_schema,
+            wants_sound,
             metadata_at,
             model_at,
             stream_options_at,
@@ -265,6 +276,26 @@ impl InferenceRequest {
         self.unboundable
     }
 
+    /// Whether it brings tools, or the functions that came before them.
+    pub const fn has_tools(&self) -> bool {
+        self.has_tools
+    }
+
+    /// Whether its answer must keep to a JSON schema.
+    pub const fn wants_json_schema(&self) -> bool {
+        self.wants_json_schema
+    }
+
+    /// Whether a picture is among its messages. Read once more only where a word in it looks so.
+    pub fn has_images(&self) -> bool {
+        parts::any_of(&self.body, &["image_url", "input_image", "computer_screenshot"])
+    }
+
+    /// Whether a sound is among its messages, or asked for. Read once more only where a word in it looks so.
+    pub fn has_audio(&self) -> bool {
+        self.wants_sound || parts::any_of(&self.body, &["input_audio"])
+    }
+
     /// The client's bytes.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -306,12 +337,35 @@ fn end_user(members: &Members<'_>) -> Option<String> {
     })
 }
 
+/// Whether `modalities` names nothing but text.
+fn only_text(modalities: &str) -> bool {
+    let named = serde_json::from_str::<Vec<Cow<'_, str>>>(modalities);
+    named.is_ok_and(|named| named.iter().all(|modality| modality == "text"))
+}
+
+/// Whether the answer must keep to a JSON schema: `response_format`, or `text.format` of responses.
+fn wants_json_schema(endpoint: Endpoint, members: &Members<'_>) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Format<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Text<'a> {
+        #[serde(borrow)]
+        format: Format<'a>,
+    }
+    let format = match endpoint {
+        Endpoint::Responses => given(members.text)
+            .and_then(|text| serde_json::from_str::<Text<'_>>(text).ok())
+            .map(|text| text.format),
+        _ => given(members.response_format).and_then(|format| serde_json::from_str(format).ok()),
+    };
+    format.is_some_and(|format| format.kind == "json_schema")
+}
+
 /// Looks at members of every endpoint alike: who knows which of them a server minds where.
 fn unboundable(endpoint: Endpoint, members: &Members<'_>) -> Option<Unboundable> {
-    let only_text = |modalities: &str| {
-        let named = serde_json::from_str::<Vec<Cow<'_, str>>>(modalities);
-        named.is_ok_and(|named| named.iter().all(|modality| modality == "text"))
-    };
     let stored_prompt = members.prompt.filter(|_| endpoint == Endpoint::Responses);
     let none = [
         (members.previous_response_id, Unboundable::StoredConversation),

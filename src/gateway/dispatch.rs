@@ -97,7 +97,7 @@ pub(super) async fn ask<C: Client>(
                 continue;
             }
         };
-        let outgoing = provider::inference(upstream.provider(), &prepared.request, &model, output_cap);
+        let outgoing = provider::inference(deployment, &prepared.request, &model, output_cap);
         let asking = Asking {
             deployment,
             unseen: deployment.makes_unseen_tokens(&model),
@@ -280,7 +280,7 @@ async fn judge(
         return Err(Unanswered { refusal: redirected(&deployment, status), sent_to: None });
     }
     match provider::fault(status, &body) {
-        Fault::Told => {
+        fault if !fault.is_our_trouble() => {
             let body = provider::envelope(status, &body);
             Ok(Attempt {
                 deployment,

@@ -39,12 +39,12 @@ pub(super) fn prepare(
     bound: Option<&str>,
 ) -> Result<Prepared, Refusal> {
     let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
-    if !admitted.key.terms.models.allows(&request.model) {
+    let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
+    if !resolved.is_for(&request.model, &admitted.key.terms.models) {
         return Err(unknown());
     }
-    let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
     let mut order: Vec<Arc<Deployment>> = resolved
-        .model
+        .route
         .deployments
         .iter()
         .filter(|deployment| deployment.endpoints.contains(&request.endpoint))

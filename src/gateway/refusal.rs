@@ -155,7 +155,12 @@ const fn blame(fault: Fault) -> &'static str {
         Fault::Auth => "refused the gateway's credential (not your key)",
         Fault::DeploymentMissing => "is not there at its provider",
         Fault::Quota => "has used up the quota of the gateway's account (not yours)",
-        Fault::Told => "refused the request",
+        Fault::Wait => "is asked too much at once",
+        Fault::TooLarge => "takes less in a minute than this request alone",
+        Fault::Transient => "failed",
+        Fault::ContextLength => "has a context shorter than this request",
+        Fault::ContentFilter => "stopped the request by its content filter",
+        Fault::Unsupported | Fault::Told => "refused the request",
     }
 }
 
@@ -197,7 +202,12 @@ impl Refusal {
                 Fault::Auth => "upstream_auth_failed",
                 Fault::DeploymentMissing => "upstream_deployment_missing",
                 Fault::Quota => "upstream_quota",
-                Fault::Told => "upstream_refused",
+                Fault::Wait => "upstream_rate_limited",
+                Fault::TooLarge => "upstream_too_large",
+                Fault::Transient => "upstream_failed",
+                Fault::ContextLength => "context_length_exceeded",
+                Fault::ContentFilter => "content_filter",
+                Fault::Unsupported | Fault::Told => "upstream_refused",
             },
             Self::ClientGone => "client_gone",
         }

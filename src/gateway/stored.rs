@@ -12,7 +12,7 @@ use super::dispatch;
 use super::inference::Gateway;
 use super::refusal::Refusal;
 use crate::clock;
-use crate::provider::{self, Fault};
+use crate::provider;
 
 /// The largest stored response we pass on.
 const STORED_BYTES: usize = 64 << 20;
@@ -60,7 +60,7 @@ impl Gateway {
             0..300 => Ok(Stored { status, content_type, body }),
             300..400 => Err(dispatch::redirected(deployment, status)),
             400.. => match provider::fault(status, &body) {
-                Fault::Told => Ok(Stored {
+                fault if !fault.is_our_trouble() => Ok(Stored {
                     status,
                     content_type: "application/json".to_owned(),
                     body: provider::envelope(status, &body),

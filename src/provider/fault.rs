@@ -1,92 +1,225 @@
-//! Whose fault an upstream's error is.
+//! Whose fault an upstream's error is, read from its status and body, or from an error event in a stream.
 //!
 //! Source: the error tables of OpenAI (guide "Error codes", November 2026) and of Azure OpenAI (inference
-//! 2024-10-21, v1): two families of bodies share one path there, OpenAI's and Microsoft's.
+//! 2024-10-21, v1): two families of bodies share one path there, OpenAI's and Microsoft's. What has no code is known by
+//! the words of OpenAI, vLLM, SGLang, llama.cpp and TGI.
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use memchr::memmem;
+use serde_json::{Map, Value, json};
 
-/// Whose fault an upstream's error is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
-    /// Our credential is refused: our trouble, never the client's key.
-    Auth,
-    /// The deployment or its path is not there: our trouble.
-    DeploymentMissing,
-    /// Money or quota of our account ran out: our trouble, and no retry helps.
-    Quota,
-    /// The client's request, or a passing state the client should hear of as it is.
-    Told,
-}
+use crate::domain::fault::Fault;
 
 /// Codes that say an account can't pay, whatever the status says.
-const QUOTA_CODES: [&str; 6] = [
+const QUOTA_CODES: [&str; 7] = [
     "insufficient_quota",
     "credit_balance_exhausted",
     "organization_spend_limit_exceeded",
     "project_spend_limit_exceeded",
     "organization_usage_limit_exceeded",
     "billing_hard_limit_reached",
+    "billing_not_active",
+];
+
+/// Codes of a content filter, OpenAI's and Azure's.
+const FILTER_CODES: [&str; 5] = [
+    "content_filter",
+    "ResponsibleAIPolicyViolation",
+    "content_policy_violation",
+    "invalid_prompt",
+    "bio_policy",
+];
+
+/// Codes of a prompt that is too long; the last one is llama.cpp's.
+const LENGTH_CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
+
+/// The same in words, small letters: OpenAI's old form and vLLM's, OpenAI's for responses, vLLM's and SGLang's for
+/// prompts, llama.cpp's, and TGI's two.
+const LENGTH_WORDS: [&str; 8] = [
+    "maximum context length",
+    "exceeds the context window",
+    "longer than the maximum model length",
+    "longer than the model's context length",
+    "exceeds the available context size",
+    "`inputs` must have less than",
+    "`inputs` tokens + `max_new_tokens` must be",
+    "prompt is too long",
+];
+
+/// Codes of what a model does not know; the last one is Azure's for an operation.
+const UNSUPPORTED_CODES: [&str; 4] =
+    ["unsupported_parameter", "unsupported_value", "unknown_parameter", "OperationNotSupported"];
+
+/// The same in words, small letters: OpenAI's before it had codes, Pydantic's (vLLM), JSON schema's.
+const UNSUPPORTED_WORDS: [&str; 3] = [
+    "unrecognized request argument",
+    "extra inputs are not permitted",
+    "additional properties are not allowed",
+];
+
+/// Codes of a deployment that is not there.
+const MISSING_CODES: [&str; 3] = ["model_not_found", "DeploymentNotFound", "model_deprecated"];
+
+/// Codes that ask for a wait, whatever the status says.
+const WAIT_CODES: [&str; 7] = [
+    "rate_limit_exceeded",
+    "slow_down",
+    "server_is_overloaded",
+    "RateLimitReached",
+    "too_many_requests",
+    "NoCapacity",
+    "429",
 ];
 
 /// What of an error body decides, in either family.
+#[derive(Default)]
 struct Told {
     kind: Option<String>,
     code: Option<String>,
+    param: Option<String>,
     message: Option<String>,
+    /// Azure's, one level deeper.
+    inner_code: Option<String>,
     openai_shape: bool,
 }
 
-fn told(body: &[u8]) -> Told {
-    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let text = |value: Option<&Value>| match value {
+fn text(value: Option<&Value>) -> Option<String> {
+    match value {
         Some(Value::String(text)) => Some(text.clone()),
         Some(Value::Number(number)) => Some(number.to_string()),
         _ => None,
-    };
+    }
+}
+
+fn told(body: &[u8]) -> Told {
+    told_by(&serde_json::from_slice(body).unwrap_or(Value::Null))
+}
+
+fn told_by(value: &Value) -> Told {
     match value.get("error") {
-        Some(Value::String(message)) => {
-            Told { kind: None, code: None, message: Some(message.clone()), openai_shape: false }
-        }
-        Some(error) => Told {
-            kind: text(error.get("type")),
-            code: text(error.get("code")),
-            message: text(error.get("message")),
-            openai_shape: error.get("message").is_some_and(Value::is_string)
-                && error.get("type").is_some_and(Value::is_string),
-        },
-        // an API front end: {"statusCode": 401, "message": "…"}
-        None => Told {
-            kind: None,
+        Some(Value::String(message)) => Told { message: Some(message.clone()), ..Told::default() },
+        Some(error @ Value::Object(_)) => told_in(error),
+        // an API front end: {"statusCode": 401, "message": "…"}, or {"detail": "…"}
+        _ => Told {
             code: text(value.get("statusCode")).or_else(|| text(value.get("code"))),
-            message: text(value.get("message")),
-            openai_shape: false,
+            param: text(value.get("param")),
+            message: text(value.get("message")).or_else(|| text(value.get("detail"))),
+            ..Told::default()
         },
+    }
+}
+
+fn told_in(error: &Value) -> Told {
+    // three spellings: on the wire, in the dated specification, in v1's
+    let inner = error.get("innererror").or_else(|| error.get("inner_error"));
+    Told {
+        kind: text(error.get("type")),
+        code: text(error.get("code")),
+        param: text(error.get("param")),
+        message: text(error.get("message")),
+        inner_code: inner.and_then(|inner| text(inner.get("code"))),
+        openai_shape: error.get("message").is_some_and(Value::is_string)
+            && error.get("type").is_some_and(Value::is_string),
+    }
+}
+
+impl Told {
+    /// Whether a code, a kind or an inner code is one of these. Vendors differ in letters and underscores:
+    /// `insufficient_quota`, `InsufficientQuota`.
+    fn is_one_of(&self, codes: &[&str]) -> bool {
+        let plain = |code: &str| code.replace('_', "").to_ascii_lowercase();
+        let said = [&self.code, &self.kind, &self.inner_code].into_iter().flatten().map(|said| plain(said));
+        said.into_iter().any(|said| codes.iter().any(|code| plain(code) == said))
+    }
+
+    fn says(&self, words: &[&str]) -> bool {
+        let message = self.message.as_deref().unwrap_or_default().to_ascii_lowercase();
+        words.iter().any(|words| message.contains(words))
+    }
+
+    /// Whether the request itself is longer than the model's context.
+    fn is_too_long(&self) -> bool {
+        // a text of more characters than the API takes; elsewhere than in the prompt it is just wrong
+        let in_prompt =
+            |param: &String| ["messages", "input", "prompt"].iter().any(|top| param.starts_with(top));
+        let too_many_characters =
+            self.is_one_of(&["string_above_max_length"]) && self.param.as_ref().is_some_and(in_prompt);
+        too_many_characters || self.is_one_of(&LENGTH_CODES) || self.says(&LENGTH_WORDS)
     }
 }
 
 /// Whose fault an answer of 400 or more is.
 pub fn fault(status: u16, body: &[u8]) -> Fault {
-    let told = told(body);
-    let code = told.code.as_deref().unwrap_or_default();
-    let quota = QUOTA_CODES.contains(&code) || told.kind.as_deref() == Some("insufficient_quota");
+    judged(status, &told(body))
+}
+
+fn judged(status: u16, told: &Told) -> Fault {
+    let refused = matches!(status, 400 | 403 | 413 | 422);
     match status {
-        401 | 403 => Fault::Auth,
+        _ if told.is_one_of(&QUOTA_CODES) => Fault::Quota,
         402 => Fault::Quota,
-        _ if quota => Fault::Quota,
+        _ if refused && told.is_one_of(&FILTER_CODES) => Fault::ContentFilter,
+        400 | 403 if told.is_one_of(&MISSING_CODES) => Fault::DeploymentMissing,
+        401 | 403 => Fault::Auth,
         // 404 names a missing thing of the client's only where OpenAI's own envelope says which
-        404 if told.openai_shape && !matches!(code, "model_not_found" | "DeploymentNotFound" | "404") => {
+        404 if told.openai_shape && !told.is_one_of(&MISSING_CODES) && !told.is_one_of(&["404"]) => {
             Fault::Told
         }
-        404 => Fault::DeploymentMissing,
+        404 | 410 => Fault::DeploymentMissing,
+        413 | 429 if told.says(&["request too large for"]) => Fault::TooLarge,
+        429 => Fault::Wait,
+        // llama.cpp answers 500 for it
+        400 | 413 | 422 | 500 if told.is_too_long() => Fault::ContextLength,
+        400 | 422 if told.is_one_of(&UNSUPPORTED_CODES) || told.says(&UNSUPPORTED_WORDS) => {
+            Fault::Unsupported
+        }
+        501 => Fault::Unsupported,
+        503 if told.is_one_of(&WAIT_CODES) => Fault::Wait,
+        // RFC 4918, 424: something behind the upstream failed
+        408 | 409 | 424 | 425 | 500.. => Fault::Transient,
         _ => Fault::Told,
+    }
+}
+
+/// Whose fault it is, if an event of a stream, or a whole answer of status 200, is an error: `{"error":{…}}`, or the
+/// events `error` and `response.failed` of responses. It has no status of its own: its codes must do.
+pub fn fault_of_event(json: &[u8]) -> Option<Fault> {
+    // nearly every event: no error, no tree
+    memmem::find(json, b"\"error\"")?;
+    let event: Value = serde_json::from_slice(json).ok()?;
+    let told = match event.get("type").and_then(Value::as_str) {
+        Some("response.failed") => event.get("response").map(told_by)?,
+        Some("error") => told_by(&event),
+        _ => match event.get("error")? {
+            Value::Object(error) if !error.is_empty() => told_by(&event),
+            Value::String(message) if !message.is_empty() => told_by(&event),
+            _ => return None,
+        },
+    };
+    Some(judged(status_of(&told), &told))
+}
+
+/// The status that an error would have had.
+fn status_of(told: &Told) -> u16 {
+    let number = told.code.as_deref().and_then(|code| code.parse().ok());
+    match number {
+        Some(status @ 400..=599) => status,
+        _ if told.is_one_of(&WAIT_CODES) || told.is_one_of(&["rate_limit_error", "tokens", "requests"]) => {
+            429
+        }
+        _ if told.is_one_of(&["authentication_error", "invalid_api_key"]) => 401,
+        _ if told.is_one_of(&MISSING_CODES) => 404,
+        _ if told.is_one_of(&["invalid_request_error", "BadRequestError", "BadRequest"]) => 400,
+        _ if told.is_one_of(&FILTER_CODES) || told.is_too_long() || told.is_one_of(&UNSUPPORTED_CODES) => 400,
+        _ => 500,
     }
 }
 
 /// The error body as the client shall get it: the upstream's own bytes where they have OpenAI's shape, else what they
 /// say in that shape.
 pub fn envelope(status: u16, body: &Bytes) -> Bytes {
-    let told = told(body);
+    let value: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let told = told_by(&value);
     if told.openai_shape {
         return body.clone();
     }
@@ -95,15 +228,23 @@ pub fn envelope(status: u16, body: &Bytes) -> Bytes {
         400..=499 => "invalid_request_error",
         _ => "server_error",
     };
-    let message = told.message.unwrap_or_else(|| format!("the upstream answered {status} without a message"));
-    let error = json!({"error": {"message": message, "type": kind, "param": null, "code": told.code}});
-    Bytes::from(error.to_string())
+    let message = told.message.unwrap_or_else(|| without_words(status));
+    // what else Azure says stays: which of its filters it was, for one
+    let mut error = value.get("error").and_then(Value::as_object).cloned().unwrap_or_else(Map::new);
+    error.insert("message".to_owned(), message.into());
+    error.insert("type".to_owned(), told.kind.map_or_else(|| kind.into(), Value::from));
+    error.entry("param").or_insert(Value::Null);
+    error.entry("code").or_insert_with(|| told.code.into());
+    Bytes::from(json!({ "error": error }).to_string())
+}
+
+fn without_words(status: u16) -> String {
+    format!("the upstream answered {status} without a message")
 }
 
 /// What an error body says to people, without anything that looks like a key; at most 300 characters.
 pub fn message(status: u16, body: &[u8]) -> String {
-    let message =
-        told(body).message.unwrap_or_else(|| format!("the upstream answered {status} without a message"));
+    let message = told(body).message.unwrap_or_else(|| without_words(status));
     let words = message.split(' ').map(|word| if looks_secret(word) { "***" } else { word });
     words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }
@@ -116,58 +257,4 @@ fn looks_secret(word: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_fall_on_whom_they_should() {
-        let openai = |kind: &str, code: &str| {
-            json!({"error": {"message": "m", "type": kind, "param": null, "code": code}}).to_string()
-        };
-        let microsoft = |code: &str| json!({"error": {"code": code, "message": "m"}}).to_string();
-        let table = [
-            (401, openai("invalid_request_error", "invalid_api_key"), Fault::Auth),
-            (403, openai("invalid_request_error", "unsupported_country_region_territory"), Fault::Auth),
-            (401, r#"{"statusCode":401,"message":"Access denied"}"#.to_owned(), Fault::Auth),
-            (404, openai("invalid_request_error", "model_not_found"), Fault::DeploymentMissing),
-            (404, microsoft("DeploymentNotFound"), Fault::DeploymentMissing),
-            (404, microsoft("404"), Fault::DeploymentMissing),
-            (404, "<html>".to_owned(), Fault::DeploymentMissing),
-            (404, openai("invalid_request_error", "previous_response_not_found"), Fault::Told),
-            (429, openai("insufficient_quota", "insufficient_quota"), Fault::Quota),
-            (429, openai("insufficient_quota", "credit_balance_exhausted"), Fault::Quota),
-            (429, openai("tokens", "rate_limit_exceeded"), Fault::Told),
-            (429, microsoft("429"), Fault::Told),
-            (402, String::new(), Fault::Quota),
-            (400, openai("invalid_request_error", "context_length_exceeded"), Fault::Told),
-            (400, microsoft("content_filter"), Fault::Told),
-            (500, openai("server_error", ""), Fault::Told),
-        ];
-        for (status, body, want) in table {
-            assert_eq!(fault(status, body.as_bytes()), want, "{status} {body}");
-        }
-    }
-
-    #[test]
-    fn an_upstreams_words_never_carry_a_key() {
-        let body = json!({"error": {"message": "Incorrect API key provided: sk-proj-abc***xyz. See 0123456789abcdef01234567"}});
-        assert_eq!(message(401, body.to_string().as_bytes()), "Incorrect API key provided: *** See ***");
-    }
-
-    #[test]
-    fn the_client_always_gets_openais_envelope() {
-        let own = Bytes::from(r#"{"error":{"message":"m","type":"x","param":null,"code":1},"extra":2}"#);
-        assert_eq!(envelope(400, &own), own);
-        for (status, body, message, code) in [
-            (429, r#"{"error":{"code":"429","message":"wait"}}"#, "wait", json!("429")),
-            (401, r#"{"statusCode":401,"message":"denied"}"#, "denied", json!("401")),
-            (500, "<html>", "the upstream answered 500 without a message", Value::Null),
-            (500, r#"{"error":"plain"}"#, "plain", Value::Null),
-        ] {
-            let out: Value = serde_json::from_slice(&envelope(status, &Bytes::from(body))).expect("JSON");
-            assert_eq!(out["error"]["message"], message);
-            assert_eq!(out["error"]["code"], code);
-            assert!(out["error"]["type"].is_string());
-        }
-    }
-}
+mod tests;

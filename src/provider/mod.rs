@@ -11,13 +11,14 @@ mod openai;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::domain::catalog::{Deployment, Dialect, Provider};
+use crate::domain::catalog::{Deployment, Dialect, OnUnsupported, Provider, ProviderKind};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::model_name;
 use crate::domain::request::{CapName, InferenceRequest, OutputCap, Rewrite};
 use crate::domain::secret::Authorization;
 
-pub use fault::{Fault, envelope, fault, message};
+pub use crate::domain::fault::Fault;
+pub use fault::{envelope, fault, fault_of_event, message};
 
 /// The worker says how many tokens the prompt has before it makes any of its own.
 pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";
@@ -93,19 +94,44 @@ pub fn output_cap(
     OutputCap { name, tokens }
 }
 
-/// An inference request for one deployment, its output capped where a cap is given.
+/// The only name under which a deployment takes a cap on a chat's output; none where both will do. Only models that
+/// are known to refuse the old name are asked under the new one: a server that knows neither would make what it likes.
+///
+/// Source: as for [`output_cap`].
+fn only_cap(deployment: &Deployment, endpoint: Endpoint, upstream_model: &str) -> Option<CapName> {
+    let dialect = &deployment.provider.dialect;
+    if endpoint != Endpoint::ChatCompletions {
+        return None;
+    }
+    if !asks(dialect).knows_completion_cap() {
+        return Some(CapName::MaxTokens);
+    }
+    let identity = deployment.base_model.as_deref().unwrap_or(upstream_model);
+    let refuses_old = model_name::makes_unseen_tokens(identity)
+        || (dialect.kind() == ProviderKind::Azure && deployment.makes_unseen_tokens(upstream_model));
+    refuses_old.then_some(CapName::MaxCompletionTokens)
+}
+
+/// An inference request for one deployment: its output capped where a cap is given, and without the members that the
+/// operator wants dropped.
 pub fn inference(
-    provider: &Provider,
+    deployment: &Deployment,
     request: &InferenceRequest,
     upstream_model: &str,
     output_cap: Option<OutputCap>,
 ) -> Outgoing {
+    let provider = &deployment.provider;
     let dialect = asks(&provider.dialect);
     let endpoint = request.endpoint;
     let ask_usage =
         request.stream && !request.usage_asked && endpoint.usage_on_request() && dialect.knows_usage_option();
     let model = dialect.model_in_body(endpoint).then_some(upstream_model);
-    let rewrite = Rewrite { model, ask_usage, output_cap };
+    let dropped = match deployment.on_unsupported {
+        OnUnsupported::Drop => &*deployment.unsupported,
+        OnUnsupported::Refuse => &[],
+    };
+    let only_cap = only_cap(deployment, endpoint, upstream_model);
+    let rewrite = Rewrite { model, ask_usage, output_cap, only_cap, dropped };
     let mut headers = dialect.headers();
     headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     Outgoing {

@@ -215,7 +215,7 @@ fn spoken(member: &str) -> String {
 /// What a scope names that a catalog does not have: the member, and words.
 pub fn unknown_names(scope: &Scope, catalog: &Catalog) -> Vec<(&'static str, String)> {
     let is_known = |member: &str, name: &str| match member {
-        "model" => catalog.models().chain(catalog.patterns()).any(|model| model.name.as_str() == name),
+        "model" => catalog.models().any(|model| model.name.as_str() == name),
         "deployment" => catalog.deployments.contains_key(name),
         _ => catalog.providers.contains_key(name),
     };

@@ -33,6 +33,10 @@ pub(super) struct Members<'a> {
     pub(super) safety_identifier: Option<&'a RawValue>,
     pub(super) user: Option<&'a RawValue>,
     pub(super) metadata: Option<&'a RawValue>,
+    pub(super) tools: Option<&'a RawValue>,
+    pub(super) functions: Option<&'a RawValue>,
+    pub(super) response_format: Option<&'a RawValue>,
+    pub(super) text: Option<&'a RawValue>,
     /// Whether the object has any member at all: decides about a comma.
     pub(super) any: bool,
     pub(super) twice: Option<&'static str>,
@@ -62,13 +66,17 @@ impl<'a> Members<'a> {
             "safety_identifier" => ("safety_identifier", &mut self.safety_identifier),
             "user" => ("user", &mut self.user),
             "metadata" => ("metadata", &mut self.metadata),
+            "tools" => ("tools", &mut self.tools),
+            "functions" => ("functions", &mut self.functions),
+            "response_format" => ("response_format", &mut self.response_format),
+            "text" => ("text", &mut self.text),
             _ => return None,
         })
     }
 }
 
-/// A key of the object: borrowed where it has no escapes.
-struct Key;
+/// A key of an object: borrowed where it has no escapes.
+pub(super) struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;
@@ -119,6 +127,64 @@ impl<'de> Visitor<'de> for Top {
         }
         Ok(members)
     }
+}
+
+/// A member at the top, whatever it is.
+pub(super) struct Member<'a> {
+    pub(super) name: Cow<'a, str>,
+    /// Its name and value, without the comma.
+    pub(super) at: Range<usize>,
+    /// Whether it is more than `null`.
+    pub(super) given: bool,
+}
+
+/// All members at the top of a body that was read before, in their order.
+pub(super) fn all_members(json: &[u8]) -> Vec<Member<'_>> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    // it was read before
+    serde::Deserializer::deserialize_map(&mut reader, All { json }).unwrap_or_default()
+}
+
+struct All<'a> {
+    json: &'a [u8],
+}
+
+impl<'de> Visitor<'de> for All<'de> {
+    type Value = Vec<Member<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(name) = map.next_key_seed(Key)? {
+            let value: &RawValue = map.next_value()?;
+            let value_at = range_of(self.json, value.get());
+            let starts = key_before(self.json, value_at.start).start;
+            members.push(Member { name, at: starts..value_at.end, given: value.get() != "null" });
+        }
+        Ok(members)
+    }
+}
+
+/// The place of the key before a member's value, quotes included.
+pub(super) fn key_before(json: &[u8], value_starts: usize) -> Range<usize> {
+    let last = |byte: u8, before: usize| json[..before].iter().rposition(|b| *b == byte).unwrap_or(0);
+    let colon = last(b':', value_starts);
+    let closing = last(b'"', colon);
+    let mut opening = last(b'"', closing);
+    // a quote within the key has an odd number of backslashes before it; before the opening one there is none
+    while json[..opening].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1 {
+        opening = last(b'"', opening);
+    }
+    opening..closing + 1
+}
+
+/// Whether an array has any element.
+pub(super) fn has_elements(value: Option<&RawValue>) -> bool {
+    let inside = given(value).and_then(|text| text.strip_prefix('['));
+    inside.is_some_and(|inside| !inside.trim_start().starts_with(']'))
 }
 
 /// A member's text, `null` counting as absent.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::members::{Member, all_members, key_before};
 use super::{Cap, InferenceRequest};
 
 /// The name under which a model takes the cap on its output.
@@ -46,12 +47,50 @@ pub struct Rewrite<'a> {
     pub ask_usage: bool,
     /// The output is not to be longer. A lower cap of the client's own stays.
     pub output_cap: Option<OutputCap>,
+    /// The only name under which the deployment takes a cap; none where the client's names are as good.
+    pub only_cap: Option<CapName>,
+    /// Members that the deployment does not take: left out, unless [`droppable`] says no.
+    pub dropped: &'a [Box<str>],
 }
 
+/// Whether a member may be left out on the way to a deployment. Those that say what is asked for, how it is answered or
+/// what it can cost may not: without them it would be another request than the one that was checked and paid for.
+pub fn droppable(name: &str) -> bool {
+    !matches!(
+        name,
+        "model"
+            | "messages"
+            | "prompt"
+            | "input"
+            | "stream"
+            | "stream_options"
+            | "max_tokens"
+            | "max_completion_tokens"
+            | "max_output_tokens"
+            | "background"
+            | "previous_response_id"
+            | "conversation"
+            | "service_tier"
+    )
+}
+
+/// New text for a place in the body.
+type Edit = (Range<usize>, String);
+
 impl InferenceRequest {
+    /// Which of these members stand at its top and are more than `null`. The body is read once more.
+    pub fn members_of<'n>(&self, names: &'n [Box<str>]) -> Vec<&'n str> {
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let members = all_members(&self.body);
+        let stands = |name: &str| members.iter().any(|member| member.given && member.name == name);
+        names.iter().map(AsRef::as_ref).filter(|name| stands(name)).collect()
+    }
+
     /// The body for one deployment; the client's own bytes where nothing changes.
     pub fn rewritten(&self, rewrite: Rewrite<'_>) -> Bytes {
-        let mut edits: Vec<(Range<usize>, String)> = Vec::with_capacity(2);
+        let mut edits: Vec<Edit> = Vec::with_capacity(2);
         let mut added = String::new();
         if let Some(model) = rewrite.model {
             let text = json_string(model);
@@ -67,11 +106,25 @@ impl InferenceRequest {
                 None => added.push_str("\"stream_options\":{\"include_usage\":true},"),
             }
         }
-        if let Some(cap) = rewrite.output_cap {
-            self.cap_output(cap, &mut edits, &mut added);
+        let refused_cap = match (rewrite.only_cap, rewrite.output_cap) {
+            (Some(only), cap) => self.cap_under(only, cap.map(|cap| cap.tokens), &mut edits, &mut added),
+            (None, Some(cap)) => {
+                self.cap_output(cap, &mut edits, &mut added);
+                None
+            }
+            (None, None) => None,
+        };
+        let mut any = self.any;
+        if !rewrite.dropped.is_empty() || refused_cap.is_some() {
+            let members = all_members(&self.body);
+            let goes = |member: &Member<'_>| {
+                let named = rewrite.dropped.iter().any(|name| **name == *member.name);
+                (named && droppable(&member.name)) || refused_cap.is_some_and(|cap| cap.name() == member.name)
+            };
+            any = without(&members, goes, &mut edits);
         }
         if !added.is_empty() {
-            if !self.any {
+            if !any {
                 added.pop();
             }
             edits.push((self.start..self.start, added));
@@ -80,7 +133,7 @@ impl InferenceRequest {
     }
 
     /// The client's own caps are lowered where they stand, under whichever names; `null` is none.
-    fn cap_output(&self, cap: OutputCap, edits: &mut Vec<(Range<usize>, String)>, added: &mut String) {
+    fn cap_output(&self, cap: OutputCap, edits: &mut Vec<Edit>, added: &mut String) {
         let text = cap.tokens.to_string();
         if self.caps.iter().any(|own| own.tokens.is_some()) {
             let too_high =
@@ -94,11 +147,35 @@ impl InferenceRequest {
         }
     }
 
-    fn splice(&self, mut edits: Vec<(Range<usize>, String)>) -> Bytes {
+    /// One cap is left, under the only name that is taken: the lowest of the client's own and ours. The name is changed
+    /// where it stands; where both names are there, the one that must go is returned.
+    fn cap_under(
+        &self,
+        only: CapName,
+        ours: Option<u64>,
+        edits: &mut Vec<Edit>,
+        added: &mut String,
+    ) -> Option<CapName> {
+        let lowest = self.caps.iter().filter_map(|own| own.tokens).chain(ours).min();
+        let Some(kept) = self.caps.iter().find(|own| own.name == only).or_else(|| self.caps.first()) else {
+            added.extend(lowest.map(|tokens| format!("\"{}\":{tokens},", only.name())));
+            return None;
+        };
+        if kept.name != only {
+            edits.push((key_before(&self.body, kept.at.start), json_string(only.name())));
+        }
+        if let Some(tokens) = lowest.filter(|_| kept.tokens != lowest) {
+            edits.push((kept.at.clone(), tokens.to_string()));
+        }
+        self.caps.iter().map(|own| own.name).find(|name| *name != kept.name)
+    }
+
+    fn splice(&self, mut edits: Vec<Edit>) -> Bytes {
         if edits.is_empty() {
             return self.body.clone();
         }
-        edits.sort_by_key(|(at, _)| at.start);
+        // what is added stands before what is left out at the same place
+        edits.sort_by_key(|(at, _)| (at.start, at.end));
         let grown: usize = edits.iter().map(|(_, text)| text.len()).sum();
         let mut out = Vec::with_capacity(self.body.len() + grown);
         let mut from = 0;
@@ -110,6 +187,28 @@ impl InferenceRequest {
         out.extend_from_slice(&self.body[from..]);
         out.into()
     }
+}
+
+/// Takes members out, each with one comma; says whether any is left.
+fn without(members: &[Member<'_>], goes: impl Fn(&Member<'_>) -> bool, edits: &mut Vec<Edit>) -> bool {
+    let mut any_left = false;
+    for (place, member) in members.iter().enumerate() {
+        if !goes(member) {
+            any_left = true;
+            continue;
+        }
+        // with the comma before it; the first ones with the comma behind
+        let from = match place.checked_sub(1) {
+            Some(before) if any_left => members[before].at.end,
+            _ => member.at.start,
+        };
+        let to = match members.get(place + 1) {
+            Some(next) if !any_left => next.at.start,
+            _ => member.at.end,
+        };
+        edits.push((from..to, String::new()));
+    }
+    any_left
 }
 
 fn json_string(text: &str) -> String {

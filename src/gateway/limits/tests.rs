@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::domain::ids::ModelName;
 use crate::domain::key::{Terms, VirtualKey};
+use crate::domain::route::Plan;
 use crate::domain::team::Team;
 
 fn per_minute(requests: u64) -> RateLimits {
@@ -30,7 +31,8 @@ fn admitted(id: &str, key: RateLimits, team: RateLimits) -> Admitted {
 }
 
 fn model(limits: RateLimits) -> Model {
-    Model { name: ModelName::parse("support-bot").expect("a name"), deployments: Vec::new(), limits }
+    let name = ModelName::parse("support-bot").expect("a name");
+    Model { limits, ..Model::plain(name, Plan::Ordered(Vec::new())) }
 }
 
 fn limits() -> (Arc<Limits>, Instant) {

@@ -1,0 +1,176 @@
+//! Deployments: one concrete served model each, with what it can do, what it costs and how long we wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::provider::Provider;
+use crate::domain::breaker;
+use crate::domain::capability::Capability;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::limit::RateLimits;
+use crate::domain::model_name;
+use crate::domain::price::Price;
+
+/// How long we wait for an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the connection, TLS included.
+    pub connect: Duration,
+    /// From the request's last byte to the answer's head.
+    pub first_byte: Duration,
+    /// Between two reads of the answer.
+    pub between_chunks: Duration,
+    /// For the whole exchange.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(600),
+            between_chunks: Duration::from_secs(300),
+            total: Duration::from_secs(1_800),
+        }
+    }
+}
+
+/// What becomes of an upstream's stream when the client has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnClientGone {
+    /// Aborted at once and settled at what was counted.
+    Abort,
+    /// Read on to its usage, for at most `drain_ms`.
+    Drain,
+}
+
+/// [`Deployment::default_output_tokens`] unless the operator says otherwise.
+pub const DEFAULT_OUTPUT_TOKENS: u64 = 4_096;
+
+/// One concrete served model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// Who serves it.
+    pub provider: Arc<Provider>,
+    /// The provider's own name; `*` stands for what the asked name's pattern matched.
+    pub upstream_model: Arc<str>,
+    /// What it was trained from, when its own name does not say.
+    pub base_model: Option<String>,
+    /// Whether it makes tokens that the client does not see.
+    pub reasoning: bool,
+    /// What it serves.
+    pub endpoints: Vec<Endpoint>,
+    /// The model's own cap on output, tokens.
+    pub max_output_tokens: Option<u64>,
+    /// The cap that is written into a request without one, where a hard budget applies, tokens.
+    pub default_output_tokens: u64,
+    /// How long we wait.
+    pub timeouts: Timeouts,
+    /// What happens when the client leaves.
+    pub on_client_gone: OnClientGone,
+    /// How long a stream is read on for its usage.
+    pub drain: Duration,
+    /// Where its price comes from.
+    pub pricing: Pricing,
+    /// What becomes of a request without a known price.
+    pub on_unpriced: OnUnpriced,
+    /// Whether a client may ask for it by the provider's own name.
+    pub direct: bool,
+    /// Most tokens of input and output together; none where nobody said.
+    pub context_window: Option<u64>,
+    /// What it can do beyond plain text; none where nobody said: then it is taken to do all.
+    pub capabilities: Option<Vec<Capability>>,
+    /// How good its answers are, from 0 to 1,000, by the operator's own measure.
+    pub quality: Option<u16>,
+    /// When its provider ends it, as the operator says; ms since 1970 UTC.
+    pub retires_at_ms: Option<i64>,
+    /// What its provider lets us ask of it, until its answers say more; and how much at once.
+    pub limits: RateLimits,
+    /// Who waits while `limits.concurrent` requests are being served.
+    pub queue: Queue,
+    /// Top-level members of requests that it does not take.
+    pub unsupported: Vec<Box<str>>,
+    /// What becomes of a request with one of them.
+    pub on_unsupported: OnUnsupported,
+    /// When it is not asked for a while.
+    pub breaker: breaker::Policy,
+    /// How often it is asked whether it is there; none: only requests tell.
+    pub health_check_every: Option<Duration>,
+}
+
+/// A bounded queue before a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Most requests in it.
+    pub places: u32,
+    /// Longest wait in it.
+    pub wait: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { places: 64, wait: Duration::from_secs(5) }
+    }
+}
+
+/// What becomes of a request with a member that a deployment does not take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnsupported {
+    /// The deployment is not asked.
+    #[default]
+    Refuse,
+    /// The member is left out.
+    Drop,
+}
+
+/// Where a deployment's price comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pricing {
+    /// The row of the price book that its model's name leads to.
+    #[default]
+    ByName,
+    /// A row of the price book that the operator named.
+    Row(Arc<str>),
+    /// The operator wrote it out.
+    Explicit {
+        /// What it costs.
+        price: Arc<Price>,
+        /// Names it in the ledger.
+        version: Arc<str>,
+    },
+}
+
+/// What becomes of a request whose price nobody knows. It is never taken for free silently.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OnUnpriced {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It is booked at the price of this row of the price book.
+    Cap(Arc<str>),
+    /// It is served, booked at nothing, and said.
+    Allow,
+}
+
+impl Deployment {
+    /// Whether it can do something; one of which nobody said anything is taken to.
+    pub fn can(&self, capability: Capability) -> bool {
+        self.capabilities.as_ref().is_none_or(|all| all.contains(&capability))
+    }
+
+    /// The name that says which model it really is: the base where it was given, else the provider's name.
+    pub fn model_identity(&self) -> &str {
+        self.base_model.as_deref().unwrap_or(&self.upstream_model)
+    }
+
+    /// Whether tokens are made that the client does not see, when it is asked for one of the provider's models: behind
+    /// a `*` only the asked name tells.
+    pub fn makes_unseen_tokens(&self, upstream_model: &str) -> bool {
+        let told_by_the_name = self.base_model.is_none() && self.upstream_model.contains('*');
+        self.reasoning || (told_by_the_name && model_name::makes_unseen_tokens(upstream_model))
+    }
+}

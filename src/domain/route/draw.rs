@@ -1,0 +1,434 @@
+//! Draws a plan: from a tree to one order, and for each deployment that is not in it the reason why.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::share::{ranked, seed};
+use super::{Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
+use crate::domain::capability::Capability;
+use crate::domain::catalog::Deployment;
+use crate::domain::money::Usd;
+
+/// From so many answers on, enough is known of a deployment: [`Cheapest`] sends it no more probes.
+const ENOUGH_SAMPLES: u32 = 30;
+
+/// Why a deployment can't serve a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Out {
+    /// It does not serve the endpoint.
+    Endpoint(&'static str),
+    /// It made none of the stored state that the request names.
+    Bound,
+    /// It can't do what the request needs.
+    Lacks(Capability),
+    /// Input and output are longer than its context.
+    ContextWindow {
+        /// Tokens that the request needs, at least.
+        needs: u64,
+        /// Tokens that there is room for.
+        has: u64,
+    },
+    /// Its provider has ended it.
+    Retired {
+        /// When, ms since 1970 UTC.
+        at_ms: i64,
+    },
+    /// Too many of its answers went wrong.
+    BreakerOpen {
+        /// When it is tried again, ms from now.
+        for_ms: u64,
+    },
+    /// It told us to come again later.
+    CoolingDown {
+        /// When, ms from now.
+        for_ms: u64,
+    },
+    /// Nobody knows what it costs.
+    Unpriced(String),
+    /// It does not take a member of the request.
+    Unsupported(Box<str>),
+    /// It speaks chat alone, and a member of the request has no word there.
+    Untranslatable(Box<str>),
+    /// Its answers are not good enough.
+    Quality {
+        /// Its score; none where nobody said.
+        has: Option<u16>,
+        /// The least.
+        floor: u16,
+    },
+}
+
+impl Out {
+    /// The reason in one word: a closed set, for labels and tools.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Endpoint(_) => "endpoint",
+            Self::Bound => "bound_elsewhere",
+            Self::Lacks(_) => "capability",
+            Self::ContextWindow { .. } => "context_window",
+            Self::Retired { .. } => "retired",
+            Self::BreakerOpen { .. } => "breaker_open",
+            Self::CoolingDown { .. } => "cooling_down",
+            Self::Unpriced(_) => "unpriced",
+            Self::Unsupported(_) => "unsupported_parameter",
+            Self::Untranslatable(_) => "untranslatable_parameter",
+            Self::Quality { .. } => "quality",
+        }
+    }
+
+    /// Whether the request itself is what can't be served, so that no waiting helps.
+    pub const fn is_requests_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Endpoint(_)
+                | Self::Bound
+                | Self::Lacks(_)
+                | Self::ContextWindow { .. }
+                | Self::Unsupported(_)
+                | Self::Untranslatable(_)
+        )
+    }
+
+    /// When it is over by itself, ms from now; none where waiting does not help.
+    pub const fn over_in_ms(&self) -> Option<u64> {
+        match self {
+            Self::BreakerOpen { for_ms } | Self::CoolingDown { for_ms } => Some(*for_ms),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(name) => write!(f, "it does not serve {name}"),
+            Self::Bound => f.write_str("what the request names was made by another deployment"),
+            Self::Lacks(capability) => write!(f, "it can't do {}", capability.name()),
+            Self::ContextWindow { needs, has } => {
+                write!(f, "{needs} tokens are needed, its context window has {has}")
+            }
+            Self::Retired { at_ms } => write!(f, "its provider has ended it on {}", day(*at_ms)),
+            Self::BreakerOpen { for_ms } => {
+                write!(f, "too much went wrong there; it is tried again in {} s", for_ms.div_ceil(1_000))
+            }
+            Self::CoolingDown { for_ms } => {
+                write!(f, "it asked us to come again in {} s", for_ms.div_ceil(1_000))
+            }
+            Self::Unpriced(why) => write!(f, "it has no price: {why}"),
+            Self::Unsupported(member) => write!(f, "it does not take '{member}'"),
+            Self::Untranslatable(member) => write!(f, "'{member}' can't be said in its chat API"),
+            Self::Quality { has: Some(has), floor } => {
+                write!(f, "its quality is {}, at least {} is wanted", score(*has), score(*floor))
+            }
+            Self::Quality { has: None, floor } => {
+                write!(f, "it has no quality score, at least {} is wanted", score(*floor))
+            }
+        }
+    }
+}
+
+/// A score of 0 to 1,000 as operators write it, 0 to 1.
+fn score(per_mille: u16) -> String {
+    format!("{}.{:03}", per_mille / 1_000, per_mille % 1_000)
+}
+
+fn day(ms: i64) -> String {
+    let moment = jiff::Timestamp::from_millisecond(ms);
+    moment.map_or_else(|_| format!("{ms} ms"), |moment| moment.strftime("%Y-%m-%d").to_string())
+}
+
+/// Why a deployment is asked only after all that have no such reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// Its answers are expected to take longer than the plan wants.
+    Slow {
+        /// What they take, µs.
+        expected_us: u64,
+        /// What they may take, µs.
+        ceiling_us: u64,
+    },
+    /// Its provider ends it soon.
+    Retiring {
+        /// When, ms since 1970 UTC.
+        at_ms: i64,
+    },
+    /// As much is asked of it as its provider lets us.
+    QuotaSpent {
+        /// When there is more, ms from now.
+        for_ms: u64,
+    },
+    /// It serves as many at once as it may.
+    Full,
+    /// A budget of its own has less left than the request is expected to cost; the hold decides.
+    Budget {
+        /// What is left.
+        left: Usd,
+        /// What is expected.
+        wanted: Usd,
+    },
+}
+
+impl Late {
+    /// The reason in one word.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Slow { .. } => "slow",
+            Self::Retiring { .. } => "retiring",
+            Self::QuotaSpent { .. } => "quota_spent",
+            Self::Full => "full",
+            Self::Budget { .. } => "budget",
+        }
+    }
+}
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slow { expected_us, ceiling_us } => write!(
+                f,
+                "{} ms are expected, the plan wants at most {} ms",
+                expected_us.div_ceil(1_000),
+                ceiling_us / 1_000
+            ),
+            Self::Retiring { at_ms } => write!(f, "its provider ends it on {}", day(*at_ms)),
+            Self::QuotaSpent { for_ms } => {
+                write!(f, "its provider's quota is spent for {} s", for_ms.div_ceil(1_000))
+            }
+            Self::Full => f.write_str("it serves as many at once as it may"),
+            Self::Budget { left, wanted } => {
+                write!(f, "a budget of its own has {left} USD left, about {wanted} USD are expected")
+            }
+        }
+    }
+}
+
+/// What is known of a deployment at this moment, for this request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Why it can't serve it.
+    pub out: Option<Out>,
+    /// Why it should be asked late.
+    pub late: Option<Late>,
+    /// What the request is expected to cost there.
+    pub cost: Option<Usd>,
+    /// When its first token is expected, µs.
+    pub first_token_us: Option<u64>,
+    /// How long each further token takes, µs.
+    pub per_token_us: Option<u64>,
+    /// When the answer's end is expected, µs.
+    pub whole_us: Option<u64>,
+    /// How much of its provider's quota is left, of 1,000; none where nobody knows.
+    pub quota_left: Option<u16>,
+    /// How many answers to this route were seen of it lately.
+    pub samples: u32,
+}
+
+/// Who knows the deployments.
+pub trait Sight {
+    /// What is known of one.
+    fn see(&mut self, deployment: &Arc<Deployment>) -> Seen;
+    /// Random bits.
+    fn random(&mut self) -> u64;
+}
+
+/// A deployment in the order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which one.
+    pub deployment: Arc<Deployment>,
+    /// What was known of it.
+    pub seen: Seen,
+    /// Why it stands behind others.
+    pub late: Option<Late>,
+}
+
+/// A plan, drawn.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drawn {
+    /// Whom to ask, in this order.
+    pub order: Vec<Chosen>,
+    /// Whom not, and why.
+    pub out: Vec<(Arc<Deployment>, Out, Seen)>,
+}
+
+/// Draws a plan for a request.
+pub fn draw(plan: &Plan, facts: &Facts<'_>, now_ms: i64, sight: &mut impl Sight) -> Drawn {
+    let mut drawing = Drawing { facts, now_ms, sight, known: Vec::new(), out: Vec::new() };
+    let placed = drawing.of(plan);
+    drawing.finish(placed)
+}
+
+/// A deployment's place in an order.
+#[derive(Debug, Clone, Copy)]
+struct Placed {
+    /// Which of the known.
+    at: usize,
+    late: Option<Late>,
+}
+
+struct Drawing<'a, S> {
+    facts: &'a Facts<'a>,
+    now_ms: i64,
+    sight: &'a mut S,
+    known: Vec<(Arc<Deployment>, Seen)>,
+    out: Vec<(usize, Out)>,
+}
+
+impl<S: Sight> Drawing<'_, S> {
+    fn of(&mut self, plan: &Plan) -> Vec<Placed> {
+        match plan {
+            Plan::To(deployment) => self.one(deployment),
+            Plan::Ordered(plans) => plans.iter().flat_map(|plan| self.of(plan)).collect(),
+            Plan::Weighted(weighted) => self.weighted(weighted),
+            Plan::Cheapest(cheapest) => self.cheapest(cheapest),
+            Plan::Fastest(fastest) => self.fastest(fastest),
+            Plan::Pool(plans) => self.pool(plans),
+            Plan::When(when) => self.when(when),
+        }
+    }
+
+    fn one(&mut self, deployment: &Arc<Deployment>) -> Vec<Placed> {
+        let found = self.known.iter().position(|(known, _)| known.name == deployment.name);
+        let at = found.unwrap_or_else(|| {
+            self.known.push((Arc::clone(deployment), self.sight.see(deployment)));
+            self.known.len() - 1
+        });
+        let seen = &self.known[at].1;
+        match seen.out.clone() {
+            Some(out) => {
+                self.out.push((at, out));
+                Vec::new()
+            }
+            None => vec![Placed { at, late: seen.late }],
+        }
+    }
+
+    fn weighted(&mut self, weighted: &Weighted) -> Vec<Placed> {
+        let seed = seed(&weighted.sticky, self.facts, self.sight.random());
+        let now_ms = self.now_ms;
+        let weights = weighted.choices.iter().map(|(share, _)| (share.id, share.at(now_ms)));
+        ranked(seed, weights).into_iter().flat_map(|at| self.of(&weighted.choices[at].1)).collect()
+    }
+
+    fn pool(&mut self, plans: &[Plan]) -> Vec<Placed> {
+        let members: Vec<Vec<Placed>> = plans.iter().map(|plan| self.of(plan)).collect();
+        let left = |placed: &Placed| u64::from(self.known[placed.at].1.quota_left.unwrap_or(1_000)) + 1;
+        let weights = members.iter().enumerate().map(|(at, member)| {
+            let left = member.first().map_or(0, left);
+            (at as u64, left)
+        });
+        let seed = self.sight.random();
+        ranked(seed, weights).into_iter().flat_map(|at| members[at].clone()).collect()
+    }
+
+    fn when(&mut self, when: &When) -> Vec<Placed> {
+        let case = when.cases.iter().find(|(condition, _)| condition.holds(self.facts));
+        match case.map(|(_, plan)| plan).or(when.otherwise.as_deref()) {
+            Some(plan) => self.of(plan),
+            None => Vec::new(),
+        }
+    }
+
+    fn cheapest(&mut self, cheapest: &Cheapest) -> Vec<Placed> {
+        let mut among = self.good_enough(&cheapest.among, cheapest.min_quality);
+        for placed in among.iter_mut().flatten() {
+            let seen = &self.known[placed.at].1;
+            let too_slow = [
+                (seen.first_token_us, cheapest.ceiling.first_token),
+                (seen.whole_us, cheapest.ceiling.whole),
+            ]
+            .into_iter()
+            .find_map(|(expected, ceiling)| {
+                let (expected_us, ceiling_us) = (expected?, u64::try_from(ceiling?.as_micros()).ok()?);
+                (expected_us > ceiling_us).then_some(Late::Slow { expected_us, ceiling_us })
+            });
+            placed.late = placed.late.or(too_slow);
+        }
+        let cost = |seen: &Seen| seen.cost.map_or(i64::MAX, Usd::nanos);
+        self.sort(&mut among, |seen| cost(seen).unsigned_abs());
+        let little_known = |seen: &Seen| seen.samples < ENOUGH_SAMPLES;
+        self.probe(&mut among, cheapest.probe_per_mille, little_known);
+        among.concat()
+    }
+
+    fn fastest(&mut self, fastest: &Fastest) -> Vec<Placed> {
+        let mut among = self.good_enough(&fastest.among, fastest.min_quality);
+        let by = fastest.by;
+        let takes = |seen: &Seen| match by {
+            Measure::Whole => seen.whole_us,
+            Measure::FirstToken => seen.first_token_us,
+            Measure::TokensPerSecond => seen.per_token_us,
+        };
+        self.sort(&mut among, |seen| takes(seen).unwrap_or(u64::MAX));
+        self.probe(&mut among, fastest.probe_per_mille, |_| true);
+        among.concat()
+    }
+
+    /// The parts that are left, without the deployments that are not good enough.
+    fn good_enough(&mut self, plans: &[Plan], floor: Option<u16>) -> Vec<Vec<Placed>> {
+        let mut parts: Vec<Vec<Placed>> = plans.iter().map(|plan| self.of(plan)).collect();
+        if let Some(floor) = floor {
+            let (known, out) = (&self.known, &mut self.out);
+            for part in &mut parts {
+                part.retain(|placed| {
+                    let has = known[placed.at].0.quality;
+                    let good = has.is_some_and(|has| has >= floor);
+                    if !good {
+                        out.push((placed.at, Out::Quality { has, floor }));
+                    }
+                    good
+                });
+            }
+        }
+        parts.retain(|part| !part.is_empty());
+        parts
+    }
+
+    /// By what is known of the first deployment of each part; late ones behind the others.
+    fn sort(&self, parts: &mut [Vec<Placed>], by: impl Fn(&Seen) -> u64) {
+        parts.sort_by_key(|part| {
+            part.first().map(|placed| (placed.late.is_some(), by(&self.known[placed.at].1)))
+        });
+    }
+
+    /// Lets a share of requests go first to another part than the best.
+    fn probe(&mut self, parts: &mut [Vec<Placed>], per_mille: u16, worth: impl Fn(&Seen) -> bool) {
+        let random = self.sight.random();
+        if per_mille == 0 || random % 1_000 >= u64::from(per_mille) {
+            return;
+        }
+        let other = |(at, part): (usize, &Vec<Placed>)| {
+            let first = part.first()?;
+            (at > 0 && first.late.is_none() && worth(&self.known[first.at].1)).then_some(at)
+        };
+        let others: Vec<usize> = parts.iter().enumerate().filter_map(other).collect();
+        if let Some(most) = u64::try_from(others.len()).ok().filter(|most| *most > 0)
+            && let Ok(drawn) = usize::try_from((random >> 32) % most)
+        {
+            parts[..=others[drawn]].rotate_right(1);
+        }
+    }
+
+    fn finish(self, mut placed: Vec<Placed>) -> Drawn {
+        // stable: late ones keep their order among themselves
+        placed.sort_by_key(|placed| placed.late.is_some());
+        let mut taken = vec![false; self.known.len()];
+        let mut drawn = Drawn::default();
+        for Placed { at, late } in placed {
+            if !std::mem::replace(&mut taken[at], true) {
+                let (deployment, seen) = self.known[at].clone();
+                drawn.order.push(Chosen { deployment, seen, late });
+            }
+        }
+        for (at, out) in self.out {
+            if !std::mem::replace(&mut taken[at], true) {
+                let (deployment, seen) = self.known[at].clone();
+                drawn.out.push((deployment, out, seen));
+            }
+        }
+        drawn
+    }
+}
+
+#[cfg(test)]
+mod tests;
