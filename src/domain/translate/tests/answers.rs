@@ -359,8 +359,8 @@ fn a_stream_ends_only_where_the_answer_does() {
     let word = json!({"delta": {"content": "a"}});
     let stop = json!({"delta": {}, "finish_reason": "stop"});
     for (bytes, ends) in [
-        (joined(&[word.clone()]), false),
-        ([&joined(&[word.clone()]), DONE].concat(), false),
+        (joined(std::slice::from_ref(&word)), false),
+        ([&joined(std::slice::from_ref(&word)), DONE].concat(), false),
         (DONE.to_vec(), false),
         (joined(&[word.clone(), stop.clone()]), true),
         (joined(&[word, stop])[..].strip_suffix(b"\n").expect("a line end").to_vec(), true),
