@@ -7,7 +7,7 @@ use crate::domain::route::Route;
 use crate::domain::tokens::{Counted, TokenCounter};
 
 /// A text that is counted in less time than another thread takes to take over.
-const QUICK_BYTES: usize = 4 << 10;
+pub(super) const QUICK_BYTES: usize = 4 << 10;
 
 /// What was counted.
 #[derive(Debug, Default)]
