@@ -126,7 +126,8 @@ impl Look<'_> {
             &deployment.name,
             self.forms.asked().output_cap(),
         );
-        let output = expected.output_milli.map_or_else(|| self.guessed_output(), |milli| milli.div_ceil(1_000));
+        let output =
+            expected.output_milli.map_or_else(|| self.guessed_output(), |milli| milli.div_ceil(1_000));
         let speed = standing.speed;
         let micros = |us: f64| if us.is_finite() && us >= 0.0 { us as u64 } else { u64::MAX };
         let seen = Seen {
