@@ -140,7 +140,8 @@ pub(super) async fn make<C: Client>(
 ) -> Attempted {
     let deployment = &chosen.deployment;
     record.note(|outcome| outcome.deployment = Some(Arc::clone(&deployment.name)));
-    let (Some(upstream), Ok(form)) = (prepared.live.upstream(deployment), prepared.forms.of(deployment)) else {
+    let (Some(upstream), Ok(form)) = (prepared.live.upstream(deployment), prepared.forms.of(deployment))
+    else {
         // both were there when it was drawn
         let refusal = Refusal::UnknownModel(prepared.forms.asked().model.as_str().to_owned());
         return Failed::unsent(refusal).with(record);
@@ -305,7 +306,9 @@ impl Attempt<'_> {
                 let usage_injected = outgoing.usage_injected;
                 self.judge(visit, exchange, facts, usage_injected, output_cap, presence, record).await
             }
-            Err(Refusal::Upstream { error, .. }) => self.unanswered(visit, error, &facts, presence.is_gone(), record),
+            Err(Refusal::Upstream { error, .. }) => {
+                self.unanswered(visit, error, &facts, presence.is_gone(), record)
+            }
             Err(refusal) => {
                 // the client has left
                 record.attempt_over(self.sent.load(Ordering::Relaxed).then(|| facts.unanswered()));
@@ -446,7 +449,8 @@ impl Attempt<'_> {
                 body: provider::envelope(status, &body),
             }),
         };
-        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false }.with(record)
+        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false }
+            .with(record)
     }
 
     /// A provider that bills what it refuses has read the input alone.

@@ -41,7 +41,8 @@ impl Counts {
             }
         }
         let (endpoint, body) = (request.endpoint, request.body().clone());
-        let count = move || counters.into_iter().map(|counter| (counter, counter.count(endpoint, &body))).collect();
+        let count =
+            move || counters.into_iter().map(|counter| (counter, counter.count(endpoint, &body))).collect();
         counts.of = match request.body().len() <= QUICK_BYTES {
             true => count(),
             // a counter that fails leaves the bytes

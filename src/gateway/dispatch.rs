@@ -50,8 +50,7 @@ pub(super) async fn ask<C: Client>(
             return round.gives_up(record);
         };
         let deadline = round.deadline.min(clock::monotonic() + chosen.deployment.timeouts.total);
-        let attempted =
-            attempt::make(means, prepared, &chosen, entry, deadline, presence, record).await;
+        let attempted = attempt::make(means, prepared, &chosen, entry, deadline, presence, record).await;
         let failed = match attempted {
             Attempted::Answered(answer) => return Ok(*answer),
             Attempted::Ended(refusal, record) => return Err((refusal, *record)),
@@ -198,7 +197,8 @@ impl<'a> Round<'a> {
             (Some(window), Some(had)) => window > had,
             _ => false,
         };
-        let aside = self.prepared.longer.iter().filter(|chosen| chosen.deployment.name != failed_on.deployment.name);
+        let aside =
+            self.prepared.longer.iter().filter(|chosen| chosen.deployment.name != failed_on.deployment.name);
         let rest = self.order[self.at + 1..].iter().filter(is_longer);
         // what was tried as longer and failed is not tried again
         match self.order == self.prepared.longer {
@@ -211,7 +211,9 @@ impl<'a> Round<'a> {
         match self.told {
             Some(Told::Refusal(refusal)) => Err((refusal, record)),
             Some(Told::Answer(told)) => Ok(told.into_answer(record)),
-            None => Err((Refusal::UnknownModel(self.prepared.forms.asked().model.as_str().to_owned()), record)),
+            None => {
+                Err((Refusal::UnknownModel(self.prepared.forms.asked().model.as_str().to_owned()), record))
+            }
         }
     }
 }

@@ -46,7 +46,10 @@ impl Forms {
         }
         match self.chat.get_or_init(|| self.as_chat()) {
             Ok(request) => Ok(Form { request: Arc::clone(request), translated: true }),
-            Err(why) => Err(Out::Untranslatable { member: why.param.as_str().into(), why: why.why.to_string().into() }),
+            Err(why) => Err(Out::Untranslatable {
+                member: why.param.as_str().into(),
+                why: why.why.to_string().into(),
+            }),
         }
     }
 

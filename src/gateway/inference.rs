@@ -97,12 +97,8 @@ impl Gateway {
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
-        let means = Means {
-            money: &self.money,
-            board: &self.board,
-            retries: &self.retries,
-            pins: &self.pins,
-        };
+        let means =
+            Means { money: &self.money, board: &self.board, retries: &self.retries, pins: &self.pins };
         let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await.map_err(refused)?;
         replace_upstreams(&mut answer.headers, &rate_headers);
         Ok(answer)

@@ -197,4 +197,3 @@ pub(super) fn passed(
     }
     headers
 }
-

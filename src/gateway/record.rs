@@ -326,7 +326,8 @@ impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
 /// The tokens of the answer and of all attempts before it.
 fn tokens_of(outcome: &Outcome) -> u64 {
     let failed = outcome.failed_attempts.iter().filter_map(|attempt| attempt.usage);
-    let all = failed.chain(outcome.usage).map(|usage| usage.tokens.prompt.saturating_add(usage.tokens.completion));
+    let all =
+        failed.chain(outcome.usage).map(|usage| usage.tokens.prompt.saturating_add(usage.tokens.completion));
     all.fold(0, u64::saturating_add)
 }
 

@@ -133,12 +133,7 @@ impl Money {
         self.hold(bill, wanted, at_ms).await
     }
 
-    async fn hold(
-        &self,
-        mut bill: Bill,
-        wanted: Wanted<'_>,
-        now_ms: i64,
-    ) -> Result<Reserved, Unpaid> {
+    async fn hold(&self, mut bill: Bill, wanted: Wanted<'_>, now_ms: i64) -> Result<Reserved, Unpaid> {
         let Wanted { form, deployment, upstream_model, .. } = wanted;
         let left = self.ledger.left_for(&bill.attribution, now_ms);
         let asked = Asked { wanted, priced: &bill.priced, left };

@@ -30,7 +30,9 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         Refusal::Upstream { error: UpstreamError::Timeout(_), .. } => StatusCode::GATEWAY_TIMEOUT,
-        Refusal::UpstreamFault { fault: Fault::Quota | Fault::Transient, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::UpstreamFault { fault: Fault::Quota | Fault::Transient, .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Refusal::UpstreamFault { fault: Fault::Wait | Fault::TooLarge, .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::UpstreamFault {
             fault: Fault::ContextLength | Fault::ContentFilter | Fault::Unsupported | Fault::Told,
@@ -45,10 +47,9 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::LedgerAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         // nobody reads it; nginx's number for it is known to operators
         Refusal::NoCandidate { out, .. } => match Nobody::of(out) {
-            Nobody::ForThisRequest
-            | Nobody::OfItsLength
-            | Nobody::WithThatMember(_)
-            | Nobody::WhoMadeIt => StatusCode::BAD_REQUEST,
+            Nobody::ForThisRequest | Nobody::OfItsLength | Nobody::WithThatMember(_) | Nobody::WhoMadeIt => {
+                StatusCode::BAD_REQUEST
+            }
             Nobody::Rested { .. } => StatusCode::TOO_MANY_REQUESTS,
             Nobody::Now { .. } => StatusCode::SERVICE_UNAVAILABLE,
         },

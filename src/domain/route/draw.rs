@@ -121,7 +121,9 @@ impl fmt::Display for Out {
             }
             Self::Unpriced(why) => write!(f, "it has no price: {why}"),
             Self::Unsupported(member) => write!(f, "it does not take '{member}'"),
-            Self::Untranslatable { member, why } => write!(f, "'{member}' can't be said in its chat API: {why}"),
+            Self::Untranslatable { member, why } => {
+                write!(f, "'{member}' can't be said in its chat API: {why}")
+            }
             Self::Quality { has: Some(has), floor } => {
                 write!(f, "its quality is {}, at least {} is wanted", score(*has), score(*floor))
             }

@@ -66,7 +66,11 @@ pub(super) async fn begin<C: Client>(
             None => {
                 wait.ends();
                 let answer = metered.with(record, bytes);
-                return Followed::Answer(Box::new(Answer { status, headers, body: AnswerBody::Stream(Box::new(answer)) }));
+                return Followed::Answer(Box::new(Answer {
+                    status,
+                    headers,
+                    body: AnswerBody::Stream(Box::new(answer)),
+                }));
             }
             Some((fault, words)) => Ended::Fault(fault, words),
         },
@@ -168,7 +172,9 @@ impl Metered {
                     }
                     return Ok((!rest.is_empty()).then_some(rest));
                 }
-                None if self.framed => return Err(UpstreamError::Broken("its stream ends too early".to_owned())),
+                None if self.framed => {
+                    return Err(UpstreamError::Broken("its stream ends too early".to_owned()));
+                }
                 None => return Err(UpstreamError::Broken("the connection was closed".to_owned())),
             }
         }

@@ -143,16 +143,12 @@ fn usage(facts: &Facts, read: &Taken) -> Usage {
 
 impl Taken {
     /// A stream that had to be read whole.
-    fn streamed(
-        facts: &Facts,
-        body: Bytes,
-        usage_injected: bool,
-        priced: &Option<Priced>,
-    ) -> Self {
+    fn streamed(facts: &Facts, body: Bytes, usage_injected: bool, priced: &Option<Priced>) -> Self {
         let mut reader = StreamReader::new(facts.request.endpoint, usage_injected).priced(priced.clone());
         let body: Bytes = [reader.push(body), reader.finish()].concat().into();
         let stored = facts.request.endpoint == Endpoint::Responses;
-        let ids = if stored { reader.take_ids().into_iter().chain(file_ids(&body)).collect() } else { Vec::new() };
+        let ids =
+            if stored { reader.take_ids().into_iter().chain(file_ids(&body)).collect() } else { Vec::new() };
         Self { usage: reader.usage(), served: reader.served(), ids, wrong: None, is_error: false, body }
     }
 
@@ -202,4 +198,3 @@ fn plain(body: Bytes, encoding: &str) -> Result<Bytes, UpstreamError> {
         Err(_) => Err(UpstreamError::Broken("its compression is damaged".to_owned())),
     }
 }
-
