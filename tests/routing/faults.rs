@@ -338,10 +338,14 @@ const fn want(told: Told, first: usize, booked: &'static [(&'static str, &'stati
 const AGAIN: Want = want(Told::By("only"), 2, &[("only", "reported")]);
 /// Asked again, it answers, and nobody knows what the first attempt cost.
 const AGAIN_DEARLY: Want = want(Told::By("only"), 2, &[("only", "unconfirmed"), ("only", "reported")]);
+/// The same of a stream, of which nothing came but what could not be read.
+const AGAIN_STREAM: Want = Want { booked: &[("only", "estimated"), ("only", "reported")], ..AGAIN };
 /// A stream that breaks off is booked at what came.
 const BREAKS: Want = want(Told::BreaksOff("only"), 1, &[("only", "estimated")]);
 const UNREACHABLE: Want = want(Told::No(502, "upstream_unreachable"), 0, &[]);
 const TOO_LATE: Want = want(Told::No(504, "upstream_timeout"), 1, &[("only", "unconfirmed")]);
+/// A stream of which nothing came has made nothing visible: the input is booked.
+const TOO_LATE_STREAM: Want = Want { booked: &[("only", "estimated")], ..TOO_LATE };
 const NO_QUOTA: Want = want(Told::No(503, "upstream_quota"), 1, &[]);
 
 /// One deployment, which fails once: whole answers, then streams.
@@ -354,11 +358,11 @@ const RETRIED: [(Ill, Want, Want); 15] = [
     (Ill::Refuses, REACHED, REACHED),
     (Ill::Nameless, UNREACHABLE, UNREACHABLE),
     (Ill::NoTls, UNREACHABLE, UNREACHABLE),
-    (Ill::Mute, TOO_LATE, TOO_LATE),
+    (Ill::Mute, TOO_LATE, TOO_LATE_STREAM),
     (Ill::Stalls, TOO_LATE, BREAKS),
-    (Ill::Resets, AGAIN_DEARLY, AGAIN_DEARLY),
+    (Ill::Resets, AGAIN_DEARLY, AGAIN_STREAM),
     (Ill::ResetsMidway, AGAIN_DEARLY, BREAKS),
-    (Ill::Garbled, AGAIN_DEARLY, AGAIN_DEARLY),
+    (Ill::Garbled, AGAIN_DEARLY, AGAIN_STREAM),
     (Ill::Truncated, AGAIN_DEARLY, BREAKS),
     (Ill::Html, AGAIN_DEARLY, AGAIN_DEARLY),
 ];
@@ -398,6 +402,9 @@ const WENT_ROUND: Want = Want { first: 0, ..FELL_BACK };
 /// The second answers, and nobody knows what the first cost.
 const FELL_BACK_DEARLY: Want =
     want(Told::By("second"), 1, &[("first", "unconfirmed"), ("second", "reported")]);
+/// The same of a stream, of which nothing came but what could not be read.
+const FELL_BACK_STREAM: Want =
+    Want { booked: &[("first", "estimated"), ("second", "reported")], ..FELL_BACK };
 /// What has begun is not begun anew elsewhere.
 const BREAKS_FIRST: Want = want(Told::BreaksOff("first"), 1, &[("first", "estimated")]);
 
@@ -411,11 +418,11 @@ const FALLEN_BACK: [(Ill, Want, Want); 15] = [
     (Ill::Refuses, WENT_ROUND, WENT_ROUND),
     (Ill::Nameless, WENT_ROUND, WENT_ROUND),
     (Ill::NoTls, WENT_ROUND, WENT_ROUND),
-    (Ill::Mute, FELL_BACK_DEARLY, FELL_BACK_DEARLY),
+    (Ill::Mute, FELL_BACK_DEARLY, FELL_BACK_STREAM),
     (Ill::Stalls, FELL_BACK_DEARLY, BREAKS_FIRST),
-    (Ill::Resets, FELL_BACK_DEARLY, FELL_BACK_DEARLY),
+    (Ill::Resets, FELL_BACK_DEARLY, FELL_BACK_STREAM),
     (Ill::ResetsMidway, FELL_BACK_DEARLY, BREAKS_FIRST),
-    (Ill::Garbled, FELL_BACK_DEARLY, FELL_BACK_DEARLY),
+    (Ill::Garbled, FELL_BACK_DEARLY, FELL_BACK_STREAM),
     (Ill::Truncated, FELL_BACK_DEARLY, BREAKS_FIRST),
     (Ill::Html, FELL_BACK_DEARLY, FELL_BACK_DEARLY),
 ];

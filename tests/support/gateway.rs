@@ -428,8 +428,8 @@ impl TestGateway {
         assert!(status.success(), "{status} after SIGTERM:\n{}", self.log());
     }
 
-    /// Compares the books with the bills: every request that a provider billed has exactly one Outcome with usage, and
-    /// what was reported agrees to the token.
+    /// Compares the books with the bills: every request that a provider billed is in exactly one Outcome, as its usage or
+    /// that of one of its failed attempts, and what was reported agrees to the token.
     #[track_caller]
     pub(crate) fn audit(&mut self) {
         self.audited = true;
@@ -438,8 +438,11 @@ impl TestGateway {
             // the oldest are gone: only the ledger knows all
             return self.audit_ledger();
         }
-        let mut with_usage: Vec<&Value> =
-            outcomes.iter().filter(|outcome| outcome["usage"].is_object()).collect();
+        // an attempt that came to nothing may have been billed, too
+        let attempts = |outcome: &Value| outcome["failed_attempts"].as_array().cloned().unwrap_or_default();
+        let mut with_usage: Vec<Value> =
+            outcomes.iter().flat_map(attempts).chain(outcomes.iter().cloned()).collect();
+        with_usage.retain(|used| used["usage"].is_object());
         let exchanges = self
             .setup
             .providers
