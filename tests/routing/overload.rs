@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{CHAT, deployment, lab, metric, model, question};
-use crate::support::{Answer, Connection, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually};
+use crate::support::{
+    Answer, Call, Connection, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually,
+};
 
 /// A deployment of a model of the same name, before this provider.
 fn narrow(setup: Setup, name: &str, provider: &SimulatedProvider, lines: &str) -> Setup {
@@ -138,7 +140,8 @@ fn a_full_deployment_leaves_the_request_to_one_with_room() {
 const CROWD: usize = 2_000;
 /// Bytes of each one's question.
 const QUESTION_BYTES: usize = 64 * 1024;
-/// What the process may grow by meanwhile: a quarter of what all questions together are.
+/// What the process may grow by meanwhile: a quarter of what all questions together are. Those inside and in the queue
+/// are 70.
 const MOST_GROWTH: usize = CROWD * QUESTION_BYTES / 4;
 
 #[test]
@@ -147,16 +150,22 @@ fn a_dead_upstream_makes_no_memory_grow() {
     let lines = "limits = { concurrent = 20 }\nqueue = { places = 50, wait_ms = 20000 }";
     let setup = narrow(lab(), "dead", &provider, lines).watched(&provider);
     let gateway = TestGateway::with(setup).start();
-    gate.open();
-    let mut body = question("dead", "crowd");
-    body["messages"][0]["content"] = "x ".repeat(QUESTION_BYTES / 2).into();
-    // what it needs for one is not what is measured
-    gateway.post(CHAT, &body).expect(200);
-    let closed = Gate::new();
-    provider.always(Reply::usual().waits_for(&closed));
+    let asked = |model: &str| {
+        let mut body = question(model, "crowd");
+        body["messages"][0]["content"] = "x ".repeat(QUESTION_BYTES / 2).into();
+        gateway.signed(Call::post(CHAT, &body))
+    };
+    // what a connection needs is not what is measured: each has been used once
+    let (nobody, dead) = (asked("nobody"), asked("dead"));
+    let connect = |_| {
+        let mut connection = gateway.connect();
+        connection.call(&nobody).expect_error(404, "model_not_found");
+        connection
+    };
+    let mut crowd: Vec<Connection> = (0..CROWD).map(connect).collect();
     let before = gateway.resident_bytes();
 
-    let mut crowd: Vec<Connection> = (0..CROWD).map(|_| gateway.send(CHAT, &body)).collect();
+    crowd.iter_mut().for_each(|connection| connection.send(&dead));
     await_waiting(&gateway, "dead", 50);
     eventually("everybody else sent away", || {
         (metric(&gateway, "tunegate_sheds_total", "dead") == Some(CROWD as u64 - 70)).then_some(())
@@ -165,7 +174,7 @@ fn a_dead_upstream_makes_no_memory_grow() {
     println!("{CROWD} clients before a dead upstream: {} KiB more", grown / 1024);
     assert!(grown < MOST_GROWTH, "{grown} bytes more");
 
-    closed.open();
+    gate.open();
     let statuses: Vec<u16> = crowd.iter_mut().map(|connection| connection.answer().status).collect();
     let of = |status: u16| statuses.iter().filter(|found| **found == status).count();
     assert_eq!((of(200), of(429)), (70, CROWD - 70));

@@ -438,11 +438,8 @@ impl TestGateway {
             // the oldest are gone: only the ledger knows all
             return self.audit_ledger();
         }
-        // an attempt that came to nothing may have been billed, too
-        let attempts = |outcome: &Value| outcome["failed_attempts"].as_array().cloned().unwrap_or_default();
-        let mut with_usage: Vec<Value> =
-            outcomes.iter().flat_map(attempts).chain(outcomes.iter().cloned()).collect();
-        with_usage.retain(|used| used["usage"].is_object());
+        let with_usage = outcomes.iter().flat_map(used);
+        let mut with_usage: Vec<Value> = with_usage.collect();
         let exchanges = self
             .setup
             .providers
@@ -596,6 +593,19 @@ impl Drop for TestGateway {
         self.process.child.kill().ok();
         self.process.child.wait().ok();
     }
+}
+
+/// All that an Outcome says was used: by the answer, and by attempts that came to nothing. One that was told of the last
+/// such attempt has its usage.
+fn used(outcome: &Value) -> Vec<Value> {
+    let mut used = outcome["failed_attempts"].as_array().cloned().unwrap_or_default();
+    let is_of_last =
+        |last: &Value| outcome["status"].as_u64() >= Some(400) && last["usage"] == outcome["usage"];
+    if !used.last().is_some_and(is_of_last) {
+        used.push(outcome.clone());
+    }
+    used.retain(|used| used["usage"].is_object());
+    used
 }
 
 /// The first `sk-tg-` key in a text.
