@@ -37,10 +37,12 @@ use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
+use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
+use crate::gateway::retries::Retries;
 use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
 use crate::http::{Door, Readiness};
@@ -148,6 +150,7 @@ fn build(
         move |live| ring.publish(live)
     };
     let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
+    let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
     let (store, directory, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
@@ -171,7 +174,9 @@ fn build(
     let gateway = Gateway {
         keys: ring,
         catalog,
+        board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
+        retries: Retries::default(),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
         money: Money {
@@ -346,6 +351,7 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
     let held = Arc::clone(&current);
     let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
     let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
+    let board = Arc::clone(&built.gateway.board);
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -368,6 +374,8 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
             let _ = directory.declare(current.teams.clone());
             let _ = budgets.declare(current.budgets.clone());
         })?;
+        // before the catalog: who comes with the new one finds all its deployments there
+        board.replace(&new.catalog, clock::monotonic());
         let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;
