@@ -323,10 +323,8 @@ impl Routes<'_> {
     fn note_unpriced(&self, place: &Place, among: &[Plan], checker: &mut Checker<'_>) {
         for deployment in among.iter().flat_map(Plan::deployments) {
             if !self.prices.knows(deployment) {
-                checker.notice(
-                    place,
-                    format!("{} has no known price: it is asked last, if at all", deployment.name),
-                );
+                checker
+                    .notice(place, format!("{} has no known price: it is never asked here", deployment.name));
             }
         }
     }

@@ -266,7 +266,7 @@ fn what_works_in_plans_but_should_be_known() {
             "[deployments.x]\nprovider = \"p\"\nmodel = \"mine\"\n[models.m]\nplan = { cheapest = [\"x\", [\"a\", \"b\", \"c\"]] }",
             &[
                 "deployments.x: its requests are refused: no price is known for \"mine\"",
-                "models.m.plan.cheapest: x has no known price: it is asked last, if at all",
+                "models.m.plan.cheapest: x has no known price: it is never asked here",
             ],
         ),
     ] {
