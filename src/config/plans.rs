@@ -6,6 +6,8 @@ mod condition;
 mod read;
 mod routes;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use crate::domain::route::{Ceiling, Condition, Measure, Ramp, StickyBy};
 
@@ -48,7 +50,8 @@ enum Kind {
     },
     Pool(Vec<Draft>),
     When {
-        cases: Vec<(Condition, Draft)>,
+        /// A condition that could not be read has been said.
+        cases: Vec<(Option<Condition>, Draft)>,
         otherwise: Option<Box<Draft>>,
     },
 }

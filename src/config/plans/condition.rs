@@ -12,10 +12,10 @@ use crate::domain::label::{TAG_RULE, alias_is_good, tag_is_good};
 use crate::domain::route::{Condition, HeaderIs, TokenRange};
 
 /// What may stand in `if`.
-pub(in crate::config) const KEYS: [&str; 10] =
+pub(super) const KEYS: [&str; 10] =
     ["team", "key", "tag", "header", "endpoint", "input_tokens", "tools", "images", "json_schema", "stream"];
 /// What may stand in `input_tokens`.
-pub(in crate::config) const TOKEN_KEYS: [&str; 2] = ["at_least", "at_most"];
+pub(super) const TOKEN_KEYS: [&str; 2] = ["at_least", "at_most"];
 /// More tokens than any request has.
 const MAX_TOKENS: u64 = 1_000_000_000;
 /// Headers that hold credentials: no route looks at them, so that no file has to name one.

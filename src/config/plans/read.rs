@@ -10,7 +10,7 @@ use crate::domain::route::{
 };
 
 /// The kinds of plans: the key that says which, and what may stand beside it.
-pub(in crate::config) const KINDS: [(&str, &[&str]); 6] = [
+pub(super) const KINDS: [(&str, &[&str]); 6] = [
     ("ordered", &[]),
     ("weighted", &["sticky"]),
     ("cheapest", &["min_quality", "max_first_token_ms", "max_latency_ms", "probe_percent"]),
@@ -19,13 +19,13 @@ pub(in crate::config) const KINDS: [(&str, &[&str]); 6] = [
     ("when", &["otherwise"]),
 ];
 /// What may stand in a choice of `weighted`.
-pub(in crate::config) const CHOICE_KEYS: [&str; 3] = ["share", "to", "ramp"];
+pub(super) const CHOICE_KEYS: [&str; 3] = ["share", "to", "ramp"];
 /// What may stand in `ramp`.
-pub(in crate::config) const RAMP_KEYS: [&str; 3] = ["to", "from", "until"];
+pub(super) const RAMP_KEYS: [&str; 3] = ["to", "from", "until"];
 /// What may stand in a case of `when`.
-pub(in crate::config) const CASE_KEYS: [&str; 2] = ["if", "to"];
+pub(super) const CASE_KEYS: [&str; 2] = ["if", "to"];
 /// What `by` may say.
-const MEASURES: [(&str, Measure); 3] = [
+pub(super) const MEASURES: [(&str, Measure); 3] = [
     ("whole", Measure::Whole),
     ("first_token", Measure::FirstToken),
     ("tokens_per_second", Measure::TokensPerSecond),
@@ -133,25 +133,24 @@ impl Reader {
     }
 
     fn when(&mut self, table: &Table<'_>, checker: &mut Checker<'_>) -> Kind {
-        let mut cases: Vec<(Condition, Draft)> = Vec::new();
+        let mut cases: Vec<(Option<Condition>, Draft)> = Vec::new();
         for (place, value) in table.list("when", checker) {
             let Some(case) = Table::of(&place, value, checker) else { continue };
             case.only(&CASE_KEYS, checker);
             let condition = case
                 .required("if", "a condition such as { stream = true }", checker)
                 .and_then(|(place, value)| condition::read(&place, value, checker));
-            let Some(condition) = condition else {
-                self.to(&case, checker);
-                continue;
-            };
-            let around: Vec<&Condition> = self.around.iter().collect();
-            let before: Vec<&Condition> = cases.iter().map(|(condition, _)| condition).collect();
-            if let Some(never) = condition.never(&around, &before) {
-                checker.wrong(&place.key("if"), format!("no request can meet it: {never}"));
+            if let Some(condition) = &condition {
+                let around: Vec<&Condition> = self.around.iter().collect();
+                let before: Vec<&Condition> = cases.iter().filter_map(|(known, _)| known.as_ref()).collect();
+                if let Some(never) = condition.never(&around, &before) {
+                    checker.wrong(&place.key("if"), format!("no request can meet it: {never}"));
+                }
             }
-            self.around.push(condition.clone());
+            let around = self.around.len();
+            self.around.extend(condition.clone());
             let to = self.to(&case, checker);
-            self.around.pop();
+            self.around.truncate(around);
             cases.push((condition, to));
         }
         let otherwise = table.get("otherwise");

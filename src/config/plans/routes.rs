@@ -13,7 +13,7 @@ use crate::config::values::known;
 use crate::domain::capability::Capability;
 use crate::domain::catalog::Deployment;
 use crate::domain::route::{
-    Cheapest, Fastest, MAX_DEPTH, MAX_PLACES, Plan, Share, StickyBy, Weighted, When, salt,
+    Cheapest, Condition, Fastest, MAX_DEPTH, MAX_PLACES, Plan, Share, StickyBy, Weighted, When, salt,
 };
 
 /// Says that a name is a deployment's.
@@ -145,17 +145,19 @@ impl Routes<'_> {
                 }))
             }
             Kind::When { cases, otherwise } => {
-                let (conditions, plans): (Vec<_>, Vec<_>) =
-                    cases.iter().map(|(condition, draft)| (condition.clone(), draft)).unzip();
-                let led: Vec<Option<Plan>> =
-                    plans.into_iter().map(|draft| self.plan(draft, root, scope, checker)).collect();
+                let led: Vec<Option<(Condition, Plan)>> = cases
+                    .iter()
+                    .map(|(condition, draft)| {
+                        let plan = self.plan(draft, root, scope, checker);
+                        condition.clone().zip(plan)
+                    })
+                    .collect();
                 let otherwise = otherwise.as_deref().map(|draft| self.plan(draft, root, scope, checker));
-                let cases = conditions.into_iter().zip(led.into_iter().collect::<Option<Vec<Plan>>>()?);
                 let otherwise = match otherwise {
                     None => None,
                     Some(plan) => Some(Box::new(plan?)),
                 };
-                Some(Plan::When(When { cases: cases.collect(), otherwise }))
+                Some(Plan::When(When { cases: led.into_iter().collect::<Option<_>>()?, otherwise }))
             }
         }
     }
@@ -321,10 +323,8 @@ impl Routes<'_> {
     fn note_unpriced(&self, place: &Place, among: &[Plan], checker: &mut Checker<'_>) {
         for deployment in among.iter().flat_map(Plan::deployments) {
             if !self.prices.knows(deployment) {
-                checker.notice(
-                    place,
-                    format!("{} has no known price: it is asked last, if at all", deployment.name),
-                );
+                checker
+                    .notice(place, format!("{} has no known price: it is never asked here", deployment.name));
             }
         }
     }
