@@ -27,6 +27,7 @@ pub mod priced;
 pub mod quota;
 pub mod request;
 pub mod route;
+pub mod retirement;
 pub mod retry;
 pub mod secret;
 pub mod service_tier;
