@@ -36,6 +36,7 @@ pub mod spend;
 pub mod stream;
 pub mod team;
 pub mod tokens;
+pub mod translate;
 pub mod unboundable;
 pub mod usage;
 pub mod window;

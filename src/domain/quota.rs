@@ -6,6 +6,7 @@
 //! Times are ms of a clock that does not step back.
 
 use super::limit::RateLimits;
+use super::patience::QuotaSeen;
 
 /// A provider's quotas are by the minute, unless its resets say otherwise.
 const MINUTE_MS: u64 = 60_000;
@@ -13,23 +14,6 @@ const MINUTE_MS: u64 = 60_000;
 const LONGEST_MS: u64 = 86_400_000;
 /// The largest quota that is believed.
 const MOST: u64 = 1 << 50;
-
-/// What an answer's headers say of a quota.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QuotaSeen {
-    /// Requests in all.
-    pub limit_requests: Option<u64>,
-    /// Requests that are left.
-    pub remaining_requests: Option<u64>,
-    /// Until all are there again, ms.
-    pub reset_requests_ms: Option<u64>,
-    /// Tokens in all.
-    pub limit_tokens: Option<u64>,
-    /// Tokens that are left.
-    pub remaining_tokens: Option<u64>,
-    /// Until all are there again, ms.
-    pub reset_tokens_ms: Option<u64>,
-}
 
 /// Where a request stands among all that were sent: its answer speaks of what was left at that moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

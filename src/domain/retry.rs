@@ -178,3 +178,163 @@ impl RetryBudget {
         left.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS_250: Step = Step::Same { after: Duration::from_millis(250) };
+
+    /// A first attempt that failed while others could be asked, time and budget abound, and no dice are thrown.
+    fn first() -> Situation {
+        Situation {
+            sent: 1,
+            on_this: 1,
+            wait_asked: None,
+            others_left: true,
+            time_left: Duration::from_secs(60),
+            budget_allows: true,
+            jitter: 0,
+        }
+    }
+
+    fn alone() -> Situation {
+        Situation { others_left: false, ..first() }
+    }
+
+    fn asked(ms: u64) -> Situation {
+        Situation { wait_asked: Some(Duration::from_millis(ms)), ..first() }
+    }
+
+    #[test]
+    fn each_failure_has_its_next_step() {
+        use Fault::{
+            Auth, ContentFilter, ContextLength, DeploymentMissing, Quota, Told, TooLarge, Transient,
+            Unsupported, Wait,
+        };
+        for (failure, with_others, without) in [
+            (Failure::NothingSent, Step::Next, MS_250),
+            (Failure::Broke, Step::Next, MS_250),
+            (Failure::TimedOut, Step::Next, Step::Stop),
+            (Failure::Fault(Transient), MS_250, MS_250),
+            (Failure::Fault(Wait), Step::Next, MS_250),
+            (Failure::Fault(Auth), Step::Next, Step::Stop),
+            (Failure::Fault(DeploymentMissing), Step::Next, Step::Stop),
+            (Failure::Fault(Quota), Step::Next, Step::Stop),
+            (Failure::Fault(TooLarge), Step::Next, Step::Stop),
+            (Failure::Fault(ContextLength), Step::Longer, Step::Longer),
+            (Failure::Fault(ContentFilter), Step::Stop, Step::Stop),
+            (Failure::Fault(Unsupported), Step::Stop, Step::Stop),
+            (Failure::Fault(Told), Step::Stop, Step::Stop),
+        ] {
+            let policy = Policy::default();
+            assert_eq!(after(failure, &first(), &policy), with_others, "{failure:?} with others");
+            assert_eq!(after(failure, &alone(), &policy), without, "{failure:?} without");
+            // time and, where something was sent, attempts end all of it
+            let late = Situation { time_left: Duration::ZERO, ..first() };
+            assert_eq!(after(failure, &late, &policy), Step::Stop, "{failure:?} late");
+            let third = Situation { sent: 3, ..first() };
+            let want = if failure == Failure::NothingSent { Step::Next } else { Step::Stop };
+            assert_eq!(after(failure, &third, &policy), want, "{failure:?} after three");
+            // without budget there is no second try
+            let poor = Situation { budget_allows: false, ..alone() };
+            assert!(
+                !matches!(after(failure, &poor, &policy), Step::Same { .. }),
+                "{failure:?} without budget"
+            );
+        }
+        let policy = Policy { on_content_filter: true, ..Policy::default() };
+        assert_eq!(after(Failure::Fault(ContentFilter), &alone(), &policy), Step::Filtered);
+    }
+
+    #[test]
+    fn waits_double_obey_and_end() {
+        let policy = Policy { attempts: 9, ..Policy::default() };
+        let same = |ms| Step::Same { after: Duration::from_millis(ms) };
+        let tried = |on_this| Situation { sent: on_this, on_this, ..alone() };
+        let transient = Failure::Fault(Fault::Transient);
+        let wait = Failure::Fault(Fault::Wait);
+        for (failure, now, want) in [
+            // doubling up to the longest wait
+            (transient, tried(1), same(250)),
+            (transient, tried(2), same(500)),
+            (transient, tried(5), same(4_000)),
+            (transient, tried(6), same(5_000)),
+            (transient, tried(8), same(5_000)),
+            (transient, tried(9), Step::Stop),
+            // the same once, then the next
+            (transient, Situation { on_this: 2, sent: 2, ..first() }, Step::Next),
+            (transient, Situation { budget_allows: false, ..first() }, Step::Next),
+            // an upstream that names a wait is left alone meanwhile
+            (transient, asked(100), Step::Next),
+            (transient, Situation { others_left: false, ..asked(900) }, same(900)),
+            (wait, asked(100), Step::Next),
+            (wait, Situation { others_left: false, ..asked(100) }, same(100)),
+            (wait, Situation { others_left: false, ..asked(5_000) }, same(5_000)),
+            (wait, Situation { others_left: false, ..asked(5_001) }, Step::Stop),
+            (wait, Situation { others_left: false, ..asked(86_400_000) }, Step::Stop),
+            // a wait must end in time
+            (wait, Situation { time_left: Duration::from_millis(900), ..tried(3) }, Step::Stop),
+            (wait, Situation { time_left: Duration::from_millis(1_001), ..tried(3) }, same(1_000)),
+            (transient, Situation { time_left: Duration::from_millis(250), ..first() }, Step::Next),
+            // one that can't be reached is not asked for ever
+            (Failure::NothingSent, Situation { sent: 0, on_this: 8, ..alone() }, same(5_000)),
+            (Failure::NothingSent, Situation { sent: 0, on_this: 9, ..alone() }, Step::Stop),
+        ] {
+            assert_eq!(after(failure, &now, &policy), want, "{failure:?} {now:?}");
+        }
+        let never = Policy { same: 0, ..policy };
+        assert_eq!(after(transient, &first(), &never), Step::Next);
+        let once = Policy { attempts: 1, ..policy };
+        assert_eq!(after(transient, &alone(), &once), Step::Stop);
+        assert_eq!(after(Failure::NothingSent, &alone(), &once), Step::Stop);
+    }
+
+    proptest! {
+        /// Our own waits are only shortened, by a quarter at most; those that were asked for only lengthened, by a tenth.
+        #[test]
+        fn jitter_spreads_within_its_bounds(jitter: u64, on_this in 1..40_u32, asked_ms in 1..5_000_u64) {
+            let policy = Policy { attempts: 99, ..Policy::default() };
+            let failure = Failure::Fault(Fault::Wait);
+            let now = Situation { jitter, on_this, sent: on_this, ..alone() };
+            let Step::Same { after: ours } = after(failure, &now, &policy) else {
+                return Err(TestCaseError::fail("no retry"));
+            };
+            let plain = Duration::from_millis(250_u64.saturating_mul(1 << (on_this - 1)).min(5_000));
+            prop_assert!(ours <= plain && ours >= plain * 3 / 4, "{ours:?} of {plain:?}");
+            let wait = Duration::from_millis(asked_ms);
+            let Step::Same { after: theirs } = after(failure, &Situation { wait_asked: Some(wait), ..now }, &policy) else {
+                return Err(TestCaseError::fail("no retry"));
+            };
+            prop_assert!(theirs >= wait && theirs <= wait * 11 / 10, "{theirs:?} of {wait:?}");
+        }
+
+        /// Retries are a tenth of the requests at most, beyond the reserve, in whatever order they come.
+        #[test]
+        fn retries_are_a_tenth_of_the_requests(tries in proptest::collection::vec(any::<bool>(), 0..5_000)) {
+            let mut budget = RetryBudget::default();
+            let (mut requests, mut retries) = (0_u32, 0_u32);
+            for wants_retry in tries {
+                if wants_retry {
+                    let allowed = budget.allows();
+                    prop_assert_eq!(budget.take(), allowed);
+                    retries += u32::from(allowed);
+                } else {
+                    budget.request();
+                    requests += 1;
+                }
+                prop_assert!(retries <= requests / 10 + RETRY_RESERVE);
+            }
+        }
+    }
+
+    #[test]
+    fn retries_are_not_saved_up_for_ever() {
+        let mut budget = RetryBudget::default();
+        (0..100_000).for_each(|_| budget.request());
+        let taken = (0..1_000).filter(|_| budget.take()).count();
+        assert_eq!(taken, MOST_RETRIES as usize);
+    }
+}

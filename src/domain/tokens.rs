@@ -84,6 +84,19 @@ impl TokenCounter {
         }
     }
 
+    /// For what is expected on one deployment: as exact as a bound where its table is known, else with the table that
+    /// its name suggests.
+    pub fn expecting(deployment: &Deployment, upstream_model: &str) -> Self {
+        let bounding = Self::bounding(deployment, upstream_model);
+        match bounding.scale {
+            Scale::Table(_) => bounding,
+            Scale::Bytes => {
+                let identity = deployment.base_model.as_deref().unwrap_or(upstream_model);
+                Self { scale: Scale::Table(Encoding::of_model(identity)), ..bounding }
+            }
+        }
+    }
+
     /// The same, but with bytes for tokens: a bound that takes a tenth of the time, and is about four times as high.
     #[must_use]
     pub const fn in_bytes(self) -> Self {

@@ -17,6 +17,11 @@ fn provider(dialect: Dialect, base_path: &str) -> Provider {
     }
 }
 
+fn deployment(dialect: Dialect, base_path: &str, model: &str) -> Deployment {
+    let provider = Arc::new(provider(dialect, base_path));
+    Deployment { provider, ..(*crate::domain::catalog::tests::deployment("d", model)).clone() }
+}
+
 fn request(endpoint: Endpoint, stream: bool) -> InferenceRequest {
     let body = format!(r#"{{"model":"bot","messages":[1],"prompt":"x","input":"x","stream":{stream}}}"#);
     InferenceRequest::parse(endpoint, body.into(), None).expect("right")
@@ -44,19 +49,21 @@ fn each_dialect_has_its_paths_and_keys() {
         (classic, "/gw", Responses, "/gw/openai/responses?api-version=2024-10-21", "api-key"),
     ];
     for (dialect, base, endpoint, path, header) in table {
-        let provider = provider(dialect, base);
-        let out = inference(&provider, &request(endpoint, false), "my dep", None);
+        let deployment = deployment(dialect, base, "my dep");
+        let provider = &deployment.provider;
+        let out = inference(&deployment, &request(endpoint, false), "my dep", None);
         assert_eq!(out.path, path);
         let body: serde_json::Value = serde_json::from_slice(&out.body.expect("a body")).expect("JSON");
         assert_eq!(body["model"], "my dep");
         let key = Authorization::ApiKey(Secret::new("k"));
-        let (name, value) = authorize(&provider, &key).expect("a header");
+        let (name, value) = authorize(provider, &key).expect("a header");
         assert_eq!(name, header);
         assert_eq!(value, if header == "api-key" { "k" } else { "Bearer k" });
-        let (name, value) = authorize(&provider, &Authorization::Bearer(Secret::new("t"))).expect("a header");
+        let (name, value) = authorize(provider, &Authorization::Bearer(Secret::new("t"))).expect("a header");
         assert_eq!((name.as_str(), value.to_str().ok()), ("authorization", Some("Bearer t")));
     }
-    let headers = inference(&provider(openai, "/v1"), &request(ChatCompletions, false), "m", None).headers;
+    let headers =
+        inference(&deployment(openai, "/v1", "m"), &request(ChatCompletions, false), "m", None).headers;
     assert_eq!(headers[0].0, "openai-organization");
 }
 
@@ -71,7 +78,7 @@ fn usage_is_asked_for_where_the_dialect_knows_it() {
         (Dialect::Candle, Endpoint::Completions, true, true),
         (Dialect::Candle, Endpoint::Responses, true, false),
     ] {
-        let out = inference(&provider(dialect, ""), &request(endpoint, stream), "m", None);
+        let out = inference(&deployment(dialect, "", "m"), &request(endpoint, stream), "m", None);
         assert_eq!(out.usage_injected, want);
         let body = String::from_utf8(out.body.expect("a body").to_vec()).expect("text");
         assert_eq!(body.contains("include_usage"), want);
@@ -116,16 +123,58 @@ fn a_cap_goes_under_the_name_that_the_model_takes() {
         (classic("2024-06-01"), ChatCompletions, "thinker-eu", Some("o3-mini"), true, "max_tokens"),
         (Dialect::Candle, ChatCompletions, "local", None, true, "max_tokens"),
     ] {
-        let mut deployment = (*crate::domain::catalog::tests::deployment("d", model)).clone();
-        deployment.provider = Arc::new(provider(dialect, "/v1"));
+        let mut deployment = deployment(dialect, "/v1", model);
         deployment.base_model = base.map(str::to_owned);
         deployment.reasoning = reasoning;
         let cap = output_cap(&deployment, endpoint, model, 50);
         assert_eq!(cap.name.name(), want, "{model} {endpoint:?}");
-        let outgoing = inference(&deployment.provider, &request(endpoint, false), model, Some(cap));
+        let outgoing = inference(&deployment, &request(endpoint, false), model, Some(cap));
         let body: serde_json::Value = serde_json::from_slice(&outgoing.body.expect("a body")).expect("JSON");
         assert_eq!(body[want], 50, "{body}");
     }
+}
+
+#[test]
+fn the_clients_cap_travels_under_the_name_that_is_taken() {
+    let openai = || Dialect::OpenAi(OpenAi::default());
+    let classic = |version: &str| Dialect::AzureClassic(AzureClassic { api_version: version.into() });
+    let v1 = || Dialect::AzureV1(AzureV1 { api_version: None });
+    const OLD: &str = r#"{"model":"m","max_tokens":9,"messages":[1]}"#;
+    const NEW: &str = r#"{"model":"m","max_completion_tokens":9,"messages":[1]}"#;
+    for (dialect, model, base, reasoning, of_old, of_new) in [
+        (openai(), "gpt-4.1", None, false, OLD, NEW),
+        (openai(), "o4-mini", None, true, NEW, NEW),
+        (openai(), "ft:o4-mini-2025-04-16:acme::x", None, true, NEW, NEW),
+        // an unknown server's own model that thinks: nobody knows that it refuses a name
+        (openai(), "qwen-3", None, true, OLD, NEW),
+        (v1(), "support-eu", Some("gpt-4.1-mini"), false, OLD, NEW),
+        (v1(), "thinker-eu", Some("o3-mini"), true, NEW, NEW),
+        (v1(), "thinker-eu", None, true, NEW, NEW),
+        (classic("2024-06-01"), "support-eu", None, false, OLD, OLD),
+        (Dialect::Candle, "local", None, false, OLD, OLD),
+    ] {
+        let mut deployment = deployment(dialect, "/v1", model);
+        deployment.base_model = base.map(str::to_owned);
+        deployment.reasoning = reasoning;
+        for (body, want) in [(OLD, of_old), (NEW, of_new)] {
+            let request = InferenceRequest::parse(Endpoint::ChatCompletions, body.into(), None);
+            let outgoing = inference(&deployment, &request.expect("right"), model, None);
+            let want = want.replace("\"m\"", &format!("\"{model}\""));
+            assert_eq!(outgoing.body.expect("a body"), want, "{model}");
+        }
+    }
+}
+
+#[test]
+fn what_a_deployment_does_not_take_is_dropped_only_where_the_operator_says_so() {
+    let body = r#"{"model":"m","messages":[1],"seed":7,"logit_bias":{"1":2}}"#;
+    let request = InferenceRequest::parse(Endpoint::ChatCompletions, body.into(), None).expect("right");
+    let mut deployment = deployment(Dialect::Candle, "/v1", "m");
+    deployment.unsupported = vec!["logit_bias".into(), "seed".into()];
+    let sent = |deployment: &Deployment| inference(deployment, &request, "m", None).body.expect("a body");
+    assert_eq!(sent(&deployment), body);
+    deployment.on_unsupported = OnUnsupported::Drop;
+    assert_eq!(sent(&deployment), r#"{"model":"m","messages":[1]}"#);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Every metric, declared once. Labels come from closed enums or from the catalog, never from a client's text.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ledger::Entry;
@@ -44,6 +44,14 @@ pub struct Metrics {
     overshoots: IntCounterVec,
     /// How far they were beyond it, nano-dollars, by deployment.
     overshoot_nanos: IntCounterVec,
+    /// Requests that found a deployment full.
+    sheds: IntCounterVec,
+    /// How its breaker stands, by deployment.
+    breaker_state: IntGaugeVec,
+    /// Requests being served, by deployment.
+    deployment_in_flight: IntGaugeVec,
+    /// Requests in the queue, by deployment.
+    deployment_waiting: IntGaugeVec,
 }
 
 impl Metrics {
@@ -85,6 +93,24 @@ impl Metrics {
             "Errors of upstreams by deployment and kind.",
             &["deployment", "kind"],
         )?;
+        let sheds = counter(
+            "tunegate_sheds_total",
+            "Requests that found a deployment and its queue full, or waited there for too long.",
+            &["deployment"],
+        )?;
+        let by_deployment = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &["deployment"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let breaker_state = by_deployment(
+            "tunegate_breaker_state",
+            "Whether a deployment is asked: 0 yes, 1 half open (one probe at a time), 2 open, 3 cooling down.",
+        )?;
+        let deployment_in_flight =
+            by_deployment("tunegate_deployment_in_flight", "Requests that a deployment serves now.")?;
+        let deployment_waiting =
+            by_deployment("tunegate_deployment_waiting", "Requests in the queue before a deployment.")?;
         let in_flight = gauge("tunegate_in_flight_requests", "Requests being served now.")?;
         let worker_starts =
             gauge("tunegate_worker_starts", "Starts of the local worker since this process began.")?;
@@ -162,6 +188,10 @@ impl Metrics {
             spent_nanos,
             overshoots,
             overshoot_nanos,
+            sheds,
+            breaker_state,
+            deployment_in_flight,
+            deployment_waiting,
         })
     }
 
@@ -223,6 +253,26 @@ impl Metrics {
     /// Counts an upstream's error.
     pub fn upstream_failed(&self, deployment: &str, kind: &'static str) {
         self.upstream_errors.with_label_values(&[deployment, kind]).inc();
+    }
+
+    /// The counter of requests that found a deployment full.
+    pub fn sheds(&self, deployment: &str) -> IntCounter {
+        self.sheds.with_label_values(&[deployment])
+    }
+
+    /// Says how a deployment stands.
+    pub fn deployment_stands(&self, deployment: &str, breaker: i64, in_flight: u32, waiting: u32) {
+        self.breaker_state.with_label_values(&[deployment]).set(breaker);
+        self.deployment_in_flight.with_label_values(&[deployment]).set(in_flight.into());
+        self.deployment_waiting.with_label_values(&[deployment]).set(waiting.into());
+    }
+
+    /// Forgets how a deployment stood that left the catalog.
+    pub fn deployment_gone(&self, deployment: &str) {
+        for gauge in [&self.breaker_state, &self.deployment_in_flight, &self.deployment_waiting] {
+            // one that was never set is not there
+            let _ = gauge.remove_label_values(&[deployment]);
+        }
     }
 
     /// The text that Prometheus reads, version 0.0.4.

@@ -262,7 +262,262 @@ fn facts_at_the_top_are_read() {
     assert_eq!(responses("").metadata("team"), None);
 }
 
+fn under(body: &str, only: CapName, ours: Option<u64>) -> String {
+    let output_cap = ours.map(|tokens| OutputCap { name: only, tokens });
+    let rewrite = Rewrite { output_cap, only_cap: Some(only), ..Rewrite::default() };
+    String::from_utf8(chat(body).expect(body).rewritten(rewrite).to_vec()).expect("text")
+}
+
+#[test]
+fn one_cap_is_left_under_the_only_name_that_is_taken() {
+    use CapName::{MaxCompletionTokens as New, MaxTokens as Old};
+    let table = [
+        // (body, the name, our own cap, want)
+        (r#"{"model":"a","messages":[{}]}"#, New, None, r#"{"model":"a","messages":[{}]}"#),
+        (
+            r#"{"model":"a","messages":[{}]}"#,
+            New,
+            Some(50),
+            r#"{"max_completion_tokens":50,"model":"a","messages":[{}]}"#,
+        ),
+        (
+            r#"{ "max_tokens" : 9 ,"model":"a","messages":[{"max_tokens":9}]}"#,
+            New,
+            None,
+            r#"{ "max_completion_tokens" : 9 ,"model":"a","messages":[{"max_tokens":9}]}"#,
+        ),
+        (
+            r#"{"model":"a","messages":[{}],"max_completion_tokens":900}"#,
+            Old,
+            Some(50),
+            r#"{"model":"a","messages":[{}],"max_tokens":50}"#,
+        ),
+        (
+            r#"{"model":"a","max_tokens":9,"messages":[{}]}"#,
+            Old,
+            Some(50),
+            r#"{"model":"a","max_tokens":9,"messages":[{}]}"#,
+        ),
+        (
+            r#"{"model":"a","max\u005ftokens":9,"messages":[{}]}"#,
+            New,
+            None,
+            r#"{"model":"a","max_completion_tokens":9,"messages":[{}]}"#,
+        ),
+        (
+            r#"{"model":"a","max_tokens":null,"messages":[{}]}"#,
+            New,
+            None,
+            r#"{"model":"a","max_completion_tokens":null,"messages":[{}]}"#,
+        ),
+        (
+            r#"{"model":"a","max_tokens":null,"messages":[{}]}"#,
+            New,
+            Some(50),
+            r#"{"model":"a","max_completion_tokens":50,"messages":[{}]}"#,
+        ),
+        // both names: the lower one, and the name that is taken
+        (
+            r#"{"max_tokens":9,"model":"a","messages":[{}],"max_completion_tokens":20}"#,
+            New,
+            None,
+            r#"{"model":"a","messages":[{}],"max_completion_tokens":9}"#,
+        ),
+        (
+            r#"{"max_tokens":9,"model":"a","messages":[{}],"max_completion_tokens":20}"#,
+            Old,
+            None,
+            r#"{"max_tokens":9,"model":"a","messages":[{}]}"#,
+        ),
+        (
+            r#"{"model":"a","max_tokens":null,"max_completion_tokens":20,"messages":[{}]}"#,
+            Old,
+            Some(15),
+            r#"{"model":"a","max_tokens":15,"messages":[{}]}"#,
+        ),
+        (
+            r#"{"model":"a","max_tokens":null,"max_completion_tokens":20,"messages":[{}]}"#,
+            New,
+            None,
+            r#"{"model":"a","max_completion_tokens":20,"messages":[{}]}"#,
+        ),
+    ];
+    for (body, only, ours, want) in table {
+        assert_eq!(under(body, only, ours), want, "{body} {only:?}");
+    }
+}
+
+fn dropping(body: &str, names: &[&str]) -> String {
+    let dropped: Vec<Box<str>> = names.iter().map(|name| (*name).into()).collect();
+    let rewrite = Rewrite { model: Some("b"), dropped: &dropped, ..Rewrite::default() };
+    String::from_utf8(chat(body).expect(body).rewritten(rewrite).to_vec()).expect("text")
+}
+
+#[test]
+fn members_are_left_out_wherever_they_stand() {
+    const REST: &str = r#""model":"b","messages":[{"seed":1}]"#;
+    for (body, want) in [
+        (r#"{"seed":7,REST}"#, r#"{REST}"#),
+        (r#"{REST,"seed":7}"#, r#"{REST}"#),
+        (r#"{"x":1,"seed":7,REST}"#, r#"{"x":1,REST}"#),
+        (r#"{ "seed" : 7 , "user" :"u"  ,REST }"#, r#"{ REST }"#),
+        (r#"{ "x":1 , "seed" : [7,{"a":"\"}"}] ,REST , "user":"u" }"#, r#"{ "x":1 ,REST }"#),
+        (r#"{"seed":7,"x":1,"user":"u",REST}"#, r#"{"x":1,REST}"#),
+        // keys with escapes, and values that look like keys
+        (r#"{"se\u0065d":7,"\"seed\\":1,REST}"#, r#"{"\"seed\\":1,REST}"#),
+        (r#"{"x":"\"seed\":1","seed":null,REST}"#, r#"{"x":"\"seed\":1",REST}"#),
+        // twice, and not at all
+        (r#"{"logprobs":1,"seed":1,"seed":2,REST,"seed":3}"#, r#"{"logprobs":1,REST}"#),
+        (r#"{REST}"#, r#"{REST}"#),
+    ] {
+        let (body, want) = (body.replace("REST", REST), want.replace("REST", REST));
+        assert_eq!(dropping(&body, &["seed", "user"]), want, "{body}");
+    }
+    // what the request lives on stays
+    let body = r#"{"model":"b","messages":[{}],"max_tokens":5,"service_tier":"flex"}"#;
+    assert_eq!(dropping(body, &["model", "messages", "max_tokens", "service_tier"]), body);
+    // what is added stands before what is left out
+    let request =
+        InferenceRequest::parse(Endpoint::Responses, r#"{"seed":7}"#.into(), Some("a")).expect("right");
+    let dropped: [Box<str>; 1] = ["seed".into()];
+    let rewrite = Rewrite { model: Some("b"), dropped: &dropped, ..Rewrite::default() };
+    assert_eq!(request.rewritten(rewrite), r#"{"model":"b"}"#);
+}
+
+#[test]
+fn members_are_found_at_the_top_only() {
+    let names: Vec<Box<str>> = ["seed", "user", "logprobs"].map(Into::into).to_vec();
+    for (members, want) in [
+        ("", vec![]),
+        (r#","seed":7"#, vec!["seed"]),
+        (r#","us\u0065r":"u","seed":0"#, vec!["seed", "user"]),
+        (r#","seed":null,"x":{"user":1},"y":"\"user\":1""#, vec![]),
+    ] {
+        let body = format!(r#"{{"model":"a","messages":[{{"user":1}}]{members}}}"#);
+        assert_eq!(chat(&body).expect("right").members_of(&names), want, "{body}");
+    }
+}
+
+#[test]
+fn what_a_request_needs_is_seen_and_words_are_not_taken_for_it() {
+    use Endpoint::{ChatCompletions, Embeddings, Responses};
+    let image = r#"{"model":"a","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:x"}}]}]}"#;
+    let sound = r#"{"model":"a","messages":[{"role":"user","content":[{"image_url":1,"type" : "input_audio","input_audio":{}}]}]}"#;
+    let none = "";
+    for (endpoint, body, want) in [
+        (ChatCompletions, r#"{"model":"a","messages":[{"content":"hi"}]}"#, none),
+        (ChatCompletions, image, "images"),
+        (ChatCompletions, sound, "audio"),
+        (
+            Responses,
+            r#"{"model":"a","input":[{"role":"user","content":[{"type":"input_image","image_url":"x"}]}]}"#,
+            "images",
+        ),
+        (
+            Responses,
+            r#"{"model":"a","input":[{"type":"function_call_output","output":[{"type":"input_image"}]}]}"#,
+            "images",
+        ),
+        (
+            Responses,
+            r#"{"model":"a","input":[{"type":"computer_call_output","output":{"type":"computer_screenshot"}}]}"#,
+            "images",
+        ),
+        // a text about images, also one that is nothing but the word
+        (ChatCompletions, r#"{"model":"a","messages":[{"content":"{\"type\":\"image_url\"}"}]}"#, none),
+        (
+            ChatCompletions,
+            r#"{"model":"a","messages":[{"content":"image_url"},{"content":[{"type":"text","text":"input_audio"}]}]}"#,
+            none,
+        ),
+        (Responses, r#"{"model":"a","input":"input_image","metadata":{"type":"input_image"}}"#, none),
+        // the schema of a tool
+        (
+            ChatCompletions,
+            r#"{"model":"a","messages":[{}],"tools":[{"parameters":{"type":"image_url"}}]}"#,
+            "tools",
+        ),
+        // deeper than anybody reads, or unreadable: taken for it
+        (ChatCompletions, r#"{"model":"a","messages":[{"content":"image_url","n":1e999}]}"#, "images"),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"tools":[ ]}"#, none),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"tools":null,"functions":[]}"#, none),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"functions":[{"name":"f"}]}"#, "tools"),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"modalities":["text","audio"]}"#, "audio"),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"modalities":["text"]}"#, none),
+        (
+            ChatCompletions,
+            r#"{"model":"a","messages":[{}],"response_format":{"json_schema":{"type":"x"},"type":"json_schema"}}"#,
+            "schema",
+        ),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"response_format":{"type":"json_object"}}"#, none),
+        (ChatCompletions, r#"{"model":"a","messages":[{}],"response_format":"json_schema"}"#, none),
+        (
+            Responses,
+            r#"{"model":"a","input":"x","text":{"format":{"type":"json_schema","schema":{}}}}"#,
+            "schema",
+        ),
+        (Responses, r#"{"model":"a","input":"x","text":{"verbosity":"low"}}"#, none),
+        (Responses, r#"{"model":"a","input":"x","text":null}"#, none),
+        (Embeddings, r#"{"model":"a","input":["image_url"]}"#, none),
+    ] {
+        let request = InferenceRequest::parse(endpoint, body.into(), None).expect(body);
+        let found = [
+            (request.has_tools(), "tools"),
+            (request.has_images(), "images"),
+            (request.has_audio(), "audio"),
+            (request.wants_json_schema(), "schema"),
+        ];
+        let found: Vec<&str> = found.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect();
+        assert_eq!(found.join(" "), want, "{body}");
+    }
+}
+
 proptest! {
+    /// Whatever is left out, the rest is what it was, in its order.
+    #[test]
+    fn what_is_not_left_out_stays(
+        members in proptest::collection::vec(("[a-e]", "[ \t]{0,2}", "(7|null|\"[,}\\[{ ]{0,3}\"|\\[1, 2\\]|\\{\"a\":1\\})"), 0..8),
+        dropped in proptest::collection::vec("[a-e]", 0..4),
+        model_at in 0..9_usize,
+    ) {
+        let mut all: Vec<(String, String)> =
+            members.iter().map(|(name, space, value)| (name.clone(), format!("{space}\"{name}\"{space}:{space}{value}"))).collect();
+        all.insert(model_at.min(all.len()), ("messages".to_owned(), "\"messages\":[{}]".to_owned()));
+        let joined = |kept: &[&(String, String)]| kept.iter().map(|(_, text)| text.trim().to_owned()).collect::<Vec<_>>().join(",");
+        let body = format!("{{{}}}", all.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(","));
+        let kept: Vec<_> = all.iter().filter(|(name, _)| !dropped.contains(name)).collect();
+        let dropped: Vec<Box<str>> = dropped.iter().map(|name| name.as_str().into()).collect();
+        let request = InferenceRequest::parse(Endpoint::ChatCompletions, body.into(), Some("m")).expect("right");
+        let out = request.rewritten(Rewrite { dropped: &dropped, ..Rewrite::default() });
+        let plain = |text: &str| text.replace([' ', '\t'], "");
+        let out = plain(std::str::from_utf8(&out).expect("text"));
+        prop_assert_eq!(out, format!("{{{}}}", plain(&joined(&kept))));
+    }
+
+    /// A lone cap is never higher than what was held for, under whichever name it must travel.
+    #[test]
+    fn the_one_cap_that_travels_is_within_the_bound(
+        old in proptest::option::of(proptest::option::of(1..200_u64)),
+        new in proptest::option::of(proptest::option::of(1..200_u64)),
+        ours in proptest::option::of(1..200_u64),
+        wants_old: bool,
+    ) {
+        let written = |name: &str, value: Option<Option<u64>>| value.map_or(String::new(), |value| {
+            format!(",\"{name}\":{}", value.map_or("null".to_owned(), |tokens| tokens.to_string()))
+        });
+        let body = format!(
+            "{{\"model\":\"a\",\"messages\":[{{}}]{}{}}}", written("max_tokens", old), written("max_completion_tokens", new)
+        );
+        let (only, other) = match wants_old {
+            true => (CapName::MaxTokens, CapName::MaxCompletionTokens),
+            false => (CapName::MaxCompletionTokens, CapName::MaxTokens),
+        };
+        let out: Value = serde_json::from_str(&under(&body, only, ours)).expect("still JSON");
+        let lowest = [old.flatten(), new.flatten(), ours].into_iter().flatten().min();
+        prop_assert_eq!(out.get(only.name()).and_then(Value::as_u64), lowest);
+        prop_assert!(out.get(other.name()).is_none());
+    }
+
     /// Whatever else is in the body survives a rewrite, and the new model is in it.
     #[test]
     fn a_rewrite_keeps_the_rest(

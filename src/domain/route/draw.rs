@@ -45,13 +45,6 @@ pub enum Out {
     },
     /// Nobody knows what it costs.
     Unpriced(String),
-    /// A budget of its own has not enough left.
-    Budget {
-        /// What is left.
-        left: Usd,
-        /// What the request is expected to cost.
-        wanted: Usd,
-    },
     /// It does not take a member of the request.
     Unsupported(Box<str>),
     /// It speaks chat alone, and a member of the request has no word there.
@@ -77,11 +70,23 @@ impl Out {
             Self::BreakerOpen { .. } => "breaker_open",
             Self::CoolingDown { .. } => "cooling_down",
             Self::Unpriced(_) => "unpriced",
-            Self::Budget { .. } => "budget",
             Self::Unsupported(_) => "unsupported_parameter",
             Self::Untranslatable(_) => "untranslatable_parameter",
             Self::Quality { .. } => "quality",
         }
+    }
+
+    /// Whether the request itself is what can't be served, so that no waiting helps.
+    pub const fn is_requests_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Endpoint(_)
+                | Self::Bound
+                | Self::Lacks(_)
+                | Self::ContextWindow { .. }
+                | Self::Unsupported(_)
+                | Self::Untranslatable(_)
+        )
     }
 
     /// When it is over by itself, ms from now; none where waiting does not help.
@@ -110,9 +115,6 @@ impl fmt::Display for Out {
                 write!(f, "it asked us to come again in {} s", for_ms.div_ceil(1_000))
             }
             Self::Unpriced(why) => write!(f, "it has no price: {why}"),
-            Self::Budget { left, wanted } => {
-                write!(f, "a budget of its own has {left} USD left, about {wanted} USD are needed")
-            }
             Self::Unsupported(member) => write!(f, "it does not take '{member}'"),
             Self::Untranslatable(member) => write!(f, "'{member}' can't be said in its chat API"),
             Self::Quality { has: Some(has), floor } => {
@@ -157,6 +159,13 @@ pub enum Late {
     },
     /// It serves as many at once as it may.
     Full,
+    /// A budget of its own has less left than the request is expected to cost; the hold decides.
+    Budget {
+        /// What is left.
+        left: Usd,
+        /// What is expected.
+        wanted: Usd,
+    },
 }
 
 impl Late {
@@ -167,6 +176,7 @@ impl Late {
             Self::Retiring { .. } => "retiring",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::Full => "full",
+            Self::Budget { .. } => "budget",
         }
     }
 }
@@ -185,6 +195,9 @@ impl fmt::Display for Late {
                 write!(f, "its provider's quota is spent for {} s", for_ms.div_ceil(1_000))
             }
             Self::Full => f.write_str("it serves as many at once as it may"),
+            Self::Budget { left, wanted } => {
+                write!(f, "a budget of its own has {left} USD left, about {wanted} USD are expected")
+            }
         }
     }
 }

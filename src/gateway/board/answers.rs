@@ -1,0 +1,61 @@
+//! What the answers to one model's requests have been like, on each deployment and on all of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::learned::{Expectation, Learned};
+use crate::domain::usage::TokenCounts;
+
+/// What to expect of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Output tokens, the mean, thousandths of one; none where no answer was seen.
+    pub output_milli: Option<u64>,
+    /// The part of the input that comes from the provider's own cache, thousandths; none where no answer was seen.
+    pub cached_permille: Option<u16>,
+    /// Half of the model's answers have no more output tokens.
+    pub p50: Option<u64>,
+    /// Nine of ten have no more.
+    pub p90: Option<u64>,
+    /// 99 of 100 have no more.
+    pub p99: Option<u64>,
+    /// How many answers of this deployment that rests on, the older ones counting less.
+    pub samples: u64,
+}
+
+/// The answers to one model's requests.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    all: Learned,
+    of: HashMap<Arc<str>, Learned>,
+}
+
+impl Answers {
+    /// Takes an answer in.
+    pub(super) fn note(&mut self, deployment: &Arc<str>, tokens: &TokenCounts) {
+        self.all.note(tokens);
+        match self.of.get_mut(deployment) {
+            Some(learned) => learned.note(tokens),
+            None => self.of.entry(Arc::clone(deployment)).or_default().note(tokens),
+        }
+    }
+
+    /// Forgets the deployments that are not to be kept.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.of.retain(|deployment, _| is_kept(deployment));
+    }
+
+    pub(super) fn expected(&self, deployment: &str, cap: Option<u64>) -> Expected {
+        let none = Learned::default();
+        let own = self.of.get(deployment).unwrap_or(&none);
+        let expectation = Expectation { route: &self.all, deployment: own };
+        Expected {
+            output_milli: expectation.mean_output_milli(cap),
+            cached_permille: expectation.cached_permille(),
+            p50: self.all.percentile(50),
+            p90: self.all.percentile(90),
+            p99: self.all.percentile(99),
+            samples: own.samples(),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What is known of each deployment at this moment, for one request: what its route is drawn from.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::board::Board;
+use super::counts::Counts;
+use super::forms::{Form, Forms};
+use super::reserve::Money;
+use crate::domain::breaker::State;
+use crate::domain::capability::Capability;
+use crate::domain::catalog::{Deployment, OnUnsupported, Resolved};
+use crate::domain::ledger::Attribution;
+use crate::domain::money::Usd;
+use crate::domain::price::book::PriceBook;
+use crate::domain::priced::Priced;
+use crate::domain::request::InferenceRequest;
+use crate::domain::route::{Late, Out, Seen, Sight};
+use crate::domain::service_tier::ServiceTier;
+use crate::domain::usage::TokenCounts;
+
+/// The output that is expected of a route nobody has used yet, tokens.
+const UNKNOWN_OUTPUT: u64 = 256;
+
+/// One look at all deployments of a route.
+pub(super) struct Look<'a> {
+    pub(super) board: &'a Board,
+    pub(super) money: &'a Money,
+    pub(super) prices: Arc<PriceBook>,
+    pub(super) resolved: &'a Resolved,
+    pub(super) forms: &'a Forms,
+    pub(super) counts: &'a Counts,
+    pub(super) attribution: &'a Attribution,
+    /// The deployment that made what the request names.
+    pub(super) bound: Option<&'a str>,
+    /// Whether prices are wanted.
+    pub(super) costs: bool,
+    /// What the request needs beyond plain text.
+    pub(super) needs: Vec<Capability>,
+    /// The tokens that limits take it for.
+    pub(super) tokens: u64,
+    pub(super) now_ms: i64,
+    pub(super) now: Instant,
+}
+
+/// What a request needs beyond plain text.
+pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
+    let all = [
+        (request.has_tools(), Capability::Tools),
+        (request.has_images(), Capability::Images),
+        (request.wants_json_schema(), Capability::JsonSchema),
+        (request.has_audio(), Capability::Audio),
+    ];
+    all.into_iter().filter_map(|(needed, capability)| needed.then_some(capability)).collect()
+}
+
+impl Sight for Look<'_> {
+    fn see(&mut self, deployment: &Arc<Deployment>) -> Seen {
+        let (mut seen, standing) = self.standing(deployment);
+        let out = match self.cant(deployment) {
+            Ok(form) => match self.price(deployment, &form, &mut seen) {
+                Ok(()) => None,
+                Err(out) => Some(out),
+            },
+            Err(out) => Some(out),
+        };
+        seen.out = out.or(standing);
+        seen.late = seen.late.or_else(|| self.over_budget(deployment, seen.cost));
+        seen
+    }
+
+    fn random(&mut self) -> u64 {
+        rand::random()
+    }
+}
+
+impl Look<'_> {
+    /// What the request itself rules out.
+    fn cant(&self, deployment: &Arc<Deployment>) -> Result<Form, Out> {
+        if self.bound.is_some_and(|bound| bound != &*deployment.name) {
+            return Err(Out::Bound);
+        }
+        let form = self.forms.of(deployment)?;
+        if let Some(lacks) = self.needs.iter().find(|capability| !deployment.can(**capability)) {
+            return Err(Out::Lacks(*lacks));
+        }
+        if deployment.on_unsupported == OnUnsupported::Refuse
+            && let Some(member) = form.request.members_of(&deployment.unsupported).first()
+        {
+            return Err(Out::Unsupported((*member).into()));
+        }
+        if let Some(has) = deployment.context_window {
+            let needs = self.context(deployment, &form.request);
+            if needs > has {
+                return Err(Out::ContextWindow { needs, has });
+            }
+        }
+        if let Some(at_ms) = deployment.retires_at_ms.filter(|at| *at <= self.now_ms) {
+            return Err(Out::Retired { at_ms });
+        }
+        Ok(form)
+    }
+
+    /// The least that the request needs of a context: its input, and one token of output or what it asks for.
+    fn context(&self, deployment: &Deployment, request: &InferenceRequest) -> u64 {
+        let output = request.output_cap().unwrap_or(1);
+        self.counts.input(deployment, &self.resolved.upstream_model(deployment)).saturating_add(output)
+    }
+
+    /// How it stands, and what of that rules it out.
+    fn standing(&self, deployment: &Arc<Deployment>) -> (Seen, Option<Out>) {
+        let standing = self.board.standing(deployment, self.tokens, self.now);
+        let for_ms = standing.wait_ms.max(1);
+        let out = match standing.breaker {
+            State::Open { .. } | State::HalfOpen { probing: true } => Some(Out::BreakerOpen { for_ms }),
+            State::CoolingDown { .. } => Some(Out::CoolingDown { for_ms }),
+            State::Closed | State::HalfOpen { probing: false } => None,
+        };
+        let late = match standing.quota_wait_ms {
+            _ if !standing.has_place() => Some(Late::Full),
+            0 => None,
+            for_ms => Some(Late::QuotaSpent { for_ms }),
+        };
+        let expected = self.board.expected(
+            self.resolved.model.name.as_str(),
+            &deployment.name,
+            self.forms.asked().output_cap(),
+        );
+        let output = expected.output_milli.map_or_else(|| self.guessed_output(), |milli| milli.div_ceil(1_000));
+        let speed = standing.speed;
+        let micros = |us: f64| if us.is_finite() && us >= 0.0 { us as u64 } else { u64::MAX };
+        let seen = Seen {
+            out: None,
+            late,
+            cost: None,
+            first_token_us: speed.map(|speed| micros(speed.ttft_us)),
+            per_token_us: speed.map(|speed| micros(speed.per_token_us)),
+            whole_us: speed.map(|speed| micros(speed.expected_us(output))),
+            quota_left: standing.quota_left_permille,
+            samples: u32::try_from(expected.samples).unwrap_or(u32::MAX),
+        };
+        (seen, out)
+    }
+
+    fn guessed_output(&self) -> u64 {
+        self.forms.asked().output_cap().map_or(UNKNOWN_OUTPUT, |cap| cap.min(UNKNOWN_OUTPUT))
+    }
+
+    /// What the request is expected to cost.
+    fn price(&self, deployment: &Arc<Deployment>, form: &Form, seen: &mut Seen) -> Result<(), Out> {
+        if !self.costs {
+            return Ok(());
+        }
+        let model = self.resolved.upstream_model(deployment);
+        let found = self.prices.price_of(deployment, &model, self.now_ms);
+        let found = found.map_err(|unpriced| Out::Unpriced(unpriced.to_string()))?;
+        let asked = ServiceTier::served(form.request.service_tier());
+        let priced = Priced { price: found.price, version: found.version, asked };
+        seen.cost = Some(self.expected_cost(deployment, &priced, form));
+        Ok(())
+    }
+
+    fn expected_cost(&self, deployment: &Deployment, priced: &Priced, form: &Form) -> Usd {
+        let request = &form.request;
+        let expected =
+            self.board.expected(self.resolved.model.name.as_str(), &deployment.name, request.output_cap());
+        let prompt = self.counts.input(deployment, &self.resolved.upstream_model(deployment));
+        let cached = u64::from(expected.cached_permille.unwrap_or(0)).saturating_mul(prompt) / 1_000;
+        let completion = match expected.output_milli {
+            Some(milli) => milli.div_ceil(1_000),
+            None => self.guessed_output().saturating_mul(request.choices()),
+        };
+        priced.cost(&TokenCounts { prompt, cached, completion, ..TokenCounts::default() }, None)
+    }
+
+    /// A budget of the deployment or its provider alone that has less left than is needed.
+    fn over_budget(&self, deployment: &Deployment, cost: Option<Usd>) -> Option<Late> {
+        if !self.money.ledger.has_budgets_of_deployments() {
+            return None;
+        }
+        let on = Attribution {
+            deployment: Arc::clone(&deployment.name),
+            provider: Arc::clone(&deployment.provider.name),
+            ..self.attribution.clone()
+        };
+        let left = self.money.ledger.left_for(&on, self.now_ms)?;
+        let wanted = cost.unwrap_or_default();
+        let anyway = self.money.ledger.left_for(self.attribution, self.now_ms);
+        let is_its_own = anyway.is_none_or(|anyway| left < anyway);
+        (is_its_own && (left < wanted || left <= Usd::ZERO)).then_some(Late::Budget { left, wanted })
+    }
+}
+
+/// How long a deployment may take for everything, and so a request on all of an order.
+pub(super) fn longest_total<'a>(order: impl Iterator<Item = &'a Arc<Deployment>>) -> Duration {
+    order.map(|deployment| deployment.timeouts.total).max().unwrap_or_default()
+}
