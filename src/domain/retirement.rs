@@ -129,7 +129,10 @@ pub fn day_ms(day: &str) -> Option<i64> {
         let date: Date = day.parse().ok()?;
         Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond())
     };
-    (day.len() == FIRST_DAY.len()).then(|| midnight(day)).flatten().filter(|at| Some(*at) >= midnight(FIRST_DAY))
+    (day.len() == FIRST_DAY.len())
+        .then(|| midnight(day))
+        .flatten()
+        .filter(|at| Some(*at) >= midnight(FIRST_DAY))
 }
 
 /// A moment in seconds since 1970 UTC as ms; none where it can't be meant.

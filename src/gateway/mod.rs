@@ -17,6 +17,7 @@ mod refusal;
 mod requests;
 mod reserve;
 mod resolve;
+pub mod retirements;
 mod settle;
 mod stored;
 

@@ -121,7 +121,9 @@ fn no_moment_is_too_far_away() {
 fn days_and_seconds_are_read_or_not_taken_for_moments() {
     assert_eq!(day_ms("2027-01-14"), Some(END));
     assert_eq!(seconds_ms(END / 1_000), Some(END));
-    for day in ["", "2027-1-14", "2027-02-30", "14.01.2027", "2027-01-14T00:00:00Z", "1970-01-01", "2019-12-31"] {
+    for day in
+        ["", "2027-1-14", "2027-02-30", "14.01.2027", "2027-01-14T00:00:00Z", "1970-01-01", "2019-12-31"]
+    {
         assert_eq!(day_ms(day), None, "{day}");
     }
     for seconds in [0, -1, 1, END, i64::MAX, i64::MIN] {
