@@ -37,6 +37,7 @@ use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
+use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
@@ -148,6 +149,7 @@ fn build(
         move |live| ring.publish(live)
     };
     let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
+    let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
     let (store, directory, keys, first, money) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
@@ -171,6 +173,7 @@ fn build(
     let gateway = Gateway {
         keys: ring,
         catalog,
+        board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
@@ -346,6 +349,7 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
     let held = Arc::clone(&current);
     let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
     let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
+    let board = Arc::clone(&built.gateway.board);
     let run = move || {
         let mut current = held.lock();
         if let Some(path) = &path
@@ -368,6 +372,8 @@ fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
             let _ = directory.declare(current.teams.clone());
             let _ = budgets.declare(current.budgets.clone());
         })?;
+        // before the catalog: who comes with the new one finds all its deployments there
+        board.replace(&new.catalog, clock::monotonic());
         let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
         services::load_token_tables(&catalog.load());
         current.catalog = new.catalog;

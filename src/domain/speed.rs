@@ -37,17 +37,17 @@ pub enum Observation {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Speed {
     /// From the request to the first token, µs.
-    pub ttft_us: f64,
+    pub ttft_us: u64,
     /// For each token after it, µs.
-    pub per_token_us: f64,
+    pub per_token_us: u64,
     /// How many measurements that rests on, the older ones counting less.
     pub weight: f64,
 }
 
 impl Speed {
     /// How long an answer of so many tokens takes, µs.
-    pub fn expected_us(&self, tokens: u64) -> f64 {
-        self.ttft_us + self.per_token_us * tokens.saturating_sub(1) as f64
+    pub const fn expected_us(&self, tokens: u64) -> u64 {
+        self.ttft_us.saturating_add(self.per_token_us.saturating_mul(tokens.saturating_sub(1)))
     }
 }
 
@@ -82,12 +82,15 @@ impl Meter {
     /// Streams show both times; answers in one piece only their sum, of which a line is drawn through their lengths.
     /// Those of which there are more speak.
     pub fn estimate(&self, now_ms: i64) -> Option<Speed> {
-        let speed = match self.streams.weight >= self.wholes.weight {
-            true => self.streams.speed(),
-            false => self.wholes.speed(),
-        };
         let weight = (self.streams.weight + self.wholes.weight) * self.kept(now_ms);
-        (weight >= LEAST_WEIGHT).then_some(Speed { weight, ..speed })
+        if weight < LEAST_WEIGHT {
+            return None;
+        }
+        let (ttft_us, per_token_us) = match self.streams.weight >= self.wholes.weight {
+            true => self.streams.times_us(),
+            false => self.wholes.times_us(),
+        };
+        Some(Speed { ttft_us: ttft_us.round() as u64, per_token_us: per_token_us.round() as u64, weight })
     }
 
     /// The share of the measurements that has not faded.
@@ -123,12 +126,9 @@ impl Streams {
         }
     }
 
-    fn speed(&self) -> Speed {
-        Speed {
-            ttft_us: ratio(self.ttft_us, self.weight),
-            per_token_us: ratio(self.rest_us, self.rest_tokens),
-            weight: self.weight,
-        }
+    /// To the first token, and for each further one.
+    fn times_us(&self) -> (f64, f64) {
+        (ratio(self.ttft_us, self.weight), ratio(self.rest_us, self.rest_tokens))
     }
 }
 
@@ -160,7 +160,7 @@ impl Wholes {
 
     /// The line of least squares, with neither time below 0. Where the answers are about as long as each other there
     /// is none to see: then all the time goes to the tokens.
-    fn speed(&self) -> Speed {
+    fn times_us(&self) -> (f64, f64) {
         let (mean_x, mean_y) = (ratio(self.x, self.weight), ratio(self.y, self.weight));
         let variance = ratio(self.xx, self.weight) - mean_x * mean_x;
         let covariance = ratio(self.xy, self.weight) - mean_x * mean_y;
@@ -170,7 +170,7 @@ impl Wholes {
             false => steepest,
         };
         let ttft_us = (mean_y - slope * mean_x).max(0.0);
-        Speed { ttft_us, per_token_us: slope, weight: self.weight }
+        (ttft_us, slope)
     }
 }
 

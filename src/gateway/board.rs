@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use self::answers::Answers;
-pub use self::answers::Expected;
+pub use self::answers::{Expected, Lengths};
 use self::entry::Entry;
 pub use self::places::Full;
 pub use self::stay::Stay;
@@ -188,6 +188,11 @@ impl Board {
     pub fn expected(&self, model: &str, deployment: &str, cap: Option<u64>) -> Expected {
         let known = self.known.load();
         known.models.get(model).map(|answers| answers.lock().expected(deployment, cap)).unwrap_or_default()
+    }
+
+    /// How long a model's answers have been, on all its deployments; none where none was seen.
+    pub fn lengths(&self, model: &str) -> Option<Lengths> {
+        self.known.load().models.get(model)?.lock().lengths()
     }
 
     /// Learns from an answer whose provider has said what it used.

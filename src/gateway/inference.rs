@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::admit::{Admitted, KeyRing};
+use super::board::Board;
 use super::catalog::LiveCatalog;
 use super::dispatch::{self, Unanswered};
 use super::limited::{RateHeaders, replace_upstreams};
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub keys: Arc<KeyRing>,
     /// What may be asked.
     pub catalog: Arc<LiveCatalog>,
+    /// How that stands just now.
+    pub board: Arc<Board>,
     /// How much of it.
     pub limits: Arc<Limits>,
     /// How it ended.

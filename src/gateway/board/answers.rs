@@ -13,14 +13,19 @@ pub struct Expected {
     pub output_milli: Option<u64>,
     /// The part of the input that comes from the provider's own cache, thousandths; none where no answer was seen.
     pub cached_permille: Option<u16>,
-    /// Half of the model's answers have no more output tokens.
-    pub p50: Option<u64>,
-    /// Nine of ten have no more.
-    pub p90: Option<u64>,
-    /// 99 of 100 have no more.
-    pub p99: Option<u64>,
     /// How many answers of this deployment that rests on, the older ones counting less.
     pub samples: u64,
+}
+
+/// How long a model's answers are, output tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Lengths {
+    /// Half of them are no longer.
+    pub p50: u64,
+    /// Nine of ten are no longer.
+    pub p90: u64,
+    /// 99 of 100 are no longer.
+    pub p99: u64,
 }
 
 /// The answers to one model's requests.
@@ -52,10 +57,12 @@ impl Answers {
         Expected {
             output_milli: expectation.mean_output_milli(cap),
             cached_permille: expectation.cached_permille(),
-            p50: self.all.percentile(50),
-            p90: self.all.percentile(90),
-            p99: self.all.percentile(99),
             samples: own.samples(),
         }
+    }
+
+    pub(super) fn lengths(&self) -> Option<Lengths> {
+        let [p50, p90, p99] = [50, 90, 99].map(|percent| self.all.percentile(percent));
+        Some(Lengths { p50: p50?, p90: p90?, p99: p99? })
     }
 }
