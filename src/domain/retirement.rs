@@ -57,6 +57,17 @@ pub enum RetirementSource {
     Published,
 }
 
+impl RetirementSource {
+    /// The name in logs and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Provider => "provider",
+            Self::Published => "published",
+        }
+    }
+}
+
 /// The end of a deployment's model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retirement {

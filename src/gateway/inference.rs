@@ -21,6 +21,7 @@ use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
 use super::reserve::Money;
+use super::retirements::Retirements;
 use super::settle;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
@@ -40,6 +41,8 @@ pub struct Gateway {
     pub book: Arc<Book>,
     /// Who made which stored response.
     pub pins: Arc<Pins>,
+    /// When models end.
+    pub retirements: Arc<Retirements>,
     /// What it costs.
     pub money: Money,
 }

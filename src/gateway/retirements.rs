@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::domain::catalog::{Catalog, Deployment, Provider};
 use crate::domain::retirement::{Retirement, Stage, listed_as, retirement_of};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::ListedModel;
 
 /// Most models of one provider whose days are kept: far more than any has, and a list is not trusted to end.
@@ -113,6 +114,13 @@ impl Retirements {
         all.insert(Arc::clone(&provider.name), Days { provider: Arc::clone(provider), of });
         self.told.store(Arc::new(all));
         changed
+    }
+
+    /// Writes into the metrics when the models of a catalog's deployments end.
+    pub fn publish(&self, catalog: &Catalog, metrics: &Metrics) {
+        metrics.deployments_retire(catalog.deployments.iter().filter_map(|(name, deployment)| {
+            Some((&**name, self.of(deployment, &deployment.upstream_model)?.at_ms))
+        }));
     }
 
     /// Forgets what was said by providers that are not those of a catalog.
