@@ -30,6 +30,7 @@ pub(super) struct File {
     pub(super) ledger: Ledger,
     pub(super) budgets: BTreeMap<String, Draft>,
     pub(super) alerts: Alerts,
+    pub(super) retirements: Retirements,
 }
 
 /// `[server]`
@@ -323,4 +324,13 @@ pub(super) struct Ledger {
 pub(super) struct Alerts {
     pub(super) webhook_url: Option<String>,
     pub(super) webhook_secret: Option<SecretSource>,
+}
+
+/// `[retirements]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Retirements {
+    pub(super) poll_ms: Option<u64>,
+    pub(super) lead_ms: Option<u64>,
+    pub(super) warn_days: Option<u64>,
 }
