@@ -7,6 +7,7 @@ mod bookkeeper;
 mod happenings;
 mod money;
 mod services;
+mod watcher;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
+use self::watcher::Watcher;
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment, state};
 use crate::control::audit::AuditLog;
@@ -43,6 +45,7 @@ use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::retries::Retries;
+use crate::gateway::retirements::Retirements;
 use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
 use crate::http::{Door, Readiness};
@@ -179,6 +182,7 @@ fn build(
         retries: Retries::default(),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
+        retirements: Arc::new(Retirements::new(config.retirements)),
         money: Money {
             ledger: Arc::clone(&money.ledger),
             prices: money.prices.live(),
@@ -312,6 +316,12 @@ fn add_background(
     }
     let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports), store: built.store.clone() };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    let watcher = Watcher {
+        gateway: Arc::clone(&built.gateway),
+        metrics: Arc::clone(built.gateway.book.metrics()),
+        every: config.retirements_polled,
+    };
+    server.add_service(background_service("watcher", watcher));
     server.add_service(background_service("greeter", greeter(config, built)?));
     Ok(())
 }

@@ -8,9 +8,12 @@ mod budgets;
 mod builtin;
 mod catalog;
 mod credentials;
+mod deployments;
 mod environment;
 mod file;
 mod limits;
+mod models;
+mod plans;
 pub mod prices;
 mod problem;
 mod providers;
@@ -33,6 +36,7 @@ use crate::domain::secret::Secret;
 use crate::domain::team::Team;
 use crate::gateway::ledger;
 use crate::gateway::limits::Config as Limits;
+use crate::gateway::retirements::Config as Retirements;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
 use crate::upstream::{webhook, worker};
@@ -77,6 +81,10 @@ pub struct Config {
     pub budgets: Vec<Budget>,
     /// Who is told of alerts beside the log, if anybody is.
     pub webhook: Option<webhook::Config>,
+    /// How the end of a model is met.
+    pub retirements: Retirements,
+    /// How often the providers are asked when their models end; none never.
+    pub retirements_polled: Option<Duration>,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -112,6 +120,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let catalog = catalog::check(&file, &served, &prices, &mut checker);
     let budgets = budgets::check(&file, &mut checker);
     let webhook = budgets::alerts(&file.alerts, &mut checker);
+    let (retirements, retirements_polled) = sections::retirements(&file.retirements, &mut checker);
     if catalog.providers.is_empty() {
         checker
             .notice(&Place::top("providers"), "there are none, and no local worker: every model is unknown");
@@ -132,6 +141,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         ledger_kept,
         budgets,
         webhook,
+        retirements,
+        retirements_polled,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -209,6 +220,9 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     let signature = |config: &Config| config.webhook.as_ref().and_then(|webhook| webhook.secret.clone());
     compare("alerts.webhook_url", address(old) == address(new));
     compare("alerts.webhook_secret", signature(old) == signature(new));
+    compare("retirements.poll_ms", old.retirements_polled == new.retirements_polled);
+    compare("retirements.lead_ms", old.retirements.lead == new.retirements.lead);
+    compare("retirements.warn_days", old.retirements.warn == new.retirements.warn);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

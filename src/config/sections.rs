@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[state]`, `[database]`, `[log]` and `[worker]`: one check each.
+//! `[server]`, `[admin]`, `[state]`, `[database]`, `[log]`, `[worker]` and `[retirements]`: one check each.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -10,6 +10,7 @@ use ::http::StatusCode;
 use url::Url;
 
 use crate::domain::secret::Secret;
+use crate::gateway::retirements;
 use crate::http::config as http;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::log;
@@ -39,6 +40,11 @@ const MAX_DRAIN_TIMEOUT_MS: u64 = 3_600_000;
 const MIN_ADMIN_KEY_LEN: usize = 16;
 /// Longest path of a unix socket, bytes (`sun_path` without its final zero).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// How often a provider is asked for its list of models, ms.
+const POLL_MS: RangeInclusive<u64> = 1_000..=values::MAX_MS;
+const DEFAULT_POLL_MS: u64 = 6 * 3_600_000;
+/// Ten years: nobody plans ahead for longer.
+const MAX_WARN_DAYS: u64 = 3_660;
 
 /// How the control plane is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,4 +303,31 @@ pub(super) fn worker(
         );
     }
     Some(config)
+}
+
+/// Checks `[retirements]`: how the end of a model is met, and how often the providers are asked for it, if at all.
+pub(super) fn retirements(
+    section: &file::Retirements,
+    checker: &mut Checker<'_>,
+) -> (retirements::Config, Option<Duration>) {
+    let place = Place::top("retirements");
+    let default = retirements::Config::default();
+    let poll = &place.key("poll_ms");
+    let every = match section.poll_ms {
+        Some(0) => None,
+        Some(ms) => Some(in_range(poll, Some(ms), *POLL_MS.start(), POLL_MS, checker)),
+        None => Some(DEFAULT_POLL_MS),
+    };
+    let lead = values::duration_up_to(
+        &place.key("lead_ms"),
+        section.lead_ms,
+        default.lead,
+        MAX_WARN_DAYS * values::MAX_MS,
+        checker,
+    );
+    let days = section.warn_days.map(|days| {
+        in_range(&place.key("warn_days"), Some(days), 0, 0..=MAX_WARN_DAYS, checker) * 86_400
+    });
+    let warn = days.map_or(default.warn, Duration::from_secs);
+    (retirements::Config { lead, warn }, every.map(Duration::from_millis))
 }

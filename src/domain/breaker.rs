@@ -120,6 +120,8 @@ pub struct Breaker {
     probing: bool,
     good_probes: u32,
     cool_until_ms: i64,
+    /// What the last check said.
+    found_ill: bool,
 }
 
 impl Default for Breaker {
@@ -133,6 +135,7 @@ impl Default for Breaker {
             probing: false,
             good_probes: 0,
             cool_until_ms: i64::MIN,
+            found_ill: false,
         }
     }
 }
@@ -239,6 +242,26 @@ impl Breaker {
     /// Nobody is sent there until then, as the deployment itself asked. It is no failure.
     pub fn cool_down(&mut self, until_ms: i64) {
         self.cool_until_ms = self.cool_until_ms.max(until_ms);
+    }
+
+    /// A check has found nobody there, or nobody well. It counts like a request that failed, where one would have been let
+    /// through.
+    pub fn found_ill(&mut self, policy: &Policy, now_ms: i64) {
+        self.found_ill = true;
+        if let Ok(permit) = self.permit(now_ms) {
+            self.failed(policy, permit, now_ms);
+        }
+    }
+
+    /// A check has found it well. That ends the wait of an open breaker early if the check before had found it ill:
+    /// else what opened it is nothing that a check sees.
+    pub fn found_well(&mut self, now_ms: i64) {
+        let was_ill = std::mem::take(&mut self.found_ill);
+        if let Phase::Open(until_ms) = self.phase
+            && was_ill
+        {
+            self.phase = Phase::Open(until_ms.min(now_ms));
+        }
     }
 
     fn open_until(&mut self, until_ms: i64) {

@@ -26,6 +26,7 @@ pub mod price;
 pub mod priced;
 pub mod quota;
 pub mod request;
+pub mod retirement;
 pub mod retry;
 pub mod route;
 pub mod secret;

@@ -427,7 +427,7 @@ mod tests {
                 "cut at {cut}"
             );
             assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.completion)), Some((12, 5)));
-            assert!(reader.is_finished());
+            assert!(reader.is_complete());
             assert_eq!(reader.streamed().text, "Zürich 漢 ,\"usage\":null{}f");
             assert_eq!(reader.streamed().pieces, 2);
             let (out, reader) = run(Endpoint::ChatCompletions, false, &[a, b]);
@@ -458,7 +458,7 @@ mod tests {
             assert_eq!(out, stream.as_bytes());
             assert_eq!(reader.take_ids(), ["resp_1", "cfile_1"]);
             assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.reasoning)), Some((30, 8)));
-            assert!(reader.is_finished());
+            assert!(reader.is_complete());
             assert_eq!(reader.streamed().text, "Do");
         }
     }

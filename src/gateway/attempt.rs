@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::asking::{Asking, ERROR_BYTES, our_trouble, redirected};
 use super::board::{Stay, Unready};
-use super::dispatch::{Means, is_ill};
+use super::dispatch::Means;
 use super::forms::Form;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
@@ -35,9 +35,6 @@ use crate::domain::usage::Usage;
 use crate::provider;
 use crate::upstream::http::Exchange;
 use crate::upstream::{Phase, Upstream, UpstreamError};
-
-/// An upstream that wants us to wait longer is asked again after this all the same.
-const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
 
 /// How to go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -427,17 +424,7 @@ impl Attempt<'_> {
         }
         let fault = provider::fault(status, &body);
         let wait_asked = asked_to_wait(&headers);
-        let stay = visit.into_stay();
-        let now = clock::monotonic();
-        match fault {
-            Fault::Quota => stay.out_of_quota(now),
-            Fault::Wait if wait_asked.is_some() => {
-                stay.told_to_wait(wait_asked.unwrap_or_default().min(LONGEST_COOLDOWN), now);
-            }
-            fault if is_ill(fault) => stay.failed(now),
-            // it answers, so it is well
-            _ => stay.succeeded(None, now),
-        }
+        visit.refused(fault, wait_asked);
         let billed = provider::bills_refusal(&self.deployment.provider.dialect, status, &body);
         record.attempt_over(billed.then(|| self.billed_refusal(facts)));
         let told = match fault.is_our_trouble() {

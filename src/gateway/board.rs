@@ -92,6 +92,15 @@ impl Unready {
     }
 }
 
+/// What a check has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// The provider is there and answers.
+    Well,
+    /// It is not, or it is in trouble.
+    Ill,
+}
+
 /// What the catalog has.
 #[derive(Default)]
 struct Known {
@@ -204,6 +213,15 @@ impl Board {
         if let Some(answers) = known.models.get(model) {
             answers.lock().note(deployment, tokens);
         }
+    }
+
+    /// A check beside the requests has found a deployment's provider well, or not.
+    pub fn checked(&self, deployment: &Deployment, health: Health, now: Instant) {
+        let entry = self.entry(deployment);
+        entry.shut(now, |breaker, policy, now_ms| match health {
+            Health::Well => breaker.found_well(now_ms),
+            Health::Ill => breaker.found_ill(policy, now_ms),
+        });
     }
 
     /// Writes into the metrics how all stand now.

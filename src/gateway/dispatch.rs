@@ -19,7 +19,6 @@ use super::refusal::Refusal;
 use super::reserve::Money;
 use super::retries::Retries;
 use crate::clock;
-use crate::domain::fault::Fault;
 use crate::domain::retry::{self, Failure, Situation, Step};
 use crate::domain::route::Chosen;
 
@@ -216,9 +215,4 @@ impl<'a> Round<'a> {
             }
         }
     }
-}
-
-/// Whether an upstream's refusal says something about its health.
-pub(super) const fn is_ill(fault: Fault) -> bool {
-    matches!(fault, Fault::Transient | Fault::Auth | Fault::DeploymentMissing)
 }

@@ -22,6 +22,8 @@ use super::record::{Book, Record};
 use super::refusal::Refusal;
 use super::reserve::Money;
 use super::retries::Retries;
+use super::retirements::Retirements;
+use super::settle;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
@@ -40,6 +42,8 @@ pub struct Gateway {
     pub book: Arc<Book>,
     /// Who made which stored response.
     pub pins: Arc<Pins>,
+    /// When models end.
+    pub retirements: Arc<Retirements>,
     /// What it costs.
     pub money: Money,
     /// How many retries are left.

@@ -23,6 +23,7 @@ mod requests;
 mod reserve;
 mod resolve;
 pub mod retries;
+pub mod retirements;
 mod settle;
 mod stored;
 mod visit;

@@ -51,9 +51,10 @@ fn beside(gateway: &Gateway, request: &Request) -> Result<Response, Refusal> {
     match route {
         Route::Model(name) => {
             let unknown = || Refusal::UnknownModel(name.clone().into_owned());
-            models::one(&live.catalog, &admitted.key.terms.models, &name).map(json).ok_or_else(unknown)
+            let found = models::one(&live.catalog, &gateway.retirements, &admitted.key.terms.models, &name);
+            found.map(json).ok_or_else(unknown)
         }
-        _ => Ok(json(models::list(&live.catalog, &admitted.key.terms.models))),
+        _ => Ok(json(models::list(&live.catalog, &gateway.retirements, &admitted.key.terms.models))),
     }
 }
 

@@ -56,6 +56,10 @@ pub struct Metrics {
     deployment_in_flight: IntGaugeVec,
     /// Requests in the queue, by deployment.
     deployment_waiting: IntGaugeVec,
+    /// When a deployment's model ends, by deployment.
+    retirement: IntGaugeVec,
+    /// Times that a provider was asked for its list of models, by provider and result.
+    upstream_polls: IntCounterVec,
 }
 
 impl Metrics {
@@ -125,6 +129,15 @@ impl Metrics {
             by_deployment("tunegate_deployment_in_flight", "Requests that a deployment serves now.")?;
         let deployment_waiting =
             by_deployment("tunegate_deployment_waiting", "Requests in the queue before a deployment.")?;
+        let retirement = by_deployment(
+            "tunegate_deployment_retirement_timestamp_seconds",
+            "When a deployment's model ends, seconds since 1970 UTC; not there where nobody knows.",
+        )?;
+        let upstream_polls = counter(
+            "tunegate_upstream_polls_total",
+            "Times that a provider was asked for its list of models, by what came of it.",
+            &["provider", "result"],
+        )?;
         let in_flight = gauge("tunegate_in_flight_requests", "Requests being served now.")?;
         let worker_starts =
             gauge("tunegate_worker_starts", "Starts of the local worker since this process began.")?;
@@ -208,6 +221,8 @@ impl Metrics {
             breaker_state,
             deployment_in_flight,
             deployment_waiting,
+            retirement,
+            upstream_polls,
         })
     }
 
@@ -300,6 +315,19 @@ impl Metrics {
             // one that was never set is not there
             let _ = gauge.remove_label_values(&[deployment]);
         }
+    }
+
+    /// Says when models end, ms since 1970 UTC, for all deployments of which that is known.
+    pub fn deployments_retire<'a>(&self, all: impl Iterator<Item = (&'a str, i64)>) {
+        self.retirement.reset();
+        for (deployment, at_ms) in all {
+            self.retirement.with_label_values(&[deployment]).set(at_ms.div_euclid(1_000));
+        }
+    }
+
+    /// Counts an answer to the question for a provider's models.
+    pub fn upstream_polled(&self, provider: &str, result: &'static str) {
+        self.upstream_polls.with_label_values(&[provider, result]).inc();
     }
 
     /// The text that Prometheus reads, version 0.0.4.

@@ -4,6 +4,7 @@ mod credential;
 mod error;
 pub mod http;
 mod idle;
+mod model_list;
 mod probe;
 mod token_http;
 pub mod webhook;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use error::{Phase, UpstreamError};
+pub use model_list::{ListError, ListedModel, model_list};
 pub use probe::probe;
 
 use self::credential::LiveCredential;

@@ -264,3 +264,48 @@ proptest! {
         prop_assert_eq!(asked, 5);
     }
 }
+
+#[test]
+fn checks_open_it_and_end_the_wait_they_have_seen_the_reason_for() {
+    let (open, half) = (State::Open { until_ms: 5_000 }, State::HalfOpen { probing: false });
+    // f, s: a request; i, w: a check; all at 1 s but the opening ones, at 0 s
+    for (at_first, then, want) in [
+        ("iiiii", "", open),
+        ("iiii", "", State::Closed),
+        // a request that goes well says more than a list of models
+        ("iiiisiiii", "", State::Closed),
+        // and a list says nothing about requests that fail
+        ("ffffwf", "", open),
+        ("fffff", "w", open),
+        ("fffff", "ww", open),
+        ("iiiii", "w", half),
+        ("fffff", "iw", half),
+        // a check finds it ill again: as a probe that failed
+        ("iiiii", "wi", State::Open { until_ms: 11_000 }),
+        ("iiiii", "wiw", half),
+        ("iiiii", "wss", State::Closed),
+    ] {
+        let mut breaker = Breaker::default();
+        let mut tell = |what: char, now_ms: i64| match what {
+            'i' => breaker.found_ill(&POLICY, now_ms),
+            'w' => breaker.found_well(now_ms),
+            _ => drop(asked(&mut breaker, what == 's', now_ms)),
+        };
+        at_first.chars().for_each(|what| tell(what, 0));
+        then.chars().for_each(|what| tell(what, 1_000));
+        assert_eq!(breaker.state(1_000), want, "{at_first} {then}");
+    }
+}
+
+#[test]
+fn a_check_takes_nothing_from_a_probe_under_way_nor_from_a_cool_down() {
+    let mut breaker = Breaker::default();
+    breaker.open_for(Duration::from_secs(1), 0);
+    let probe = breaker.permit(1_000).expect("a probe");
+    breaker.found_ill(&POLICY, 1_000);
+    assert_eq!(breaker.state(1_000), State::HalfOpen { probing: true });
+    breaker.abandoned(probe);
+    breaker.cool_down(9_000);
+    breaker.found_well(2_000);
+    assert_eq!(breaker.state(2_000), State::CoolingDown { until_ms: 9_000 });
+}

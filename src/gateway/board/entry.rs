@@ -123,9 +123,8 @@ impl Entry {
         let mut inner = self.inner();
         inner.is_ready(tokens, self.ms(now))?;
         if !inner.places.take() {
-            let full = inner.places.full();
-            drop(inner);
-            return Err(self.shed(full));
+            // it may still wait for one: nobody is sent away yet
+            return Err(Unready::Full(inner.places.full()));
         }
         drop(inner);
         self.begin(Place::new(Arc::clone(self), now), tokens, now)

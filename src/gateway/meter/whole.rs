@@ -113,7 +113,7 @@ pub(super) async fn read<C: Client>(
     if let Some(fault) = read.is_error.then(|| provider::fault_of_event(&body)).flatten() {
         // no provider bills an error, unless it says what it used
         record.attempt_over((usage.source == UsageSource::Reported).then_some(usage));
-        visit.failed();
+        visit.refused(fault, None);
         return Followed::Fault(fault, provider::message(status, &body), Box::new(record));
     }
     visit.ended(Some(&usage));

@@ -28,6 +28,7 @@ pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     admin.gateway.board.publish(clock::monotonic());
+    admin.gateway.retirements.publish(&admin.gateway.catalog.load().catalog, admin.book.metrics());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.book.metrics().text())
         .into_response()
 }

@@ -4,27 +4,50 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::domain::allowed::AllowedModels;
-use crate::domain::catalog::{Catalog, Model};
+use crate::domain::catalog::{Catalog, Resolved};
 use crate::domain::ids::ModelName;
+use crate::gateway::retirements::Retirements;
 
 /// When the catalog's models were made is not known to us; OpenAI's clients want a number.
 const CREATED: i64 = 0;
 
-fn object(name: &str, model: &Model) -> Value {
-    let owner = model.route.deployments.first().map_or("tunegate", |deployment| &*deployment.provider.name);
-    json!({"id": name, "object": "model", "created": CREATED, "owned_by": owner})
+fn object(name: &str, found: &Resolved, retirements: &Retirements) -> Value {
+    let first = found.route.deployments.first();
+    let owner = first.map_or("tunegate", |deployment| &*deployment.provider.name);
+    let mut object = json!({"id": name, "object": "model", "created": CREATED, "owned_by": owner});
+    if let Some(day) = shutdown_date(found, retirements) {
+        object["shutdown_date"] = day.into();
+    }
+    object
+}
+
+/// The day of the last of its deployments, in OpenAI's form (`2027-01-14`); none while one of them has no end that is
+/// known.
+fn shutdown_date(found: &Resolved, retirements: &Retirements) -> Option<String> {
+    let deployments = found.route.deployments.iter();
+    let ends = deployments.map(|deployment| retirements.of(deployment, &found.upstream_model(deployment)));
+    let ends: Option<Vec<_>> = ends.collect();
+    Some(ends?.into_iter().max_by_key(|end| end.at_ms)?.day())
 }
 
 /// The list.
-pub(in crate::http) fn list(catalog: &Catalog, allowed: &AllowedModels) -> Bytes {
-    let models = catalog.names().filter(|(name, model)| allowed.allows(name) || allowed.allows(&model.name));
-    let data: Vec<Value> = models.map(|(name, model)| object(name.as_str(), model)).collect();
+pub(in crate::http) fn list(catalog: &Catalog, retirements: &Retirements, allowed: &AllowedModels) -> Bytes {
+    let named = catalog.names().filter_map(|(name, _)| Some((name, catalog.resolve(name)?)));
+    let data: Vec<Value> = named
+        .filter(|(name, found)| found.is_for(name, allowed))
+        .map(|(name, found)| object(name.as_str(), &found, retirements))
+        .collect();
     json!({"object": "list", "data": data}).to_string().into()
 }
 
 /// One model, also where only a pattern knows it.
-pub(in crate::http) fn one(catalog: &Catalog, allowed: &AllowedModels, name: &str) -> Option<Bytes> {
+pub(in crate::http) fn one(
+    catalog: &Catalog,
+    retirements: &Retirements,
+    allowed: &AllowedModels,
+    name: &str,
+) -> Option<Bytes> {
     let asked = ModelName::parse(name).ok()?;
     let found = catalog.resolve(&asked).filter(|found| found.is_for(&asked, allowed))?;
-    Some(object(name, &found.model).to_string().into())
+    Some(object(name, &found, retirements).to_string().into())
 }
