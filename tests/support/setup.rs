@@ -200,11 +200,13 @@ deployments = ["{name}"]
                  breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n"
             }
         };
+        // most tests count what a provider is asked
+        let polls = if sections.contains("[retirements]") { "" } else { "[retirements]\npoll_ms = 0\n" };
         let worker = worker.as_deref().unwrap_or("enabled = false");
         format!(
             "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n[state]\ndir = \"state\"\n\n\
-             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n{sections}"
+             [log]\nlevel = \"debug\"\n\n{routing}{polls}\n[worker]\n{worker}\n{sections}"
         )
     }
 }
