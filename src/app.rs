@@ -45,6 +45,7 @@ use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
+use crate::gateway::retries::Retries;
 use crate::gateway::{Gateway, Money};
 use crate::http::admin::{self, Admin, Reload, Reloaded};
 use crate::http::{Door, Readiness};
@@ -178,6 +179,7 @@ fn build(
         catalog,
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
+        retries: Retries::default(),
         book: Arc::new(Book::new(metrics)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
         retirements: Arc::new(Retirements::new(config.retirements)),

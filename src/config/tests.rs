@@ -9,12 +9,13 @@ use serde::de::{self, Deserialize, Visitor};
 use crate::domain::budget::Scope;
 use crate::domain::budget::draft::{Draft, DraftRaise};
 use crate::domain::catalog::{
-    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OnClientGone, OnUnpriced, Pricing,
+    Address, AzureClassic, AzureV1, Credential, Deployment, Dialect, Entra, OnClientGone, OnUnpriced, Pricing,
 };
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::ModelName;
 use crate::domain::money::PerToken;
 use crate::domain::price::rates::Class;
+use crate::domain::retirement::retirement_of;
 
 use super::*;
 
@@ -101,6 +102,7 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Team>(),
         fields::<file::Ledger>(),
         fields::<file::Alerts>(),
+        fields::<file::Retirements>(),
         fields::<Draft>(),
         fields::<DraftRaise>(),
         fields::<Scope>(),
@@ -408,6 +410,9 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
     ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),
     ("[database]\ndurability = \"forever\"", "database.durability: "),
+    ("[retirements]\npoll_ms = 10", "retirements.poll_ms: 10 is out of bounds: 1000 to 86400000"),
+    ("[retirements]\nlead_ms = 999999999999", "retirements.lead_ms: 999999999999 is out of bounds"),
+    ("[retirements]\nwarn_days = 99999", "retirements.warn_days: 99999 is out of bounds: 0 to 3660"),
     ("[ledger]\nlease_ms = 10", "ledger.lease_ms: 10 is out of bounds: 1000 to 600000"),
     ("[ledger]\nhold_wait_ms = 60001", "ledger.hold_wait_ms: 60001 is out of bounds: 0 to 60000"),
     (
@@ -667,7 +672,8 @@ fn a_reload_says_what_only_a_restart_applies() {
     assert_eq!(restart_needed(&old, &good("[providers.a]\nkind = \"openai\"", &[])), Vec::<String>::new());
     let text = "[server]\nlisten = \"127.0.0.1:9\"\nsse_keepalive_ms = 5\n[admin]\nlisten = \"127.0.0.1:10\"\n\
                 [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n\
-                [limits]\nmax_in_flight = 5\n[teams.a]\n";
+                [limits]\nmax_in_flight = 5\n[teams.a]\n\
+                [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n";
     let want = [
         "server.listen",
         "server.sse_keepalive_ms",
@@ -675,6 +681,9 @@ fn a_reload_says_what_only_a_restart_applies() {
         "state.dir",
         "log.level",
         "limits.max_in_flight",
+        "retirements.poll_ms",
+        "retirements.lead_ms",
+        "retirements.warn_days",
         "worker.queue",
     ];
     assert_eq!(restart_needed(&old, &good(text, &[])), want);
@@ -702,4 +711,25 @@ fn clients_of_the_control_plane_need_no_provider_keys() {
     }
     let missing = load(Some(&folder.path().join("other.toml")), &Variables::new()).expect_err("no such file");
     assert_eq!(missing.problems.len(), 1, "{missing}");
+}
+
+#[test]
+fn prices_and_retirements_say_the_same_of_fine_tunes() {
+    let text = fs::read_to_string(shipped("prices.toml")).expect("there");
+    let sheet = super::read::tree(&text).expect("TOML");
+    let plain = crate::domain::catalog::tests::deployment("d", "m");
+    let address = Address::Host { host: "api.openai.com".to_owned(), port: 443, tls: true };
+    let provider = Arc::new(Provider { address, ..(*plain.provider).clone() });
+    let deployment = Deployment { provider, ..(*plain).clone() };
+    let mut compared = 0;
+    for row in sheet["models"].as_array().expect("rows") {
+        let model = row["model"].as_str().expect("a name");
+        let shutdown = row["periods"].as_array().and_then(|all| all.last()?["shutdown"].as_str());
+        if let (true, Some(shutdown)) = (model.starts_with("ft:"), shutdown) {
+            let found = retirement_of(&deployment, model, None).map(|retirement| retirement.day());
+            assert_eq!(found.as_deref(), Some(shutdown), "{model}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 10, "only {compared} rows were compared");
 }

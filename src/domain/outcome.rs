@@ -50,6 +50,20 @@ impl Ending {
     }
 }
 
+/// An attempt at a deployment that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedAttempt {
+    /// Which one was asked.
+    pub deployment: Arc<str>,
+    /// Why it failed: a closed set.
+    pub code: &'static str,
+    /// What it used all the same, or may have.
+    pub usage: Option<Usage>,
+    /// What that costs.
+    #[serde(rename = "cost_usd")]
+    pub cost: Option<Usd>,
+}
+
 /// One request, as it ended. No word of the prompt or the answer is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
@@ -80,9 +94,12 @@ pub struct Outcome {
     pub code: Option<&'static str>,
     /// The upstream's status, when it gave one.
     pub upstream_status: Option<u16>,
-    /// What it used; nothing when no upstream did any work.
+    /// What the answer used, or else the last attempt at it; nothing when no upstream did any work.
     pub usage: Option<Usage>,
-    /// What that costs.
+    /// The attempts before the answer, if there is one, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<FailedAttempt>,
+    /// What the answer and all failed attempts cost.
     #[serde(rename = "cost_usd")]
     pub cost: Option<Usd>,
     /// From the first byte at the door to the end, microseconds.

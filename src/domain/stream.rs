@@ -38,6 +38,8 @@ pub struct StreamReader {
     /// Of the stored response and of files in it, not yet taken.
     ids: Vec<String>,
     finished: bool,
+    /// A choice has said why it ends.
+    reasoned: bool,
     failed: bool,
     dropped_last: bool,
     seen_first: bool,
@@ -85,6 +87,7 @@ impl StreamReader {
             priced: None,
             ids: Vec::new(),
             finished: false,
+            reasoned: false,
             failed: false,
             dropped_last: false,
             seen_first: false,
@@ -159,9 +162,10 @@ impl StreamReader {
         self.failed
     }
 
-    /// Whether the stream has said that it is complete.
-    pub const fn is_finished(&self) -> bool {
-        self.finished
+    /// Whether the stream has said that it is complete: by its last event, by the reason why it ends, or by its usage,
+    /// which comes last.
+    pub const fn is_complete(&self) -> bool {
+        self.finished || self.reasoned || self.usage.is_some()
     }
 
     /// What was streamed so far.
@@ -188,6 +192,7 @@ impl StreamReader {
     }
 
     fn inspect_chunk(&mut self, event: &Bytes) -> Fate {
+        self.reasoned = self.reasoned || gives_reason(event);
         // inside a JSON string the quotes would be escaped: these bytes are a member's name
         if memmem::find(event, b"\"usage\"").is_none() {
             return Fate::Pass;
@@ -250,6 +255,15 @@ impl StreamReader {
         }
         Fate::Pass
     }
+}
+
+/// Whether an event says why a choice ends.
+fn gives_reason(event: &[u8]) -> bool {
+    let name = b"\"finish_reason\":";
+    memmem::find_iter(event, name).any(|at| {
+        let value = event[at + name.len()..].iter().find(|byte| !byte.is_ascii_whitespace());
+        value == Some(&b'"')
+    })
 }
 
 /// Where the members of an event's usage begin.
@@ -413,7 +427,7 @@ mod tests {
                 "cut at {cut}"
             );
             assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.completion)), Some((12, 5)));
-            assert!(reader.is_finished());
+            assert!(reader.is_complete());
             assert_eq!(reader.streamed().text, "Zürich 漢 ,\"usage\":null{}f");
             assert_eq!(reader.streamed().pieces, 2);
             let (out, reader) = run(Endpoint::ChatCompletions, false, &[a, b]);
@@ -444,7 +458,7 @@ mod tests {
             assert_eq!(out, stream.as_bytes());
             assert_eq!(reader.take_ids(), ["resp_1", "cfile_1"]);
             assert_eq!(reader.usage().map(|usage| (usage.prompt, usage.reasoning)), Some((30, 8)));
-            assert!(reader.is_finished());
+            assert!(reader.is_complete());
             assert_eq!(reader.streamed().text, "Do");
         }
     }

@@ -19,6 +19,8 @@ mod whole;
 
 use std::fmt;
 
+use super::request::RequestError;
+
 pub use echo::Echo;
 pub use request::chat_of;
 pub use stream::ResponsesStream;
@@ -69,6 +71,12 @@ impl fmt::Display for Why {
             Self::Expected(expected) => write!(f, "expected {expected}"),
             Self::Twice => f.write_str("it is given twice; give it once"),
         }
+    }
+}
+
+impl From<RequestError> for Untranslatable {
+    fn from(error: RequestError) -> Self {
+        Self { param: error.param().unwrap_or("input").to_owned(), why: Why::NoEqual }
     }
 }
 

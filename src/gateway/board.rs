@@ -145,7 +145,7 @@ impl Board {
             entry(&before).is_some() && entry(&before) == entry(&known)
         };
         let mut models = HashMap::new();
-        for model in catalog.models().chain(catalog.patterns()) {
+        for model in catalog.models() {
             let answers = before.models.get(model.name.as_str()).cloned().unwrap_or_default();
             answers.lock().keep(is_same);
             models.insert(model.name.as_str().into(), answers);

@@ -126,16 +126,16 @@ impl Look<'_> {
             &deployment.name,
             self.forms.asked().output_cap(),
         );
-        let output = expected.output_milli.map_or_else(|| self.guessed_output(), |milli| milli.div_ceil(1_000));
+        let output =
+            expected.output_milli.map_or_else(|| self.guessed_output(), |milli| milli.div_ceil(1_000));
         let speed = standing.speed;
-        let micros = |us: f64| if us.is_finite() && us >= 0.0 { us as u64 } else { u64::MAX };
         let seen = Seen {
             out: None,
             late,
             cost: None,
-            first_token_us: speed.map(|speed| micros(speed.ttft_us)),
-            per_token_us: speed.map(|speed| micros(speed.per_token_us)),
-            whole_us: speed.map(|speed| micros(speed.expected_us(output))),
+            first_token_us: speed.map(|speed| speed.ttft_us),
+            per_token_us: speed.map(|speed| speed.per_token_us),
+            whole_us: speed.map(|speed| speed.expected_us(output)),
             quota_left: standing.quota_left_permille,
             samples: u32::try_from(expected.samples).unwrap_or(u32::MAX),
         };

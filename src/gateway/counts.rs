@@ -7,7 +7,7 @@ use crate::domain::route::Route;
 use crate::domain::tokens::{Counted, TokenCounter};
 
 /// A text that is counted in less time than another thread takes to take over.
-const QUICK_BYTES: usize = 4 << 10;
+pub(super) const QUICK_BYTES: usize = 4 << 10;
 
 /// What was counted.
 #[derive(Debug, Default)]
@@ -41,7 +41,8 @@ impl Counts {
             }
         }
         let (endpoint, body) = (request.endpoint, request.body().clone());
-        let count = move || counters.into_iter().map(|counter| (counter, counter.count(endpoint, &body))).collect();
+        let count =
+            move || counters.into_iter().map(|counter| (counter, counter.count(endpoint, &body))).collect();
         counts.of = match request.body().len() <= QUICK_BYTES {
             true => count(),
             // a counter that fails leaves the bytes

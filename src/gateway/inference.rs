@@ -11,18 +11,18 @@ use http::{HeaderName, HeaderValue};
 use super::admit::{Admitted, KeyRing};
 use super::board::Board;
 use super::catalog::LiveCatalog;
-use super::dispatch::{self, Unanswered};
+use super::dispatch::{self, Means};
 use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
-use super::meter::{self, Answer};
+use super::meter::Answer;
 use super::pins::Pins;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Asked, Beside, Prepared, Sources};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
 use super::reserve::Money;
 use super::retirements::Retirements;
-use super::settle;
+use super::retries::Retries;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
@@ -45,6 +45,8 @@ pub struct Gateway {
     pub retirements: Arc<Retirements>,
     /// What it costs.
     pub money: Money,
+    /// How many retries are left.
+    pub retries: Retries,
 }
 
 /// An inference request as it came through the door.
@@ -59,6 +61,8 @@ pub struct Arrival {
     pub rate_headers: RateHeaders,
     /// Its headers that travel on to the upstream.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its headers that the catalog's routes look at: name in lower case, value.
+    pub route_headers: Vec<(Arc<str>, String)>,
     /// The tags that the application put on it.
     pub tags: Vec<Arc<str>>,
 }
@@ -96,20 +100,11 @@ impl Gateway {
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
-        match dispatch::ask(&self.money, &prepared, &mut presence, &mut record).await {
-            Ok(attempt) => {
-                let followed = meter::follow(prepared, attempt, &mut presence, record, &self.pins).await;
-                let mut answer = followed.map_err(refused)?;
-                replace_upstreams(&mut answer.headers, &rate_headers);
-                Ok(answer)
-            }
-            Err(Unanswered { refusal, sent_to }) => {
-                if let Some(sent_to) = sent_to {
-                    record.usage(settle::unanswered(&prepared, &sent_to));
-                }
-                Err(refused((refusal, record)))
-            }
-        }
+        let means =
+            Means { money: &self.money, board: &self.board, retries: &self.retries, pins: &self.pins };
+        let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await.map_err(refused)?;
+        replace_upstreams(&mut answer.headers, &rate_headers);
+        Ok(answer)
     }
 
     async fn prepare(
@@ -125,16 +120,24 @@ impl Gateway {
             outcome.stream = request.stream;
         });
         let bound = self.pins.bound_to(&request, &admitted).await?;
-        let prepared =
-            prepare(admitted, self.catalog.load(), request, arrival.headers, arrival.tags, bound.as_deref())?;
-        record.note(|outcome| outcome.model = Some(prepared.resolved.model.name.as_str().into()));
+        let beside =
+            Beside { headers: arrival.headers, route_headers: arrival.route_headers, tags: arrival.tags };
+        let asked = Asked::new(admitted, self.catalog.load(), request, beside, bound)?;
+        record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
+        let sources = Sources {
+            board: &self.board,
+            money: &self.money,
+            now_ms: clock::unix_ms(),
+            now: clock::monotonic(),
+        };
+        let prepared = asked.prepare(sources).await?;
         self.enter(&prepared, arrival.rate_headers, record)?;
         Ok(prepared)
     }
 
     /// Takes from all limits that apply.
     fn enter(&self, prepared: &Prepared, style: RateHeaders, record: &mut Record) -> Result<(), Refusal> {
-        let (tokens, now) = (estimated_tokens(&prepared.request), clock::monotonic());
+        let (tokens, now) = (prepared.tokens, clock::monotonic());
         match self.limits.enter(&prepared.admitted, &prepared.resolved.model, tokens, now) {
             Ok(entered) => {
                 record.limited(entered.standings(), style);
@@ -147,11 +150,4 @@ impl Gateway {
             }
         }
     }
-}
-
-/// The tokens that limits take a request for until its true number is known: four bytes a token, and the output that it
-/// asks for at most.
-fn estimated_tokens(request: &InferenceRequest) -> u64 {
-    let output = request.output_cap().unwrap_or(0).saturating_mul(request.choices());
-    (request.body().len() as u64).div_ceil(4).saturating_add(output)
 }

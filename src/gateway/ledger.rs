@@ -317,6 +317,11 @@ impl Ledger {
         books.left_for(on, now_ms)
     }
 
+    /// Whether any budget in force is for deployments or providers of its own.
+    pub fn has_budgets_of_deployments(&self) -> bool {
+        self.books.lock().has_budgets_of_deployments()
+    }
+
     /// All budgets at a glance.
     pub fn overview(&self, now_ms: i64) -> Vec<Overview> {
         let mut books = self.books.lock();

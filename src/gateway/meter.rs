@@ -1,43 +1,30 @@
 //! Reads the answer as it passes and settles it at its end, however it ends (`settle` says at what).
 
-use std::io::Read;
+mod stream;
+mod whole;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::Value;
 
-use super::dispatch::{Attempt, Reply};
+pub use stream::{Metered, Next};
+
 use super::pins::Pins;
-use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
-use super::refusal::Refusal;
 use super::settle::Facts;
+use super::visit::Visit;
 use crate::clock;
 use crate::domain::catalog::Deployment;
-use crate::domain::endpoint::Endpoint;
-use crate::domain::file_ids::file_ids;
-use crate::domain::leaving::{Leaving, leaving};
+use crate::domain::fault::Fault;
 use crate::domain::outcome::Ending;
-use crate::domain::request::OutputCap;
-use crate::domain::service_tier::ServiceTier;
-use crate::domain::stream::StreamReader;
-use crate::domain::usage::{TokenCounts, Usage, UsageSource};
-use crate::provider::{self, PROMPT_TOKENS_HEADER};
-use crate::sse;
+use crate::domain::request::{InferenceRequest, OutputCap};
+use crate::domain::translate::Echo;
+use crate::provider::PROMPT_TOKENS_HEADER;
 use crate::upstream::UpstreamError;
 use crate::upstream::http::Exchange;
-
-/// The largest whole answer we keep.
-const WHOLE_BYTES: usize = 64 << 20;
-
-/// Chunks that are still read, without waiting for any, of a stream that is stopped.
-const MOST_UNREAD: usize = 64;
 
 /// The upstream's headers that the client gets.
 static PASSED_HEADERS: [HeaderName; 14] = [
@@ -87,16 +74,7 @@ static CACHE: HeaderName = HeaderName::from_static("x-tunegate-cache");
 static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
 static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
 static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
-
-impl Answer {
-    /// Tells the client of a cap that we wrote into its request.
-    fn capped(mut self, output_cap: Option<OutputCap>) -> Self {
-        if let Some(cap) = output_cap {
-            self.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
-        }
-        self
-    }
-}
+static ATTEMPTS: HeaderName = HeaderName::from_static("x-tunegate-attempts");
 
 /// What an answer cost, and the least that is left of a budget.
 fn money(record: &Record) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
@@ -106,62 +84,77 @@ fn money(record: &Record) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         .filter_map(|(name, amount)| Some((name.clone(), HeaderValue::from_str(&amount?.to_string()).ok()?)))
 }
 
-/// Follows an answer to the client.
-///
-/// # Errors
-///
-/// When a whole answer breaks off; the record then knows what it may have cost.
+/// An answer that has begun, and all that following it takes.
+pub(super) struct Following<'a> {
+    pub(super) facts: Facts,
+    pub(super) exchange: Box<Exchange>,
+    /// Whether its usage chunk was asked for by us alone.
+    pub(super) usage_injected: bool,
+    /// When everything must be over.
+    pub(super) deadline: Instant,
+    pub(super) visit: Visit,
+    pub(super) pins: &'a Arc<Pins>,
+    /// What it must become, where the client asked for a response of a deployment that speaks chat.
+    pub(super) response: Option<Response>,
+    /// The cap on the output that we wrote into the request.
+    pub(super) output_cap: Option<OutputCap>,
+}
+
+/// The response that a chat completion becomes.
+pub(super) struct Response {
+    echo: Echo,
+    id: String,
+    created_at_s: i64,
+}
+
+impl Response {
+    /// Of a Responses request.
+    pub(super) fn of(asked: &InferenceRequest, record: &Record) -> Self {
+        let request_id = record.request_id();
+        let id = format!("resp_{}", request_id.strip_prefix("req_").unwrap_or(&request_id));
+        Self { echo: Echo::of(asked.body()), id, created_at_s: clock::unix_ms().div_euclid(1_000) }
+    }
+}
+
+/// How following went, up to the first byte for the client.
+pub(super) enum Followed {
+    /// There is an answer; a stream settles itself from here on.
+    Answer(Box<Answer>),
+    /// The client has left; the attempt is settled.
+    ClientGone(Box<Record>),
+    /// It broke off, or can't be read; the attempt is settled, and nothing has gone to the client.
+    Broke(UpstreamError, Box<Record>),
+    /// It turned out to be a refusal; the attempt is settled, and nothing has gone to the client.
+    Fault(Fault, String, Box<Record>),
+}
+
+/// Follows an answer to the client: a whole one to its end, a stream to its first event.
 pub(super) async fn follow<C: Client>(
-    prepared: Prepared,
-    attempt: Attempt,
+    following: Following<'_>,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
-    pins: &Arc<Pins>,
-) -> Result<Answer, (Refusal, Record)> {
-    let Attempt { deployment, reply, unseen, deadline, output_cap } = attempt;
-    let facts = Facts {
-        admitted: prepared.admitted,
-        request: prepared.request,
-        deployment,
-        unseen,
-        prompt_tokens: None,
+    record: Record,
+) -> Followed {
+    let text = |name: HeaderName| {
+        let value = following.exchange.headers().get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
     };
-    match reply {
-        Reply::Told { status, headers, body } => {
-            if provider::bills_refusal(&facts.deployment.provider.dialect, status, &body) {
-                // a reader that has read nothing: the input alone
-                record.usage(facts.estimated(&mut StreamReader::new(facts.request.endpoint, false)));
-            }
-            let headers = passed(&headers, &facts.deployment, "application/json");
-            record.book().metrics().upstream_failed(&facts.deployment.name, "told");
-            let body = AnswerBody::Whole { body, record: Box::new(record), ending: Ending::UpstreamError };
-            Ok(Answer { status, headers, body })
+    let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
+    let prompt_tokens = text(HeaderName::from_static(PROMPT_TOKENS_HEADER)).parse().ok();
+    let following = Following { facts: Facts { prompt_tokens, ..following.facts }, ..following };
+    let (output_cap, attempts) = (following.output_cap, record.failed_attempts() + 1);
+    let mut followed = match is_event_stream(&kind) && is_plain(&encoding) {
+        true => stream::begin(following, presence, record).await,
+        false => whole::read(following, &kind, &encoding, presence, record).await,
+    };
+    if let Followed::Answer(answer) = &mut followed {
+        if let Some(cap) = output_cap {
+            answer.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
         }
-        Reply::Answer { exchange, usage_injected } => {
-            let text = |name: HeaderName| {
-                exchange
-                    .headers()
-                    .get(name)
-                    .and_then(|value| value.to_str().ok())
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            let kind = text(header::CONTENT_TYPE);
-            let encoding = text(header::CONTENT_ENCODING);
-            let prompt_tokens = exchange
-                .headers()
-                .get(PROMPT_TOKENS_HEADER)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
-            let facts = Facts { prompt_tokens, ..facts };
-            let answer = if is_event_stream(&kind) && is_plain(&encoding) {
-                Ok(stream(facts, exchange, usage_injected, deadline, record, pins))
-            } else {
-                whole(facts, exchange, usage_injected, &kind, &encoding, deadline, presence, record, pins)
-                    .await
-            };
-            answer.map(|answer| answer.capped(output_cap))
+        if attempts > 1 {
+            answer.headers.push((ATTEMPTS.clone(), HeaderValue::from(attempts)));
         }
     }
+    followed
 }
 
 fn is_event_stream(kind: &str) -> bool {
@@ -176,17 +169,12 @@ fn is_framed(exchange: &Exchange) -> bool {
         || exchange.is_h2()
 }
 
-/// Whether a body that says it is JSON breaks off.
-fn is_cut(kind: &str, body: &[u8]) -> bool {
-    kind.starts_with("application/json")
-        && serde_json::from_slice::<IgnoredAny>(body).is_err_and(|error| error.is_eof())
-}
-
 fn is_plain(encoding: &str) -> bool {
     encoding.is_empty() || encoding.eq_ignore_ascii_case("identity")
 }
 
-fn passed(
+/// An answer's headers as the client gets them.
+pub(super) fn passed(
     upstream: &HeaderMap,
     deployment: &Deployment,
     content_type: &str,
@@ -208,291 +196,4 @@ fn passed(
         headers.push((HeaderName::from_static("x-upstream-request-id"), id.clone()));
     }
     headers
-}
-
-/// What we read of a whole answer.
-#[derive(Default, Deserialize)]
-struct WholeAnswer {
-    #[serde(default)]
-    usage: Option<Value>,
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    service_tier: Option<String>,
-}
-
-#[expect(clippy::too_many_arguments, reason = "all of an answer's head, taken apart once")]
-async fn whole<C: Client>(
-    facts: Facts,
-    mut exchange: Box<Exchange>,
-    usage_injected: bool,
-    kind: &str,
-    encoding: &str,
-    deadline: Instant,
-    presence: &mut Presence<'_, C>,
-    mut record: Record,
-    pins: &Arc<Pins>,
-) -> Result<Answer, (Refusal, Record)> {
-    let between = facts.deployment.timeouts.between_chunks;
-    let wait = record.if_dropped(|| Some(facts.unconfirmed()));
-    let read = {
-        let mut reading = std::pin::pin!(exchange.whole(WHOLE_BYTES, between, deadline));
-        tokio::select! {
-            biased;
-            read = &mut reading => read,
-            // paid for whether we read it or not: only its end says how much
-            () = presence.left() => reading.await,
-        }
-    };
-    wait.ends();
-    let framed = is_framed(&exchange);
-    let read =
-        read.and_then(|body| plain(body, encoding)).and_then(|body| match framed || !is_cut(kind, &body) {
-            true => Ok(body),
-            false => Err(UpstreamError::Broken("the connection was closed".to_owned())),
-        });
-    let status = exchange.status();
-    let mut headers = passed(exchange.headers(), &facts.deployment, kind);
-    let body = match read {
-        Ok(body) => body,
-        Err(error) => {
-            record.usage(facts.unconfirmed());
-            exchange.abort().await;
-            let deployment = Arc::clone(&facts.deployment.name);
-            return Err((Refusal::Upstream { deployment, error }, record));
-        }
-    };
-    let (body, mut streamed) = match is_event_stream(kind) {
-        true => {
-            let priced = record.bill().map(|bill| bill.priced().clone());
-            let mut reader = StreamReader::new(facts.request.endpoint, usage_injected).priced(priced);
-            let body = [reader.push(body), reader.finish()].concat().into();
-            (body, Some(reader))
-        }
-        false => (body, None),
-    };
-    let answer: WholeAnswer = serde_json::from_slice(&body).unwrap_or_default();
-    let told = streamed.as_ref().and_then(StreamReader::usage);
-    let reported = told.or_else(|| answer.usage.as_ref().and_then(TokenCounts::from_json));
-    let served = streamed.as_ref().and_then(StreamReader::served);
-    let served =
-        served.or_else(|| answer.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier))));
-    record.usage(match reported {
-        Some(tokens) => Usage { tokens, source: UsageSource::Reported, served },
-        // moderations are free and report nothing
-        None if facts.request.endpoint == Endpoint::Moderations => {
-            Usage::new(TokenCounts::default(), UsageSource::Reported)
-        }
-        None => facts.unconfirmed(),
-    });
-    // cut off from here on, it is settled at that
-    exchange.release().await;
-    if facts.request.endpoint == Endpoint::Responses {
-        let streamed = streamed.iter_mut().flat_map(StreamReader::take_ids);
-        for id in answer.id.into_iter().chain(streamed).chain(file_ids(&body)) {
-            pins.remember(id, &facts.admitted, &facts.deployment.name).await;
-        }
-    }
-    headers.extend(money(&record));
-    let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
-    Ok(Answer { status, headers, body: AnswerBody::Whole { body, record: Box::new(record), ending } })
-}
-
-/// The bytes of a whole answer. We ask for no compression; a server that compresses all the same is understood.
-fn plain(body: Bytes, encoding: &str) -> Result<Bytes, UpstreamError> {
-    if is_plain(encoding) {
-        return Ok(body);
-    }
-    let mut out = Vec::new();
-    let limit = WHOLE_BYTES as u64 + 1;
-    let read = match encoding.to_ascii_lowercase().as_str() {
-        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(&*body).take(limit).read_to_end(&mut out),
-        "deflate" => flate2::read::ZlibDecoder::new(&*body).take(limit).read_to_end(&mut out),
-        other => return Err(UpstreamError::Broken(format!("it is compressed with {other}, unasked"))),
-    };
-    match read {
-        Ok(_) if out.len() > WHOLE_BYTES => Err(UpstreamError::TooLarge(WHOLE_BYTES)),
-        Ok(_) => Ok(out.into()),
-        Err(_) => Err(UpstreamError::Broken("its compression is damaged".to_owned())),
-    }
-}
-
-fn stream(
-    facts: Facts,
-    exchange: Box<Exchange>,
-    usage_injected: bool,
-    deadline: Instant,
-    record: Record,
-    pins: &Arc<Pins>,
-) -> Answer {
-    let status = exchange.status();
-    let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
-    let framed = is_framed(&exchange);
-    let mut record = record;
-    let priced = record.bill().map(|bill| bill.priced().clone());
-    let reader = StreamReader::new(facts.request.endpoint, usage_injected).priced(priced);
-    let metered = Metered {
-        facts,
-        exchange: Some(exchange),
-        reader,
-        deadline,
-        framed,
-        record: Some(record),
-        pins: Arc::clone(pins),
-    };
-    Answer { status, headers, body: AnswerBody::Stream(Box::new(metered)) }
-}
-
-/// A stream being metered. It settles itself at its end; dropped on the way, it settles at what was counted.
-pub struct Metered {
-    facts: Facts,
-    /// Nothing once it has ended.
-    exchange: Option<Box<Exchange>>,
-    reader: StreamReader,
-    deadline: Instant,
-    /// Whether the transport tells an end from a break.
-    framed: bool,
-    /// Nothing once it is written.
-    record: Option<Record>,
-    pins: Arc<Pins>,
-}
-
-/// The next of a stream.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Bytes for the client: whole events.
-    Bytes(Bytes),
-    /// The end; it is settled.
-    End,
-    /// It broke off: an error event for the client, whose connection must then end uncleanly. It is settled.
-    Broke(Bytes),
-}
-
-impl Metered {
-    /// The next bytes. May be dropped while it waits, and called again.
-    pub async fn next(&mut self) -> Next {
-        loop {
-            let Some(exchange) = &mut self.exchange else { return Next::End };
-            match exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await {
-                Ok(Some(chunk)) => {
-                    let out = self.reader.push(chunk);
-                    self.remember().await;
-                    if !out.is_empty() {
-                        return Next::Bytes(out);
-                    }
-                }
-                Ok(None) if self.framed || self.reader.is_finished() => {
-                    let rest = self.reader.finish();
-                    self.settle_usage();
-                    if let Some(exchange) = self.exchange.take() {
-                        exchange.release().await;
-                    }
-                    if rest.is_empty() {
-                        return Next::End;
-                    }
-                    return Next::Bytes(rest);
-                }
-                Ok(None) => {
-                    return self.broke(&UpstreamError::Broken("the connection was closed".to_owned())).await;
-                }
-                Err(error) => return self.broke(&error).await,
-            }
-        }
-    }
-
-    /// Ends the record after the client got everything; an error event of the upstream's is no good end.
-    pub fn served(mut self, status: u16) {
-        let Some(mut record) = self.record.take() else { return };
-        if self.reader.has_failed() {
-            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
-            record.note(|outcome| outcome.code = Some("upstream_broke"));
-            return record.ended(Ending::UpstreamBroke, status);
-        }
-        record.ended(Ending::Served, status);
-    }
-
-    /// Ends the record after [`Next::Broke`].
-    pub fn broken(mut self, status: u16) {
-        if let Some(mut record) = self.record.take() {
-            record.note(|outcome| outcome.code = Some("upstream_broke"));
-            record.ended(Ending::UpstreamBroke, status);
-        }
-    }
-
-    /// The client has left: stops the upstream or reads on to its usage, then settles.
-    pub async fn client_left(mut self, status: u16) {
-        let visible = !self.reader.streamed().text.is_empty();
-        if let Some(mut exchange) = self.exchange.take() {
-            match leaving(&self.facts.deployment, true, self.facts.unseen && !visible) {
-                Leaving::Abort => {
-                    self.read_what_has_come(&mut exchange);
-                    exchange.abort().await;
-                }
-                Leaving::ReadOn(limit) => {
-                    let deadline = self.deadline.min(clock::monotonic() + limit);
-                    let between = self.facts.deployment.timeouts.between_chunks;
-                    while let Ok(Some(chunk)) = exchange.chunk(between, deadline).await {
-                        drop(self.reader.push(chunk));
-                        if self.reader.usage().is_some() {
-                            break;
-                        }
-                    }
-                    exchange.discard().await;
-                }
-            }
-        }
-        self.settle_usage();
-        if let Some(record) = self.record.take() {
-            record.ended(Ending::ClientGone, status);
-        }
-    }
-
-    /// Takes in what has come already and was not read yet: the usage may be in it, and all of it is billed.
-    fn read_what_has_come(&mut self, exchange: &mut Exchange) {
-        let between = self.facts.deployment.timeouts.between_chunks;
-        for _ in 0..MOST_UNREAD {
-            match exchange.chunk(between, self.deadline).now_or_never() {
-                Some(Ok(Some(chunk))) => drop(self.reader.push(chunk)),
-                _ => return,
-            }
-        }
-    }
-
-    async fn broke(&mut self, error: &UpstreamError) -> Next {
-        tracing::warn!(deployment = %self.facts.deployment.name, %error, "a stream broke off");
-        if let Some(exchange) = self.exchange.take() {
-            exchange.abort().await;
-        }
-        if let Some(record) = &self.record {
-            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
-        }
-        self.settle_usage();
-        let message = format!("deployment `{}` ended in mid-stream: {error}", self.facts.deployment.name);
-        let error = serde_json::json!({"error": {
-            "message": message, "type": "server_error", "param": null, "code": "upstream_broke",
-        }});
-        Next::Broke(sse::event(&error.to_string()))
-    }
-
-    async fn remember(&mut self) {
-        for id in self.reader.take_ids() {
-            self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
-        }
-    }
-
-    fn settle_usage(&mut self) {
-        let Some(record) = &mut self.record else { return };
-        record.usage(match self.reader.usage() {
-            Some(tokens) => Usage { tokens, source: UsageSource::Reported, served: self.reader.served() },
-            // whatever is visible, the thoughts before it are not, and they are billed
-            None if self.facts.unseen => self.facts.unconfirmed(),
-            None => self.facts.estimated(&mut self.reader),
-        });
-    }
-}
-
-impl Drop for Metered {
-    fn drop(&mut self) {
-        self.settle_usage(); // of a record that nobody has ended
-    }
 }

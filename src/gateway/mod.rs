@@ -1,9 +1,14 @@
 //! The data plane: one inference request in a straight line, from a known sender to a settled answer.
 
 pub mod admit;
+mod asking;
+mod attempt;
 pub mod board;
+mod candidates;
 pub mod catalog;
+mod counts;
 mod dispatch;
+mod forms;
 mod inference;
 pub mod ledger;
 pub mod limited;
@@ -18,13 +23,15 @@ mod requests;
 mod reserve;
 mod resolve;
 pub mod retirements;
+pub mod retries;
 mod settle;
 mod stored;
+mod visit;
 
 pub use inference::{Arrival, Gateway, Refused};
 pub use meter::{Answer, AnswerBody, Metered, Next};
 pub use presence::Client;
-pub use refusal::Refusal;
+pub use refusal::{Nobody, Refusal};
 pub use requests::RequestReport;
 pub use reserve::Money;
 pub use resolve::{Resolution, ResolveError};

@@ -1,15 +1,23 @@
-//! Which deployments may answer, in which order.
+//! Which deployments may answer, in which order: the request's whole order is drawn here, once. All that comes after
+//! uses it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
 use super::admit::Admitted;
+use super::board::Board;
+use super::candidates::{Look, needs_of};
 use super::catalog::Live;
+use super::counts::Counts;
+use super::forms::Forms;
 use super::refusal::Refusal;
+use super::reserve::Money;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
-use crate::domain::request::{InferenceRequest, RequestError};
+use crate::domain::request::InferenceRequest;
+use crate::domain::route::{Chosen, Drawn, Facts, Out, Route, Sight, draw};
 
 /// A request with everything that is decided before any upstream is asked.
 pub(super) struct Prepared {
@@ -19,49 +27,211 @@ pub(super) struct Prepared {
     pub live: Arc<Live>,
     /// What the asked name leads to.
     pub resolved: Resolved,
-    /// The request itself.
-    pub request: InferenceRequest,
+    /// The request, in all its forms.
+    pub forms: Forms,
+    /// What was counted of it.
+    pub counts: Counts,
     /// The whole order of deployments; at least one.
-    pub order: Vec<Arc<Deployment>>,
+    pub order: Vec<Chosen>,
+    /// Who is asked where it is too long for one of them.
+    pub longer: Vec<Chosen>,
+    /// Who is asked where a content filter refuses it.
+    pub filtered: Vec<Chosen>,
     /// Headers of the client's that travel on.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whom it is booked on; the deployment is added where one is asked.
     pub attribution: Attribution,
+    /// The tokens that limits take it for.
+    pub tokens: u64,
 }
 
-/// Decides for a request. `bound` names the deployment that made what it names.
-pub(super) fn prepare(
-    admitted: Admitted,
-    live: Arc<Live>,
-    request: InferenceRequest,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    tags: Vec<Arc<str>>,
-    bound: Option<&str>,
-) -> Result<Prepared, Refusal> {
-    let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
-    let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
-    if !resolved.is_for(&request.model, &admitted.key.terms.models) {
-        return Err(unknown());
+/// What came with a request beside its body.
+pub(super) struct Beside {
+    /// Headers of the client's that travel on.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers that routes look at.
+    pub route_headers: Vec<(Arc<str>, String)>,
+    /// The application's tags.
+    pub tags: Vec<Arc<str>>,
+}
+
+/// What is looked at to decide.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub board: &'a Board,
+    pub money: &'a Money,
+    pub now_ms: i64,
+    pub now: Instant,
+}
+
+/// A request with its route, of which nothing is drawn yet.
+pub(super) struct Asked {
+    pub admitted: Admitted,
+    pub live: Arc<Live>,
+    pub resolved: Resolved,
+    pub forms: Forms,
+    pub attribution: Attribution,
+    pub beside: Beside,
+    /// The deployment that made what the request names.
+    pub bound: Option<String>,
+    pub tokens: u64,
+}
+
+impl Asked {
+    /// Finds out where a request leads.
+    pub(super) fn new(
+        admitted: Admitted,
+        live: Arc<Live>,
+        request: InferenceRequest,
+        mut beside: Beside,
+        bound: Option<String>,
+    ) -> Result<Self, Refusal> {
+        let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
+        let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
+        if !resolved.is_for(&request.model, &admitted.key.terms.models) {
+            return Err(unknown());
+        }
+        let attribution = attribution(&admitted, &resolved, &request, std::mem::take(&mut beside.tags));
+        let tokens = estimated_tokens(&request);
+        let forms = Forms::new(request);
+        Ok(Self { admitted, live, resolved, forms, attribution, beside, bound, tokens })
     }
-    let mut order: Vec<Arc<Deployment>> = resolved
-        .route
-        .deployments
-        .iter()
-        .filter(|deployment| deployment.endpoints.contains(&request.endpoint))
-        .cloned()
-        .collect();
-    if order.is_empty() {
-        return Err(Refusal::endpoint_not_served(request.model.as_str(), request.endpoint));
+
+    /// Counts what its routes need to know. `costs` counts for prices, whatever they need.
+    pub(super) async fn count(&self, costs: bool) -> Counts {
+        let model = &self.resolved.model;
+        let set_aside = model.longer_context.iter().chain(&model.content_filtered);
+        let routes: Vec<&Route> =
+            std::iter::once(&self.resolved.route).chain(set_aside).map(|route| &**route).collect();
+        let wanted = costs || routes.iter().any(|route| route.needs.tokens || route.needs.costs);
+        Counts::of(&self.forms, &self.resolved, &routes, wanted).await
     }
-    if let Some(bound) = bound {
-        order.retain(|deployment| &*deployment.name == bound);
-        if order.is_empty() {
-            let why = "what the request names was made by a deployment that this model does not lead to";
-            return Err(RequestError::Invalid { param: "model", why }.into());
+
+    /// What is known of its deployments at this moment.
+    pub(super) fn look<'a>(&'a self, counts: &'a Counts, sources: Sources<'a>, costs: bool) -> Look<'a> {
+        Look {
+            board: sources.board,
+            money: sources.money,
+            prices: sources.money.prices.load_full(),
+            resolved: &self.resolved,
+            forms: &self.forms,
+            counts,
+            attribution: &self.attribution,
+            bound: self.bound.as_deref(),
+            costs,
+            needs: needs_of(self.forms.asked()),
+            tokens: self.tokens,
+            now_ms: sources.now_ms,
+            now: sources.now,
         }
     }
-    let attribution = attribution(&admitted, &resolved, &request, tags);
-    Ok(Prepared { admitted, live, resolved, request, order, headers, attribution })
+
+    /// The facts that conditions look at.
+    pub(super) fn facts<'a>(&'a self, counts: &Counts) -> Facts<'a> {
+        let request = self.forms.asked();
+        Facts {
+            endpoint: request.endpoint,
+            key: &self.admitted.key.alias,
+            team: self.admitted.team.as_ref().map(|team| &*team.alias),
+            end_user: request.end_user(),
+            tags: &self.attribution.tags,
+            headers: &self.beside.route_headers,
+            tools: request.has_tools(),
+            images: request.has_images(),
+            json_schema: request.wants_json_schema(),
+            stream: request.stream,
+            input_tokens: counts.for_conditions(),
+        }
+    }
+
+    /// Draws one of its routes.
+    pub(super) fn draw(&self, route: &Route, counts: &Counts, sources: Sources<'_>) -> Drawn {
+        let mut look = self.look(counts, sources, route.needs.costs);
+        draw(&route.plan, &self.facts(counts), sources.now_ms, &mut look)
+    }
+
+    /// Draws all its routes.
+    ///
+    /// # Errors
+    ///
+    /// When no deployment can serve it, with the reason for each.
+    pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
+        let counts = self.count(false).await;
+        let drawn = self.draw(&self.resolved.route, &counts, sources);
+        if drawn.order.is_empty() {
+            return Err(self.nobody(drawn.out));
+        }
+        let model = &self.resolved.model;
+        // what names stored state stays where that is
+        let set_aside = |route: &Option<Arc<Route>>| match route {
+            Some(route) if self.bound.is_none() => self.draw(route, &counts, sources).order,
+            _ => Vec::new(),
+        };
+        let (longer, filtered) = (set_aside(&model.longer_context), set_aside(&model.content_filtered));
+        let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
+        let (order, headers) = (drawn.order, beside.headers);
+        Ok(Prepared {
+            admitted,
+            live,
+            resolved,
+            forms,
+            counts,
+            order,
+            longer,
+            filtered,
+            headers,
+            attribution,
+            tokens,
+        })
+    }
+
+    /// Why nobody can serve it.
+    fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
+        let asked = self.forms.asked();
+        let model = asked.model.as_str();
+        if !out.is_empty() && out.iter().all(|(_, out, _)| matches!(out, Out::Endpoint(_))) {
+            return Refusal::endpoint_not_served(model, asked.endpoint);
+        }
+        let out = out.into_iter().map(|(deployment, out, _)| (Arc::clone(&deployment.name), out)).collect();
+        Refusal::NoCandidate { model: model.to_owned(), out }
+    }
+}
+
+impl Prepared {
+    /// What a deployment is expected to cost, for an order by price when a budget asks for a cheaper one.
+    pub(super) fn by_cost(&self, order: &[Chosen], sources: Sources<'_>) -> Vec<Chosen> {
+        let mut look = Look {
+            board: sources.board,
+            money: sources.money,
+            prices: sources.money.prices.load_full(),
+            resolved: &self.resolved,
+            forms: &self.forms,
+            counts: &self.counts,
+            attribution: &self.attribution,
+            bound: None,
+            costs: true,
+            needs: Vec::new(),
+            tokens: self.tokens,
+            now_ms: sources.now_ms,
+            now: sources.now,
+        };
+        let mut priced: Vec<(i64, Chosen)> = order
+            .iter()
+            .map(|chosen| {
+                let cost = look.see(&chosen.deployment).cost;
+                (cost.map_or(i64::MAX, crate::domain::money::Usd::nanos), chosen.clone())
+            })
+            .collect();
+        priced.sort_by_key(|(cost, _)| *cost);
+        priced.into_iter().map(|(_, chosen)| chosen).collect()
+    }
+}
+
+/// The tokens that limits take a request for until its true number is known: four bytes a token, and the output that it
+/// asks for at most.
+fn estimated_tokens(request: &InferenceRequest) -> u64 {
+    let output = request.output_cap().unwrap_or(0).saturating_mul(request.choices());
+    (request.body().len() as u64).div_ceil(4).saturating_add(output)
 }
 
 fn attribution(

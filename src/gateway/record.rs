@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
+use super::attempt::Told;
 use super::limited::{RateHeaders, Standings};
 use super::limits::{Entered, Place};
 use super::refusal::Refusal;
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
-use crate::domain::outcome::{Ending, Outcome};
+use crate::domain::outcome::{Ending, FailedAttempt, Outcome};
 use crate::domain::usage::Usage;
 use crate::telemetry::metrics::Metrics;
 
@@ -88,6 +89,7 @@ fn log(outcome: &Outcome) {
         cost_usd = outcome.cost.map(tracing::field::display),
         duration_us = outcome.duration_us,
         first_byte_us = outcome.first_byte_us,
+        failed_attempts = outcome.failed_attempts.len(),
         "request"
     );
 }
@@ -98,6 +100,12 @@ pub struct Record {
     outcome: Option<Outcome>,
     /// What it owes on the deployment that is asked now.
     bill: Option<Bill>,
+    /// What the attempt that was just over used.
+    over: Option<(Usage, Usd)>,
+    /// What all attempts that are over cost.
+    spent: Option<Usd>,
+    /// Whether the upstream's fault that ends it is counted already.
+    blamed: bool,
     id: RequestId,
     started: Instant,
     book: Arc<Book>,
@@ -128,6 +136,7 @@ impl Record {
             code: None,
             upstream_status: None,
             usage: None,
+            failed_attempts: Vec::new(),
             cost: None,
             duration_us: 0,
             first_byte_us: None,
@@ -135,6 +144,9 @@ impl Record {
         Self {
             outcome: Some(outcome),
             bill: None,
+            over: None,
+            spent: None,
+            blamed: false,
             id: id.clone(),
             started,
             book: Arc::clone(book),
@@ -191,11 +203,37 @@ impl Record {
         self.bill = Some(bill);
     }
 
-    /// The deployment has not seen the request: nothing is owed to it.
-    pub(super) fn owes_nothing(&mut self) {
-        if let Some(bill) = self.bill.take() {
-            bill.settle(None);
+    /// The attempt is over without an answer for the client: it is settled at what it used, if anything.
+    pub(super) fn attempt_over(&mut self, usage: Option<Usage>) {
+        self.note(|outcome| outcome.usage = None);
+        let Some(bill) = self.bill.take() else { return };
+        if let Some(usage) = usage {
+            let cost = bill.cost(&usage);
+            self.over = Some((usage, cost));
+            self.spent = Some(self.spent.unwrap_or_default() + cost);
+            if let Some(deployment) = self.outcome.as_ref().and_then(|outcome| outcome.deployment.as_ref()) {
+                self.book.metrics.used(deployment, &usage);
+            }
         }
+        bill.settle(usage.as_ref());
+    }
+
+    /// Notes, counts and logs an attempt that came to nothing.
+    pub(super) fn attempt_failed(&mut self, deployment: &Arc<str>, told: &Told) {
+        let code = told.code();
+        self.book.metrics.upstream_failed(deployment, code);
+        if !told.is_requests_fault() {
+            tracing::warn!(request_id = %self.id, %deployment, code, "{told}");
+        }
+        self.blamed = true;
+        let (usage, cost) = self.over.take().unzip();
+        let deployment = Arc::clone(deployment);
+        self.note(|outcome| outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost }));
+    }
+
+    /// How many attempts came to nothing so far.
+    pub(super) fn failed_attempts(&self) -> usize {
+        self.outcome.as_ref().map_or(0, |outcome| outcome.failed_attempts.len())
     }
 
     /// What is owed on the deployment that is asked now.
@@ -203,11 +241,12 @@ impl Record {
         self.bill.as_mut()
     }
 
-    /// What the usage so far costs, and the least that is then left of any budget; nothing before anything was used.
+    /// What the usage so far costs, failed attempts included, and the least that is then left of any budget; nothing
+    /// before anything was used.
     pub(super) fn cost(&self, now_ms: i64) -> Option<(Usd, Option<Usd>)> {
         let bill = self.bill.as_ref()?;
         let cost = bill.cost(self.outcome.as_ref()?.usage.as_ref()?);
-        Some((cost, bill.left_after(cost, now_ms)))
+        Some((self.spent.unwrap_or_default() + cost, bill.left_after(cost, now_ms)))
     }
 
     /// Books a wait at what `usage` says, should the request be dropped before the wait is over.
@@ -227,7 +266,7 @@ impl Record {
     }
 
     /// Counts and logs what an upstream did wrong, if one did.
-    pub(super) fn blame(&self, refusal: &Refusal) {
+    fn blame(&self, refusal: &Refusal) {
         if let Some(deployment) = refusal.blames_upstream() {
             self.book.metrics.upstream_failed(deployment, refusal.code());
             tracing::warn!(%deployment, code = refusal.code(), "{refusal}");
@@ -236,7 +275,9 @@ impl Record {
 
     /// Writes a refusal, with the status the client got.
     pub fn refused(mut self, refusal: &Refusal, status: u16) {
-        self.blame(refusal);
+        if !self.blamed {
+            self.blame(refusal);
+        }
         let ending = match refusal {
             Refusal::ClientGone => Ending::ClientGone,
             Refusal::Upstream { error, .. } if error.nothing_was_sent() => Ending::Refused,
@@ -282,6 +323,14 @@ impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     }
 }
 
+/// The tokens of the answer and of all attempts before it.
+fn tokens_of(outcome: &Outcome) -> u64 {
+    let failed = outcome.failed_attempts.iter().filter_map(|attempt| attempt.usage);
+    let all =
+        failed.chain(outcome.usage).map(|usage| usage.tokens.prompt.saturating_add(usage.tokens.completion));
+    all.fold(0, u64::saturating_add)
+}
+
 fn micros_since(started: Instant) -> u64 {
     let elapsed = clock::monotonic().saturating_duration_since(started);
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
@@ -291,13 +340,20 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Some(mut outcome) = self.outcome.take() {
             outcome.duration_us = micros_since(self.started);
+            if let (Some(deployment), Some(usage)) = (&outcome.deployment, &outcome.usage) {
+                self.book.metrics.used(deployment, usage);
+            }
+            outcome.cost = self.spent;
             if let Some(bill) = self.bill.take() {
-                outcome.cost = outcome.usage.as_ref().map(|usage| bill.cost(usage));
+                let own = outcome.usage.as_ref().map(|usage| bill.cost(usage));
+                outcome.cost = own.map_or(self.spent, |own| Some(self.spent.unwrap_or_default() + own));
                 bill.settle(outcome.usage.as_ref());
             }
             if let Some(entered) = self.entered.take() {
-                let tokens = outcome.usage.map(|usage| usage.tokens).unwrap_or_default();
-                entered.settle(tokens.prompt.saturating_add(tokens.completion), clock::monotonic());
+                entered.settle(tokens_of(&outcome), clock::monotonic());
+            }
+            if outcome.usage.is_none() {
+                outcome.usage = outcome.failed_attempts.last().and_then(|attempt| attempt.usage);
             }
             self.place = None;
             let metrics = Arc::clone(&self.book.metrics);

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::board::{Full, Unready};
 use super::limited::Limited;
 use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::RequestError;
+use crate::domain::route::Out;
 use crate::domain::unboundable::Unboundable;
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
@@ -130,6 +132,22 @@ pub enum Refusal {
         /// Its words, without any credential.
         message: String,
     },
+    /// No deployment of the route can serve it.
+    #[error("no deployment of the model `{model}` can serve this request: {}", reasons(.out))]
+    NoCandidate {
+        /// The asked name.
+        model: String,
+        /// Each deployment and why not; none where no condition of the route holds.
+        out: Vec<(Arc<str>, Out)>,
+    },
+    /// The deployment takes no more just now.
+    #[error("deployment `{deployment}` {}", busy(.unready))]
+    Busy {
+        /// Which one was tried last.
+        deployment: Arc<str>,
+        /// What stands against it.
+        unready: Unready,
+    },
     /// The client left; nobody reads this.
     #[error("the client left")]
     ClientGone,
@@ -148,6 +166,76 @@ fn spent(exceeded: &Exceeded) -> String {
          held of {limit} USD, {wanted} USD wanted; {advice}",
         exceeded.scope, exceeded.window
     )
+}
+
+/// What it comes to that no deployment can serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nobody<'a> {
+    /// The request is for none of them.
+    ForThisRequest,
+    /// It is too long for all of them.
+    OfItsLength,
+    /// None takes one of its members.
+    WithThatMember(&'a str),
+    /// What it names is not theirs.
+    WhoMadeIt,
+    /// All asked for time.
+    Rested {
+        /// When the first may be asked again, ms.
+        for_ms: u64,
+    },
+    /// Something is wrong with them, not with the request.
+    Now {
+        /// When the first may be asked again, ms; none where nobody knows.
+        for_ms: Option<u64>,
+    },
+}
+
+impl<'a> Nobody<'a> {
+    /// By the reasons of all deployments.
+    pub fn of(out: &'a [(Arc<str>, Out)]) -> Self {
+        let mut reasons = out.iter().map(|(_, out)| out);
+        let all = |is: fn(&Out) -> bool| out.iter().all(|(_, out)| is(out));
+        if !all(Out::is_requests_fault) {
+            let for_ms = out.iter().filter_map(|(_, out)| out.over_in_ms()).min();
+            return match for_ms.filter(|_| all(|out| matches!(out, Out::CoolingDown { .. }))) {
+                Some(for_ms) => Self::Rested { for_ms },
+                None => Self::Now { for_ms },
+            };
+        }
+        if out.is_empty() {
+            return Self::ForThisRequest;
+        }
+        if all(|out| matches!(out, Out::ContextWindow { .. } | Out::Endpoint(_))) {
+            return Self::OfItsLength;
+        }
+        if all(|out| matches!(out, Out::Bound)) {
+            return Self::WhoMadeIt;
+        }
+        let member = reasons.find_map(|out| match out {
+            Out::Unsupported(member) | Out::Untranslatable { member, .. } => Some(&**member),
+            _ => None,
+        });
+        member.map_or(Self::ForThisRequest, Self::WithThatMember)
+    }
+}
+
+fn reasons(out: &[(Arc<str>, Out)]) -> String {
+    if out.is_empty() {
+        return "none of its route's conditions holds for it".to_owned();
+    }
+    let each = out.iter().map(|(deployment, out)| format!("`{deployment}`: {out}"));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+fn busy(unready: &Unready) -> String {
+    match unready {
+        Unready::Shut { .. } => "is not asked for a while, as too much went wrong there".to_owned(),
+        Unready::Quota { .. } => "has no quota left at its provider for this request just now".to_owned(),
+        Unready::Full(Full { at_once, waiting, .. }) => {
+            format!("serves {at_once} requests at once and {waiting} wait already: try again later")
+        }
+    }
 }
 
 const fn blame(fault: Fault) -> &'static str {
@@ -209,16 +297,32 @@ impl Refusal {
                 Fault::ContentFilter => "content_filter",
                 Fault::Unsupported | Fault::Told => "upstream_refused",
             },
+            Self::NoCandidate { out, .. } => match Nobody::of(out) {
+                Nobody::ForThisRequest => "unsupported_request",
+                Nobody::OfItsLength => "context_length_exceeded",
+                Nobody::WithThatMember(_) => "unsupported_parameter",
+                Nobody::WhoMadeIt => "invalid_value",
+                Nobody::Rested { .. } => "rate_limit_exceeded",
+                Nobody::Now { .. } => "no_deployment",
+            },
+            Self::Busy { unready: Unready::Full(_), .. } => "deployment_full",
+            Self::Busy { unready: Unready::Quota { .. }, .. } => "deployment_quota",
+            Self::Busy { unready: Unready::Shut { .. }, .. } => "no_deployment",
             Self::ClientGone => "client_gone",
         }
     }
 
     /// The member of the request to point at.
-    pub fn param(&self) -> Option<&'static str> {
+    pub fn param(&self) -> Option<&str> {
         match self {
             Self::Request(error) => error.param(),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } | Self::Unpriced { .. } => Some("model"),
             Self::Unbounded(why) => why.param(),
+            Self::NoCandidate { out, .. } => match Nobody::of(out) {
+                Nobody::WithThatMember(member) => Some(member),
+                Nobody::WhoMadeIt => Some("model"),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::counts::QUICK_BYTES;
+use super::forms::Form;
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement, draft};
 use super::prepare::Prepared;
 use super::refusal::Refusal;
@@ -29,9 +31,6 @@ use crate::telemetry::metrics::Metrics;
 /// A request is counted exactly unless every budget has this many times its rough bound left: then so many could be in
 /// flight without one being refused for the roughness of another.
 const AMPLE: i64 = 10_000;
-
-/// A text that is counted in less time than another thread takes to take over.
-const QUICK_BYTES: usize = 4 << 10;
 
 /// What a request costs is held, booked and told here.
 pub struct Money {
@@ -70,27 +69,40 @@ pub(super) struct Bill {
 pub(super) enum Unpaid {
     /// The request ends here.
     Refused(Refusal),
-    /// Another deployment may do: this one has no price, or a budget wants a cheaper one.
-    PassedOver(Refusal),
+    /// Another deployment may do.
+    PassedOver {
+        /// Why this one does not.
+        refusal: Refusal,
+        /// A budget wants a cheaper one; else this one has no price.
+        cheaper: bool,
+    },
+}
+
+/// What is to be paid for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) prepared: &'a Prepared,
+    /// The request as the deployment gets it.
+    pub(super) form: &'a Form,
+    pub(super) deployment: &'a Arc<Deployment>,
+    /// The provider's own name of the model.
+    pub(super) upstream_model: &'a str,
 }
 
 impl Money {
     /// Holds what a request can cost on a deployment.
     pub(super) async fn reserve(
         &self,
-        prepared: &Prepared,
-        deployment: &Arc<Deployment>,
-        upstream_model: &str,
+        wanted: Wanted<'_>,
         request_id: &Arc<str>,
         metrics: &Metrics,
     ) -> Result<Reserved, Unpaid> {
+        let Wanted { prepared, form, deployment, upstream_model } = wanted;
         let at_ms = clock::unix_ms();
         let found = self.prices.load().price_of(deployment, upstream_model, at_ms).map_err(|unpriced| {
             metrics.unpriced(&deployment.name);
-            Unpaid::PassedOver(Refusal::Unpriced {
-                deployment: Arc::clone(&deployment.name),
-                words: unpriced.to_string(),
-            })
+            let (deployment, words) = (Arc::clone(&deployment.name), unpriced.to_string());
+            Unpaid::PassedOver { refusal: Refusal::Unpriced { deployment, words }, cheaper: false }
         })?;
         if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
             metrics.unpriced(&deployment.name);
@@ -100,7 +112,7 @@ impl Money {
                 upstream_model: upstream_model.into(),
             }));
         }
-        let asked = prepared.request.service_tier();
+        let asked = form.request.service_tier();
         let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };
         let attribution = Arc::new(Attribution {
             deployment: Arc::clone(&deployment.name),
@@ -118,19 +130,13 @@ impl Money {
         if bill.priced.is_free() {
             return Ok(Reserved { bill, output_cap: None });
         }
-        self.hold(bill, prepared, deployment, upstream_model, at_ms).await
+        self.hold(bill, wanted, at_ms).await
     }
 
-    async fn hold(
-        &self,
-        mut bill: Bill,
-        prepared: &Prepared,
-        deployment: &Arc<Deployment>,
-        upstream_model: &str,
-        now_ms: i64,
-    ) -> Result<Reserved, Unpaid> {
+    async fn hold(&self, mut bill: Bill, wanted: Wanted<'_>, now_ms: i64) -> Result<Reserved, Unpaid> {
+        let Wanted { form, deployment, upstream_model, .. } = wanted;
         let left = self.ledger.left_for(&bill.attribution, now_ms);
-        let asked = Asked { prepared, deployment, upstream_model, priced: &bill.priced, left };
+        let asked = Asked { wanted, priced: &bill.priced, left };
         let (bound, tokens) = asked.bound().await.map_err(Unpaid::Refused)?;
         let ask = Ask {
             request_id: Arc::clone(&bill.request_id),
@@ -148,7 +154,7 @@ impl Money {
         bill.reservation = Some(reservation);
         let must_cap = grant.clamped || (left.is_some() && tokens.cap_source == CapSource::Default);
         let output_cap = must_cap.then(|| {
-            provider::output_cap(deployment, prepared.request.endpoint, upstream_model, grant.output_cap)
+            provider::output_cap(deployment, form.request.endpoint, upstream_model, grant.output_cap)
         });
         Ok(Reserved { bill, output_cap })
     }
@@ -159,7 +165,10 @@ impl Money {
             HoldError::Exceeded(exceeded) => {
                 let downgrade = exceeded.action == Action::Downgrade;
                 let refusal = self.exceeded(exceeded, now_ms);
-                if downgrade { Unpaid::PassedOver(refusal) } else { Unpaid::Refused(refusal) }
+                match downgrade {
+                    true => Unpaid::PassedOver { refusal, cheaper: true },
+                    false => Unpaid::Refused(refusal),
+                }
             }
         }
     }
@@ -174,9 +183,7 @@ impl Money {
 
 /// What a bound is drawn from.
 struct Asked<'a> {
-    prepared: &'a Prepared,
-    deployment: &'a Deployment,
-    upstream_model: &'a str,
+    wanted: Wanted<'a>,
     priced: &'a Priced,
     /// The least that is left of any budget; none where no budget applies.
     left: Option<Usd>,
@@ -185,8 +192,9 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// The upper bound in money, and in tokens.
     async fn bound(&self) -> Result<(UpperBound, TokenBound), Refusal> {
-        let counter = TokenCounter::bounding(self.deployment, self.upstream_model);
-        let (request, bytes) = (&self.prepared.request, counter.in_bytes());
+        let Wanted { prepared, form, deployment, upstream_model } = self.wanted;
+        let counter = TokenCounter::bounding(deployment, upstream_model);
+        let (request, bytes) = (&form.request, counter.in_bytes());
         let rough = self.tokens(|| bytes.count(request.endpoint, request.body()))?;
         let bound = self.money(&rough);
         let ample =
@@ -194,7 +202,11 @@ impl Asked<'_> {
         if ample || rough.surcharged {
             return Ok(bound);
         }
-        let counted = if request.body().len() <= QUICK_BYTES {
+        // what was counted to choose is not counted again, unless other words are sent
+        let shared = (!form.translated).then(|| prepared.counts.counted(counter)).flatten();
+        let counted = if let Some(counted) = shared {
+            counted
+        } else if request.body().len() <= QUICK_BYTES {
             counter.count(request.endpoint, request.body())
         } else {
             let (endpoint, body) = (request.endpoint, request.body().clone());
@@ -207,9 +219,9 @@ impl Asked<'_> {
     }
 
     fn tokens(&self, count: impl FnOnce() -> Counted) -> Result<Tokens, Refusal> {
-        let request = &self.prepared.request;
-        let counted = token_bound(request, self.deployment, count);
-        let allowed = self.prepared.admitted.key.terms.rights.unbounded_cost;
+        let request = &self.wanted.form.request;
+        let counted = token_bound(request, self.wanted.deployment, count);
+        let allowed = self.wanted.prepared.admitted.key.terms.rights.unbounded_cost;
         match (counted, self.left, allowed) {
             (Ok(bound), Some(_), _) => Ok(Tokens { bound, surcharge: Usd::ZERO, surcharged: false }),
             // nobody's budget is at stake: the request's words are not touched
@@ -218,7 +230,7 @@ impl Asked<'_> {
             }
             (Err(why), Some(_), None) => Err(Refusal::Unbounded(why)),
             (Err(_), left, allowed) => {
-                let (output_cap, cap_source) = output_cap(request, self.deployment);
+                let (output_cap, cap_source) = output_cap(request, self.wanted.deployment);
                 let bound = TokenBound {
                     // a byte-level encoding never makes more tokens than there are bytes
                     input: request.body().len() as u64,
@@ -237,7 +249,7 @@ impl Asked<'_> {
 
     /// A cap that nobody writes into the request is no bound: the model's own is.
     fn uncapped(&self, bound: TokenBound) -> TokenBound {
-        let model_cap = self.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
+        let model_cap = self.wanted.deployment.max_output_tokens.unwrap_or(LARGEST_OUTPUT_TOKENS);
         match bound.cap_source {
             CapSource::Default => TokenBound { output_cap: model_cap, ..bound },
             // a client may ask for more than any model makes
@@ -248,7 +260,7 @@ impl Asked<'_> {
 
     fn money(&self, tokens: &Tokens) -> (UpperBound, TokenBound) {
         let (price, bound) = (&self.priced.price, &tokens.bound);
-        let tier = ServiceTier::asked(self.prepared.request.service_tier());
+        let tier = ServiceTier::asked(self.wanted.form.request.service_tier());
         let output = price.dearest_output(bound.input, tier);
         let fixed = Cost::default()
             .and(bound.input, price.dearest_input(bound.input, tier))

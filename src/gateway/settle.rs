@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use super::admit::Admitted;
-use super::prepare::Prepared;
 use crate::domain::catalog::{Deployment, Dialect};
 use crate::domain::request::InferenceRequest;
 use crate::domain::stream::StreamReader;
@@ -17,18 +16,11 @@ use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 /// published model (OpenAI's model pages, November 2026).
 pub(super) const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
 
-/// A deployment that may have begun to work.
-pub(super) struct SentTo {
-    /// Which one.
-    pub deployment: Arc<Deployment>,
-    /// Whether it makes tokens that the client does not see.
-    pub unseen: bool,
-}
-
 /// What settling needs to know of the request.
 pub(super) struct Facts {
     pub(super) admitted: Admitted,
-    pub(super) request: InferenceRequest,
+    /// The request as the deployment got it.
+    pub(super) request: Arc<InferenceRequest>,
     pub(super) deployment: Arc<Deployment>,
     /// Whether tokens are made that the client does not see.
     pub(super) unseen: bool,
@@ -80,20 +72,12 @@ impl Facts {
         let tokens = TokenCounts { prompt: self.prompt(), completion, ..TokenCounts::default() };
         Usage::new(tokens, UsageSource::Unconfirmed)
     }
-}
 
-/// What a request used whose client left before the upstream said anything.
-pub(super) fn unanswered(prepared: &Prepared, sent_to: &SentTo) -> Usage {
-    let facts = Facts {
-        admitted: prepared.admitted.clone(),
-        request: prepared.request.clone(),
-        deployment: Arc::clone(&sent_to.deployment),
-        unseen: sent_to.unseen,
-        prompt_tokens: None,
-    };
-    let unseen = !prepared.request.stream || sent_to.unseen;
-    match unseen {
-        true => facts.unconfirmed(),
-        false => facts.estimated(&mut StreamReader::new(prepared.request.endpoint, false)),
+    /// What was used where no head of an answer came.
+    pub(super) fn unanswered(&self) -> Usage {
+        match !self.request.stream || self.unseen {
+            true => self.unconfirmed(),
+            false => self.estimated(&mut StreamReader::new(self.request.endpoint, false)),
+        }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 
 use super::admit::Admitted;
-use super::dispatch;
+use super::asking;
 use super::inference::Gateway;
 use super::refusal::Refusal;
 use crate::clock;
@@ -46,7 +46,7 @@ impl Gateway {
         let failed = |error| Refusal::Upstream { deployment: Arc::clone(&deployment.name), error };
         let deadline = clock::monotonic() + deployment.timeouts.total;
         let sent = AtomicBool::new(false);
-        let mut exchange = dispatch::open(upstream, &outgoing, &[], &deployment.timeouts, deadline, &sent)
+        let mut exchange = asking::open(upstream, &outgoing, &[], &deployment.timeouts, deadline, &sent)
             .await
             .map_err(failed)?;
         let body = exchange
@@ -58,14 +58,14 @@ impl Gateway {
         exchange.release().await;
         match status {
             0..300 => Ok(Stored { status, content_type, body }),
-            300..400 => Err(dispatch::redirected(deployment, status)),
+            300..400 => Err(asking::redirected(deployment, status)),
             400.. => match provider::fault(status, &body) {
                 fault if !fault.is_our_trouble() => Ok(Stored {
                     status,
                     content_type: "application/json".to_owned(),
                     body: provider::envelope(status, &body),
                 }),
-                fault => Err(dispatch::our_trouble(deployment, fault, status, &body)),
+                fault => Err(asking::our_trouble(deployment, fault, status, &body)),
             },
         }
     }

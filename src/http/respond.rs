@@ -5,7 +5,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::domain::budget::Exceeded;
-use crate::gateway::Refusal;
+use crate::gateway::board::Unready;
+use crate::gateway::{Nobody, Refusal};
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
 
@@ -29,7 +30,14 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
         Refusal::Upstream { error: UpstreamError::Timeout(_), .. } => StatusCode::GATEWAY_TIMEOUT,
-        Refusal::UpstreamFault { fault: Fault::Quota, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::UpstreamFault { fault: Fault::Quota | Fault::Transient, .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Refusal::UpstreamFault { fault: Fault::Wait | Fault::TooLarge, .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::UpstreamFault {
+            fault: Fault::ContextLength | Fault::ContentFilter | Fault::Unsupported | Fault::Told,
+            ..
+        } => StatusCode::BAD_REQUEST,
         Refusal::Upstream { .. } | Refusal::UpstreamFault { .. } => StatusCode::BAD_GATEWAY,
         Refusal::Budget { status, .. } => {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
@@ -38,6 +46,15 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::Unpriced { .. } => StatusCode::FORBIDDEN,
         Refusal::LedgerAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         // nobody reads it; nginx's number for it is known to operators
+        Refusal::NoCandidate { out, .. } => match Nobody::of(out) {
+            Nobody::ForThisRequest | Nobody::OfItsLength | Nobody::WithThatMember(_) | Nobody::WhoMadeIt => {
+                StatusCode::BAD_REQUEST
+            }
+            Nobody::Rested { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Nobody::Now { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        Refusal::Busy { unready: Unready::Shut { .. }, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
     }
 }
@@ -119,8 +136,10 @@ pub(super) fn headers(refusal: &Refusal) -> Vec<(HeaderName, HeaderValue)> {
 /// Whether coming again is of no use.
 fn no_retry_helps(refusal: &Refusal) -> bool {
     match refusal {
-        Refusal::UpstreamFault { .. } | Refusal::Budget { .. } | Refusal::Unpriced { .. } => true,
+        Refusal::UpstreamFault { fault, .. } => !matches!(fault, Fault::Transient | Fault::Wait),
+        Refusal::Budget { .. } | Refusal::Unpriced { .. } => true,
         Refusal::Limited(limited) => limited.retry_after_ms.is_none(),
+        Refusal::NoCandidate { out, .. } => matches!(Nobody::of(out), Nobody::Now { for_ms: None }),
         _ => false,
     }
 }
@@ -130,6 +149,11 @@ fn retry_after_ms(refusal: &Refusal) -> Option<u64> {
     match refusal {
         Refusal::Limited(limited) => limited.retry_after_ms,
         Refusal::Overloaded(_) => Some(1_000),
+        Refusal::Busy { unready, .. } => Some(unready.retry_after_ms().max(1_000)),
+        Refusal::NoCandidate { out, .. } => match Nobody::of(out) {
+            Nobody::Rested { for_ms } | Nobody::Now { for_ms: Some(for_ms) } => Some(for_ms.max(1_000)),
+            _ => None,
+        },
         _ => None,
     }
 }

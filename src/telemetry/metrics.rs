@@ -5,7 +5,7 @@ use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ledger::Entry;
 use crate::domain::outcome::{Ending, Outcome};
-use crate::domain::usage::UsageSource;
+use crate::domain::usage::{Usage, UsageSource};
 
 /// The metrics of this process.
 pub struct Metrics {
@@ -46,6 +46,10 @@ pub struct Metrics {
     overshoot_nanos: IntCounterVec,
     /// Requests that found a deployment full.
     sheds: IntCounterVec,
+    /// Requests that were sent to the same deployment again.
+    retries: IntCounterVec,
+    /// Steps to another deployment, by the catalog's model.
+    fallbacks: IntCounterVec,
     /// How its breaker stands, by deployment.
     breaker_state: IntGaugeVec,
     /// Requests being served, by deployment.
@@ -76,6 +80,16 @@ impl Metrics {
             "tunegate_requests_total",
             "Requests by endpoint and by how they ended.",
             &["endpoint", "ending"],
+        )?;
+        let retries = counter(
+            "tunegate_retries_total",
+            "Requests that were sent to the same deployment again.",
+            &["deployment"],
+        )?;
+        let fallbacks = counter(
+            "tunegate_fallbacks_total",
+            "Steps to another deployment of a model's route.",
+            &["model"],
         )?;
         let tokens = counter(
             "tunegate_tokens_total",
@@ -202,6 +216,8 @@ impl Metrics {
             overshoots,
             overshoot_nanos,
             sheds,
+            retries,
+            fallbacks,
             breaker_state,
             deployment_in_flight,
             deployment_waiting,
@@ -217,20 +233,31 @@ impl Metrics {
         if let Some(code) = outcome.code {
             self.refusals.with_label_values(&[code]).inc();
         }
-        if let (Some(deployment), Some(usage)) = (&outcome.deployment, &outcome.usage) {
-            let source = usage.source.name();
-            let tokens = usage.tokens;
-            for (class, count) in [
-                ("prompt", tokens.prompt),
-                ("cached", tokens.cached),
-                ("completion", tokens.completion),
-                ("reasoning", tokens.reasoning),
-            ] {
-                if count > 0 {
-                    self.tokens.with_label_values(&[&**deployment, class, source]).inc_by(count);
-                }
+    }
+
+    /// Counts the tokens of one attempt.
+    pub fn used(&self, deployment: &str, usage: &Usage) {
+        let (source, tokens) = (usage.source.name(), usage.tokens);
+        for (class, count) in [
+            ("prompt", tokens.prompt),
+            ("cached", tokens.cached),
+            ("completion", tokens.completion),
+            ("reasoning", tokens.reasoning),
+        ] {
+            if count > 0 {
+                self.tokens.with_label_values(&[deployment, class, source]).inc_by(count);
             }
         }
+    }
+
+    /// Counts a retry on the same deployment.
+    pub fn retried(&self, deployment: &str) {
+        self.retries.with_label_values(&[deployment]).inc();
+    }
+
+    /// Counts a step to another deployment of a model's route.
+    pub fn fell_back(&self, model: &str) {
+        self.fallbacks.with_label_values(&[model]).inc();
     }
 
     /// Counts a request for a deployment whose price is not known.

@@ -148,6 +148,12 @@ pub struct Books {
 }
 
 impl Books {
+    /// Whether any budget is for deployments or providers of its own.
+    pub fn has_budgets_of_deployments(&self) -> bool {
+        let scopes = self.kept.iter().map(|kept| &kept.budget.scope);
+        scopes.into_iter().any(|scope| scope.deployment.is_some() || scope.provider.is_some())
+    }
+
     /// Takes one entry of the ledger in.
     pub fn apply(&mut self, entry: &Arc<Entry>) {
         self.add(entry, entry.spends(), entry.reserves());

@@ -16,7 +16,10 @@ fn nothing_known_is_no_limit() {
     let mut quota = Quota::default();
     assert_eq!(quota.fits(u64::MAX, 0), Ok(()));
     quota.take(u64::MAX, 0);
-    assert_eq!((quota.fits(1, 0), quota.left_share_permille(0), quota.tokens_per_minute()), (Ok(()), None, None));
+    assert_eq!(
+        (quota.fits(1, 0), quota.left_share_permille(0), quota.tokens_per_minute()),
+        (Ok(()), None, None)
+    );
     // nothing that could be believed
     for seen in [
         QuotaSeen { limit_tokens: Some(0), remaining_tokens: Some(0), ..QuotaSeen::default() },

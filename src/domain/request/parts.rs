@@ -11,7 +11,7 @@ use super::members::Key;
 pub(super) fn any_of(json: &[u8], kinds: &[&str]) -> bool {
     // in a text the quotes would be escaped: nearly every request is done with here
     let named = |kind: &&str| memmem::find(json, format!("\"{kind}\"").as_bytes()).is_some();
-    if !kinds.iter().any(|kind| named(kind)) {
+    if !kinds.iter().any(named) {
         return false;
     }
     let mut reader = serde_json::Deserializer::from_slice(json);

@@ -48,7 +48,12 @@ pub enum Out {
     /// It does not take a member of the request.
     Unsupported(Box<str>),
     /// It speaks chat alone, and a member of the request has no word there.
-    Untranslatable(Box<str>),
+    Untranslatable {
+        /// Its path.
+        member: Box<str>,
+        /// Why not, and what helps.
+        why: Box<str>,
+    },
     /// Its answers are not good enough.
     Quality {
         /// Its score; none where nobody said.
@@ -71,7 +76,7 @@ impl Out {
             Self::CoolingDown { .. } => "cooling_down",
             Self::Unpriced(_) => "unpriced",
             Self::Unsupported(_) => "unsupported_parameter",
-            Self::Untranslatable(_) => "untranslatable_parameter",
+            Self::Untranslatable { .. } => "untranslatable_parameter",
             Self::Quality { .. } => "quality",
         }
     }
@@ -85,7 +90,7 @@ impl Out {
                 | Self::Lacks(_)
                 | Self::ContextWindow { .. }
                 | Self::Unsupported(_)
-                | Self::Untranslatable(_)
+                | Self::Untranslatable { .. }
         )
     }
 
@@ -116,7 +121,9 @@ impl fmt::Display for Out {
             }
             Self::Unpriced(why) => write!(f, "it has no price: {why}"),
             Self::Unsupported(member) => write!(f, "it does not take '{member}'"),
-            Self::Untranslatable(member) => write!(f, "'{member}' can't be said in its chat API"),
+            Self::Untranslatable { member, why } => {
+                write!(f, "'{member}' can't be said in its chat API: {why}")
+            }
             Self::Quality { has: Some(has), floor } => {
                 write!(f, "its quality is {}, at least {} is wanted", score(*has), score(*floor))
             }

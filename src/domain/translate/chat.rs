@@ -29,8 +29,11 @@ pub(super) struct Chat<'a> {
 /// The one choice we ask for.
 #[derive(Debug, Deserialize)]
 pub(super) struct Choice<'a> {
-    /// What is new of it, or all of it. Azure leaves it out where there is nothing new.
-    #[serde(borrow, default, alias = "message")]
+    /// All of it.
+    #[serde(borrow, default)]
+    pub(super) message: Option<Words<'a>>,
+    /// What is new of it. Azure leaves it out where there is nothing new.
+    #[serde(borrow, default)]
     pub(super) delta: Option<Words<'a>>,
     #[serde(default)]
     pub(super) logprobs: Option<Logprobs>,

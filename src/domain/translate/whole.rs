@@ -38,7 +38,7 @@ pub fn response_of(chat: &[u8], echo: &Echo, id: &str, created_at_s: i64) -> Res
 
 /// Adds what a whole choice says: its words first, then its calls.
 fn add(choice: &Choice<'_>, frame: &Frame, answer: &mut Answer) {
-    let Some(said) = &choice.delta else { return };
+    let Some(said) = &choice.message else { return };
     let mut parts = Vec::new();
     for (kind, text) in [(Kind::Text, said.content), (Kind::Refusal, said.refusal)] {
         let Some(text) = text.filter(|text| !text.is_empty()) else { continue };

@@ -137,16 +137,17 @@ impl Entry {
         longest: Duration,
         now: Instant,
     ) -> Result<Stay, Unready> {
-        let mut inner = self.inner();
-        inner.is_ready(tokens, self.ms(now))?;
-        if inner.places.take() {
-            drop(inner);
-            return self.begin(Place::new(Arc::clone(self), now), tokens, now);
-        }
-        let wait = inner.places.queue().wait.min(longest);
-        let joined = if wait.is_zero() { None } else { inner.places.join() };
-        let full = inner.places.full();
-        drop(inner);
+        let (wait, joined, full) = {
+            let mut inner = self.inner();
+            inner.is_ready(tokens, self.ms(now))?;
+            if inner.places.take() {
+                drop(inner);
+                return self.begin(Place::new(Arc::clone(self), now), tokens, now);
+            }
+            let wait = inner.places.queue().wait.min(longest);
+            let joined = if wait.is_zero() { None } else { inner.places.join() };
+            (wait, joined, inner.places.full())
+        };
         let Some((id, told)) = joined else { return Err(self.shed(full)) };
         let waits = Waits { entry: self, id };
         let told = timeout(wait, told).await;

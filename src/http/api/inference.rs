@@ -62,6 +62,7 @@ pub(in crate::http) async fn serve(
             false => RateHeaders::OpenAi,
         },
         headers: travelling(exchange.headers(), &admitted.key.id),
+        route_headers: route_headers(exchange.headers(), &gateway.catalog.load().catalog.headers),
         tags: tags(exchange.headers()),
     };
     match gateway.infer(admitted, arrival, record, exchange).await {
@@ -93,6 +94,12 @@ fn travelling(headers: &HeaderMap, key_id: &str) -> Vec<(HeaderName, HeaderValue
         found.push((IDEMPOTENCY_KEY.clone(), own));
     }
     found
+}
+
+/// The headers that the catalog's routes look at; of one that is there twice, the first.
+fn route_headers(headers: &HeaderMap, looked_at: &[Arc<str>]) -> Vec<(Arc<str>, String)> {
+    let text = |name: &Arc<str>| Some((Arc::clone(name), headers.get(&**name)?.to_str().ok()?.to_owned()));
+    looked_at.iter().filter_map(text).collect()
 }
 
 /// The tags of `x-tunegate-tags`, a list with commas: the first few that are good.

@@ -102,6 +102,8 @@ struct Memory {
     replies: VecDeque<Reply>,
     exchanges: Vec<Exchange>,
     responses: BTreeMap<String, Value>,
+    /// What it answers to each question for its models; 404 otherwise, as servers do that have no list.
+    model_list: Option<Reply>,
 }
 
 struct Office(Mutex<Memory>);
@@ -123,8 +125,13 @@ impl SimulatedProvider {
             models: Vec::new(),
             prices: BTreeMap::new(),
         };
-        let memory =
-            Memory { manner, replies: VecDeque::new(), exchanges: Vec::new(), responses: BTreeMap::new() };
+        let memory = Memory {
+            manner,
+            replies: VecDeque::new(),
+            exchanges: Vec::new(),
+            responses: BTreeMap::new(),
+            model_list: None,
+        };
         let office = Arc::new(Office(Mutex::new(memory)));
         let handler: Arc<dyn Handler> = Arc::<Office>::clone(&office);
         Self { server: Arc::new(Server::start(handler)), office }
@@ -163,6 +170,12 @@ impl SimulatedProvider {
     pub(crate) fn charges(&self, model: &str, input_nanos: u64, output_nanos: u64) -> &Self {
         let price = Price { input_nanos, output_nanos };
         self.office.0.lock().manner.prices.insert(model.to_owned(), price);
+        self
+    }
+
+    /// What every question for its list of models gets from now on.
+    pub(crate) fn lists(&self, reply: Reply) -> &Self {
+        self.office.0.lock().model_list = Some(reply);
         self
     }
 
@@ -222,6 +235,9 @@ impl Handler for Office {
             let asked = Asked::from(&request);
             let reply = match asked.is_inference() {
                 true => memory.replies.pop_front().unwrap_or_else(Reply::usual),
+                false if asked.operation == "models" => {
+                    memory.model_list.clone().unwrap_or_else(Reply::usual)
+                }
                 false => Reply::usual(),
             };
             let content = answers::usual(&asked, &request, number, &memory.manner, &mut memory.responses);

@@ -1,0 +1,472 @@
+//! One attempt at one deployment: a place there, the hold, the request, and the answer's beginning.
+//!
+//! Whatever fails here before a byte of the answer went to the client is settled here, and may be tried again elsewhere.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::asking::{Asking, ERROR_BYTES, our_trouble, redirected};
+use super::board::{Stay, Unready};
+use super::dispatch::{Means, is_ill};
+use super::forms::Form;
+use super::meter::{self, Answer, AnswerBody, Followed, passed};
+use super::prepare::Prepared;
+use super::presence::{Client, Presence};
+use super::record::Record;
+use super::refusal::Refusal;
+use super::reserve::{Reserved, Unpaid, Wanted};
+use super::settle::Facts;
+use super::visit::Visit;
+use crate::clock;
+use crate::domain::catalog::Deployment;
+use crate::domain::fault::Fault;
+use crate::domain::outcome::Ending;
+use crate::domain::patience::{QuotaSeen, wait_asked};
+use crate::domain::request::OutputCap;
+use crate::domain::retry::Failure;
+use crate::domain::route::Chosen;
+use crate::domain::stream::StreamReader;
+use crate::domain::usage::Usage;
+use crate::provider;
+use crate::upstream::http::Exchange;
+use crate::upstream::{Phase, Upstream, UpstreamError};
+
+/// An upstream that wants us to wait longer is asked again after this all the same.
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
+
+/// How to go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Only where there is a place at once: another deployment may have one.
+    AtOnce,
+    /// By the queue.
+    Queued,
+}
+
+/// How an attempt went.
+pub(super) enum Attempted {
+    /// An answer for the client.
+    Answered(Box<Answer>),
+    /// No other attempt can follow.
+    Ended(Refusal, Box<Record>),
+    /// Another may.
+    Failed(Box<Failed>, Box<Record>),
+}
+
+/// An attempt that came to nothing; it is settled.
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    /// How long the upstream wants us to wait.
+    pub(super) wait_asked: Option<Duration>,
+    /// What the client hears if no other follows.
+    pub(super) told: Told,
+    /// What stood against it before it was sent.
+    pub(super) unready: Option<Unready>,
+    /// A budget wants a cheaper one.
+    pub(super) cheaper: bool,
+}
+
+/// What a client hears of a failed attempt.
+pub(super) enum Told {
+    /// Our words.
+    Refusal(Refusal),
+    /// The upstream's.
+    Answer(ToldAnswer),
+}
+
+/// An upstream's no, for the client.
+pub(super) struct ToldAnswer {
+    status: u16,
+    fault: Fault,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl ToldAnswer {
+    /// The answer that tells it.
+    pub(super) fn into_answer(self, record: Record) -> Answer {
+        let body =
+            AnswerBody::Whole { body: self.body, record: Box::new(record), ending: Ending::UpstreamError };
+        Answer { status: self.status, headers: self.headers, body }
+    }
+}
+
+impl Told {
+    /// Whether the request is to blame, not the deployment.
+    pub(super) const fn is_requests_fault(&self) -> bool {
+        match self {
+            Self::Refusal(refusal) => refusal.blames_upstream().is_none(),
+            Self::Answer(answer) => !matches!(answer.fault, Fault::Wait | Fault::Transient),
+        }
+    }
+
+    /// Why, in one word.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Refusal(refusal) => refusal.code(),
+            Self::Answer(answer) => match answer.fault {
+                Fault::Told | Fault::Unsupported => "told",
+                fault => fault.name(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refusal(refusal) => refusal.fmt(f),
+            Self::Answer(answer) => {
+                write!(f, "answered {}: {}", answer.status, provider::message(answer.status, &answer.body))
+            }
+        }
+    }
+}
+
+/// Makes one attempt. `deadline` is when everything must be over.
+pub(super) async fn make<C: Client>(
+    means: Means<'_>,
+    prepared: &Prepared,
+    chosen: &Chosen,
+    entry: Entry,
+    deadline: Instant,
+    presence: &mut Presence<'_, C>,
+    mut record: Record,
+) -> Attempted {
+    let deployment = &chosen.deployment;
+    record.note(|outcome| outcome.deployment = Some(Arc::clone(&deployment.name)));
+    let (Some(upstream), Ok(form)) = (prepared.live.upstream(deployment), prepared.forms.of(deployment))
+    else {
+        // both were there when it was drawn
+        let refusal = Refusal::UnknownModel(prepared.forms.asked().model.as_str().to_owned());
+        return Failed::unsent(refusal).with(record);
+    };
+    let attempt = Attempt {
+        means,
+        prepared,
+        deployment,
+        upstream,
+        form,
+        model: prepared.resolved.upstream_model(deployment),
+        deadline,
+        sent: AtomicBool::new(false),
+    };
+    let stay = tokio::select! {
+        biased;
+        entered = attempt.enter(entry) => entered,
+        () = presence.left() => return Attempted::Ended(Refusal::ClientGone, Box::new(record)),
+    };
+    let stay = match stay {
+        Ok(stay) => stay,
+        Err(unready) => return attempt.unready(unready, record),
+    };
+    match attempt.pay(presence, &mut record).await {
+        Ok(output_cap) => attempt.send(stay, output_cap, presence, record).await,
+        Err(Unmade::Unpaid(Unpaid::Refused(refusal))) => Attempted::Ended(refusal, Box::new(record)),
+        Err(Unmade::Unpaid(Unpaid::PassedOver { refusal, cheaper })) => {
+            Failed { cheaper, ..Failed::unsent(refusal) }.with(record)
+        }
+        Err(Unmade::Unreachable(error)) => {
+            stay.failed(clock::monotonic());
+            Failed::unsent(attempt.refusal(error)).with(record)
+        }
+    }
+}
+
+/// Why a request is not sent to a deployment.
+enum Unmade {
+    Unpaid(Unpaid),
+    Unreachable(UpstreamError),
+}
+
+impl From<Unpaid> for Unmade {
+    fn from(unpaid: Unpaid) -> Self {
+        Self::Unpaid(unpaid)
+    }
+}
+
+impl Failed {
+    fn unsent(refusal: Refusal) -> Self {
+        Self {
+            failure: Failure::NothingSent,
+            wait_asked: None,
+            told: Told::Refusal(refusal),
+            unready: None,
+            cheaper: false,
+        }
+    }
+
+    fn with(self, record: Record) -> Attempted {
+        Attempted::Failed(Box::new(self), Box::new(record))
+    }
+}
+
+struct Attempt<'a> {
+    means: Means<'a>,
+    prepared: &'a Prepared,
+    deployment: &'a Arc<Deployment>,
+    upstream: &'a Arc<Upstream>,
+    form: Form,
+    /// The provider's own name of the model.
+    model: Arc<str>,
+    deadline: Instant,
+    /// Whether the upstream may have seen any of it.
+    sent: AtomicBool,
+}
+
+impl Attempt<'_> {
+    async fn enter(&self, entry: Entry) -> Result<Stay, Unready> {
+        let (board, tokens, now) = (self.means.board, self.prepared.tokens, clock::monotonic());
+        match entry {
+            Entry::AtOnce => board.try_enter(self.deployment, tokens, now),
+            Entry::Queued => {
+                let longest = self.deadline.saturating_duration_since(now);
+                board.enter(self.deployment, tokens, longest, now).await
+            }
+        }
+    }
+
+    fn unready(&self, unready: Unready, record: Record) -> Attempted {
+        let refusal = Refusal::Busy { deployment: Arc::clone(&self.deployment.name), unready };
+        Failed { unready: Some(unready), ..Failed::unsent(refusal) }.with(record)
+    }
+
+    /// Holds what the request can cost on the deployment, and connects meanwhile. The cap that must be written upstream.
+    async fn pay<C: Client>(
+        &self,
+        presence: &mut Presence<'_, C>,
+        record: &mut Record,
+    ) -> Result<Option<OutputCap>, Unmade> {
+        let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
+        let wanted = Wanted {
+            prepared: self.prepared,
+            form: &self.form,
+            deployment: self.deployment,
+            upstream_model: &self.model,
+        };
+        let held = async {
+            let hold = self.means.money.reserve(wanted, &request_id, book.metrics());
+            let limit = self.deployment.timeouts.connect;
+            // a refusal does not wait for a connection that it does not need
+            tokio::try_join!(hold, async { Ok(self.upstream.link.warm(limit).await) })
+        };
+        let both = tokio::select! {
+            biased;
+            both = held => both,
+            // what may have been held meanwhile is released: nobody has taken it over
+            () = presence.left() => return Err(Unpaid::Refused(Refusal::ClientGone).into()),
+        };
+        let (Reserved { bill, output_cap }, warm) = both?;
+        if let Err(error) = warm {
+            bill.settle(None);
+            return Err(Unmade::Unreachable(error));
+        }
+        record.owes(bill);
+        Ok(output_cap)
+    }
+
+    async fn send<C: Client>(
+        self,
+        stay: Stay,
+        output_cap: Option<OutputCap>,
+        presence: &mut Presence<'_, C>,
+        mut record: Record,
+    ) -> Attempted {
+        let outgoing = provider::inference(self.deployment, &self.form.request, &self.model, output_cap);
+        let asking = Asking {
+            deployment: self.deployment,
+            unseen: self.deployment.makes_unseen_tokens(&self.model),
+            upstream: self.upstream,
+            outgoing: &outgoing,
+            headers: &self.prepared.headers,
+            deadline: self.deadline,
+            sent: &self.sent,
+        };
+        let visit = Visit::new(
+            stay,
+            Arc::clone(self.means.board),
+            Arc::clone(&self.prepared.attribution.model),
+            Arc::clone(&self.deployment.name),
+            clock::monotonic(),
+        );
+        if let Some(bill) = record.bill() {
+            bill.sent();
+        }
+        let facts = self.facts(asking.unseen);
+        let wait = record.if_dropped(|| asking.was_sent().then(|| facts.unanswered()));
+        let answered = asking.watched(self.form.request.stream, presence).await;
+        wait.ends();
+        match answered {
+            Ok(exchange) => {
+                let usage_injected = outgoing.usage_injected;
+                self.judge(visit, exchange, facts, usage_injected, output_cap, presence, record).await
+            }
+            Err(Refusal::Upstream { error, .. }) => {
+                self.unanswered(visit, error, &facts, presence.is_gone(), record)
+            }
+            Err(refusal) => {
+                // the client has left
+                record.attempt_over(self.sent.load(Ordering::Relaxed).then(|| facts.unanswered()));
+                Attempted::Ended(refusal, Box::new(record))
+            }
+        }
+    }
+
+    fn facts(&self, unseen: bool) -> Facts {
+        Facts {
+            admitted: self.prepared.admitted.clone(),
+            request: Arc::clone(&self.form.request),
+            deployment: Arc::clone(self.deployment),
+            unseen,
+            prompt_tokens: None,
+        }
+    }
+
+    fn refusal(&self, error: UpstreamError) -> Refusal {
+        Refusal::Upstream { deployment: Arc::clone(&self.deployment.name), error }
+    }
+
+    /// No head of an answer has come.
+    fn unanswered(
+        &self,
+        visit: Visit,
+        error: UpstreamError,
+        facts: &Facts,
+        client_gone: bool,
+        mut record: Record,
+    ) -> Attempted {
+        visit.failed();
+        let failure = match &error {
+            error if error.nothing_was_sent() => Failure::NothingSent,
+            UpstreamError::Timeout(_) => Failure::TimedOut,
+            _ => Failure::Broke,
+        };
+        record.attempt_over((failure != Failure::NothingSent).then(|| facts.unanswered()));
+        if client_gone {
+            return Attempted::Ended(Refusal::ClientGone, Box::new(record));
+        }
+        Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
+    }
+
+    /// Sorts an answer's head: on its way, or a no.
+    #[expect(clippy::too_many_arguments, reason = "all that is known when a head has come")]
+    async fn judge<C: Client>(
+        &self,
+        visit: Visit,
+        exchange: Exchange,
+        facts: Facts,
+        usage_injected: bool,
+        output_cap: Option<OutputCap>,
+        presence: &mut Presence<'_, C>,
+        mut record: Record,
+    ) -> Attempted {
+        record.first_byte();
+        let status = exchange.status();
+        record.note(|outcome| outcome.upstream_status = Some(status));
+        visit.stay().seen(&quota_seen(exchange.headers()), clock::monotonic());
+        if status >= 300 {
+            return self.refused(visit, exchange, &facts, record).await;
+        }
+        let echo = self.form.translated.then(|| self.prepared.forms.asked());
+        let following = meter::Following {
+            facts,
+            exchange: Box::new(exchange),
+            usage_injected,
+            deadline: self.deadline,
+            visit,
+            pins: self.means.pins,
+            response: echo.map(|asked| meter::Response::of(asked, &record)),
+            output_cap,
+        };
+        match meter::follow(following, presence, record).await {
+            Followed::Answer(answer) => Attempted::Answered(answer),
+            Followed::ClientGone(record) => Attempted::Ended(Refusal::ClientGone, record),
+            Followed::Fault(fault, words, record) => {
+                let refusal = Refusal::UpstreamFault {
+                    deployment: Arc::clone(&self.deployment.name),
+                    fault,
+                    status,
+                    message: words,
+                };
+                Failed { failure: Failure::Fault(fault), ..Failed::unsent(refusal) }.with(*record)
+            }
+            Followed::Broke(error, record) => {
+                let timed_out = matches!(error, UpstreamError::Timeout(Phase::BetweenChunks | Phase::Total));
+                let failure = if timed_out { Failure::TimedOut } else { Failure::Broke };
+                if presence.is_gone() {
+                    return Attempted::Ended(Refusal::ClientGone, record);
+                }
+                Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(*record)
+            }
+        }
+    }
+
+    /// An upstream's no.
+    async fn refused(
+        &self,
+        visit: Visit,
+        mut exchange: Exchange,
+        facts: &Facts,
+        mut record: Record,
+    ) -> Attempted {
+        let status = exchange.status();
+        let between = self.deployment.timeouts.between_chunks.min(Duration::from_secs(30));
+        let body = exchange.whole(ERROR_BYTES, between, self.deadline).await.unwrap_or_default();
+        let headers = exchange.headers().clone();
+        exchange.release().await;
+        if status < 400 {
+            visit.failed();
+            record.attempt_over(None);
+            let failure = Failure::Fault(Fault::DeploymentMissing);
+            return Failed { failure, ..Failed::unsent(redirected(self.deployment, status)) }.with(record);
+        }
+        let fault = provider::fault(status, &body);
+        let wait_asked = asked_to_wait(&headers);
+        let stay = visit.into_stay();
+        let now = clock::monotonic();
+        match fault {
+            Fault::Quota => stay.out_of_quota(now),
+            Fault::Wait if wait_asked.is_some() => {
+                stay.told_to_wait(wait_asked.unwrap_or_default().min(LONGEST_COOLDOWN), now);
+            }
+            fault if is_ill(fault) => stay.failed(now),
+            // it answers, so it is well
+            _ => stay.succeeded(None, now),
+        }
+        let billed = provider::bills_refusal(&self.deployment.provider.dialect, status, &body);
+        record.attempt_over(billed.then(|| self.billed_refusal(facts)));
+        let told = match fault.is_our_trouble() {
+            true => Told::Refusal(our_trouble(self.deployment, fault, status, &body)),
+            false => Told::Answer(ToldAnswer {
+                status,
+                fault,
+                headers: passed(&headers, self.deployment, "application/json"),
+                body: provider::envelope(status, &body),
+            }),
+        };
+        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false }
+            .with(record)
+    }
+
+    /// A provider that bills what it refuses has read the input alone.
+    fn billed_refusal(&self, facts: &Facts) -> Usage {
+        facts.estimated(&mut StreamReader::new(self.form.request.endpoint, false))
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn quota_seen(headers: &HeaderMap) -> QuotaSeen {
+    QuotaSeen::read(|name| text(headers, name))
+}
+
+fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
+    wait_asked(text(headers, "retry-after-ms"), text(headers, "retry-after"), clock::unix_ms())
+}

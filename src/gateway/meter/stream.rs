@@ -1,0 +1,339 @@
+//! A stream: metered as it passes, settled at its end. Its first event is waited for before the client gets anything, so
+//! that another deployment can still be asked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+
+use super::{Answer, AnswerBody, Followed, Following, is_framed, passed};
+use crate::clock;
+use crate::domain::fault::Fault;
+use crate::domain::leaving::{Leaving, leaving};
+use crate::domain::outcome::Ending;
+use crate::domain::stream::StreamReader;
+use crate::domain::translate::ResponsesStream;
+use crate::domain::usage::{Usage, UsageSource};
+use crate::gateway::pins::Pins;
+use crate::gateway::presence::{Client, Presence};
+use crate::gateway::record::Record;
+use crate::gateway::settle::Facts;
+use crate::gateway::visit::Visit;
+use crate::provider;
+use crate::sse;
+use crate::upstream::UpstreamError;
+use crate::upstream::http::Exchange;
+
+/// Chunks that are still read, without waiting for any, of a stream that is stopped.
+const MOST_UNREAD: usize = 64;
+
+/// Waits for a stream's first event.
+pub(super) async fn begin<C: Client>(
+    following: Following<'_>,
+    presence: &mut Presence<'_, C>,
+    mut record: Record,
+) -> Followed {
+    let Following { facts, exchange, usage_injected, deadline, visit, pins, response, .. } = following;
+    let status = exchange.status();
+    let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
+    let (framed, unseen) = (is_framed(&exchange), facts.unanswered());
+    let priced = record.bill().map(|bill| bill.priced().clone());
+    let translator = response.map(|it| ResponsesStream::new(it.echo, it.id, it.created_at_s));
+    // what is translated ends with its usage, whoever asked for it
+    let reader = StreamReader::new(facts.request.endpoint, usage_injected && translator.is_none());
+    let reader = if translator.is_some() { reader } else { reader.priced(priced) };
+    let mut metered = Metered {
+        facts,
+        exchange: Some(exchange),
+        reader,
+        translator,
+        deadline,
+        framed,
+        record: None,
+        visit: Some(visit),
+        pins: Arc::clone(pins),
+        first: None,
+    };
+    let wait = record.if_dropped(|| Some(unseen));
+    let first = tokio::select! {
+        biased;
+        first = metered.advance() => Some(first),
+        () = presence.left() => None,
+    };
+    let ended = match first {
+        Some(Ok(Some(bytes))) => match metered.refusal(&bytes) {
+            None => {
+                wait.ends();
+                let answer = metered.with(record, bytes);
+                return Followed::Answer(Box::new(Answer {
+                    status,
+                    headers,
+                    body: AnswerBody::Stream(Box::new(answer)),
+                }));
+            }
+            Some((fault, words)) => Ended::Fault(fault, words),
+        },
+        Some(Ok(None)) => Ended::Broke(UpstreamError::Broken("its stream is empty".to_owned())),
+        Some(Err(error)) => Ended::Broke(error),
+        None => Ended::ClientGone,
+    };
+    match ended {
+        Ended::ClientGone => metered.stop().await,
+        Ended::Fault(..) | Ended::Broke(_) => metered.give_up().await,
+    }
+    wait.ends();
+    record.attempt_over(Some(metered.usage()));
+    let record = Box::new(record);
+    match ended {
+        Ended::ClientGone => Followed::ClientGone(record),
+        Ended::Fault(fault, words) => Followed::Fault(fault, words, record),
+        Ended::Broke(error) => Followed::Broke(error, record),
+    }
+}
+
+/// How a stream ended of which the client got nothing.
+enum Ended {
+    ClientGone,
+    Fault(Fault, String),
+    Broke(UpstreamError),
+}
+
+/// A stream being metered. It settles itself at its end; dropped on the way, it settles at what was counted.
+pub struct Metered {
+    facts: Facts,
+    /// Nothing once it has ended.
+    exchange: Option<Box<Exchange>>,
+    reader: StreamReader,
+    /// Makes a response of it, where one was asked for.
+    translator: Option<ResponsesStream>,
+    deadline: Instant,
+    /// Whether the transport tells an end from a break.
+    framed: bool,
+    /// Nothing before the first event, and once it is written.
+    record: Option<Record>,
+    /// Nothing once it is over.
+    visit: Option<Visit>,
+    pins: Arc<Pins>,
+    /// What came while the answer was awaited.
+    first: Option<Bytes>,
+}
+
+/// The next of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bytes for the client: whole events.
+    Bytes(Bytes),
+    /// The end; it is settled.
+    End,
+    /// It broke off: an error event for the client, whose connection must then end uncleanly. It is settled.
+    Broke(Bytes),
+}
+
+impl Metered {
+    /// The next bytes. May be dropped while it waits, and called again.
+    pub async fn next(&mut self) -> Next {
+        if let Some(first) = self.first.take() {
+            return Next::Bytes(first);
+        }
+        match self.advance().await {
+            Ok(Some(bytes)) => Next::Bytes(bytes),
+            Ok(None) => Next::End,
+            Err(error) => self.broke(&error).await,
+        }
+    }
+
+    /// The next bytes for the client, or nothing at the end, which settles it.
+    async fn advance(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        loop {
+            let Some(exchange) = &mut self.exchange else { return Ok(None) };
+            match exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await? {
+                Some(chunk) => {
+                    let out = self.reader.push(chunk);
+                    self.remember().await;
+                    let out = self.translated(out);
+                    if !out.is_empty() {
+                        if let Some(visit) = &mut self.visit {
+                            visit.first();
+                        }
+                        return Ok(Some(out));
+                    }
+                }
+                None if self.reader.is_complete() || self.reader.has_failed() => {
+                    let rest = self.reader.finish();
+                    let mut rest = self.translated(rest);
+                    if let Some(translator) = &mut self.translator {
+                        rest = [rest, translator.finish()].concat().into();
+                    }
+                    self.settle_usage();
+                    self.over();
+                    if let Some(exchange) = self.exchange.take() {
+                        exchange.release().await;
+                    }
+                    return Ok((!rest.is_empty()).then_some(rest));
+                }
+                None if self.framed => {
+                    return Err(UpstreamError::Broken("its stream ends too early".to_owned()));
+                }
+                None => return Err(UpstreamError::Broken("the connection was closed".to_owned())),
+            }
+        }
+    }
+
+    fn translated(&mut self, bytes: Bytes) -> Bytes {
+        match &mut self.translator {
+            Some(translator) if !bytes.is_empty() => translator.push(bytes),
+            _ => bytes,
+        }
+    }
+
+    /// What the first event says, if it is an error.
+    fn refusal(&self, first: &[u8]) -> Option<(Fault, String)> {
+        if !self.reader.has_failed() {
+            return None;
+        }
+        let json = sse::data(first)?;
+        let fault = provider::fault_of_event(&json)?;
+        Some((fault, provider::message(200, &json)))
+    }
+
+    /// The end of the visit: it went well unless the stream itself says otherwise.
+    fn over(&mut self) {
+        let usage = self.usage();
+        let Some(visit) = self.visit.take() else { return };
+        match self.reader.has_failed() {
+            true => visit.failed(),
+            false => visit.ended(Some(&usage)),
+        }
+    }
+
+    /// Stops a stream of which the client got nothing: the deployment has failed.
+    async fn give_up(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.abort().await;
+        }
+        if let Some(visit) = self.visit.take() {
+            visit.failed();
+        }
+    }
+
+    /// The stream as the client gets it, from its first event on.
+    fn with(mut self, record: Record, first: Bytes) -> Self {
+        (self.record, self.first) = (Some(record), Some(first));
+        if self.exchange.is_none() {
+            // that was all of it
+            self.settle_usage();
+        }
+        self
+    }
+    /// Ends the record after the client got everything; an error event of the upstream's is no good end.
+    pub fn served(mut self, status: u16) {
+        let Some(mut record) = self.record.take() else { return };
+        if self.reader.has_failed() {
+            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+            record.note(|outcome| outcome.code = Some("upstream_broke"));
+            return record.ended(Ending::UpstreamBroke, status);
+        }
+        record.ended(Ending::Served, status);
+    }
+
+    /// Ends the record after [`Next::Broke`].
+    pub fn broken(mut self, status: u16) {
+        if let Some(mut record) = self.record.take() {
+            record.note(|outcome| outcome.code = Some("upstream_broke"));
+            record.ended(Ending::UpstreamBroke, status);
+        }
+    }
+
+    /// The client has left: stops the upstream or reads on to its usage, then settles.
+    pub async fn client_left(mut self, status: u16) {
+        self.stop().await;
+        self.settle_usage();
+        if let Some(record) = self.record.take() {
+            record.ended(Ending::ClientGone, status);
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    async fn stop(&mut self) {
+        let visible = !self.reader.streamed().text.is_empty();
+        let Some(mut exchange) = self.exchange.take() else { return };
+        match leaving(&self.facts.deployment, true, self.facts.unseen && !visible) {
+            Leaving::Abort => {
+                self.read_what_has_come(&mut exchange);
+                exchange.abort().await;
+            }
+            Leaving::ReadOn(limit) => {
+                let deadline = self.deadline.min(clock::monotonic() + limit);
+                let between = self.facts.deployment.timeouts.between_chunks;
+                while let Ok(Some(chunk)) = exchange.chunk(between, deadline).await {
+                    drop(self.reader.push(chunk));
+                    if self.reader.usage().is_some() {
+                        break;
+                    }
+                }
+                exchange.discard().await;
+            }
+        }
+    }
+
+    /// Takes in what has come already and was not read yet: the usage may be in it, and all of it is billed.
+    fn read_what_has_come(&mut self, exchange: &mut Exchange) {
+        let between = self.facts.deployment.timeouts.between_chunks;
+        for _ in 0..MOST_UNREAD {
+            match exchange.chunk(between, self.deadline).now_or_never() {
+                Some(Ok(Some(chunk))) => drop(self.reader.push(chunk)),
+                _ => return,
+            }
+        }
+    }
+
+    async fn broke(&mut self, error: &UpstreamError) -> Next {
+        tracing::warn!(deployment = %self.facts.deployment.name, %error, "a stream broke off");
+        self.give_up().await;
+        if let Some(record) = &self.record {
+            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+        }
+        self.settle_usage();
+        let message = format!("deployment `{}` ended in mid-stream: {error}", self.facts.deployment.name);
+        if let Some(translator) = &mut self.translator {
+            return Next::Broke(translator.broke(&message, "upstream_broke"));
+        }
+        let error = serde_json::json!({"error": {
+            "message": message, "type": "server_error", "param": null, "code": "upstream_broke",
+        }});
+        Next::Broke(sse::event(&error.to_string()))
+    }
+
+    async fn remember(&mut self) {
+        for id in self.reader.take_ids() {
+            self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
+        }
+    }
+
+    fn settle_usage(&mut self) {
+        if self.record.is_none() {
+            return;
+        }
+        let usage = self.usage();
+        if let Some(record) = &mut self.record {
+            record.usage(usage);
+        }
+    }
+
+    /// What it used, as far as it was read.
+    fn usage(&mut self) -> Usage {
+        match self.reader.usage() {
+            Some(tokens) => Usage { tokens, source: UsageSource::Reported, served: self.reader.served() },
+            // whatever is visible, the thoughts before it are not, and they are billed
+            None if self.facts.unseen => self.facts.unconfirmed(),
+            None => self.facts.estimated(&mut self.reader),
+        }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.settle_usage(); // of a record that nobody has ended
+    }
+}

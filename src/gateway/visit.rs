@@ -1,0 +1,74 @@
+//! A request's visit to one deployment: what is measured there and said to the board when it is over.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::board::{Board, Stay};
+use crate::clock;
+use crate::domain::speed::Observation;
+use crate::domain::usage::{Usage, UsageSource};
+
+/// A visit. Dropped, it says nothing about the deployment: the client has left, or we were refused for its own fault.
+pub(super) struct Visit {
+    stay: Stay,
+    board: Arc<Board>,
+    model: Arc<str>,
+    deployment: Arc<str>,
+    asked_at: Instant,
+    first_at: Option<Instant>,
+}
+
+impl Visit {
+    /// Begins when the request is sent.
+    pub(super) const fn new(
+        stay: Stay,
+        board: Arc<Board>,
+        model: Arc<str>,
+        deployment: Arc<str>,
+        asked_at: Instant,
+    ) -> Self {
+        Self { stay, board, model, deployment, asked_at, first_at: None }
+    }
+
+    /// The stay itself, for what an error says.
+    pub(super) fn into_stay(self) -> Stay {
+        self.stay
+    }
+
+    /// The stay itself, for what a head says.
+    pub(super) const fn stay(&self) -> &Stay {
+        &self.stay
+    }
+
+    /// The first of a stream has come.
+    pub(super) fn first(&mut self) {
+        let now = clock::monotonic();
+        self.first_at.get_or_insert(now);
+        self.stay.answered(now);
+    }
+
+    /// All has come, and well.
+    pub(super) fn ended(self, usage: Option<&Usage>) {
+        let now = clock::monotonic();
+        let reported = usage.filter(|usage| usage.source == UsageSource::Reported);
+        if let Some(usage) = reported {
+            self.board.note_usage(&self.model, &self.deployment, &usage.tokens);
+        }
+        let total_us = micros(self.asked_at, now);
+        let observed = reported.map(|usage| usage.tokens.completion).filter(|tokens| *tokens > 0);
+        let observation = observed.map(|tokens| match self.first_at {
+            Some(first) => Observation::Stream { ttft_us: micros(self.asked_at, first), total_us, tokens },
+            None => Observation::Whole { total_us, tokens },
+        });
+        self.stay.succeeded(observation, now);
+    }
+
+    /// It failed by the deployment's fault.
+    pub(super) fn failed(self) {
+        self.stay.failed(clock::monotonic());
+    }
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+}

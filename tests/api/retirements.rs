@@ -1,0 +1,105 @@
+//! The providers' lists of models: when models end, told to operators and clients; and lists that are good for nothing.
+
+use serde_json::{Value, json};
+
+use crate::support::setup::FINE_TUNED;
+use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually};
+
+const SOON: &str = "poll_ms = 1000";
+
+/// The value of a metric's series.
+fn metric(gateway: &TestGateway, series: &str) -> Option<i64> {
+    let text = gateway.admin(Call::get("/metrics")).expect(200).text();
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+fn ends(gateway: &TestGateway, deployment: &str) -> Option<i64> {
+    let name = "tunegate_deployment_retirement_timestamp_seconds";
+    metric(gateway, &format!("{name}{{deployment=\"{deployment}\"}}"))
+}
+
+fn polls(gateway: &TestGateway, provider: &str, result: &str) -> i64 {
+    let labels = format!("{{provider=\"{provider}\",result=\"{result}\"}}");
+    metric(gateway, &format!("tunegate_upstream_polls_total{labels}")).unwrap_or(0)
+}
+
+fn list(models: &[Value]) -> Reply {
+    Reply::json(200, &json!({"object": "list", "data": models}))
+}
+
+#[test]
+fn what_a_provider_says_of_a_models_end_is_told_on() {
+    let provider = SimulatedProvider::start();
+    let tuned = json!({"id": FINE_TUNED, "object": "model", "shutdown_date": "2077-01-14"});
+    provider.lists(list(&[json!({"id": "gpt-4o", "shutdown_date": null}), tuned]));
+    let gateway = TestGateway::with(Setup::in_front_of(&provider).retirements(SOON)).start();
+    let at = eventually("the day in the metrics", || ends(&gateway, "support-v3"));
+    assert_eq!(at, 3_377_808_000, "2077-01-14T00:00:00Z");
+    assert_eq!(ends(&gateway, "support-azure"), None, "nobody said anything of it");
+    for name in ["support-bot", FINE_TUNED] {
+        let model = gateway.get(&format!("/v1/models/{name}")).expect(200).json();
+        assert_eq!(model["shutdown_date"], "2077-01-14", "{name}");
+    }
+    let all = gateway.get("/v1/models").expect(200).json();
+    let dated = |row: &&Value| row.get("shutdown_date").is_some();
+    let dated: Vec<&str> =
+        all["data"].as_array().expect("rows").iter().filter(dated).filter_map(|row| row["id"].as_str()).collect();
+    assert_eq!(dated, [FINE_TUNED, "support-bot"]);
+    // a day may be moved
+    provider.lists(list(&[json!({"id": FINE_TUNED, "shutdown_date": "2078-01-14"})]));
+    eventually("the other day", || ends(&gateway, "support-v3").filter(|other| *other > at));
+    // and taken back
+    provider.lists(list(&[json!({"id": FINE_TUNED, "shutdown_date": null})]));
+    eventually("no day", || ends(&gateway, "support-v3").is_none().then_some(()));
+    gateway.post("/v1/chat/completions", &chat("support-bot", "hi")).expect(200);
+}
+
+#[test]
+fn azures_list_says_it_in_seconds() {
+    let provider = SimulatedProvider::start();
+    let model = json!({"id": "support-eu", "lifecycle_status": "generally-available",
+        "deprecation": {"fine_tune": 3_300_000_000_i64, "inference": 3_377_808_000_i64}});
+    provider.lists(list(&[model]));
+    let gateway = TestGateway::with(Setup::in_front_of(&provider).retirements(SOON)).start();
+    for deployment in ["support-azure", "support-classic"] {
+        let at = eventually("the day in the metrics", || ends(&gateway, deployment));
+        assert_eq!(at, 3_377_808_000, "{deployment}");
+    }
+    let paths: Vec<String> = provider.requests().iter().map(|request| request.target.clone()).collect();
+    for path in ["/v1/models", "/openai/v1/models", "/openai/models?api-version=2024-10-21"] {
+        assert!(paths.iter().any(|asked| asked == path), "{path} in {paths:?}");
+    }
+}
+
+#[test]
+fn a_list_that_is_good_for_nothing_harms_nothing() {
+    let huge = format!(r#"{{"data":[{{"id":"{}"}}]}}"#, "x".repeat(9 << 20));
+    for (what, reply, result) in [
+        ("no list", Reply::usual(), "refused"),
+        ("trouble", Reply::json(500, &json!({"error": {"message": "down"}})), "refused"),
+        ("no JSON", Reply::body(200, "text/html", b"<html>".to_vec()), "no_list"),
+        ("another form", Reply::json(200, &json!({"data": {"id": 5}})), "no_list"),
+        ("too large", Reply::body(200, "application/json", huge.into_bytes()), "no_list"),
+        ("no HTTP", Reply::raw(b"hello\r\n\r\n"), "unreachable"),
+        ("silence", Reply::usual().hangs(), "unreachable"),
+    ] {
+        let provider = SimulatedProvider::start();
+        provider.lists(reply);
+        let gateway = TestGateway::with(Setup::in_front_of(&provider).retirements(SOON)).start();
+        eventually(what, || (provider.requests().len() >= 3).then_some(()));
+        gateway.post("/v1/chat/completions", &chat("support-bot", "hi")).expect(200);
+        eventually(what, || (polls(&gateway, "openai", result) >= 1).then_some(()));
+        gateway.post("/v1/chat/completions", &chat("support-bot", "hi")).expect(200);
+        assert_eq!(ends(&gateway, "support-v3"), None, "{what}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_who_is_not_to_be() {
+    let (provider, other) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let quiet = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let asking = TestGateway::with(Setup::in_front_of(&other).retirements(SOON)).start();
+    eventually("the other's questions", || (other.requests().len() >= 6).then_some(()));
+    assert!(provider.requests().is_empty(), "with poll_ms = 0 no list is asked for");
+    drop((quiet, asking));
+}
