@@ -7,6 +7,7 @@ use super::board::Board;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
 use super::reserve::Money;
+use super::retirements::Retirements;
 use crate::domain::breaker::State;
 use crate::domain::capability::Capability;
 use crate::domain::catalog::{Deployment, OnUnsupported, Resolved};
@@ -15,6 +16,7 @@ use crate::domain::money::Usd;
 use crate::domain::price::book::PriceBook;
 use crate::domain::priced::Priced;
 use crate::domain::request::InferenceRequest;
+use crate::domain::retirement::Stage;
 use crate::domain::route::{Late, Out, Seen, Sight};
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::usage::TokenCounts;
@@ -22,9 +24,13 @@ use crate::domain::usage::TokenCounts;
 /// The output that is expected of a route nobody has used yet, tokens.
 const UNKNOWN_OUTPUT: u64 = 256;
 
+/// When a deployment's model ends, ms since 1970 UTC, and how far it is on its way there.
+type End = (i64, Stage);
+
 /// One look at all deployments of a route.
 pub(super) struct Look<'a> {
     pub(super) board: &'a Board,
+    pub(super) retirements: &'a Retirements,
     pub(super) money: &'a Money,
     pub(super) prices: Arc<PriceBook>,
     pub(super) resolved: &'a Resolved,
@@ -57,7 +63,8 @@ pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
 impl Sight for Look<'_> {
     fn see(&mut self, deployment: &Arc<Deployment>) -> Seen {
         let (mut seen, standing) = self.standing(deployment);
-        let out = match self.cant(deployment) {
+        let end = self.end(deployment);
+        let out = match self.cant(deployment, end) {
             Ok(form) => match self.price(deployment, &form, &mut seen) {
                 Ok(()) => None,
                 Err(out) => Some(out),
@@ -65,7 +72,7 @@ impl Sight for Look<'_> {
             Err(out) => Some(out),
         };
         seen.out = out.or(standing);
-        seen.late = seen.late.or_else(|| self.over_budget(deployment, seen.cost));
+        seen.late = retiring(end).or(seen.late).or_else(|| self.over_budget(deployment, seen.cost));
         seen
     }
 
@@ -76,7 +83,7 @@ impl Sight for Look<'_> {
 
 impl Look<'_> {
     /// What the request itself rules out.
-    fn cant(&self, deployment: &Arc<Deployment>) -> Result<Form, Out> {
+    fn cant(&self, deployment: &Arc<Deployment>, end: Option<End>) -> Result<Form, Out> {
         if self.bound.is_some_and(|bound| bound != &*deployment.name) {
             return Err(Out::Bound);
         }
@@ -95,10 +102,16 @@ impl Look<'_> {
                 return Err(Out::ContextWindow { needs, has });
             }
         }
-        if let Some(at_ms) = deployment.retires_at_ms.filter(|at| *at <= self.now_ms) {
+        if let Some((at_ms, Stage::Retired)) = end {
             return Err(Out::Retired { at_ms });
         }
         Ok(form)
+    }
+
+    /// When its model ends, and how far it is on its way there.
+    fn end(&self, deployment: &Deployment) -> Option<End> {
+        let end = self.retirements.of(deployment, &self.resolved.upstream_model(deployment))?;
+        Some((end.at_ms, self.retirements.stage(&end, self.now_ms)))
     }
 
     /// The least that the request needs of a context: its input, and one token of output or what it asks for.
@@ -189,6 +202,12 @@ impl Look<'_> {
         let is_its_own = anyway.is_none_or(|anyway| left < anyway);
         (is_its_own && (left < wanted || left <= Usd::ZERO)).then_some(Late::Budget { left, wanted })
     }
+}
+
+/// Whether an end is so near that the deployment is asked last.
+fn retiring(end: Option<End>) -> Option<Late> {
+    let (at_ms, stage) = end?;
+    (stage >= Stage::Leaving).then_some(Late::Retiring { at_ms })
 }
 
 /// How long a deployment may take for everything, and so a request on all of an order.

@@ -17,6 +17,7 @@ use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
 use super::reserve::Money;
+use super::retirements::Retirements;
 use super::retries::Retries;
 use crate::clock;
 use crate::domain::fault::Fault;
@@ -28,6 +29,7 @@ use crate::domain::route::Chosen;
 pub(super) struct Means<'a> {
     pub money: &'a Money,
     pub board: &'a Arc<Board>,
+    pub retirements: &'a Retirements,
     pub retries: &'a Retries,
     pub pins: &'a Arc<Pins>,
 }
@@ -171,8 +173,13 @@ impl<'a> Round<'a> {
         (self.at, self.on_this) = (self.at + 1, 1);
         if cheaper && self.at < self.order.len() {
             let now = clock::monotonic();
-            let sources =
-                Sources { board: self.means.board, money: self.means.money, now_ms: clock::unix_ms(), now };
+            let sources = Sources {
+                board: self.means.board,
+                retirements: self.means.retirements,
+                money: self.means.money,
+                now_ms: clock::unix_ms(),
+                now,
+            };
             let rest = self.prepared.by_cost(&self.order[self.at..], sources);
             self.order.splice(self.at.., rest);
         }

@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::forms::Forms;
 use super::refusal::Refusal;
 use super::reserve::Money;
+use super::retirements::Retirements;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
@@ -59,6 +60,7 @@ pub(super) struct Beside {
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub board: &'a Board,
+    pub retirements: &'a Retirements,
     pub money: &'a Money,
     pub now_ms: i64,
     pub now: Instant,
@@ -111,6 +113,7 @@ impl Asked {
     pub(super) fn look<'a>(&'a self, counts: &'a Counts, sources: Sources<'a>, costs: bool) -> Look<'a> {
         Look {
             board: sources.board,
+            retirements: sources.retirements,
             money: sources.money,
             prices: sources.money.prices.load_full(),
             resolved: &self.resolved,
@@ -202,6 +205,7 @@ impl Prepared {
     pub(super) fn by_cost(&self, order: &[Chosen], sources: Sources<'_>) -> Vec<Chosen> {
         let mut look = Look {
             board: sources.board,
+            retirements: sources.retirements,
             money: sources.money,
             prices: sources.money.prices.load_full(),
             resolved: &self.resolved,

@@ -42,8 +42,13 @@ fn what_a_provider_says_of_a_models_end_is_told_on() {
     }
     let all = gateway.get("/v1/models").expect(200).json();
     let dated = |row: &&Value| row.get("shutdown_date").is_some();
-    let dated: Vec<&str> =
-        all["data"].as_array().expect("rows").iter().filter(dated).filter_map(|row| row["id"].as_str()).collect();
+    let dated: Vec<&str> = all["data"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .filter(dated)
+        .filter_map(|row| row["id"].as_str())
+        .collect();
     assert_eq!(dated, [FINE_TUNED, "support-bot"]);
     // a day may be moved
     provider.lists(list(&[json!({"id": FINE_TUNED, "shutdown_date": "2078-01-14"})]));
@@ -102,4 +107,37 @@ fn nobody_is_asked_who_is_not_to_be() {
     eventually("the other's questions", || (other.requests().len() >= 6).then_some(()));
     assert!(provider.requests().is_empty(), "with poll_ms = 0 no list is asked for");
     drop((quiet, asking));
+}
+
+/// The day so many days from now.
+fn day(days: i64) -> String {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    today.saturating_add(jiff::Span::new().days(days)).to_string()
+}
+
+#[test]
+fn clients_hear_of_the_end_and_then_nobody_is_sent_there() {
+    let provider = SimulatedProvider::start();
+    let setup = Setup::in_front_of(&provider).retirements(SOON);
+    let gateway = TestGateway::with(setup).start();
+    let answer = gateway.post("/v1/chat/completions", &chat("support-bot", "hi")).expect(200);
+    assert!(answer.header("sunset").is_none() && answer.header("x-tunegate-warning").is_none());
+    let ends_on = |day: &str| provider.lists(list(&[json!({"id": FINE_TUNED, "shutdown_date": day})]));
+    let soon = day(30);
+    ends_on(&soon);
+    eventually("the day", || ends(&gateway, "support-v3"));
+    let answer = gateway.post("/v1/chat/completions", &chat("support-bot", "hi")).expect(200);
+    let warning = format!("deployment support-v3 retires on {soon}");
+    assert_eq!(answer.header("x-tunegate-warning"), Some(warning.as_str()));
+    assert!(answer.header("sunset").is_some_and(|date| date.ends_with(" 00:00:00 GMT")));
+    ends_on(&day(-1));
+    let refused = eventually("a refusal", || {
+        let answer = gateway.post("/v1/chat/completions", &chat("support-bot", "hi"));
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.text().contains("support-v3"), "{}", refused.text());
+    let paths = provider.requests().iter().filter(|request| request.method == "POST").count();
+    gateway.post("/v1/chat/completions", &chat("support-bot", "hi"));
+    assert_eq!(provider.requests().iter().filter(|request| request.method == "POST").count(), paths);
 }
