@@ -23,6 +23,8 @@ mod money;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod routing;
+#[cfg(test)]
 mod shipped;
 #[cfg(test)]
 mod support;

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::{ConfigOption, say, warn};
+use super::{ConfigOption, routes, say, warn};
 use crate::config::{self, Config, ProcessEnvironment};
 use crate::domain::catalog::{Address, Provider};
 use crate::upstream;
@@ -29,6 +29,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     }
     if options.probe {
         probe_all(&config)?;
+    }
+    for model in config.catalog.models() {
+        say(&routes::line(model));
     }
     say(&summary(&config));
     Ok(())

@@ -9,6 +9,7 @@ mod ledger;
 mod price;
 mod prices;
 mod reload;
+mod routes;
 mod serve;
 mod spend;
 mod table;

@@ -125,7 +125,7 @@ fn add_any(file: &mut File, provider_name: &str, deployment_name: &str, provider
 }
 
 fn add_model(file: &mut File, name: &str, deployment: &str) {
-    let model = || Model { deployments: vec![deployment.to_owned()], ..Model::default() };
+    let model = || Model { deployments: Some(vec![deployment.to_owned()]), ..Model::default() };
     file.models.entry(name.to_owned()).or_insert_with(model);
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::domain::budget::draft::Draft;
-use crate::domain::catalog::OnClientGone;
+use crate::domain::catalog::{OnClientGone, OnUnsupported};
 use crate::store::Durability;
 use crate::telemetry::log::Format;
 
@@ -246,14 +246,66 @@ pub(super) struct Deployment {
     pub(super) price_model: Option<String>,
     pub(super) on_unpriced: Option<OnUnpriced>,
     pub(super) cap_price: Option<String>,
+    pub(super) direct: Option<bool>,
+    pub(super) context_window: Option<u64>,
+    pub(super) capabilities: Option<Vec<String>>,
+    pub(super) quality: Option<f64>,
+    pub(super) retires: Option<String>,
+    pub(super) limits: RateLimits,
+    pub(super) queue: Queue,
+    pub(super) unsupported: Vec<String>,
+    pub(super) on_unsupported: Option<OnUnsupported>,
+    pub(super) breaker: Breaker,
+    pub(super) health_check_ms: Option<u64>,
+}
+
+/// `queue` of a deployment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Queue {
+    pub(super) places: Option<u32>,
+    pub(super) wait_ms: Option<u64>,
+}
+
+/// `breaker` of a deployment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Breaker {
+    pub(super) consecutive_failures: Option<u32>,
+    pub(super) failure_percent: Option<u8>,
+    pub(super) least_requests: Option<u32>,
+    pub(super) window_ms: Option<u64>,
+    pub(super) cooldown_ms: Option<u64>,
+    pub(super) longest_cooldown_ms: Option<u64>,
+    pub(super) probes: Option<u32>,
+    pub(super) quota_cooldown_ms: Option<u64>,
 }
 
 /// `[models.NAME]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Model {
-    pub(super) deployments: Vec<String>,
+    /// Short for a plan that is a list of deployments.
+    pub(super) deployments: Option<Vec<String>>,
+    /// Plans are read by `config::plans`, which says all that is wrong in them.
+    pub(super) plan: Option<serde_json::Value>,
+    pub(super) aliases: Vec<String>,
+    pub(super) labels: BTreeMap<String, serde_json::Value>,
+    pub(super) requires: Vec<String>,
+    pub(super) longer_context: Option<serde_json::Value>,
+    pub(super) content_filtered: Option<serde_json::Value>,
+    pub(super) retry: Retry,
     pub(super) limits: RateLimits,
+}
+
+/// `retry` of a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Retry {
+    pub(super) attempts: Option<u32>,
+    pub(super) same: Option<u32>,
+    pub(super) first_wait_ms: Option<u64>,
+    pub(super) longest_wait_ms: Option<u64>,
 }
 
 /// `[ledger]`

@@ -99,6 +99,13 @@ impl Known {
         on_unpriced(place, written.on_unpriced, cap, &self.on_unpriced, &self.book, checker)
     }
 
+    /// Whether it is known what a deployment costs. Behind a `*` only the asked name tells: it is taken to be.
+    pub(super) fn knows(&self, deployment: &Deployment) -> bool {
+        let model = &deployment.upstream_model;
+        let told_by_the_name = deployment.pricing == Pricing::ByName && model.contains('*');
+        told_by_the_name || self.book.price_of(deployment, model, clock::unix_ms()).is_ok()
+    }
+
     /// Says what an operator should know of a deployment's price as it is now. Behind a `*` only the asked name tells.
     pub(super) fn look_at(&self, place: &Place, deployment: &Deployment, checker: &mut Checker<'_>) {
         let now_ms = clock::unix_ms();

@@ -165,3 +165,35 @@ pub(super) fn known(names: impl Iterator<Item = impl AsRef<str>>) -> String {
         some => format!("there is {}", some.join(", ")),
     }
 }
+
+/// A number from 0 to 1 with at most three decimals, in thousandths; none where it is another.
+pub(super) fn per_mille(number: f64) -> Option<u16> {
+    // text to binary and back is off by far less
+    const SAME: f64 = 1e-9;
+    (0..=1_000_u16).find(|thousandths| (f64::from(*thousandths) / 1_000.0 - number).abs() < SAME)
+}
+
+/// The members of a closed set that are named in a list, each once.
+pub(super) fn named<T: Copy + PartialEq>(
+    place: &Place,
+    names: &[String],
+    all: &[T],
+    name_of: fn(T) -> &'static str,
+    kind: &str,
+    checker: &mut Checker<'_>,
+) -> Vec<T> {
+    let mut found: Vec<T> = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match all.iter().copied().find(|one| name_of(*one) == name) {
+            None => {
+                let all = known(all.iter().map(|one| name_of(*one)));
+                checker.wrong(&place.index(index), format!("{name:?} is no {kind}: {all}"));
+            }
+            Some(one) if found.contains(&one) => {
+                checker.wrong(&place.index(index), format!("{name} is listed twice"));
+            }
+            Some(one) => found.push(one),
+        }
+    }
+    found
+}

@@ -140,6 +140,7 @@ impl Default for Breaker {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a permit is used once")]
 impl Breaker {
     /// How it stands. Looking takes no probe's place.
     pub fn state(&self, now_ms: i64) -> State {
@@ -223,7 +224,6 @@ impl Breaker {
     }
 
     /// Takes a permit back from a request that says nothing about the deployment.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is used once")]
     pub fn abandoned(&mut self, permit: Permit) {
         if permit.probe && permit.opened == self.opened {
             self.probing = false;

@@ -4,6 +4,8 @@
 //! Newer answers count more: each one takes a two-thousandth of the weight of all before it. Memory is bounded, however
 //! many there are.
 
+use std::sync::LazyLock;
+
 use super::usage::TokenCounts;
 
 /// What of the older answers' weight stays at each new one.
@@ -61,7 +63,7 @@ impl Learned {
         let (mut all, mut cut) = (0.0, 0.0);
         for (class, weight) in self.classes.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
             let weight = f64::from(*weight);
-            let (least, most) = bounds(class);
+            let (least, most) = BOUNDS[class];
             all += weight * middle(least, most);
             cut += weight * capped_middle(least, most, cap);
         }
@@ -79,7 +81,7 @@ impl Learned {
         let mut last = 0.0;
         for (class, weight) in self.classes.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
             let weight = f64::from(*weight);
-            let (least, most) = bounds(class);
+            let (least, most) = BOUNDS[class];
             if below <= weight {
                 return Some((least + (most - least) * below / weight).ceil() as u64);
             }
@@ -132,7 +134,9 @@ fn class_of(tokens: u64) -> usize {
     }
 }
 
-/// The least and the greatest length of a class.
+/// The least and the greatest length of each class.
+static BOUNDS: LazyLock<[(f64, f64); CLASSES]> = LazyLock::new(|| std::array::from_fn(bounds));
+
 fn bounds(class: usize) -> (f64, f64) {
     let begin = |class: usize| ((class as f64 - 1.0) / CLASSES_IN_A_DOUBLING).exp2().ceil();
     match class {

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::asking::{Asking, ERROR_BYTES, our_trouble, redirected};
 use super::board::{Stay, Unready};
-use super::dispatch::{Means, is_ill};
+use super::dispatch::Means;
 use super::forms::Form;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
@@ -35,9 +35,6 @@ use crate::domain::usage::Usage;
 use crate::provider;
 use crate::upstream::http::Exchange;
 use crate::upstream::{Phase, Upstream, UpstreamError};
-
-/// An upstream that wants us to wait longer is asked again after this all the same.
-const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
 
 /// How to go in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +66,8 @@ pub(super) struct Failed {
     pub(super) unready: Option<Unready>,
     /// A budget wants a cheaper one.
     pub(super) cheaper: bool,
+    /// Whether the same deployment may do at another time.
+    pub(super) again: bool,
 }
 
 /// What a client hears of a failed attempt.
@@ -169,7 +168,7 @@ pub(super) async fn make<C: Client>(
         Ok(output_cap) => attempt.send(stay, output_cap, presence, record).await,
         Err(Unmade::Unpaid(Unpaid::Refused(refusal))) => Attempted::Ended(refusal, Box::new(record)),
         Err(Unmade::Unpaid(Unpaid::PassedOver { refusal, cheaper })) => {
-            Failed { cheaper, ..Failed::unsent(refusal) }.with(record)
+            Failed { cheaper, again: false, ..Failed::unsent(refusal) }.with(record)
         }
         Err(Unmade::Unreachable(error)) => {
             stay.failed(clock::monotonic());
@@ -198,6 +197,7 @@ impl Failed {
             told: Told::Refusal(refusal),
             unready: None,
             cheaper: false,
+            again: true,
         }
     }
 
@@ -233,7 +233,7 @@ impl Attempt<'_> {
 
     fn unready(&self, unready: Unready, record: Record) -> Attempted {
         let refusal = Refusal::Busy { deployment: Arc::clone(&self.deployment.name), unready };
-        Failed { unready: Some(unready), ..Failed::unsent(refusal) }.with(record)
+        Failed { unready: Some(unready), again: false, ..Failed::unsent(refusal) }.with(record)
     }
 
     /// Holds what the request can cost on the deployment, and connects meanwhile. The cap that must be written upstream.
@@ -311,7 +311,9 @@ impl Attempt<'_> {
             }
             Err(refusal) => {
                 // the client has left
-                record.attempt_over(self.sent.load(Ordering::Relaxed).then(|| facts.unanswered()));
+                if asking.was_sent() {
+                    record.usage(facts.unanswered());
+                }
                 Attempted::Ended(refusal, Box::new(record))
             }
         }
@@ -346,10 +348,14 @@ impl Attempt<'_> {
             UpstreamError::Timeout(_) => Failure::TimedOut,
             _ => Failure::Broke,
         };
-        record.attempt_over((failure != Failure::NothingSent).then(|| facts.unanswered()));
+        let usage = (failure != Failure::NothingSent).then(|| facts.unanswered());
         if client_gone {
+            if let Some(usage) = usage {
+                record.usage(usage);
+            }
             return Attempted::Ended(Refusal::ClientGone, Box::new(record));
         }
+        record.attempt_over(usage);
         Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
     }
 
@@ -382,6 +388,7 @@ impl Attempt<'_> {
             pins: self.means.pins,
             response: echo.map(|asked| meter::Response::of(asked, &record)),
             output_cap,
+            notices: self.notices(),
         };
         match meter::follow(following, presence, record).await {
             Followed::Answer(answer) => Attempted::Answered(answer),
@@ -406,6 +413,15 @@ impl Attempt<'_> {
         }
     }
 
+    /// What its clients should know of the deployment.
+    fn notices(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let retirements = self.means.retirements;
+        let retirement = retirements.of(self.deployment, &self.model);
+        let headers = retirement
+            .and_then(|retirement| retirements.headers(&self.deployment.name, &retirement, clock::unix_ms()));
+        headers.map_or_else(Vec::new, Vec::from)
+    }
+
     /// An upstream's no.
     async fn refused(
         &self,
@@ -427,17 +443,7 @@ impl Attempt<'_> {
         }
         let fault = provider::fault(status, &body);
         let wait_asked = asked_to_wait(&headers);
-        let stay = visit.into_stay();
-        let now = clock::monotonic();
-        match fault {
-            Fault::Quota => stay.out_of_quota(now),
-            Fault::Wait if wait_asked.is_some() => {
-                stay.told_to_wait(wait_asked.unwrap_or_default().min(LONGEST_COOLDOWN), now);
-            }
-            fault if is_ill(fault) => stay.failed(now),
-            // it answers, so it is well
-            _ => stay.succeeded(None, now),
-        }
+        visit.refused(fault, wait_asked);
         let billed = provider::bills_refusal(&self.deployment.provider.dialect, status, &body);
         record.attempt_over(billed.then(|| self.billed_refusal(facts)));
         let told = match fault.is_our_trouble() {
@@ -449,8 +455,15 @@ impl Attempt<'_> {
                 body: provider::envelope(status, &body),
             }),
         };
-        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false }
-            .with(record)
+        Failed {
+            failure: Failure::Fault(fault),
+            wait_asked,
+            told,
+            unready: None,
+            cheaper: false,
+            again: true,
+        }
+        .with(record)
     }
 
     /// A provider that bills what it refuses has read the input alone.

@@ -24,14 +24,11 @@ use crate::domain::usage::TokenCounts;
 /// The output that is expected of a route nobody has used yet, tokens.
 const UNKNOWN_OUTPUT: u64 = 256;
 
-/// When a deployment's model ends, ms since 1970 UTC, and how far it is on its way there.
-type End = (i64, Stage);
-
 /// One look at all deployments of a route.
 pub(super) struct Look<'a> {
     pub(super) board: &'a Board,
-    pub(super) retirements: &'a Retirements,
     pub(super) money: &'a Money,
+    pub(super) retirements: &'a Retirements,
     pub(super) prices: Arc<PriceBook>,
     pub(super) resolved: &'a Resolved,
     pub(super) forms: &'a Forms,
@@ -63,16 +60,16 @@ pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
 impl Sight for Look<'_> {
     fn see(&mut self, deployment: &Arc<Deployment>) -> Seen {
         let (mut seen, standing) = self.standing(deployment);
-        let end = self.end(deployment);
-        let out = match self.cant(deployment, end) {
+        let (retired, retiring) = self.retirement(deployment);
+        let out = match self.cant(deployment) {
             Ok(form) => match self.price(deployment, &form, &mut seen) {
                 Ok(()) => None,
                 Err(out) => Some(out),
             },
             Err(out) => Some(out),
         };
-        seen.out = out.or(standing);
-        seen.late = retiring(end).or(seen.late).or_else(|| self.over_budget(deployment, seen.cost));
+        seen.out = out.or(retired).or(standing);
+        seen.late = seen.late.or(retiring).or_else(|| self.over_budget(deployment, seen.cost));
         seen
     }
 
@@ -83,7 +80,7 @@ impl Sight for Look<'_> {
 
 impl Look<'_> {
     /// What the request itself rules out.
-    fn cant(&self, deployment: &Arc<Deployment>, end: Option<End>) -> Result<Form, Out> {
+    fn cant(&self, deployment: &Arc<Deployment>) -> Result<Form, Out> {
         if self.bound.is_some_and(|bound| bound != &*deployment.name) {
             return Err(Out::Bound);
         }
@@ -102,16 +99,19 @@ impl Look<'_> {
                 return Err(Out::ContextWindow { needs, has });
             }
         }
-        if let Some((at_ms, Stage::Retired)) = end {
-            return Err(Out::Retired { at_ms });
-        }
         Ok(form)
     }
 
-    /// When its model ends, and how far it is on its way there.
-    fn end(&self, deployment: &Deployment) -> Option<End> {
-        let end = self.retirements.of(deployment, &self.resolved.upstream_model(deployment))?;
-        Some((end.at_ms, self.retirements.stage(&end, self.now_ms)))
+    /// Whether its provider has ended it, or does so soon.
+    fn retirement(&self, deployment: &Deployment) -> (Option<Out>, Option<Late>) {
+        let retirement = self.retirements.of(deployment, &self.resolved.upstream_model(deployment));
+        let Some(retirement) = retirement else { return (None, None) };
+        let at_ms = retirement.at_ms;
+        match self.retirements.stage(&retirement, self.now_ms) {
+            Stage::Active | Stage::Warned => (None, None),
+            Stage::Leaving => (None, Some(Late::Retiring { at_ms })),
+            Stage::Retired => (Some(Out::Retired { at_ms }), None),
+        }
     }
 
     /// The least that the request needs of a context: its input, and one token of output or what it asks for.
@@ -202,12 +202,6 @@ impl Look<'_> {
         let is_its_own = anyway.is_none_or(|anyway| left < anyway);
         (is_its_own && (left < wanted || left <= Usd::ZERO)).then_some(Late::Budget { left, wanted })
     }
-}
-
-/// Whether an end is so near that the deployment is asked last.
-fn retiring(end: Option<End>) -> Option<Late> {
-    let (at_ms, stage) = end?;
-    (stage >= Stage::Leaving).then_some(Late::Retiring { at_ms })
 }
 
 /// How long a deployment may take for everything, and so a request on all of an order.

@@ -20,7 +20,6 @@ use super::reserve::Money;
 use super::retirements::Retirements;
 use super::retries::Retries;
 use crate::clock;
-use crate::domain::fault::Fault;
 use crate::domain::retry::{self, Failure, Situation, Step};
 use crate::domain::route::Chosen;
 
@@ -29,9 +28,17 @@ use crate::domain::route::Chosen;
 pub(super) struct Means<'a> {
     pub money: &'a Money,
     pub board: &'a Arc<Board>,
-    pub retirements: &'a Retirements,
     pub retries: &'a Retries,
     pub pins: &'a Arc<Pins>,
+    pub retirements: &'a Retirements,
+}
+
+impl<'a> Means<'a> {
+    /// What is looked at to decide.
+    pub(super) fn sources(self, now_ms: i64, now: Instant) -> Sources<'a> {
+        let Means { money, board, retirements, .. } = self;
+        Sources { board, money, retirements, now_ms, now }
+    }
 }
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
@@ -131,7 +138,7 @@ impl<'a> Round<'a> {
 
     /// Takes in how an attempt failed; a wait before the same deployment is asked again.
     fn learns(&mut self, failed: Failed, record: &mut Record) -> Option<Duration> {
-        let Failed { failure, wait_asked, told, unready, cheaper } = failed;
+        let Failed { failure, wait_asked, told, unready, cheaper, again } = failed;
         let failed_on = self.order[self.at].clone();
         if failure != Failure::NothingSent {
             self.sent += 1;
@@ -142,17 +149,17 @@ impl<'a> Round<'a> {
             self.full.push(failed_on.clone());
         }
         record.attempt_failed(&failed_on.deployment.name, &told);
-        self.told = Some(told);
+        // that it is left alone now says less than why
+        if self.told.is_none() || !matches!(unready, Some(Unready::Shut { .. })) {
+            self.told = Some(told);
+        }
         let situation = Situation {
             sent: self.sent,
             on_this: self.on_this,
             wait_asked,
             others_left: self.at + 1 < self.order.len() || !self.full.is_empty(),
             time_left: self.deadline.saturating_duration_since(clock::monotonic()),
-            // what was never sent anywhere, because of us, is not tried again there
-            budget_allows: unready.is_none()
-                && !cheaper
-                && self.means.retries.allows(&self.prepared.attribution.model),
+            budget_allows: again && self.means.retries.allows(&self.prepared.attribution.model),
             jitter: rand::random(),
         };
         match retry::after(failure, &situation, &self.prepared.resolved.model.retry) {
@@ -173,13 +180,7 @@ impl<'a> Round<'a> {
         (self.at, self.on_this) = (self.at + 1, 1);
         if cheaper && self.at < self.order.len() {
             let now = clock::monotonic();
-            let sources = Sources {
-                board: self.means.board,
-                retirements: self.means.retirements,
-                money: self.means.money,
-                now_ms: clock::unix_ms(),
-                now,
-            };
+            let sources = self.means.sources(clock::unix_ms(), now);
             let rest = self.prepared.by_cost(&self.order[self.at..], sources);
             self.order.splice(self.at.., rest);
         }
@@ -223,9 +224,4 @@ impl<'a> Round<'a> {
             }
         }
     }
-}
-
-/// Whether an upstream's refusal says something about its health.
-pub(super) const fn is_ill(fault: Fault) -> bool {
-    matches!(fault, Fault::Transient | Fault::Auth | Fault::DeploymentMissing)
 }

@@ -16,7 +16,7 @@ use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
 use super::meter::Answer;
 use super::pins::Pins;
-use super::prepare::{Asked, Beside, Prepared, Sources};
+use super::prepare::{Asked, Beside, Prepared};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
@@ -100,29 +100,21 @@ impl Gateway {
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
-        let means = Means {
-            money: &self.money,
-            board: &self.board,
-            retirements: &self.retirements,
-            retries: &self.retries,
-            pins: &self.pins,
-        };
+        let means = self.means();
         let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await.map_err(refused)?;
         replace_upstreams(&mut answer.headers, &rate_headers);
-        self.tell_end(&prepared, &mut answer);
         Ok(answer)
     }
 
-    /// Tells a client ahead of time that the deployment which answers comes to its end.
-    fn tell_end(&self, prepared: &Prepared, answer: &mut Answer) {
-        let name = answer.headers.iter().find(|(name, _)| name == "x-tunegate-deployment");
-        let name = name.and_then(|(_, value)| value.to_str().ok());
-        let found = name.and_then(|name| prepared.live.catalog.deployments.get(name));
-        let Some(deployment) = found else { return };
-        let model = prepared.resolved.upstream_model(deployment);
-        let Some(end) = self.retirements.of(deployment, &model) else { return };
-        let told = self.retirements.headers(&deployment.name, &end, clock::unix_ms());
-        answer.headers.extend(told.into_iter().flatten());
+    /// What asking deployments takes.
+    pub(super) fn means(&self) -> Means<'_> {
+        Means {
+            money: &self.money,
+            board: &self.board,
+            retries: &self.retries,
+            pins: &self.pins,
+            retirements: &self.retirements,
+        }
     }
 
     async fn prepare(
@@ -142,13 +134,7 @@ impl Gateway {
             Beside { headers: arrival.headers, route_headers: arrival.route_headers, tags: arrival.tags };
         let asked = Asked::new(admitted, self.catalog.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
-        let sources = Sources {
-            board: &self.board,
-            retirements: &self.retirements,
-            money: &self.money,
-            now_ms: clock::unix_ms(),
-            now: clock::monotonic(),
-        };
+        let sources = self.means().sources(clock::unix_ms(), clock::monotonic());
         let prepared = asked.prepare(sources).await?;
         self.enter(&prepared, arrival.rate_headers, record)?;
         Ok(prepared)

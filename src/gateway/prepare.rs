@@ -60,8 +60,8 @@ pub(super) struct Beside {
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub board: &'a Board,
-    pub retirements: &'a Retirements,
     pub money: &'a Money,
+    pub retirements: &'a Retirements,
     pub now_ms: i64,
     pub now: Instant,
 }
@@ -113,8 +113,8 @@ impl Asked {
     pub(super) fn look<'a>(&'a self, counts: &'a Counts, sources: Sources<'a>, costs: bool) -> Look<'a> {
         Look {
             board: sources.board,
-            retirements: sources.retirements,
             money: sources.money,
+            retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
             resolved: &self.resolved,
             forms: &self.forms,
@@ -205,8 +205,8 @@ impl Prepared {
     pub(super) fn by_cost(&self, order: &[Chosen], sources: Sources<'_>) -> Vec<Chosen> {
         let mut look = Look {
             board: sources.board,
-            retirements: sources.retirements,
             money: sources.money,
+            retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
             resolved: &self.resolved,
             forms: &self.forms,

@@ -1,12 +1,16 @@
 //! A request's visit to one deployment: what is measured there and said to the board when it is over.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::board::{Board, Stay};
 use crate::clock;
+use crate::domain::fault::Fault;
 use crate::domain::speed::Observation;
 use crate::domain::usage::{Usage, UsageSource};
+
+/// An upstream that wants us to wait longer is asked again after this all the same.
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(300);
 
 /// A visit. Dropped, it says nothing about the deployment: the client has left, or we were refused for its own fault.
 pub(super) struct Visit {
@@ -28,11 +32,6 @@ impl Visit {
         asked_at: Instant,
     ) -> Self {
         Self { stay, board, model, deployment, asked_at, first_at: None }
-    }
-
-    /// The stay itself, for what an error says.
-    pub(super) fn into_stay(self) -> Stay {
-        self.stay
     }
 
     /// The stay itself, for what a head says.
@@ -61,6 +60,28 @@ impl Visit {
             None => Observation::Whole { total_us, tokens },
         });
         self.stay.succeeded(observation, now);
+    }
+
+    /// It said no, and perhaps when to come again.
+    pub(super) fn refused(self, fault: Fault, wait_asked: Option<Duration>) {
+        let now = clock::monotonic();
+        match (fault, wait_asked) {
+            (Fault::Quota, _) => self.stay.out_of_quota(now),
+            (Fault::Wait, Some(wait)) => self.stay.told_to_wait(wait.min(LONGEST_COOLDOWN), now),
+            // nothing else tells for how long to leave it alone
+            (Fault::Wait | Fault::Transient | Fault::Auth | Fault::DeploymentMissing, _) => {
+                self.stay.failed(now);
+            }
+            // it answers, so it is well
+            (
+                Fault::TooLarge
+                | Fault::ContextLength
+                | Fault::ContentFilter
+                | Fault::Unsupported
+                | Fault::Told,
+                _,
+            ) => self.stay.succeeded(None, now),
+        }
     }
 
     /// It failed by the deployment's fault.

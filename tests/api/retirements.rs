@@ -85,7 +85,7 @@ fn a_list_that_is_good_for_nothing_harms_nothing() {
         ("no JSON", Reply::body(200, "text/html", b"<html>".to_vec()), "no_list"),
         ("another form", Reply::json(200, &json!({"data": {"id": 5}})), "no_list"),
         ("too large", Reply::body(200, "application/json", huge.into_bytes()), "no_list"),
-        ("no HTTP", Reply::raw(b"hello\r\n\r\n"), "unreachable"),
+        ("half a list", list(&[]).resets_after_bytes(9), "unreachable"),
         ("silence", Reply::usual().hangs(), "unreachable"),
     ] {
         let provider = SimulatedProvider::start();
@@ -140,4 +140,24 @@ fn clients_hear_of_the_end_and_then_nobody_is_sent_there() {
     let paths = provider.requests().iter().filter(|request| request.method == "POST").count();
     gateway.post("/v1/chat/completions", &chat("support-bot", "hi"));
     assert_eq!(provider.requests().iter().filter(|request| request.method == "POST").count(), paths);
+}
+
+#[test]
+fn checks_open_a_breaker_and_end_its_wait() {
+    let provider = SimulatedProvider::start();
+    provider.lists(Reply::json(500, &json!({"error": {"message": "down"}})));
+    let url = format!("{}/v1", provider.url());
+    let key = "api_key = { file = \"upstream.key\" }";
+    let checked = "health_check_ms = 1000\nbreaker = { failures_in_a_row = 2, cooldown_ms = 600000 }";
+    let setup = Setup::in_front_of(&provider).model("checked", &url, key, checked);
+    let gateway = TestGateway::with(setup).start();
+    let state = || metric(&gateway, "tunegate_breaker_state{deployment=\"checked\"}");
+    eventually("an open breaker", || (state() == Some(2)).then_some(()));
+    provider.lists(list(&[]));
+    eventually("a half-open one", || (state() == Some(1)).then_some(()));
+    assert_eq!(metric(&gateway, "tunegate_breaker_state{deployment=\"support-v3\"}"), Some(0));
+    for _ in 0..2 {
+        gateway.post("/v1/chat/completions", &chat("checked", "hi")).expect(200);
+    }
+    assert_eq!(state(), Some(0));
 }

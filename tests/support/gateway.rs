@@ -114,7 +114,8 @@ impl Drop for Predecessor {
 /// Below the range that the system hands out by itself, so that nobody takes a port between our look and its use.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+pub(super) fn free_port() -> u16 {
     let offset = u16::try_from(std::process::id() % 9_000).expect("below 9 000");
     eventually("a free port", || {
         let port = 20_000 + (offset + NEXT_PORT.fetch_add(1, Ordering::Relaxed)) % 12_000;
@@ -427,8 +428,8 @@ impl TestGateway {
         assert!(status.success(), "{status} after SIGTERM:\n{}", self.log());
     }
 
-    /// Compares the books with the bills: every request that a provider billed has exactly one Outcome with usage, and
-    /// what was reported agrees to the token.
+    /// Compares the books with the bills: every request that a provider billed is in exactly one Outcome, as its usage or
+    /// that of one of its failed attempts, and what was reported agrees to the token.
     #[track_caller]
     pub(crate) fn audit(&mut self) {
         self.audited = true;
@@ -437,8 +438,8 @@ impl TestGateway {
             // the oldest are gone: only the ledger knows all
             return self.audit_ledger();
         }
-        let mut with_usage: Vec<&Value> =
-            outcomes.iter().filter(|outcome| outcome["usage"].is_object()).collect();
+        let with_usage = outcomes.iter().flat_map(used);
+        let mut with_usage: Vec<Value> = with_usage.collect();
         let exchanges = self
             .setup
             .providers
@@ -479,6 +480,15 @@ impl TestGateway {
         // SAFETY: plain numbers; the child has not been waited for, so its id is still its own.
         let done = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// The memory that the process has now.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id()));
+        let status = status.expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
     }
 
     /// Where the ledger is.
@@ -583,6 +593,19 @@ impl Drop for TestGateway {
         self.process.child.kill().ok();
         self.process.child.wait().ok();
     }
+}
+
+/// All that an Outcome says was used: by the answer, and by attempts that came to nothing. One that was told of the last
+/// such attempt has its usage.
+fn used(outcome: &Value) -> Vec<Value> {
+    let mut used = outcome["failed_attempts"].as_array().cloned().unwrap_or_default();
+    let is_of_last =
+        |last: &Value| outcome["status"].as_u64() >= Some(400) && last["usage"] == outcome["usage"];
+    if !used.last().is_some_and(is_of_last) {
+        used.push(outcome.clone());
+    }
+    used.retain(|used| used["usage"].is_object());
+    used
 }
 
 /// The first `sk-tg-` key in a text.

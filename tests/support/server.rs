@@ -10,6 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+/// What a TLS client sends first. Plain servers answer that with 400, in plain text.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// What came in.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -113,6 +116,11 @@ impl Wire {
 
     async fn next_request(&mut self, connection: usize) -> Result<Request, PeerGone> {
         let head_end = loop {
+            if self.pending.first() == Some(&TLS_HANDSHAKE) {
+                self.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .await?;
+                return Err(PeerGone);
+            }
             if let Some(at) = self.pending.windows(4).position(|w| w == b"\r\n\r\n") {
                 break at + 4;
             }
@@ -186,6 +194,11 @@ pub(crate) struct Server {
 impl Server {
     /// Listens on a free port of the loopback address.
     pub(crate) fn start(handler: Arc<dyn Handler>) -> Self {
+        Self::start_on(0, handler)
+    }
+
+    /// Listens on a port of the loopback address.
+    pub(crate) fn start_on(port: u16, handler: Arc<dyn Handler>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -196,7 +209,7 @@ impl Server {
                     .build()
                     .expect("a runtime for the simulated server");
                 runtime.block_on(async move {
-                    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
                     tell.send(listener.local_addr().expect("an address")).expect("the test waits");
                     tokio::select! {
                         () = accept(listener, handler) => {}

@@ -61,6 +61,26 @@ fn a_wrong_key_is_refused_in_the_manner_of_the_house() {
 }
 
 #[test]
+fn a_provider_refuses_connections_until_it_opens_and_tls_always() {
+    let provider = SimulatedProvider::closed();
+    assert!(Connection::reach(address(&provider.url())).is_none());
+    provider.opens();
+    ask(&provider, "/v1/chat/completions", &chat("m", "hi")).expect(200);
+    let mut tls = connect(&provider);
+    tls.write(&[0x16, 3, 1]);
+    assert_eq!(tls.answer().status, 400);
+    assert_eq!(provider.requests().len(), 1, "a handshake is no request");
+}
+
+#[test]
+fn what_always_comes_comes_behind_what_is_queued() {
+    let provider = SimulatedProvider::start();
+    provider.always(Reply::trouble(Trouble::unavailable())).replies(Reply::usual());
+    let ask = || ask(&provider, "/v1/chat/completions", &chat("m", "hi")).status;
+    assert_eq!([ask(), ask(), ask()], [200, 503, 503]);
+}
+
+#[test]
 fn scripted_replies_come_in_order_then_the_usual_ones() {
     let provider = SimulatedProvider::start();
     provider.fails(Trouble::rate_limited(7)).replies(Reply::usual().with_header("x-odd", "1"));
@@ -101,6 +121,18 @@ fn each_way_of_breaking_off_shows() {
     let long = ask(&provider, "/v1/chat/completions", &chat("m", "hi"));
     assert_eq!(long.end, End::Clean);
     assert!(serde_json::from_slice::<serde_json::Value>(&long.body).is_err());
+    provider.replies(Reply::usual().ends_after_events(2));
+    let cut = ask(&provider, "/v1/chat/completions", &body);
+    assert_eq!((cut.events().len(), cut.end), (2, End::Clean));
+    for early in [Reply::usual().resets(), Reply::usual().resets_after_events(2)] {
+        provider.replies(early);
+        let mut stream = std::net::TcpStream::connect(address(&provider.url())).expect("it listens");
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nauthorization: Bearer {UPSTREAM_KEY}\r\n");
+        let text = format!("{head}content-length: {}\r\n\r\n{body}", body.to_string().len());
+        std::io::Write::write_all(&mut stream, text.as_bytes()).expect("a few bytes");
+        let end = std::io::Read::read_to_end(&mut stream, &mut Vec::new()).expect_err("no proper end");
+        assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    }
     provider.replies(Reply::usual().hangs_up());
     let mut connection = connect(&provider);
     connection.send(&Call::post("/v1/chat/completions", &body).bearer(UPSTREAM_KEY));

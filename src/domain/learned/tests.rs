@@ -19,9 +19,9 @@ impl Spread {
         ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A length with a long tail: the product of four spread between 0.5 and 1.5, so its mean is `mean`.
+    /// A length whose mean is `mean` and whose standard deviation is 0.42 of it: a product of two between 0.5 and 1.5.
     fn length(&mut self, mean: f64) -> u64 {
-        let product: f64 = (0..4).map(|_| 0.5 + self.next()).product();
+        let product: f64 = (0..2).map(|_| 0.5 + self.next()).product();
         (mean * product).round() as u64
     }
 }
@@ -31,13 +31,16 @@ fn mean_of(learned: &Learned, cap: Option<u64>) -> f64 {
 }
 
 #[test]
-fn two_thousand_answers_tell_the_mean_within_two_percent_and_it_follows() {
-    for seed in 0..5 {
-        let mut spread = Spread(seed);
+fn two_thousand_answers_tell_the_mean_and_it_follows() {
+    let mut off_in_all = 0.0;
+    for seed in 0..20 {
+        let mut spread = Spread(seed * 1_000_003);
         let mut learned = Learned::default();
         (0..2_000).for_each(|_| learned.note(&of(100, 0, spread.length(400.0))));
         let off = mean_of(&learned, None) / 400.0 - 1.0;
+        // three standard errors: 0.42 / sqrt(1,850), so many answers count in full
         assert!(off.abs() < 0.03, "seed {seed}: off by {off}");
+        off_in_all += off.abs();
         // a new prompt: answers are four times as long
         let at = |learned: &Learned| mean_of(learned, None);
         (0..2_000).for_each(|_| learned.note(&of(100, 0, spread.length(1_600.0))));
@@ -46,6 +49,7 @@ fn two_thousand_answers_tell_the_mean_within_two_percent_and_it_follows() {
         assert!((at(&learned) / 1_600.0 - 1.0).abs() < 0.03, "seed {seed}: {} after 10,000", at(&learned));
         assert!(learned.samples() <= 2_000);
     }
+    assert!(off_in_all / 20.0 < 0.012, "off by {} as a rule", off_in_all / 20.0);
 }
 
 #[test]
@@ -77,14 +81,14 @@ fn percentiles_are_within_a_class() {
     }
     let mut few = Learned::default();
     [0, 1, 2, 3, 3].into_iter().for_each(|length| few.note(&of(1, 0, length)));
-    assert_eq!([20, 40, 60, 80, 100].map(|percent| few.percentile(percent)), [0, 1, 2, 3, 3].map(Some));
+    // the older ones count a little less
+    assert_eq!([15, 35, 55, 75, 100].map(|percent| few.percentile(percent)), [0, 1, 2, 3, 3].map(Some));
 }
 
 #[test]
 fn classes_follow_each_other_without_a_gap() {
-    let ends = (0..CLASSES).map(bounds).collect::<Vec<_>>();
     for length in (0..5_000).chain([65_535, 65_536, 1_000_000]) {
-        let (least, most) = ends[class_of(length)];
+        let (least, most) = BOUNDS[class_of(length)];
         assert!(least <= length as f64 && length as f64 <= most, "{length} in {least}..={most}");
     }
     assert_eq!(class_of(u64::MAX), CLASSES - 1);

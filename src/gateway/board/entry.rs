@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use pingora::time::timeout;
 use prometheus::IntCounter;
+use tokio::sync::oneshot::Receiver;
 
 use super::places::{Full, Places};
 use super::stay::{Place, Stay};
@@ -122,9 +123,8 @@ impl Entry {
         let mut inner = self.inner();
         inner.is_ready(tokens, self.ms(now))?;
         if !inner.places.take() {
-            let full = inner.places.full();
-            drop(inner);
-            return Err(self.shed(full));
+            // it may still wait for one: nobody is sent away yet
+            return Err(Unready::Full(inner.places.full()));
         }
         drop(inner);
         self.begin(Place::new(Arc::clone(self), now), tokens, now)
@@ -137,19 +137,10 @@ impl Entry {
         longest: Duration,
         now: Instant,
     ) -> Result<Stay, Unready> {
-        let (wait, joined, full) = {
-            let mut inner = self.inner();
-            inner.is_ready(tokens, self.ms(now))?;
-            if inner.places.take() {
-                drop(inner);
-                return self.begin(Place::new(Arc::clone(self), now), tokens, now);
-            }
-            let wait = inner.places.queue().wait.min(longest);
-            let joined = if wait.is_zero() { None } else { inner.places.join() };
-            (wait, joined, inner.places.full())
+        let (waits, told, wait) = match self.approach(tokens, longest, now)? {
+            Approach::In => return self.begin(Place::new(Arc::clone(self), now), tokens, now),
+            Approach::Queued { waits, told, wait } => (waits, told, wait),
         };
-        let Some((id, told)) = joined else { return Err(self.shed(full)) };
-        let waits = Waits { entry: self, id };
         let told = timeout(wait, told).await;
         drop(waits);
         let now = clock::monotonic();
@@ -161,6 +152,21 @@ impl Entry {
                 let state = self.inner().is_ready(tokens, self.ms(now));
                 state.and_then(|()| Err(self.still_full()))
             }
+        }
+    }
+
+    /// Takes a place, or one in the queue.
+    fn approach(&self, tokens: u64, longest: Duration, now: Instant) -> Result<Approach<'_>, Unready> {
+        let mut inner = self.inner();
+        inner.is_ready(tokens, self.ms(now))?;
+        if inner.places.take() {
+            return Ok(Approach::In);
+        }
+        let wait = inner.places.queue().wait.min(longest);
+        let joined = if wait.is_zero() { None } else { inner.places.join() };
+        match joined {
+            Some((id, told)) => Ok(Approach::Queued { waits: Waits { entry: self, id }, told, wait }),
+            None => Err(self.shed(inner.places.full())),
         }
     }
 
@@ -214,6 +220,21 @@ impl Inner {
 
 fn at_once(deployment: &Deployment) -> Option<u32> {
     deployment.limits.concurrent.map(|most| u32::try_from(most).unwrap_or(u32::MAX))
+}
+
+/// How far somebody came at once.
+enum Approach<'a> {
+    /// A place was taken.
+    In,
+    /// One in the queue.
+    Queued {
+        /// Leaves it when dropped.
+        waits: Waits<'a>,
+        /// Brings the place.
+        told: Receiver<Place>,
+        /// How long to wait for it.
+        wait: Duration,
+    },
 }
 
 /// Somebody in the queue; who leaves it makes room there.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use serde::de::IgnoredAny;
 
 use super::{Answer, AnswerBody, Followed, Following, is_framed, passed};
 use crate::clock;
@@ -62,7 +63,7 @@ pub(super) async fn begin<C: Client>(
         () = presence.left() => None,
     };
     let ended = match first {
-        Some(Ok(Some(bytes))) => match metered.refusal(&bytes) {
+        Some(Ok(Some(bytes))) => match amiss(&bytes) {
             None => {
                 wait.ends();
                 let answer = metered.with(record, bytes);
@@ -72,18 +73,23 @@ pub(super) async fn begin<C: Client>(
                     body: AnswerBody::Stream(Box::new(answer)),
                 }));
             }
-            Some((fault, words)) => Ended::Fault(fault, words),
+            Some(amiss) => amiss,
         },
         Some(Ok(None)) => Ended::Broke(UpstreamError::Broken("its stream is empty".to_owned())),
         Some(Err(error)) => Ended::Broke(error),
         None => Ended::ClientGone,
     };
-    match ended {
+    match &ended {
         Ended::ClientGone => metered.stop().await,
-        Ended::Fault(..) | Ended::Broke(_) => metered.give_up().await,
+        Ended::Fault(fault, _) => metered.give_up(Some(*fault)).await,
+        Ended::Broke(_) => metered.give_up(None).await,
     }
     wait.ends();
-    record.attempt_over(Some(metered.usage()));
+    let usage = metered.usage();
+    match &ended {
+        Ended::ClientGone => record.usage(usage),
+        Ended::Fault(..) | Ended::Broke(_) => record.attempt_over(Some(usage)),
+    }
     let record = Box::new(record);
     match ended {
         Ended::ClientGone => Followed::ClientGone(record),
@@ -97,6 +103,24 @@ enum Ended {
     ClientGone,
     Fault(Fault, String),
     Broke(UpstreamError),
+}
+
+/// What is wrong with the first that came of a stream, if anything is: an error among its events, or no JSON.
+fn amiss(first: &Bytes) -> Option<Ended> {
+    let mut found = None;
+    sse::Splitter::new().push(first.clone(), |piece| {
+        let sse::Piece::Event(event) = piece else { return };
+        let Some(json) = sse::data(&event).filter(|json| **json != *b"[DONE]") else { return };
+        let amiss = match provider::fault_of_event(&json) {
+            Some(fault) => Some(Ended::Fault(fault, provider::message(200, &json))),
+            None if serde_json::from_slice::<IgnoredAny>(&json).is_err() => {
+                Some(Ended::Broke(UpstreamError::Broken("its first event is no JSON".to_owned())))
+            }
+            None => None,
+        };
+        found = found.take().or(amiss);
+    });
+    found
 }
 
 /// A stream being metered. It settles itself at its end; dropped on the way, it settles at what was counted.
@@ -187,16 +211,6 @@ impl Metered {
         }
     }
 
-    /// What the first event says, if it is an error.
-    fn refusal(&self, first: &[u8]) -> Option<(Fault, String)> {
-        if !self.reader.has_failed() {
-            return None;
-        }
-        let json = sse::data(first)?;
-        let fault = provider::fault_of_event(&json)?;
-        Some((fault, provider::message(200, &json)))
-    }
-
     /// The end of the visit: it went well unless the stream itself says otherwise.
     fn over(&mut self) {
         let usage = self.usage();
@@ -207,13 +221,15 @@ impl Metered {
         }
     }
 
-    /// Stops a stream of which the client got nothing: the deployment has failed.
-    async fn give_up(&mut self) {
+    /// Stops a stream that is not worth reading on: it broke off, or said no.
+    async fn give_up(&mut self, fault: Option<Fault>) {
         if let Some(exchange) = self.exchange.take() {
             exchange.abort().await;
         }
-        if let Some(visit) = self.visit.take() {
-            visit.failed();
+        match (self.visit.take(), fault) {
+            (Some(visit), Some(fault)) => visit.refused(fault, None),
+            (Some(visit), None) => visit.failed(),
+            (None, _) => {}
         }
     }
 
@@ -290,7 +306,7 @@ impl Metered {
 
     async fn broke(&mut self, error: &UpstreamError) -> Next {
         tracing::warn!(deployment = %self.facts.deployment.name, %error, "a stream broke off");
-        self.give_up().await;
+        self.give_up(None).await;
         if let Some(record) = &self.record {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
         }

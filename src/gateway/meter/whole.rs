@@ -113,7 +113,7 @@ pub(super) async fn read<C: Client>(
     if let Some(fault) = read.is_error.then(|| provider::fault_of_event(&body)).flatten() {
         // no provider bills an error, unless it says what it used
         record.attempt_over((usage.source == UsageSource::Reported).then_some(usage));
-        visit.failed();
+        visit.refused(fault, None);
         return Followed::Fault(fault, provider::message(status, &body), Box::new(record));
     }
     visit.ended(Some(&usage));
@@ -154,10 +154,6 @@ impl Taken {
 
     fn plain(facts: &Facts, body: Bytes, framed: bool) -> Self {
         let (answer, wrong) = match serde_json::from_slice::<WholeAnswer>(&body) {
-            Ok(_) if facts.request.stream => {
-                let answer = serde_json::from_slice(&body).unwrap_or_default();
-                (answer, Some("it answers whole where a stream was asked for"))
-            }
             Ok(answer) => (answer, None),
             Err(error) if error.is_eof() && !framed => {
                 (WholeAnswer::default(), Some("the connection was closed"))

@@ -33,6 +33,16 @@ impl Trouble {
             .with_header("x-ratelimit-remaining-tokens", "0")
     }
 
+    /// 429 with the wait in ms alone.
+    pub(crate) fn rate_limited_for_ms(retry_after_ms: u32) -> Self {
+        Self::rate_limited_silently().with_header("retry-after-ms", &retry_after_ms.to_string())
+    }
+
+    /// 429 that names no wait.
+    pub(crate) fn rate_limited_silently() -> Self {
+        Self::openai(429, "requests", Some("rate_limit_exceeded"), "Rate limit reached for support-bot")
+    }
+
     pub(crate) fn server_error() -> Self {
         let message = "The server had an error while processing your request.";
         Self::openai(500, "server_error", None, message)
@@ -40,6 +50,11 @@ impl Trouble {
 
     pub(crate) fn overloaded() -> Self {
         Self::openai(503, "service_unavailable_error", Some("server_is_overloaded"), "Overloaded")
+    }
+
+    /// 503 of something that stands before the provider.
+    pub(crate) fn unavailable() -> Self {
+        Self::openai(503, "server_error", None, "Service temporarily unavailable")
     }
 
     pub(crate) fn bad_request() -> Self {
@@ -75,6 +90,18 @@ impl Trouble {
     /// In Microsoft's envelope, which has no `type`.
     pub(crate) fn azure(status: u16, code: &str, message: &str) -> Self {
         Self::new(status, json!({"error": {"code": code, "message": message}}))
+    }
+
+    /// Azure's filter has stopped the prompt, which it bills.
+    pub(crate) fn azure_content_filtered() -> Self {
+        let message = "The response was filtered due to the prompt triggering Azure OpenAI's content management \
+                       policy. Please modify your prompt and retry.";
+        let mut trouble = Self::azure(400, "content_filter", message);
+        trouble.body["error"]["param"] = "prompt".into();
+        trouble.body["error"]["status"] = 400.into();
+        trouble.body["error"]["innererror"] = json!({"code": "ResponsibleAIPolicyViolation",
+            "content_filter_result": {"violence": {"filtered": true, "severity": "high"}}});
+        trouble
     }
 
     pub(crate) fn azure_deployment_not_found() -> Self {

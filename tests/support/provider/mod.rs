@@ -21,6 +21,7 @@ pub(crate) use errors::Trouble;
 pub(crate) use prices::Price;
 pub(crate) use reply::{Gate, Reply};
 
+use super::gateway::free_port;
 use super::server::{After, Handler, Request, Server, Wire};
 use super::wait::eventually;
 use endpoints::Asked;
@@ -100,6 +101,8 @@ impl Manner {
 struct Memory {
     manner: Manner,
     replies: VecDeque<Reply>,
+    /// What a request gets when nothing is queued.
+    otherwise: Reply,
     exchanges: Vec<Exchange>,
     responses: BTreeMap<String, Value>,
     /// What it answers to each question for its models; 404 otherwise, as servers do that have no list.
@@ -112,12 +115,36 @@ struct Office(Mutex<Memory>);
 #[derive(Clone)]
 pub(crate) struct SimulatedProvider {
     office: Arc<Office>,
-    server: Arc<Server>,
+    port: u16,
+    /// Nothing while nobody listens.
+    server: Arc<Mutex<Option<Server>>>,
 }
 
 impl SimulatedProvider {
     /// Opens for business: every key but [`UPSTREAM_KEY`] is refused, every model is known.
     pub(crate) fn start() -> Self {
+        let mut provider = Self::closed_at(0);
+        let server = Server::start(provider.handler());
+        provider.port = server.address().port();
+        *provider.server.lock() = Some(server);
+        provider
+    }
+
+    /// The same, but nobody listens before it [opens](Self::opens): connections are refused.
+    pub(crate) fn closed() -> Self {
+        Self::closed_at(free_port())
+    }
+
+    /// Begins to listen.
+    pub(crate) fn opens(&self) {
+        *self.server.lock() = Some(Server::start_on(self.port, self.handler()));
+    }
+
+    fn handler(&self) -> Arc<dyn Handler> {
+        Arc::<Office>::clone(&self.office)
+    }
+
+    fn closed_at(port: u16) -> Self {
         let manner = Manner {
             words: "Four crates fit on the pallet.".to_owned(),
             reasoning: 0,
@@ -128,18 +155,17 @@ impl SimulatedProvider {
         let memory = Memory {
             manner,
             replies: VecDeque::new(),
+            otherwise: Reply::usual(),
             exchanges: Vec::new(),
             responses: BTreeMap::new(),
             model_list: None,
         };
-        let office = Arc::new(Office(Mutex::new(memory)));
-        let handler: Arc<dyn Handler> = Arc::<Office>::clone(&office);
-        Self { server: Arc::new(Server::start(handler)), office }
+        Self { office: Arc::new(Office(Mutex::new(memory))), port, server: Arc::default() }
     }
 
     /// `http://127.0.0.1:PORT`, without a path.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.server.address())
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// What usual answers say; one token for each word.
@@ -176,6 +202,12 @@ impl SimulatedProvider {
     /// What every question for its list of models gets from now on.
     pub(crate) fn lists(&self, reply: Reply) -> &Self {
         self.office.0.lock().model_list = Some(reply);
+        self
+    }
+
+    /// What every request gets from now on, when nothing is queued.
+    pub(crate) fn always(&self, reply: Reply) -> &Self {
+        self.office.0.lock().otherwise = reply;
         self
     }
 
@@ -234,7 +266,7 @@ impl Handler for Office {
             let number = memory.exchanges.len();
             let asked = Asked::from(&request);
             let reply = match asked.is_inference() {
-                true => memory.replies.pop_front().unwrap_or_else(Reply::usual),
+                true => memory.replies.pop_front().unwrap_or_else(|| memory.otherwise.clone()),
                 false if asked.operation == "models" => {
                     memory.model_list.clone().unwrap_or_else(Reply::usual)
                 }

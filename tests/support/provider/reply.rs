@@ -53,7 +53,17 @@ enum Stop {
     Hang,
     End(After),
     EndAfter(Duration),
+    /// The rest is not sent; the body's framing ends as it should.
+    LeaveOut,
     Wait(Gate),
+}
+
+/// What comes after the pieces that were written.
+enum Rest {
+    /// The body's proper end.
+    End,
+    /// Nothing.
+    Broken(After),
 }
 
 /// What the next request gets.
@@ -222,6 +232,26 @@ impl Reply {
         self.stop(Place::Bytes(bytes), Stop::End(After::Reset))
     }
 
+    /// RST before a single byte.
+    pub(crate) fn resets(self) -> Self {
+        self.stop(Place::Head, Stop::End(After::Reset))
+    }
+
+    /// RST after so many events.
+    pub(crate) fn resets_after_events(self, events: usize) -> Self {
+        self.stop(Place::Events(events), Stop::End(After::Reset))
+    }
+
+    /// Falls silent after so many bytes of the body.
+    pub(crate) fn hangs_after_bytes(self, bytes: usize) -> Self {
+        self.stop(Place::Bytes(bytes), Stop::Hang)
+    }
+
+    /// Ends after so many events as if that were all: the framing is whole, the answer is not.
+    pub(crate) fn ends_after_events(self, events: usize) -> Self {
+        self.stop(Place::Events(events), Stop::LeaveOut)
+    }
+
     /// Waits for the gate after so many bytes of the body.
     pub(crate) fn waits_after_bytes(self, bytes: usize, gate: &Gate) -> Self {
         self.stop(Place::Bytes(bytes), Stop::Wait(gate.clone()))
@@ -296,7 +326,7 @@ impl Reply {
             }
             Some(Stop::Hang) => steps.push(Step::Hang),
             Some(Stop::Wait(gate)) => steps.push(Step::Wait(gate.clone())),
-            None => {}
+            Some(Stop::LeaveOut) | None => {}
         }
         let after = self.write_answer(content, &mut steps);
         Performance { steps, after, ahead: self.ahead }
@@ -328,8 +358,8 @@ impl Reply {
         };
         head.push_str("\r\n");
         steps.push(Step::Write(head.into_bytes()));
-        if let Some(ended) = self.write_pieces(pieces, chunked, steps) {
-            return ended;
+        if let Rest::Broken(after) = self.write_pieces(pieces, chunked, steps) {
+            return after;
         }
         if chunked {
             steps.push(Step::Write(b"0\r\n\r\n".to_vec()));
@@ -338,12 +368,12 @@ impl Reply {
     }
 
     /// Writes the pieces up to where a stop ends them.
-    fn write_pieces(&self, pieces: Vec<Piece>, chunked: bool, steps: &mut Vec<Step>) -> Option<After> {
+    fn write_pieces(&self, pieces: Vec<Piece>, chunked: bool, steps: &mut Vec<Step>) -> Rest {
         let mut sent = 0;
         for (event, piece) in pieces.into_iter().enumerate() {
-            if let Some(ended) = self.pause_at(|place| matches!(place, Place::Events(n) if n == event), steps)
+            if let Some(rest) = self.pause_at(|place| matches!(place, Place::Events(n) if n == event), steps)
             {
-                return Some(ended);
+                return rest;
             }
             if piece.tokens > 0 {
                 steps.push(Step::Make { prompt: 0, completion: piece.tokens, reasoning: 0 });
@@ -357,10 +387,10 @@ impl Reply {
             let (first, second) = piece.bytes.split_at(cut.unwrap_or(0));
             self.write_bytes(first, chunked, steps);
             if let Some(at) = cut
-                && let Some(ended) =
+                && let Some(rest) =
                     self.pause_at(|place| matches!(place, Place::Bytes(n) if n == sent + at), steps)
             {
-                return Some(ended);
+                return rest;
             }
             // noted before the last byte leaves: whoever reads it may look at the bill at once
             if piece.tells_usage && self.tells_usage {
@@ -369,16 +399,17 @@ impl Reply {
             self.write_bytes(second, chunked, steps);
             sent += piece.bytes.len();
         }
-        None
+        Rest::End
     }
 
-    fn pause_at(&self, place: impl Fn(Place) -> bool, steps: &mut Vec<Step>) -> Option<After> {
+    fn pause_at(&self, place: impl Fn(Place) -> bool, steps: &mut Vec<Step>) -> Option<Rest> {
         match self.stop_at(place)? {
-            Stop::End(after) => return Some(*after),
+            Stop::End(after) => return Some(Rest::Broken(*after)),
             Stop::EndAfter(pause) => {
                 steps.push(Step::Pause(*pause));
-                return Some(After::Close);
+                return Some(Rest::Broken(After::Close));
             }
+            Stop::LeaveOut => return Some(Rest::End),
             Stop::Hang => steps.push(Step::Hang),
             Stop::Wait(gate) => steps.push(Step::Wait(gate.clone())),
         }

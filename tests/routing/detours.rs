@@ -1,0 +1,92 @@
+//! Refusals that say where to go instead: a prompt that is too long goes to a longer context, one that a filter has
+//! stopped where the operator says. Each attempt is booked as its provider bills it.
+
+use super::{CHAT, deployment, lab, model, question, streamed};
+use crate::support::provider::Trouble;
+use crate::support::{Reply, Setup, SimulatedProvider, TestGateway};
+
+/// What was booked, in order: the deployment and how its usage is known.
+#[track_caller]
+fn booked(gateway: &TestGateway, count: usize) -> Vec<(String, String)> {
+    let journal = gateway.settled_journal(|journal| journal.usages().len() >= count);
+    journal.usages().into_iter().map(|usage| (usage.deployment, usage.source)).collect()
+}
+
+fn pair(deployment: &str, source: &str) -> (String, String) {
+    (deployment.to_owned(), source.to_owned())
+}
+
+#[test]
+fn a_prompt_that_is_too_long_goes_to_the_longer_context() {
+    let [short, other, long] = [(); 3].map(|()| SimulatedProvider::start());
+    let url = |provider: &SimulatedProvider| format!("{}/v1", provider.url());
+    let route = "deployments = [\"short\", \"other\"]";
+    let setup = lab()
+        .and(&deployment("short", &url(&short), "context_window = 8000"))
+        .and(&deployment("other", &url(&other), "context_window = 8000"))
+        .and(&deployment("long", &url(&long), "context_window = 100000"))
+        .and(&model("bot", &format!("{route}\nlonger_context = \"long\"")))
+        .and(&model("shy", route))
+        .watched(&short)
+        .watched(&other)
+        .watched(&long);
+    let gateway = TestGateway::with(setup).start();
+    for body in [question("bot", "one"), streamed("bot", "two")] {
+        short.fails(Trouble::bad_request());
+        let answer = gateway.post(CHAT, &body).expect(200);
+        assert_eq!(answer.header("x-tunegate-deployment"), Some("long"));
+    }
+    short.fails(Trouble::bad_request());
+    let answer = gateway.post(CHAT, &question("shy", "three")).expect(400);
+    assert_eq!(answer.json(), Trouble::bad_request().body, "nobody is longer: the client hears it");
+    assert_eq!((short.requests().len(), other.requests().len(), long.requests().len()), (3, 0, 2));
+    assert_eq!(booked(&gateway, 2), vec![pair("long", "reported"); 2], "what was refused costs nothing");
+}
+
+/// An Azure deployment, `strict`, and another provider's, `lax`.
+fn filtered(azure: &SimulatedProvider, lax: &SimulatedProvider, lines: &str) -> Setup {
+    let strict = format!(
+        "\n[providers.azure]\nkind = \"azure\"\nbase_url = \"{}\"\napi = \"v1\"\n\
+         api_key = {{ file = \"upstream.key\" }}\n\
+         \n[deployments.strict]\nprovider = \"azure\"\nmodel = \"support-eu\"\nbase_model = \"{}\"\n",
+        azure.url(),
+        super::MODEL
+    );
+    lab()
+        .and(&strict)
+        .and(&deployment("lax", &format!("{}/v1", lax.url()), ""))
+        .and(&model("bot", &format!("deployments = [\"strict\"]\n{lines}")))
+        .watched(azure)
+        .watched(lax)
+}
+
+/// Azure stops the prompt, and bills it.
+fn stopped() -> Reply {
+    Reply::trouble(Trouble::azure_content_filtered()).billed(1, 0).without_usage()
+}
+
+#[test]
+fn what_a_filter_has_stopped_goes_where_the_operator_says_and_both_are_booked() {
+    let (azure, lax) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(filtered(&azure, &lax, "content_filtered = \"lax\"")).start();
+    for body in [question("bot", "one"), streamed("bot", "two")] {
+        azure.replies(stopped());
+        let answer = gateway.post(CHAT, &body).expect(200);
+        assert_eq!(answer.header("x-tunegate-deployment"), Some("lax"));
+    }
+    assert_eq!((azure.requests().len(), lax.requests().len()), (2, 2));
+    let each = [pair("strict", "estimated"), pair("lax", "reported")];
+    assert_eq!(booked(&gateway, 4), [each.clone(), each].concat());
+}
+
+#[test]
+fn what_a_filter_has_stopped_goes_nowhere_else_by_itself() {
+    let (azure, lax) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let setup = filtered(&azure, &lax, "").and(&model("both", "deployments = [\"strict\", \"lax\"]"));
+    let gateway = TestGateway::with(setup).start();
+    azure.replies(stopped());
+    let answer = gateway.post(CHAT, &question("both", "one")).expect(400);
+    assert_eq!(answer.json()["error"]["code"], "content_filter", "{}", answer.text());
+    assert_eq!(lax.requests().len(), 0);
+    assert_eq!(booked(&gateway, 1), [pair("strict", "estimated")]);
+}
