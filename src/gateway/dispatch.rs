@@ -139,6 +139,8 @@ impl<'a> Round<'a> {
             self.full.push(failed_on.clone());
         }
         record.attempt_failed(&failed_on.deployment.name, &told);
+        // what was never sent anywhere, because of us or of the request, is not tried again there
+        let may_recover = unready.is_none() && !cheaper && !told.is_requests_fault();
         self.told = Some(told);
         let situation = Situation {
             sent: self.sent,
@@ -146,10 +148,7 @@ impl<'a> Round<'a> {
             wait_asked,
             others_left: self.at + 1 < self.order.len() || !self.full.is_empty(),
             time_left: self.deadline.saturating_duration_since(clock::monotonic()),
-            // what was never sent anywhere, because of us, is not tried again there
-            budget_allows: unready.is_none()
-                && !cheaper
-                && self.means.retries.allows(&self.prepared.attribution.model),
+            budget_allows: may_recover && self.means.retries.allows(&self.prepared.attribution.model),
             jitter: rand::random(),
         };
         match retry::after(failure, &situation, &self.prepared.resolved.model.retry) {

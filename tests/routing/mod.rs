@@ -4,6 +4,7 @@ mod canary;
 mod detours;
 mod faults;
 mod overload;
+mod retries;
 
 use serde_json::{Value, json};
 
