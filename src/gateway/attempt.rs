@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -66,6 +66,8 @@ pub(super) struct Failed {
     pub(super) unready: Option<Unready>,
     /// A budget wants a cheaper one.
     pub(super) cheaper: bool,
+    /// Whether the same deployment may do at another time.
+    pub(super) again: bool,
 }
 
 /// What a client hears of a failed attempt.
@@ -166,7 +168,7 @@ pub(super) async fn make<C: Client>(
         Ok(output_cap) => attempt.send(stay, output_cap, presence, record).await,
         Err(Unmade::Unpaid(Unpaid::Refused(refusal))) => Attempted::Ended(refusal, Box::new(record)),
         Err(Unmade::Unpaid(Unpaid::PassedOver { refusal, cheaper })) => {
-            Failed { cheaper, ..Failed::unsent(refusal) }.with(record)
+            Failed { cheaper, again: false, ..Failed::unsent(refusal) }.with(record)
         }
         Err(Unmade::Unreachable(error)) => {
             stay.failed(clock::monotonic());
@@ -195,6 +197,7 @@ impl Failed {
             told: Told::Refusal(refusal),
             unready: None,
             cheaper: false,
+            again: true,
         }
     }
 
@@ -230,7 +233,7 @@ impl Attempt<'_> {
 
     fn unready(&self, unready: Unready, record: Record) -> Attempted {
         let refusal = Refusal::Busy { deployment: Arc::clone(&self.deployment.name), unready };
-        Failed { unready: Some(unready), ..Failed::unsent(refusal) }.with(record)
+        Failed { unready: Some(unready), again: false, ..Failed::unsent(refusal) }.with(record)
     }
 
     /// Holds what the request can cost on the deployment, and connects meanwhile. The cap that must be written upstream.
@@ -308,7 +311,9 @@ impl Attempt<'_> {
             }
             Err(refusal) => {
                 // the client has left
-                record.attempt_over(self.sent.load(Ordering::Relaxed).then(|| facts.unanswered()));
+                if asking.was_sent() {
+                    record.usage(facts.unanswered());
+                }
                 Attempted::Ended(refusal, Box::new(record))
             }
         }
@@ -343,10 +348,14 @@ impl Attempt<'_> {
             UpstreamError::Timeout(_) => Failure::TimedOut,
             _ => Failure::Broke,
         };
-        record.attempt_over((failure != Failure::NothingSent).then(|| facts.unanswered()));
+        let usage = (failure != Failure::NothingSent).then(|| facts.unanswered());
         if client_gone {
+            if let Some(usage) = usage {
+                record.usage(usage);
+            }
             return Attempted::Ended(Refusal::ClientGone, Box::new(record));
         }
+        record.attempt_over(usage);
         Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
     }
 
@@ -379,6 +388,7 @@ impl Attempt<'_> {
             pins: self.means.pins,
             response: echo.map(|asked| meter::Response::of(asked, &record)),
             output_cap,
+            notices: self.notices(),
         };
         match meter::follow(following, presence, record).await {
             Followed::Answer(answer) => Attempted::Answered(answer),
@@ -401,6 +411,16 @@ impl Attempt<'_> {
                 Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(*record)
             }
         }
+    }
+
+    /// What its clients should know of the deployment.
+    fn notices(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let retirements = self.means.retirements;
+        let retirement = retirements.of(self.deployment, &self.model);
+        let headers = retirement.and_then(|retirement| {
+            retirements.headers(&self.deployment.name, &retirement, clock::unix_ms())
+        });
+        headers.map_or_else(Vec::new, Vec::from)
     }
 
     /// An upstream's no.
@@ -436,7 +456,7 @@ impl Attempt<'_> {
                 body: provider::envelope(status, &body),
             }),
         };
-        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false }
+        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false, again: true }
             .with(record)
     }
 

@@ -7,6 +7,7 @@ use super::board::Board;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
 use super::reserve::Money;
+use super::retirements::Retirements;
 use crate::domain::breaker::State;
 use crate::domain::capability::Capability;
 use crate::domain::catalog::{Deployment, OnUnsupported, Resolved};
@@ -15,6 +16,7 @@ use crate::domain::money::Usd;
 use crate::domain::price::book::PriceBook;
 use crate::domain::priced::Priced;
 use crate::domain::request::InferenceRequest;
+use crate::domain::retirement::Stage;
 use crate::domain::route::{Late, Out, Seen, Sight};
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::usage::TokenCounts;
@@ -26,6 +28,7 @@ const UNKNOWN_OUTPUT: u64 = 256;
 pub(super) struct Look<'a> {
     pub(super) board: &'a Board,
     pub(super) money: &'a Money,
+    pub(super) retirements: &'a Retirements,
     pub(super) prices: Arc<PriceBook>,
     pub(super) resolved: &'a Resolved,
     pub(super) forms: &'a Forms,
@@ -57,6 +60,7 @@ pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
 impl Sight for Look<'_> {
     fn see(&mut self, deployment: &Arc<Deployment>) -> Seen {
         let (mut seen, standing) = self.standing(deployment);
+        let (retired, retiring) = self.retirement(deployment);
         let out = match self.cant(deployment) {
             Ok(form) => match self.price(deployment, &form, &mut seen) {
                 Ok(()) => None,
@@ -64,8 +68,8 @@ impl Sight for Look<'_> {
             },
             Err(out) => Some(out),
         };
-        seen.out = out.or(standing);
-        seen.late = seen.late.or_else(|| self.over_budget(deployment, seen.cost));
+        seen.out = out.or(retired).or(standing);
+        seen.late = seen.late.or(retiring).or_else(|| self.over_budget(deployment, seen.cost));
         seen
     }
 
@@ -95,10 +99,19 @@ impl Look<'_> {
                 return Err(Out::ContextWindow { needs, has });
             }
         }
-        if let Some(at_ms) = deployment.retires_at_ms.filter(|at| *at <= self.now_ms) {
-            return Err(Out::Retired { at_ms });
-        }
         Ok(form)
+    }
+
+    /// Whether its provider has ended it, or does so soon.
+    fn retirement(&self, deployment: &Deployment) -> (Option<Out>, Option<Late>) {
+        let retirement = self.retirements.of(deployment, &self.resolved.upstream_model(deployment));
+        let Some(retirement) = retirement else { return (None, None) };
+        let at_ms = retirement.at_ms;
+        match self.retirements.stage(&retirement, self.now_ms) {
+            Stage::Active | Stage::Warned => (None, None),
+            Stage::Leaving => (None, Some(Late::Retiring { at_ms })),
+            Stage::Retired => (Some(Out::Retired { at_ms }), None),
+        }
     }
 
     /// The least that the request needs of a context: its input, and one token of output or what it asks for.

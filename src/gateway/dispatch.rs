@@ -17,6 +17,7 @@ use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
 use super::reserve::Money;
+use super::retirements::Retirements;
 use super::retries::Retries;
 use crate::clock;
 use crate::domain::retry::{self, Failure, Situation, Step};
@@ -29,6 +30,15 @@ pub(super) struct Means<'a> {
     pub board: &'a Arc<Board>,
     pub retries: &'a Retries,
     pub pins: &'a Arc<Pins>,
+    pub retirements: &'a Retirements,
+}
+
+impl<'a> Means<'a> {
+    /// What is looked at to decide.
+    pub(super) fn sources(self, now_ms: i64, now: Instant) -> Sources<'a> {
+        let Means { money, board, retirements, .. } = self;
+        Sources { board, money, retirements, now_ms, now }
+    }
 }
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
@@ -128,7 +138,7 @@ impl<'a> Round<'a> {
 
     /// Takes in how an attempt failed; a wait before the same deployment is asked again.
     fn learns(&mut self, failed: Failed, record: &mut Record) -> Option<Duration> {
-        let Failed { failure, wait_asked, told, unready, cheaper } = failed;
+        let Failed { failure, wait_asked, told, unready, cheaper, again } = failed;
         let failed_on = self.order[self.at].clone();
         if failure != Failure::NothingSent {
             self.sent += 1;
@@ -139,16 +149,17 @@ impl<'a> Round<'a> {
             self.full.push(failed_on.clone());
         }
         record.attempt_failed(&failed_on.deployment.name, &told);
-        // what was never sent anywhere, because of us or of the request, is not tried again there
-        let may_recover = unready.is_none() && !cheaper && !told.is_requests_fault();
-        self.told = Some(told);
+        // that it is left alone now says less than why
+        if self.told.is_none() || !matches!(unready, Some(Unready::Shut { .. })) {
+            self.told = Some(told);
+        }
         let situation = Situation {
             sent: self.sent,
             on_this: self.on_this,
             wait_asked,
             others_left: self.at + 1 < self.order.len() || !self.full.is_empty(),
             time_left: self.deadline.saturating_duration_since(clock::monotonic()),
-            budget_allows: may_recover && self.means.retries.allows(&self.prepared.attribution.model),
+            budget_allows: again && self.means.retries.allows(&self.prepared.attribution.model),
             jitter: rand::random(),
         };
         match retry::after(failure, &situation, &self.prepared.resolved.model.retry) {
@@ -169,8 +180,7 @@ impl<'a> Round<'a> {
         (self.at, self.on_this) = (self.at + 1, 1);
         if cheaper && self.at < self.order.len() {
             let now = clock::monotonic();
-            let sources =
-                Sources { board: self.means.board, money: self.means.money, now_ms: clock::unix_ms(), now };
+            let sources = self.means.sources(clock::unix_ms(), now);
             let rest = self.prepared.by_cost(&self.order[self.at..], sources);
             self.order.splice(self.at.., rest);
         }

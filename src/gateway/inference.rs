@@ -16,14 +16,13 @@ use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
 use super::meter::Answer;
 use super::pins::Pins;
-use super::prepare::{Asked, Beside, Prepared, Sources};
+use super::prepare::{Asked, Beside, Prepared};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record};
 use super::refusal::Refusal;
 use super::reserve::Money;
-use super::retirements::Retirements;
 use super::retries::Retries;
-use super::settle;
+use super::retirements::Retirements;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
@@ -101,11 +100,21 @@ impl Gateway {
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
-        let means =
-            Means { money: &self.money, board: &self.board, retries: &self.retries, pins: &self.pins };
+        let means = self.means();
         let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await.map_err(refused)?;
         replace_upstreams(&mut answer.headers, &rate_headers);
         Ok(answer)
+    }
+
+    /// What asking deployments takes.
+    pub(super) fn means(&self) -> Means<'_> {
+        Means {
+            money: &self.money,
+            board: &self.board,
+            retries: &self.retries,
+            pins: &self.pins,
+            retirements: &self.retirements,
+        }
     }
 
     async fn prepare(
@@ -125,12 +134,7 @@ impl Gateway {
             Beside { headers: arrival.headers, route_headers: arrival.route_headers, tags: arrival.tags };
         let asked = Asked::new(admitted, self.catalog.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
-        let sources = Sources {
-            board: &self.board,
-            money: &self.money,
-            now_ms: clock::unix_ms(),
-            now: clock::monotonic(),
-        };
+        let sources = self.means().sources(clock::unix_ms(), clock::monotonic());
         let prepared = asked.prepare(sources).await?;
         self.enter(&prepared, arrival.rate_headers, record)?;
         Ok(prepared)

@@ -98,6 +98,8 @@ pub(super) struct Following<'a> {
     pub(super) response: Option<Response>,
     /// The cap on the output that we wrote into the request.
     pub(super) output_cap: Option<OutputCap>,
+    /// What its clients should know of the deployment.
+    pub(super) notices: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// The response that a chat completion becomes.
@@ -140,13 +142,15 @@ pub(super) async fn follow<C: Client>(
     };
     let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
     let prompt_tokens = text(HeaderName::from_static(PROMPT_TOKENS_HEADER)).parse().ok();
-    let following = Following { facts: Facts { prompt_tokens, ..following.facts }, ..following };
+    let mut following = Following { facts: Facts { prompt_tokens, ..following.facts }, ..following };
+    let notices = std::mem::take(&mut following.notices);
     let (output_cap, attempts) = (following.output_cap, record.failed_attempts() + 1);
     let mut followed = match is_event_stream(&kind) && is_plain(&encoding) {
         true => stream::begin(following, presence, record).await,
         false => whole::read(following, &kind, &encoding, presence, record).await,
     };
     if let Followed::Answer(answer) = &mut followed {
+        answer.headers.extend(notices);
         if let Some(cap) = output_cap {
             answer.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
         }

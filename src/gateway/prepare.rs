@@ -14,6 +14,7 @@ use super::counts::Counts;
 use super::forms::Forms;
 use super::refusal::Refusal;
 use super::reserve::Money;
+use super::retirements::Retirements;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
@@ -60,6 +61,7 @@ pub(super) struct Beside {
 pub(super) struct Sources<'a> {
     pub board: &'a Board,
     pub money: &'a Money,
+    pub retirements: &'a Retirements,
     pub now_ms: i64,
     pub now: Instant,
 }
@@ -112,6 +114,7 @@ impl Asked {
         Look {
             board: sources.board,
             money: sources.money,
+            retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
             resolved: &self.resolved,
             forms: &self.forms,
@@ -203,6 +206,7 @@ impl Prepared {
         let mut look = Look {
             board: sources.board,
             money: sources.money,
+            retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
             resolved: &self.resolved,
             forms: &self.forms,

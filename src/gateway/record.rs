@@ -349,10 +349,6 @@ impl Drop for Record {
                 outcome.cost = own.map_or(self.spent, |own| Some(self.spent.unwrap_or_default() + own));
                 bill.settle(outcome.usage.as_ref());
             }
-            // the client left in the middle of an attempt: it is no failed one
-            if let Some((usage, _)) = self.over.take() {
-                outcome.usage = Some(usage);
-            }
             if let Some(entered) = self.entered.take() {
                 entered.settle(tokens_of(&outcome), clock::monotonic());
             }

@@ -262,7 +262,7 @@ fn never_more_inside_than_there_are_places_and_nothing_leaks() {
         let Ok(stay) = entered else { return };
         assert!(inside.fetch_add(1, Ordering::SeqCst) < AT_ONCE);
         served.fetch_add(1, Ordering::Relaxed);
-        if bits % 3 == 0 {
+        if bits.is_multiple_of(3) {
             tokio::time::sleep(patience / 8).await;
         } else {
             tokio::task::yield_now().await;

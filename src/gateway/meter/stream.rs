@@ -85,7 +85,11 @@ pub(super) async fn begin<C: Client>(
         Ended::Broke(_) => metered.give_up(None).await,
     }
     wait.ends();
-    record.attempt_over(Some(metered.usage()));
+    let usage = metered.usage();
+    match &ended {
+        Ended::ClientGone => record.usage(usage),
+        Ended::Fault(..) | Ended::Broke(_) => record.attempt_over(Some(usage)),
+    }
     let record = Box::new(record);
     match ended {
         Ended::ClientGone => Followed::ClientGone(record),

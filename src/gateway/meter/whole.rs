@@ -154,10 +154,6 @@ impl Taken {
 
     fn plain(facts: &Facts, body: Bytes, framed: bool) -> Self {
         let (answer, wrong) = match serde_json::from_slice::<WholeAnswer>(&body) {
-            Ok(_) if facts.request.stream => {
-                let answer = serde_json::from_slice(&body).unwrap_or_default();
-                (answer, Some("it answers whole where a stream was asked for"))
-            }
             Ok(answer) => (answer, None),
             Err(error) if error.is_eof() && !framed => {
                 (WholeAnswer::default(), Some("the connection was closed"))
