@@ -164,7 +164,8 @@ fn a_request_that_nobody_can_serve_hears_of_each_and_why() {
 #[test]
 fn a_retry_must_end_in_time() {
     let provider = SimulatedProvider::start();
-    let lines = "timeouts = { total_ms = 1000 }";
+    let lines =
+        "timeouts = { connect_ms = 1000, first_byte_ms = 1000, between_chunks_ms = 1000, total_ms = 1000 }";
     let gateway = alone(&provider, lines, "retry = { first_wait_ms = 1500, longest_wait_ms = 5000 }");
     provider.always(Reply::trouble(Trouble::server_error()));
     let began = std::time::Instant::now();
