@@ -60,9 +60,11 @@ pub(super) fn check(
     now_ms: i64,
     checker: &mut Checker<'_>,
 ) -> BTreeMap<Arc<str>, Arc<Deployment>> {
+    let place = Place::top("routing").key("breaker");
+    let usual = breaker_policy(&place, &file.routing.breaker, breaker::Policy::default(), checker);
     let mut deployments = BTreeMap::new();
     for (name, written) in &file.deployments {
-        if let Some(deployment) = deployment(name, written, file, served, prices, checker) {
+        if let Some(deployment) = deployment(name, written, file, served, prices, usual, checker) {
             note_retired(&deployment, now_ms, checker);
             deployments.insert(Arc::from(name.as_str()), Arc::new(deployment));
         }
@@ -76,6 +78,7 @@ fn deployment(
     file: &file::File,
     served: &BTreeMap<Arc<str>, Served>,
     prices: &Known,
+    usual: breaker::Policy,
     checker: &mut Checker<'_>,
 ) -> Option<Deployment> {
     let place = Place::top("deployments").key(name);
@@ -112,7 +115,7 @@ fn deployment(
     let limits = limits::rate_limits(&place.key("limits"), &written.limits, checker);
     let queue = queue(&place, written, checker);
     let unsupported = unsupported(&place, written, checker);
-    let breaker = breaker_policy(&place.key("breaker"), &written.breaker, checker);
+    let breaker = breaker_policy(&place.key("breaker"), &written.breaker, usual, checker);
     let health_check_every = health_check(&place, written, checker);
     let (served, upstream_model) = (served?, upstream_model?);
     let base_model = written.base_model.clone().filter(|base| !base.trim().is_empty());
@@ -285,8 +288,13 @@ fn unsupported(place: &Place, written: &file::Deployment, checker: &mut Checker<
     found
 }
 
-fn breaker_policy(place: &Place, written: &file::Breaker, checker: &mut Checker<'_>) -> breaker::Policy {
-    let default = breaker::Policy::default();
+/// The breaker's policy: what is not written is as `default` says.
+fn breaker_policy(
+    place: &Place,
+    written: &file::Breaker,
+    default: breaker::Policy,
+    checker: &mut Checker<'_>,
+) -> breaker::Policy {
     let consecutive = place.key("consecutive_failures");
     let consecutive =
         in_range(&consecutive, written.consecutive_failures, default.consecutive, COUNT, checker);

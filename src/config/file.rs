@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) deployments: BTreeMap<String, Deployment>,
     pub(super) models: BTreeMap<String, Model>,
+    pub(super) routing: Routing,
     pub(super) ledger: Ledger,
     pub(super) budgets: BTreeMap<String, Draft>,
     pub(super) alerts: Alerts,
@@ -267,7 +268,15 @@ pub(super) struct Queue {
     pub(super) wait_ms: Option<u64>,
 }
 
-/// `breaker` of a deployment.
+/// `[routing]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Routing {
+    pub(super) retry: Retry,
+    pub(super) breaker: Breaker,
+}
+
+/// `breaker` of a deployment, or for all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Breaker {
@@ -298,7 +307,7 @@ pub(super) struct Model {
     pub(super) limits: RateLimits,
 }
 
-/// `retry` of a model.
+/// `retry` of a model, or for all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Retry {

@@ -61,9 +61,11 @@ pub(super) fn check(
         known: BTreeMap::new(),
         under_way: Vec::new(),
     };
+    let place = Place::top("routing").key("retry");
+    let usual = retry_policy(&place, &file.routing.retry, retry::Policy::default(), checker);
     let mut models = Vec::new();
     for (name, written) in &file.models {
-        models.extend(model(name, written, file, &mut routes, checker));
+        models.extend(model(name, written, file, &mut routes, usual, checker));
     }
     models
 }
@@ -92,6 +94,7 @@ fn model(
     written: &file::Model,
     file: &file::File,
     routes: &mut Routes<'_>,
+    usual: retry::Policy,
     checker: &mut Checker<'_>,
 ) -> Option<Model> {
     let place = Place::top("models").key(name);
@@ -99,7 +102,8 @@ fn model(
     let aliases = aliases(&place, name, written, file, checker);
     check_labels(&place, name, written, file, checker);
     let limits = limits::rate_limits(&place.key("limits"), &written.limits, checker);
-    let retry = retry_policy(&place.key("retry"), written, checker);
+    let retry = retry_policy(&place.key("retry"), &written.retry, usual, checker);
+    let retry = retry::Policy { on_content_filter: written.content_filtered.is_some(), ..retry };
     let requires = routes.requires.get(name).cloned().unwrap_or_default();
     let plan = routes.named(&Id { model: name.to_owned(), label: None }, checker);
     let labels: Vec<Option<(Arc<str>, Arc<Route>)>> = written
@@ -226,9 +230,13 @@ fn check_labels(
     }
 }
 
-/// Checks `retry`. A plan for what a content filter stops has it asked.
-fn retry_policy(place: &Place, written: &file::Model, checker: &mut Checker<'_>) -> retry::Policy {
-    let (default, retry) = (retry::Policy::default(), &written.retry);
+/// Checks `retry`: what is not written is as `default` says.
+fn retry_policy(
+    place: &Place,
+    retry: &file::Retry,
+    default: retry::Policy,
+    checker: &mut Checker<'_>,
+) -> retry::Policy {
     let attempts = in_range(&place.key("attempts"), retry.attempts, default.attempts, ATTEMPTS, checker);
     let same = in_range(&place.key("same"), retry.same, default.same, SAME, checker);
     let mut wait = |key: &str, ms: Option<u64>, default: Duration| match ms {
@@ -241,8 +249,7 @@ fn retry_policy(place: &Place, written: &file::Model, checker: &mut Checker<'_>)
         let longest_ms = longest_wait.as_millis();
         checker.wrong(&place.key("first_wait_ms"), format!("more than longest_wait_ms, {longest_ms}"));
     }
-    let on_content_filter = written.content_filtered.is_some();
-    retry::Policy { attempts, same, first_wait, longest_wait, on_content_filter }
+    retry::Policy { attempts, same, first_wait, longest_wait, ..default }
 }
 
 /// Notes a plan for long requests that takes no longer ones.

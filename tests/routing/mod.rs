@@ -17,7 +17,7 @@ const MODEL: &str = "gpt-4.1-mini-2025-04-14";
 
 /// A catalog with the provider's credential and nothing else.
 fn lab() -> Setup {
-    Setup::bare().file("upstream.key", UPSTREAM_KEY)
+    Setup::bare().patient().file("upstream.key", UPSTREAM_KEY)
 }
 
 /// A provider and a deployment of one name; the lines go into the deployment's section.

@@ -11,6 +11,8 @@ pub(crate) struct Setup {
     server: String,
     sections: String,
     worker: Option<String>,
+    /// Retries and breakers as they are shipped.
+    patient: bool,
     /// PostgreSQL instead of the file in the state folder.
     pub(super) database: Option<String>,
     pub(super) files: Vec<(String, String)>,
@@ -150,6 +152,12 @@ deployments = ["{name}"]
         self.server.contains("tls =")
     }
 
+    /// Retries and breakers as they are shipped. Else one attempt is all there is, and no breaker opens: most tests are
+    /// about one answer.
+    pub(crate) fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+
     /// Adds lines to `[server]`.
     pub(crate) fn server(mut self, lines: &str) -> Self {
         self.server.push_str(lines);
@@ -185,11 +193,18 @@ deployments = ["{name}"]
     /// The file's text.
     pub(super) fn text(&self, data_port: u16, admin_port: u16) -> String {
         let Self { server, sections, worker, .. } = self;
+        let routing = match self.patient {
+            true => "",
+            false => {
+                "[routing]\nretry.attempts = 1\n\
+                 breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n"
+            }
+        };
         let worker = worker.as_deref().unwrap_or("enabled = false");
         format!(
             "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n[state]\ndir = \"state\"\n\n\
-             [log]\nlevel = \"debug\"\n\n[worker]\n{worker}\n{sections}"
+             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n{sections}"
         )
     }
 }
