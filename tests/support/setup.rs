@@ -13,6 +13,7 @@ pub(crate) struct Setup {
     worker: Option<String>,
     /// Retries and breakers as they are shipped.
     patient: bool,
+    retirements: Option<String>,
     /// PostgreSQL instead of the file in the state folder.
     pub(super) database: Option<String>,
     pub(super) files: Vec<(String, String)>,
@@ -171,6 +172,12 @@ deployments = ["{name}"]
         self
     }
 
+    /// Replaces `[retirements]`: otherwise nobody is asked for a list of models beside the test's own requests.
+    pub(crate) fn retirements(mut self, lines: &str) -> Self {
+        self.retirements = Some(lines.to_owned());
+        self
+    }
+
     /// Keeps its rows in PostgreSQL.
     pub(crate) fn on(mut self, url: &str) -> Self {
         self.database = Some(url.to_owned());
@@ -192,7 +199,7 @@ deployments = ["{name}"]
 
     /// The file's text.
     pub(super) fn text(&self, data_port: u16, admin_port: u16) -> String {
-        let Self { server, sections, worker, .. } = self;
+        let Self { server, sections, worker, retirements, .. } = self;
         let routing = match self.patient {
             true => "",
             false => {
@@ -200,11 +207,12 @@ deployments = ["{name}"]
                  breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n"
             }
         };
+        let retirements = retirements.as_deref().unwrap_or("poll_ms = 0");
         let worker = worker.as_deref().unwrap_or("enabled = false");
         format!(
             "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n[state]\ndir = \"state\"\n\n\
-             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n{sections}"
+             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n\n[retirements]\n{retirements}\n{sections}"
         )
     }
 }
