@@ -150,7 +150,7 @@ fn who_has_waited_in_vain_is_served_by_the_next_that_has_room() {
     first.await_requests(1);
     second.await_requests(1);
     let mut waits = gateway.send(CHAT, &question("either", "waits"));
-    await_waiting(&gateway, "first", 1);
+    // it has waited for the first by then
     await_waiting(&gateway, "second", 1);
     gate.open();
     let answer = waits.answer().expect(200);
