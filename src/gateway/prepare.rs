@@ -163,12 +163,14 @@ impl Asked {
         let mut drawn = self.draw(&self.resolved.route, &counts, sources);
         let model = &self.resolved.model;
         // what names stored state stays where that is
-        let mut set_aside = |route: &Option<Arc<Route>>| match route {
+        let set_aside = |route: &Option<Arc<Route>>| match route {
             Some(route) if self.bound.is_none() => self.draw(route, &counts, sources),
             _ => Drawn::default(),
         };
         let mut longer = set_aside(&model.longer_context);
-        if drawn.order.is_empty() && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. })) {
+        if drawn.order.is_empty()
+            && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
+        {
             // too long for all of its route, as was seen without asking any
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);
