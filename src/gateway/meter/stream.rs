@@ -182,11 +182,24 @@ impl Metered {
                         return Ok(Some(out));
                     }
                 }
-                None if self.reader.is_complete() || self.reader.has_failed() => {
+                None => {
                     let rest = self.reader.finish();
+                    if !self.reader.is_complete() && !self.reader.has_failed() {
+                        let why = if self.framed {
+                            "its stream ends too early"
+                        } else {
+                            "the connection was closed"
+                        };
+                        return Err(UpstreamError::Broken(why.to_owned()));
+                    }
                     let mut rest = self.translated(rest);
                     if let Some(translator) = &mut self.translator {
                         rest = [rest, translator.finish()].concat().into();
+                        if !translator.is_ended() {
+                            return Err(UpstreamError::Broken(
+                                "its stream does not say why it ends".to_owned(),
+                            ));
+                        }
                     }
                     self.settle_usage();
                     self.over();
@@ -195,12 +208,13 @@ impl Metered {
                     }
                     return Ok((!rest.is_empty()).then_some(rest));
                 }
-                None if self.framed => {
-                    return Err(UpstreamError::Broken("its stream ends too early".to_owned()));
-                }
-                None => return Err(UpstreamError::Broken("the connection was closed".to_owned())),
             }
         }
+    }
+
+    /// Whether the stream itself says that it failed.
+    fn has_failed(&self) -> bool {
+        self.reader.has_failed() || self.translator.as_ref().is_some_and(ResponsesStream::has_failed)
     }
 
     fn translated(&mut self, bytes: Bytes) -> Bytes {
@@ -214,7 +228,7 @@ impl Metered {
     fn over(&mut self) {
         let usage = self.usage();
         let Some(visit) = self.visit.take() else { return };
-        match self.reader.has_failed() {
+        match self.has_failed() {
             true => visit.failed(),
             false => visit.ended(Some(&usage)),
         }
@@ -244,7 +258,7 @@ impl Metered {
     /// Ends the record after the client got everything; an error event of the upstream's is no good end.
     pub fn served(mut self, status: u16) {
         let Some(mut record) = self.record.take() else { return };
-        if self.reader.has_failed() {
+        if self.has_failed() {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
             record.note(|outcome| outcome.code = Some("upstream_broke"));
             return record.ended(Ending::UpstreamBroke, status);
