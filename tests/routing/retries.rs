@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CHAT, deployment, lab, metric, model, question, streamed};
 use crate::support::provider::Trouble;
-use crate::support::{Answer, Reply, Setup, SimulatedProvider, TestGateway, eventually};
+use crate::support::{Answer, End, Reply, Setup, SimulatedProvider, TestGateway, eventually};
 
 /// One deployment, `only`, of the model `bot`.
 fn alone(provider: &SimulatedProvider, lines: &str, retry: &str) -> TestGateway {
@@ -173,4 +173,39 @@ fn a_retry_must_end_in_time() {
     assert!(began.elapsed() < Duration::from_millis(1_000), "it waited for nothing");
     assert_eq!(provider.requests().len(), 1);
     assert_eq!(gateway.last_outcome()["usage"], json!(null));
+}
+
+#[test]
+fn a_response_that_is_translated_falls_back_to_one_that_is_not() {
+    let (chat, native) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let setup = lab()
+        .and(&deployment("chat", &format!("{}/v1", chat.url()), "endpoints = [\"chat.completions\"]"))
+        .and(&deployment("native", &format!("{}/v1", native.url()), ""))
+        .and(&model("bot", "deployments = [\"chat\", \"native\"]\nretry = { same = 0 }"))
+        .watched(&chat)
+        .watched(&native);
+    let gateway = TestGateway::with(setup).start();
+    let body = |stream: bool| json!({"model": "bot", "input": "hi", "stream": stream, "store": false, "max_output_tokens": 20});
+    let ask = |stream: bool| gateway.post("/v1/responses", &body(stream)).expect(200);
+    for stream in [false, true] {
+        assert_eq!(by(&ask(stream)), Some("chat"));
+        for ill in [
+            Reply::trouble(Trouble::server_error()),
+            Reply::body(200, "application/json", b"{\"id\": ".to_vec()).billed(1, 0).without_usage(),
+            Reply::body(200, "text/html", b"<html>".to_vec()).billed(1, 0).without_usage(),
+        ] {
+            chat.replies(ill);
+            let answer = ask(stream);
+            assert_eq!(by(&answer), Some("native"), "{}", answer.text());
+            assert!(answer.text().contains("Four crates fit on the pallet."), "{}", answer.text());
+            // well again, for the breaker's sake
+            assert_eq!(by(&ask(stream)), Some("chat"));
+        }
+    }
+    // what has begun ends with its failure, in the words of responses
+    chat.replies(Reply::usual().resets_after_events(3));
+    let answer = gateway.post("/v1/responses", &body(true)).expect(200);
+    assert_eq!((by(&answer), answer.end), (Some("chat"), End::Broken));
+    let last = answer.events().pop().expect("an event");
+    assert_eq!(last.name, "response.failed", "{}", answer.text());
 }
