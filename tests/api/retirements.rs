@@ -148,7 +148,7 @@ fn checks_open_a_breaker_and_end_its_wait() {
     provider.lists(Reply::json(500, &json!({"error": {"message": "down"}})));
     let url = format!("{}/v1", provider.url());
     let key = "api_key = { file = \"upstream.key\" }";
-    let checked = "health_check_ms = 1000\nbreaker = { failures_in_a_row = 2, cooldown_ms = 600000 }";
+    let checked = "health_check_ms = 1000\nbreaker = { consecutive_failures = 2, cooldown_ms = 60000 }";
     let setup = Setup::in_front_of(&provider).model("checked", &url, key, checked);
     let gateway = TestGateway::with(setup).start();
     let state = || metric(&gateway, "tunegate_breaker_state{deployment=\"checked\"}");

@@ -11,9 +11,9 @@ pub(crate) struct Setup {
     server: String,
     sections: String,
     worker: Option<String>,
+    retirements: Option<String>,
     /// Retries and breakers as they are shipped.
     patient: bool,
-    retirements: Option<String>,
     /// PostgreSQL instead of the file in the state folder.
     pub(super) database: Option<String>,
     pub(super) files: Vec<(String, String)>,
@@ -200,6 +200,7 @@ deployments = ["{name}"]
     /// The file's text.
     pub(super) fn text(&self, data_port: u16, admin_port: u16) -> String {
         let Self { server, sections, worker, retirements, .. } = self;
+        let retirements = retirements.as_deref().unwrap_or("poll_ms = 0");
         let routing = match self.patient {
             true => "",
             false => {
@@ -207,7 +208,6 @@ deployments = ["{name}"]
                  breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n"
             }
         };
-        let retirements = retirements.as_deref().unwrap_or("poll_ms = 0");
         let worker = worker.as_deref().unwrap_or("enabled = false");
         format!(
             "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\

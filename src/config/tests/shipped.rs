@@ -68,6 +68,8 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Limits>(),
         fields::<file::RateLimits>(),
         fields::<file::Team>(),
+        fields::<file::Routing>(),
+        fields::<file::Retirements>(),
         fields::<file::Ledger>(),
         fields::<file::Alerts>(),
         fields::<file::Retirements>(),
