@@ -168,7 +168,9 @@ impl Asked {
             _ => Drawn::default(),
         };
         let mut longer = set_aside(&model.longer_context);
-        if drawn.order.is_empty() && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. })) {
+        if drawn.order.is_empty()
+            && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
+        {
             // too long for all of its route, as was seen without asking any
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);

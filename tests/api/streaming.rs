@@ -158,7 +158,8 @@ fn a_stream_without_done_is_passed_on_as_it_is() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
     let written =
-        b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n".to_vec();
+        b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n"
+            .to_vec();
     provider.replies(Reply::stream(vec![written.clone()], 1, 1).without_usage());
     let answer = gateway.post(PATH, &asking_usage("support-bot")).expect(200);
     assert_eq!(answer.body, written);

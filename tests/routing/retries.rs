@@ -209,3 +209,21 @@ fn a_response_that_is_translated_falls_back_to_one_that_is_not() {
     let last = answer.events().pop().expect("an event");
     assert_eq!(last.name, "response.failed", "{}", answer.text());
 }
+
+#[test]
+fn an_attempt_that_nobody_confirms_is_paid_for_before_the_next_is_made() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    // enough to hold one of our questions, not two
+    let limit = 100_000;
+    let budget = "\n[budgets.all]\nlimit_usd = \"0.0001\"\nwindow = \"total\"\n";
+    let gateway = TestGateway::with(in_turn(&first, &second, "").and(budget)).start();
+    first.replies(Reply::body(200, "text/html", b"<html>".to_vec()).billed(1, 0).without_usage());
+    let answer = gateway.post(CHAT, &question("bot", "one"));
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    assert!(answer.text().contains("budget"), "the reason is ours to tell: {}", answer.text());
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 0));
+    let journal = gateway.settled_journal(|journal| journal.usages().len() == 1);
+    let usage = &journal.usages()[0];
+    assert_eq!((usage.source.as_str(), usage.cost), ("unconfirmed", usage.held));
+    assert!((limit / 2..limit).contains(&journal.spent()), "{}", journal.spent());
+}
