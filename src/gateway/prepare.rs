@@ -163,7 +163,7 @@ impl Asked {
         let mut drawn = self.draw(&self.resolved.route, &counts, sources);
         let model = &self.resolved.model;
         // what names stored state stays where that is
-        let mut set_aside = |route: &Option<Arc<Route>>| match route {
+        let set_aside = |route: &Option<Arc<Route>>| match route {
             Some(route) if self.bound.is_none() => self.draw(route, &counts, sources),
             _ => Drawn::default(),
         };
