@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CHAT, deployment, lab, metric, model, question, streamed};
 use crate::support::provider::Trouble;
-use crate::support::{Answer, End, Reply, Setup, SimulatedProvider, TestGateway, eventually};
+use crate::support::{Answer, End, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually};
 
 /// One deployment, `only`, of the model `bot`.
 fn alone(provider: &SimulatedProvider, lines: &str, retry: &str) -> TestGateway {
@@ -226,4 +226,29 @@ fn an_attempt_that_nobody_confirms_is_paid_for_before_the_next_is_made() {
     let usage = &journal.usages()[0];
     assert_eq!((usage.source.as_str(), usage.cost), ("unconfirmed", usage.held));
     assert!((limit / 2..limit).contains(&journal.spent()), "{}", journal.spent());
+}
+
+#[test]
+fn one_at_a_time_finds_out_whether_a_deployment_is_well_again() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let setup = in_turn(&first, &second, "breaker = { consecutive_failures = 1, cooldown_ms = 200 }");
+    let gateway = TestGateway::with(setup).start();
+    first.fails(Trouble::overloaded());
+    assert_eq!(by(&gateway.post(CHAT, &question("bot", "opens it")).expect(200)), Some("second"));
+    let half_open = || metric(&gateway, "tunegate_breaker_state", "first").filter(|state| *state == 1);
+    eventually("a breaker that is half open", half_open);
+    let gate = Gate::new();
+    first.replies(Reply::usual().waits_for(&gate));
+    let mut probe = gateway.send(CHAT, &question("bot", "probes"));
+    first.await_requests(2);
+    for at in 0..10 {
+        let answer = gateway.post(CHAT, &question("bot", &format!("meanwhile-{at}"))).expect(200);
+        assert_eq!(by(&answer), Some("second"));
+    }
+    gate.open();
+    assert_eq!(by(&probe.answer().expect(200)), Some("first"));
+    // the second probe closes it
+    assert_eq!(by(&gateway.post(CHAT, &question("bot", "closes it")).expect(200)), Some("first"));
+    assert_eq!(metric(&gateway, "tunegate_breaker_state", "first"), Some(0));
+    assert_eq!(first.requests().len(), 3);
 }
