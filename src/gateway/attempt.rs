@@ -417,9 +417,8 @@ impl Attempt<'_> {
     fn notices(&self) -> Vec<(HeaderName, HeaderValue)> {
         let retirements = self.means.retirements;
         let retirement = retirements.of(self.deployment, &self.model);
-        let headers = retirement.and_then(|retirement| {
-            retirements.headers(&self.deployment.name, &retirement, clock::unix_ms())
-        });
+        let headers = retirement
+            .and_then(|retirement| retirements.headers(&self.deployment.name, &retirement, clock::unix_ms()));
         headers.map_or_else(Vec::new, Vec::from)
     }
 
@@ -456,8 +455,15 @@ impl Attempt<'_> {
                 body: provider::envelope(status, &body),
             }),
         };
-        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false, again: true }
-            .with(record)
+        Failed {
+            failure: Failure::Fault(fault),
+            wait_asked,
+            told,
+            unready: None,
+            cheaper: false,
+            again: true,
+        }
+        .with(record)
     }
 
     /// A provider that bills what it refuses has read the input alone.

@@ -32,7 +32,7 @@ pub(super) struct Prepared {
     pub forms: Forms,
     /// What was counted of it.
     pub counts: Counts,
-    /// The whole order of deployments; at least one.
+    /// The whole order of deployments; at least one where it is to be sent.
     pub order: Vec<Chosen>,
     /// Who is asked where it is too long for one of them.
     pub longer: Vec<Chosen>,
@@ -136,7 +136,7 @@ impl Asked {
             endpoint: request.endpoint,
             key: &self.admitted.key.alias,
             team: self.admitted.team.as_ref().map(|team| &*team.alias),
-            end_user: request.end_user(),
+            end_user: self.attribution.end_user.as_deref(),
             tags: &self.attribution.tags,
             headers: &self.beside.route_headers,
             tools: request.has_tools(),
@@ -171,9 +171,20 @@ impl Asked {
             _ => Vec::new(),
         };
         let (longer, filtered) = (set_aside(&model.longer_context), set_aside(&model.content_filtered));
+        Ok(self.prepared(counts, drawn.order, longer, filtered))
+    }
+
+    /// With what was counted, and whom to ask.
+    pub(super) fn prepared(
+        self,
+        counts: Counts,
+        order: Vec<Chosen>,
+        longer: Vec<Chosen>,
+        filtered: Vec<Chosen>,
+    ) -> Prepared {
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
-        let (order, headers) = (drawn.order, beside.headers);
-        Ok(Prepared {
+        let headers = beside.headers;
+        Prepared {
             admitted,
             live,
             resolved,
@@ -185,11 +196,11 @@ impl Asked {
             headers,
             attribution,
             tokens,
-        })
+        }
     }
 
     /// Why nobody can serve it.
-    fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
+    pub(super) fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
         let asked = self.forms.asked();
         let model = asked.model.as_str();
         if !out.is_empty() && out.iter().all(|(_, out, _)| matches!(out, Out::Endpoint(_))) {
