@@ -53,7 +53,7 @@ pub(super) struct Options {
 struct RequestOptions {
     /// A file with the request's body; `-` for the standard input.
     #[arg(value_name = "FILE")]
-    file: Option<String>,
+    body_file: Option<String>,
     /// A request of these words alone.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -78,7 +78,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 fn request(options: &RequestOptions, endpoint: Option<&str>) -> anyhow::Result<Value> {
-    match (&options.prompt, options.file.as_deref()) {
+    match (&options.prompt, options.body_file.as_deref()) {
         (Some(words), _) => Ok(of_words(words, endpoint)),
         (None, Some(file)) => {
             let mut body = String::new();

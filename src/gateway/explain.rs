@@ -12,7 +12,7 @@ use super::candidates::Look;
 use super::counts::Counts;
 use super::forms::Form;
 use super::inference::Gateway;
-use super::prepare::{Asked, Beside, Prepared, Sources};
+use super::prepare::{AllDrawn, Asked, Beside, Prepared, Sources};
 use super::refusal::Refusal;
 use super::reserve::Wanted;
 use super::routes::{DeploymentReport, PlanReport, Sights};
@@ -199,9 +199,9 @@ impl Gateway {
         let counts = asked.count(true).await;
         let now_ms = at_ms.unwrap_or_else(clock::unix_ms);
         let sources = self.means().sources(now_ms, clock::monotonic());
-        let drawn = shown(&asked, &asked.resolved.route, &counts, sources);
-        let (mut explanation, rows) = described(&asked, &counts, drawn, sources);
-        let prepared = asked.prepared(counts, Vec::new(), Vec::new(), Vec::new());
+        let all = asked.draw_all(|route| shown(&asked, route, &counts, sources));
+        let (mut explanation, rows) = described(&asked, &counts, &all, sources);
+        let prepared = asked.prepared(counts, all);
         for row in rows {
             let candidate = self.bounded(row, &prepared, now_ms).await;
             match candidate.out {
@@ -229,22 +229,21 @@ impl Gateway {
     }
 }
 
-/// Draws a route as a request's is drawn.
+/// Draws a route as a request's is drawn, but for what is sent elsewhere to learn.
 fn shown(asked: &Asked, route: &Route, counts: &Counts, sources: Sources<'_>) -> Drawn {
     let look = asked.look(counts, sources, route.needs.costs);
     draw(&route.plan, &asked.facts(counts), sources.now_ms, &mut Shown(look))
 }
 
-fn described(asked: &Asked, counts: &Counts, drawn: Drawn, sources: Sources<'_>) -> (Explanation, Vec<Row>) {
+fn described(
+    asked: &Asked,
+    counts: &Counts,
+    all: &AllDrawn,
+    sources: Sources<'_>,
+) -> (Explanation, Vec<Row>) {
     let facts = asked.facts(counts);
-    let model = &asked.resolved.model;
     let plan = Told::of(&asked.resolved.route.plan, Some(&facts), sources.now_ms);
-    let names = |order: Vec<Chosen>| order.into_iter().map(|chosen| Arc::clone(&chosen.deployment.name));
-    let aside = |route: &Option<Arc<Route>>| match route {
-        // what names stored state stays where that is
-        Some(route) if asked.bound.is_none() => names(shown(asked, route, counts, sources).order).collect(),
-        _ => Vec::new(),
-    };
+    let names = |order: &[Chosen]| order.iter().map(|chosen| Arc::clone(&chosen.deployment.name)).collect();
     let explanation = Explanation {
         object: "route_explanation",
         model: asked.forms.asked().model.as_str().to_owned(),
@@ -253,14 +252,14 @@ fn described(asked: &Asked, counts: &Counts, drawn: Drawn, sources: Sources<'_>)
         facts: reported(asked, &facts),
         notes: plan.chances(),
         plan: plan.into(),
-        answers: sources.board.lengths(model.name.as_str()),
+        answers: sources.board.lengths(&asked.attribution.model),
         order: Vec::new(),
         out: Vec::new(),
-        longer_context: aside(&model.longer_context),
-        content_filtered: aside(&model.content_filtered),
-        refusal: drawn.order.is_empty().then(|| asked.nobody(drawn.out.clone())),
+        longer_context: names(&all.longer),
+        content_filtered: names(&all.filtered),
+        refusal: all.drawn.order.is_empty().then(|| asked.nobody(all.drawn.out.clone())),
     };
-    (explanation, rows(asked, counts, drawn, sources))
+    (explanation, rows(asked, counts, &all.drawn, sources))
 }
 
 fn reported(asked: &Asked, facts: &Facts<'_>) -> FactsReport {
@@ -282,25 +281,28 @@ fn reported(asked: &Asked, facts: &Facts<'_>) -> FactsReport {
 }
 
 /// All deployments of the route: those in the order, those that are out, and those that no condition leads to.
-fn rows(asked: &Asked, counts: &Counts, drawn: Drawn, sources: Sources<'_>) -> Vec<Row> {
+fn rows(asked: &Asked, counts: &Counts, drawn: &Drawn, sources: Sources<'_>) -> Vec<Row> {
     let mut look = asked.look(counts, sources, true);
-    let Drawn { order, out } = drawn;
-    let mut rows = Vec::new();
-    for (at, Chosen { deployment, seen, late }) in order.into_iter().enumerate() {
-        let mut row = row(asked, &look, deployment, &seen, sources);
+    let mut rows: Vec<Row> = Vec::new();
+    for (at, Chosen { deployment, seen, late }) in drawn.order.iter().enumerate() {
+        let mut row = row(asked, &look, deployment, seen, sources);
         row.candidate.position = Some(at + 1);
         row.candidate.late = late.map(reason_to_wait);
         rows.push(row);
     }
-    for (deployment, out, seen) in out {
-        let mut row = row(asked, &look, deployment, &seen, sources);
-        row.candidate.out = Some(reason_against(&out));
-        rows.push(row);
+    let is_new =
+        |rows: &[Row], deployment: &Deployment| rows.iter().all(|row| row.deployment.name != deployment.name);
+    for (deployment, out, seen) in &drawn.out {
+        if is_new(&rows, deployment) {
+            let mut row = row(asked, &look, deployment, seen, sources);
+            row.candidate.out = Some(reason_against(out));
+            rows.push(row);
+        }
     }
     for deployment in &asked.resolved.route.deployments {
-        if rows.iter().all(|row| row.deployment.name != deployment.name) {
+        if is_new(&rows, deployment) {
             let seen = look.see(deployment);
-            let mut row = row(asked, &look, Arc::clone(deployment), &seen, sources);
+            let mut row = row(asked, &look, deployment, &seen, sources);
             let why = "the case of the plan that leads to it does not hold for this request".to_owned();
             row.candidate.out = Some(Reason { code: "condition", why });
             rows.push(row);
@@ -321,19 +323,19 @@ fn reason_against(out: &Out) -> Reason {
 fn row(
     asked: &Asked,
     look: &Look<'_>,
-    deployment: Arc<Deployment>,
+    deployment: &Arc<Deployment>,
     seen: &Seen,
     sources: Sources<'_>,
 ) -> Row {
     let sights = Sights { board: sources.board, retirements: sources.retirements, now: sources.now };
-    let form = asked.forms.of(&deployment).ok();
-    let expected = form.as_ref().map(|form| look.expected_tokens(&deployment, form));
-    let priced = form.as_ref().map(|form| look.priced(&deployment, form));
+    let form = asked.forms.of(deployment).ok();
+    let expected = form.as_ref().map(|form| look.expected_tokens(deployment, form));
+    let priced = form.as_ref().map(|form| look.priced(deployment, form));
     let unpriced = priced.as_ref().and_then(|priced| priced.as_ref().err()).map(ToString::to_string);
     let priced = priced.and_then(Result::ok);
     let cost = priced.as_ref().zip(expected).map(|(priced, expected)| priced.cost(&expected, None));
     let candidate = Candidate {
-        stands: sights.deployment(&deployment, &asked.resolved, asked.tokens),
+        stands: sights.deployment(deployment, &asked.resolved, asked.tokens),
         position: None,
         late: None,
         out: None,
@@ -352,7 +354,7 @@ fn row(
         expected_first_token_ms: seen.first_token_us.map(in_ms),
         expected_total_ms: seen.whole_us.map(in_ms),
     };
-    Row { deployment, candidate, paid: form.zip(priced) }
+    Row { deployment: Arc::clone(deployment), candidate, paid: form.zip(priced) }
 }
 
 const fn in_ms(us: u64) -> u64 {

@@ -79,6 +79,16 @@ pub(super) struct Asked {
     pub tokens: u64,
 }
 
+/// All routes of a request, drawn.
+pub(super) struct AllDrawn {
+    /// Its own; where all of that is too short for it, the one for long requests.
+    pub drawn: Drawn,
+    /// Who is asked where it is too long for one of them.
+    pub longer: Vec<Chosen>,
+    /// Who is asked where a content filter refuses it.
+    pub filtered: Vec<Chosen>,
+}
+
 impl Asked {
     /// Finds out where a request leads.
     pub(super) fn new(
@@ -153,37 +163,44 @@ impl Asked {
         draw(&route.plan, &self.facts(counts), sources.now_ms, &mut look)
     }
 
-    /// Draws all its routes.
+    /// Draws all its routes, each as the caller does.
+    pub(super) fn draw_all(&self, draw: impl Fn(&Route) -> Drawn) -> AllDrawn {
+        let model = &self.resolved.model;
+        // what names stored state stays where that is
+        let set_aside = |route: &Option<Arc<Route>>| match route {
+            Some(route) if self.bound.is_none() => draw(route),
+            _ => Drawn::default(),
+        };
+        let (mut drawn, mut longer) = (draw(&self.resolved.route), set_aside(&model.longer_context));
+        if drawn.order.is_empty()
+            && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
+        {
+            // too long for all of its route, as was seen without asking any
+            drawn.order = std::mem::take(&mut longer.order);
+            drawn.out.extend(longer.out);
+        }
+        AllDrawn { drawn, longer: longer.order, filtered: set_aside(&model.content_filtered).order }
+    }
+
+    /// Decides whom to ask.
     ///
     /// # Errors
     ///
     /// When no deployment can serve it, with the reason for each.
     pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
         let counts = self.count(false).await;
-        let drawn = self.draw(&self.resolved.route, &counts, sources);
-        if drawn.order.is_empty() {
-            return Err(self.nobody(drawn.out));
+        let all = self.draw_all(|route| self.draw(route, &counts, sources));
+        match all.drawn.order.is_empty() {
+            true => Err(self.nobody(all.drawn.out)),
+            false => Ok(self.prepared(counts, all)),
         }
-        let model = &self.resolved.model;
-        // what names stored state stays where that is
-        let set_aside = |route: &Option<Arc<Route>>| match route {
-            Some(route) if self.bound.is_none() => self.draw(route, &counts, sources).order,
-            _ => Vec::new(),
-        };
-        let (longer, filtered) = (set_aside(&model.longer_context), set_aside(&model.content_filtered));
-        Ok(self.prepared(counts, drawn.order, longer, filtered))
     }
 
     /// With what was counted, and whom to ask.
-    pub(super) fn prepared(
-        self,
-        counts: Counts,
-        order: Vec<Chosen>,
-        longer: Vec<Chosen>,
-        filtered: Vec<Chosen>,
-    ) -> Prepared {
+    pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
-        let headers = beside.headers;
+        let AllDrawn { drawn, longer, filtered } = all;
+        let (order, headers) = (drawn.order, beside.headers);
         Prepared {
             admitted,
             live,

@@ -35,6 +35,7 @@ fn lab(provider: &SimulatedProvider) -> Setup {
          \n[models.split.plan]\nsticky = [\"header:x-conversation\", \"end_user\"]\n\
          weighted = [{ share = 90, to = \"cheap\" }, { share = 10, to = \"dear\" }]\n\
          \n[models.cases.plan]\nwhen = [{ if = { team = \"sales\" }, to = \"dear\" }]\n\
+         \n[models.long]\nplan = \"short\"\nlonger_context = [\"cheap\", \"dear\"]\n\
          \n[models.\"lab/*\"]\ndeployments = [\"cheap\"]\n"
             .to_owned(),
     ];
@@ -118,6 +119,23 @@ fn an_explanation_takes_nothing() {
     let entries = gateway.admin(Call::get("/admin/v1/ledger")).expect(200).json();
     assert_eq!(entries["data"], json!([]));
     assert!(gateway.outcomes().is_empty() && provider.exchanges().is_empty());
+}
+
+#[test]
+fn what_is_too_long_is_told_to_go_where_requests_do() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(lab(&provider)).start();
+    let told = gateway.admin(explain("long", &with_tool())).expect(200).json();
+    assert_eq!(
+        (names(&told, "order"), names(&told, "out")),
+        (vec!["cheap".to_owned(), "dear".to_owned()], vec!["short".to_owned()],)
+    );
+    let cap = json!({"messages": [], "max_tokens": 1});
+    let told = gateway.admin(explain("long", &cap)).expect(200).json();
+    assert_eq!(
+        (names(&told, "order"), &told["longer_context"]),
+        (vec!["short".to_owned()], &json!(["cheap", "dear"]))
+    );
 }
 
 #[test]
@@ -212,7 +230,7 @@ fn routes_are_listed_with_their_deployments() {
         .iter()
         .filter_map(|route| route["model"].as_str())
         .collect();
-    assert_eq!(models, ["bot", "cases", "split", "lab/*"]);
+    assert_eq!(models, ["bot", "cases", "long", "split", "lab/*"]);
     for name in ["bot", "helper", "bot@next"] {
         let bot = gateway.admin(Call::get(&format!("{ROUTES}/{name}"))).expect(200).json();
         assert_eq!(bot, listed["data"][0], "{name}");
