@@ -27,7 +27,7 @@ fn lab(provider: &SimulatedProvider) -> Setup {
         deployment("dear", "2", "8", ""),
         deployment("cheap", "0.1", "0.4", "quality = 0.75"),
         deployment("plain", "0.01", "0.02", "capabilities = []"),
-        deployment("short", "0.01", "0.02", "context_window = 8"),
+        deployment("short", "0.01", "0.02", "context_window = 16"),
         deployment("spent", "0.05", "0.05", ""),
         "\n[budgets.spent]\nlimit_usd = \"0.000000001\"\nwindow = \"total\"\nscope = { deployment = \"spent\" }\n\
          \n[models.bot]\naliases = [\"helper\"]\n\
@@ -95,7 +95,7 @@ fn every_candidate_is_told_with_its_price_and_its_reason() {
     assert_eq!(row(&told, "plain")["code"], "capability");
     let short = row(&told, "short");
     assert_eq!(short["code"], "context_window");
-    assert!(short["why"].as_str().is_some_and(|why| why.contains("its context window has 8")), "{short}");
+    assert!(short["why"].as_str().is_some_and(|why| why.contains("its context window has 16")), "{short}");
     let spent = row(&told, "spent");
     assert_eq!((&spent["late"]["code"], nanos(&spent["budget_left_usd"])), (&json!("budget"), 1.0));
     assert!(provider.exchanges().is_empty(), "nothing was sent");
@@ -130,8 +130,9 @@ fn what_is_too_long_is_told_to_go_where_requests_do() {
         (names(&told, "order"), names(&told, "out")),
         (vec!["cheap".to_owned(), "dear".to_owned()], vec!["short".to_owned()],)
     );
-    let cap = json!({"messages": [], "max_tokens": 1});
-    let told = gateway.admin(explain("long", &cap)).expect(200).json();
+    let mut brief = chat("long", "hi");
+    brief["max_tokens"] = json!(1);
+    let told = gateway.admin(explain("long", &brief)).expect(200).json();
     assert_eq!(
         (names(&told, "order"), &told["longer_context"]),
         (vec!["short".to_owned()], &json!(["cheap", "dear"]))
