@@ -62,10 +62,7 @@ impl Sight for Look<'_> {
         let (mut seen, standing) = self.standing(deployment);
         let (retired, retiring) = self.retirement(deployment);
         let out = match self.cant(deployment) {
-            Ok(form) => match self.price(deployment, &form, &mut seen) {
-                Ok(()) => None,
-                Err(out) => Some(out),
-            },
+            Ok(form) => self.price(deployment, &form, &mut seen).err(),
             Err(out) => Some(out),
         };
         seen.out = out.or(retired).or(standing);
