@@ -261,7 +261,8 @@ impl Metered {
     /// The stream as the client gets it, from its first event on.
     fn with(mut self, record: Box<Record>, first: Option<Bytes>) -> Self {
         self.record = Some(record);
-        self.first = first.or(self.first);
+        let held = self.first.take();
+        self.first = first.or(held);
         if self.exchange.is_none() {
             // that was all of it
             self.settle_usage();
