@@ -6,6 +6,7 @@
 mod condition;
 mod draw;
 mod share;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use condition::{Condition, Facts, HeaderIs, Never, TokenRange};
 pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw};
 pub use share::{Ramp, Share, StickyBy, salt};
+pub use told::{Case, Choice, Told};
 
 use super::catalog::Deployment;
 

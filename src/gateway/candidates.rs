@@ -161,16 +161,22 @@ impl Look<'_> {
         if !self.costs {
             return Ok(());
         }
+        let priced = self.priced(deployment, form)?;
+        seen.cost = Some(priced.cost(&self.expected_tokens(deployment, form), None));
+        Ok(())
+    }
+
+    /// The price that the request would be booked at.
+    pub(super) fn priced(&self, deployment: &Deployment, form: &Form) -> Result<Priced, Out> {
         let model = self.resolved.upstream_model(deployment);
         let found = self.prices.price_of(deployment, &model, self.now_ms);
         let found = found.map_err(|unpriced| Out::Unpriced(unpriced.to_string()))?;
         let asked = ServiceTier::served(form.request.service_tier());
-        let priced = Priced { price: found.price, version: found.version, asked };
-        seen.cost = Some(self.expected_cost(deployment, &priced, form));
-        Ok(())
+        Ok(Priced { price: found.price, version: found.version, asked })
     }
 
-    fn expected_cost(&self, deployment: &Deployment, priced: &Priced, form: &Form) -> Usd {
+    /// The tokens that are expected of the request and its answer.
+    pub(super) fn expected_tokens(&self, deployment: &Deployment, form: &Form) -> TokenCounts {
         let request = &form.request;
         let expected =
             self.board.expected(self.resolved.model.name.as_str(), &deployment.name, request.output_cap());
@@ -180,7 +186,7 @@ impl Look<'_> {
             Some(milli) => milli.div_ceil(1_000),
             None => self.guessed_output().saturating_mul(request.choices()),
         };
-        priced.cost(&TokenCounts { prompt, cached, completion, ..TokenCounts::default() }, None)
+        TokenCounts { prompt, cached, completion, ..TokenCounts::default() }
     }
 
     /// A budget of the deployment or its provider alone that has less left than is needed.

@@ -32,7 +32,7 @@ pub(super) struct Prepared {
     pub forms: Forms,
     /// What was counted of it.
     pub counts: Counts,
-    /// The whole order of deployments; at least one.
+    /// The whole order of deployments; at least one where it is to be sent.
     pub order: Vec<Chosen>,
     /// Who is asked where it is too long for one of them.
     pub longer: Vec<Chosen>,
@@ -77,6 +77,16 @@ pub(super) struct Asked {
     /// The deployment that made what the request names.
     pub bound: Option<String>,
     pub tokens: u64,
+}
+
+/// All routes of a request, drawn.
+pub(super) struct AllDrawn {
+    /// Its own; where all of that is too short for it, the one for long requests.
+    pub drawn: Drawn,
+    /// Who is asked where it is too long for one of them.
+    pub longer: Vec<Chosen>,
+    /// Who is asked where a content filter refuses it.
+    pub filtered: Vec<Chosen>,
 }
 
 impl Asked {
@@ -136,7 +146,7 @@ impl Asked {
             endpoint: request.endpoint,
             key: &self.admitted.key.alias,
             team: self.admitted.team.as_ref().map(|team| &*team.alias),
-            end_user: request.end_user(),
+            end_user: self.attribution.end_user.as_deref(),
             tags: &self.attribution.tags,
             headers: &self.beside.route_headers,
             tools: request.has_tools(),
@@ -153,21 +163,15 @@ impl Asked {
         draw(&route.plan, &self.facts(counts), sources.now_ms, &mut look)
     }
 
-    /// Draws all its routes.
-    ///
-    /// # Errors
-    ///
-    /// When no deployment can serve it, with the reason for each.
-    pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
-        let counts = self.count(false).await;
-        let mut drawn = self.draw(&self.resolved.route, &counts, sources);
+    /// Draws all its routes, each as the caller does.
+    pub(super) fn draw_all(&self, draw: impl Fn(&Route) -> Drawn) -> AllDrawn {
         let model = &self.resolved.model;
         // what names stored state stays where that is
         let set_aside = |route: &Option<Arc<Route>>| match route {
-            Some(route) if self.bound.is_none() => self.draw(route, &counts, sources),
+            Some(route) if self.bound.is_none() => draw(route),
             _ => Drawn::default(),
         };
-        let mut longer = set_aside(&model.longer_context);
+        let (mut drawn, mut longer) = (draw(&self.resolved.route), set_aside(&model.longer_context));
         if drawn.order.is_empty()
             && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
         {
@@ -175,13 +179,29 @@ impl Asked {
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);
         }
-        if drawn.order.is_empty() {
-            return Err(self.nobody(drawn.out));
+        AllDrawn { drawn, longer: longer.order, filtered: set_aside(&model.content_filtered).order }
+    }
+
+    /// Decides whom to ask.
+    ///
+    /// # Errors
+    ///
+    /// When no deployment can serve it, with the reason for each.
+    pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
+        let counts = self.count(false).await;
+        let all = self.draw_all(|route| self.draw(route, &counts, sources));
+        match all.drawn.order.is_empty() {
+            true => Err(self.nobody(all.drawn.out)),
+            false => Ok(self.prepared(counts, all)),
         }
-        let (longer, filtered) = (longer.order, set_aside(&model.content_filtered).order);
+    }
+
+    /// With what was counted, and whom to ask.
+    pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
+        let AllDrawn { drawn, longer, filtered } = all;
         let (order, headers) = (drawn.order, beside.headers);
-        Ok(Prepared {
+        Prepared {
             admitted,
             live,
             resolved,
@@ -193,11 +213,11 @@ impl Asked {
             headers,
             attribution,
             tokens,
-        })
+        }
     }
 
     /// Why nobody can serve it.
-    fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
+    pub(super) fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
         let asked = self.forms.asked();
         let model = asked.model.as_str();
         if !out.is_empty() && out.iter().all(|(_, out, _)| matches!(out, Out::Endpoint(_))) {

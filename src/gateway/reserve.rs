@@ -89,6 +89,17 @@ pub(super) struct Wanted<'a> {
     pub(super) upstream_model: &'a str,
 }
 
+impl Wanted<'_> {
+    /// Whom it is booked on.
+    pub(super) fn attribution(&self) -> Attribution {
+        Attribution {
+            deployment: Arc::clone(&self.deployment.name),
+            provider: Arc::clone(&self.deployment.provider.name),
+            ..self.prepared.attribution.clone()
+        }
+    }
+}
+
 impl Money {
     /// Holds what a request can cost on a deployment.
     pub(super) async fn reserve(
@@ -114,11 +125,7 @@ impl Money {
         }
         let asked = form.request.service_tier();
         let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };
-        let attribution = Arc::new(Attribution {
-            deployment: Arc::clone(&deployment.name),
-            provider: Arc::clone(&deployment.provider.name),
-            ..prepared.attribution.clone()
-        });
+        let attribution = Arc::new(wanted.attribution());
         let bill = Bill {
             ledger: Arc::clone(&self.ledger),
             request_id: Arc::clone(request_id),
@@ -131,6 +138,24 @@ impl Money {
             return Ok(Reserved { bill, output_cap: None });
         }
         self.hold(bill, wanted, at_ms).await
+    }
+
+    /// The most that a request can cost on a deployment: what would be held for it. Nothing is.
+    ///
+    /// # Errors
+    ///
+    /// When that has no bound and a budget applies.
+    pub(super) async fn most(
+        &self,
+        wanted: Wanted<'_>,
+        priced: &Priced,
+        now_ms: i64,
+    ) -> Result<Usd, Refusal> {
+        if priced.is_free() {
+            return Ok(Usd::ZERO);
+        }
+        let left = self.ledger.left_for(&wanted.attribution(), now_ms);
+        Ok(Asked { wanted, priced, left }.bound().await?.0.amount())
     }
 
     async fn hold(&self, mut bill: Bill, wanted: Wanted<'_>, now_ms: i64) -> Result<Reserved, Unpaid> {
