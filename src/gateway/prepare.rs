@@ -167,8 +167,9 @@ impl Asked {
     pub(super) fn draw_all(&self, draw: impl Fn(&Route) -> Drawn) -> AllDrawn {
         let model = &self.resolved.model;
         // what names stored state stays where that is
+        let stays = self.bound.is_some() || self.forms.asked().names_stored_state();
         let set_aside = |route: &Option<Arc<Route>>| match route {
-            Some(route) if self.bound.is_none() => draw(route),
+            Some(route) if !stays => draw(route),
             _ => Drawn::default(),
         };
         let (mut drawn, mut longer) = (draw(&self.resolved.route), set_aside(&model.longer_context));
@@ -178,6 +179,9 @@ impl Asked {
             // too long for all of its route, as was seen without asking any
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);
+        }
+        if stays {
+            drawn.order.truncate(1);
         }
         AllDrawn { drawn, longer: longer.order, filtered: set_aside(&model.content_filtered).order }
     }

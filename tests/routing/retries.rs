@@ -252,3 +252,33 @@ fn one_at_a_time_finds_out_whether_a_deployment_is_well_again() {
     assert_eq!(metric(&gateway, "tunegate_breaker_state", "first"), Some(0));
     assert_eq!(first.requests().len(), 3);
 }
+
+#[test]
+fn what_names_stored_state_stays_where_it_is() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let plan = "plan = { weighted = [{ share = 1, to = \"first\" }, { share = 1, to = \"second\" }] }";
+    let setup = lab()
+        .and(&deployment("first", &format!("{}/v1", first.url()), ""))
+        .and(&deployment("second", &format!("{}/v1", second.url()), ""))
+        .and(&model("bot", &format!("{plan}\nretry = {{ attempts = 1 }}")))
+        .watched(&first)
+        .watched(&second);
+    let gateway = TestGateway::with(setup).start();
+    let body = |conversation: &str, stream: bool| {
+        let conversation = json!({"id": conversation});
+        json!({"model": "bot", "input": "hi", "conversation": conversation, "stream": stream})
+    };
+    for conversation in ["conv_1", "conv_2", "conv_3"] {
+        let ask = |stream: bool| gateway.post("/v1/responses", &body(conversation, stream));
+        let home = by(&ask(false).expect(200)).map(str::to_owned);
+        for turn in 0..8 {
+            assert_eq!(by(&ask(turn % 2 == 0).expect(200)), home.as_deref(), "{conversation}");
+        }
+        let (its, other) =
+            if home.as_deref() == Some("first") { (&first, &second) } else { (&second, &first) };
+        let asked = other.requests().len();
+        its.replies(Reply::trouble(Trouble::server_error()));
+        ask(false).expect(500);
+        assert_eq!(other.requests().len(), asked, "the other has never heard of it");
+    }
+}

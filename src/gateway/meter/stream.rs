@@ -348,7 +348,10 @@ impl Metered {
     }
 
     async fn remember(&mut self) {
-        for id in self.reader.take_ids() {
+        let ids = self.reader.take_ids();
+        // with the response's own id, which comes first
+        let conversation = if ids.is_empty() { None } else { self.facts.conversation() };
+        for id in ids.into_iter().chain(conversation) {
             self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
         }
     }
