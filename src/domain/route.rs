@@ -16,7 +16,7 @@ pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw};
 pub use share::{Ramp, Share, StickyBy, salt};
 pub use told::{Case, Choice, Told};
 
-use super::catalog::Deployment;
+use super::deployment::Deployment;
 
 /// Most deployments in one plan, each place counted: plans nest, and nests multiply.
 pub const MAX_PLACES: usize = 256;

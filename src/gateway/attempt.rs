@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::asking::{Asking, ERROR_BYTES, our_trouble, redirected};
 use super::board::{Stay, Unready};
-use super::dispatch::Means;
 use super::forms::Form;
+use super::means::Means;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};

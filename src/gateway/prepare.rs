@@ -2,19 +2,16 @@
 //! uses it.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
 use super::admit::Admitted;
-use super::board::Board;
 use super::candidates::{Look, needs_of};
 use super::catalog::Live;
 use super::counts::Counts;
 use super::forms::Forms;
+use super::means::Sources;
 use super::refusal::Refusal;
-use super::reserve::Money;
-use super::retirements::Retirements;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
@@ -54,16 +51,6 @@ pub(super) struct Beside {
     pub route_headers: Vec<(Arc<str>, String)>,
     /// The application's tags.
     pub tags: Vec<Arc<str>>,
-}
-
-/// What is looked at to decide.
-#[derive(Clone, Copy)]
-pub(super) struct Sources<'a> {
-    pub board: &'a Board,
-    pub money: &'a Money,
-    pub retirements: &'a Retirements,
-    pub now_ms: i64,
-    pub now: Instant,
 }
 
 /// A request with its route, of which nothing is drawn yet.

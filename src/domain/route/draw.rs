@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::share::ranked;
 use super::{Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
 use crate::domain::capability::Capability;
-use crate::domain::catalog::Deployment;
+use crate::domain::deployment::Deployment;
 use crate::domain::money::Usd;
 
 /// From so many answers on, enough is known of a deployment: [`Cheapest`] sends it no more probes.
