@@ -141,8 +141,11 @@ impl Watcher {
         let all = live.catalog.deployments.values();
         let served: Vec<_> = all.filter(|deployment| deployment.provider.name == provider.name).collect();
         let is_listed = provider.dialect.kind() != ProviderKind::Candle && !served.is_empty();
-        let checked: Vec<_> =
-            served.into_iter().filter(|deployment| deployment.health_check_every.is_some()).cloned().collect();
+        let checked: Vec<_> = served
+            .into_iter()
+            .filter(|deployment| deployment.health_check_every.is_some())
+            .cloned()
+            .collect();
         let checks = checked.iter().filter_map(|deployment| deployment.health_check_every);
         let every = self.every.filter(|_| is_listed).into_iter().chain(checks).min()?;
         Some((every, checked))

@@ -325,9 +325,9 @@ pub(super) fn retirements(
         MAX_WARN_DAYS * values::MAX_MS,
         checker,
     );
-    let days = section.warn_days.map(|days| {
-        in_range(&place.key("warn_days"), Some(days), 0, 0..=MAX_WARN_DAYS, checker) * 86_400
-    });
+    let days = section
+        .warn_days
+        .map(|days| in_range(&place.key("warn_days"), Some(days), 0, 0..=MAX_WARN_DAYS, checker) * 86_400);
     let warn = days.map_or(default.warn, Duration::from_secs);
     (retirements::Config { lead, warn }, every.map(Duration::from_millis))
 }

@@ -287,11 +287,14 @@ impl Attempt<'_> {
             deadline: self.deadline,
             sent: &self.sent,
         };
+        let request = &self.form.request;
+        let cap = output_cap.map(|cap| cap.tokens).or_else(|| request.output_cap());
         let visit = Visit::new(
             stay,
             Arc::clone(self.means.board),
             Arc::clone(&self.prepared.attribution.model),
             Arc::clone(&self.deployment.name),
+            cap.map(|cap| cap.saturating_mul(request.choices())),
             clock::monotonic(),
         );
         if let Some(bill) = record.bill() {
@@ -417,9 +420,8 @@ impl Attempt<'_> {
     fn notices(&self) -> Vec<(HeaderName, HeaderValue)> {
         let retirements = self.means.retirements;
         let retirement = retirements.of(self.deployment, &self.model);
-        let headers = retirement.and_then(|retirement| {
-            retirements.headers(&self.deployment.name, &retirement, clock::unix_ms())
-        });
+        let headers = retirement
+            .and_then(|retirement| retirements.headers(&self.deployment.name, &retirement, clock::unix_ms()));
         headers.map_or_else(Vec::new, Vec::from)
     }
 
@@ -456,8 +458,15 @@ impl Attempt<'_> {
                 body: provider::envelope(status, &body),
             }),
         };
-        Failed { failure: Failure::Fault(fault), wait_asked, told, unready: None, cheaper: false, again: true }
-            .with(record)
+        Failed {
+            failure: Failure::Fault(fault),
+            wait_asked,
+            told,
+            unready: None,
+            cheaper: false,
+            again: true,
+        }
+        .with(record)
     }
 
     /// A provider that bills what it refuses has read the input alone.

@@ -37,7 +37,7 @@ impl<'a> Means<'a> {
     /// What is looked at to decide.
     pub(super) fn sources(self, now_ms: i64, now: Instant) -> Sources<'a> {
         let Means { money, board, retirements, .. } = self;
-        Sources { board, money, retirements, now_ms, now }
+        Sources { board, money, retirements, now_ms, now, random: rand::random() }
     }
 }
 

@@ -10,6 +10,8 @@ mod counts;
 mod dispatch;
 mod forms;
 mod inference;
+#[cfg(test)]
+mod lab;
 pub mod ledger;
 pub mod limited;
 pub mod limits;
@@ -22,8 +24,8 @@ mod refusal;
 mod requests;
 mod reserve;
 mod resolve;
-pub mod retries;
 pub mod retirements;
+pub mod retries;
 mod settle;
 mod stored;
 mod visit;

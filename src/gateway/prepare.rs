@@ -1,6 +1,7 @@
 //! Which deployments may answer, in which order: the request's whole order is drawn here, once. All that comes after
 //! uses it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ use super::retirements::Retirements;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
-use crate::domain::route::{Chosen, Drawn, Facts, Out, Route, Sight, draw};
+use crate::domain::route::{Chosen, Dice, Drawn, Facts, Out, Route, Sight, draw};
 
 /// A request with everything that is decided before any upstream is asked.
 pub(super) struct Prepared {
@@ -64,6 +65,8 @@ pub(super) struct Sources<'a> {
     pub retirements: &'a Retirements,
     pub now_ms: i64,
     pub now: Instant,
+    /// What the dice of each draw begin at.
+    pub random: u64,
 }
 
 /// A request with its route, of which nothing is drawn yet.
@@ -106,7 +109,7 @@ impl Asked {
         let routes: Vec<&Route> =
             std::iter::once(&self.resolved.route).chain(set_aside).map(|route| &**route).collect();
         let wanted = costs || routes.iter().any(|route| route.needs.tokens || route.needs.costs);
-        Counts::of(&self.forms, &self.resolved, &routes, wanted).await
+        Counts::of(&self.live, &self.forms, &self.resolved, &routes, wanted).await
     }
 
     /// What is known of its deployments at this moment.
@@ -116,6 +119,7 @@ impl Asked {
             money: sources.money,
             retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
+            live: &self.live,
             resolved: &self.resolved,
             forms: &self.forms,
             counts,
@@ -126,6 +130,8 @@ impl Asked {
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
+            dice: Dice::new(sources.random),
+            budgets: OnceCell::new(),
         }
     }
 
@@ -208,6 +214,7 @@ impl Prepared {
             money: sources.money,
             retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
+            live: &self.live,
             resolved: &self.resolved,
             forms: &self.forms,
             counts: &self.counts,
@@ -218,6 +225,8 @@ impl Prepared {
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
+            dice: Dice::new(sources.random),
+            budgets: OnceCell::new(),
         };
         let mut priced: Vec<(i64, Chosen)> = order
             .iter()
@@ -259,3 +268,6 @@ fn attribution(
         ..Attribution::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,12 @@ use crate::domain::capability::Capability;
 use crate::domain::catalog::Deployment;
 use crate::domain::money::Usd;
 
-/// From so many answers on, enough is known of a deployment: [`Cheapest`] sends it no more probes.
-const ENOUGH_SAMPLES: u32 = 30;
+/// From so many answers on, enough is known of a deployment's costs: [`Cheapest`] sends it no more probes for them.
+const ENOUGH_SAMPLES: u32 = 100;
+/// Fewer answers say little: one in a hundred is ten times as long as the others.
+const FEW_SAMPLES: u32 = 10;
+/// Of 1,000 requests, so many go at most to deployments that were too slow lately, to see whether they still are.
+const SLOW_PROBES: u64 = 5;
 
 /// Why a deployment can't serve a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -353,8 +357,15 @@ impl<S: Sight> Drawing<'_, S> {
         }
         let cost = |seen: &Seen| seen.cost.map_or(i64::MAX, Usd::nanos);
         self.sort(&mut among, |seen| cost(seen).unsigned_abs());
-        let little_known = |seen: &Seen| seen.samples < ENOUGH_SAMPLES;
-        self.probe(&mut among, cheapest.probe_per_mille, little_known);
+        let best = among.first().and_then(|part| part.first()).map(|first| cost(&self.known[first.at].1));
+        let random = self.sight.random();
+        let may_be_slow = random % 1_000 < SLOW_PROBES;
+        let worth = |placed: &Placed, seen: &Seen| match (best, placed.late) {
+            (Some(best), None) => may_be_cheapest(seen, best),
+            (Some(best), Some(Late::Slow { .. })) => may_be_slow && cost(seen) < best,
+            _ => false,
+        };
+        self.probe(&mut among, cheapest.probe_per_mille, random, worth);
         among.concat()
     }
 
@@ -367,7 +378,8 @@ impl<S: Sight> Drawing<'_, S> {
             Measure::TokensPerSecond => seen.per_token_us,
         };
         self.sort(&mut among, |seen| takes(seen).unwrap_or(u64::MAX));
-        self.probe(&mut among, fastest.probe_per_mille, |_| true);
+        let random = self.sight.random();
+        self.probe(&mut among, fastest.probe_per_mille, random, |placed, _| placed.late.is_none());
         among.concat()
     }
 
@@ -399,20 +411,27 @@ impl<S: Sight> Drawing<'_, S> {
     }
 
     /// Lets a share of requests go first to another part than the best.
-    fn probe(&mut self, parts: &mut [Vec<Placed>], per_mille: u16, worth: impl Fn(&Seen) -> bool) {
-        let random = self.sight.random();
-        if per_mille == 0 || random % 1_000 >= u64::from(per_mille) {
+    fn probe(
+        &self,
+        parts: &mut [Vec<Placed>],
+        per_mille: u16,
+        random: u64,
+        worth: impl Fn(&Placed, &Seen) -> bool,
+    ) {
+        if random % 1_000 >= u64::from(per_mille) {
             return;
         }
         let other = |(at, part): (usize, &Vec<Placed>)| {
             let first = part.first()?;
-            (at > 0 && first.late.is_none() && worth(&self.known[first.at].1)).then_some(at)
+            (at > 0 && worth(first, &self.known[first.at].1)).then_some(at)
         };
         let others: Vec<usize> = parts.iter().enumerate().filter_map(other).collect();
         if let Some(most) = u64::try_from(others.len()).ok().filter(|most| *most > 0)
             && let Ok(drawn) = usize::try_from((random >> 32) % most)
         {
             parts[..=others[drawn]].rotate_right(1);
+            // one that was slow is asked in time all the same: that is the probe
+            parts[0][0].late = None;
         }
     }
 
@@ -435,6 +454,18 @@ impl<S: Sight> Drawing<'_, S> {
         }
         drawn
     }
+}
+
+/// Whether a deployment that seems dearer than the best may be the cheapest after all.
+///
+/// The fewer of its answers were seen, the further off it may seem: with a standard error of about 1.3 / √answers, twice
+/// that. So each one gets some probes in inverse proportion to how much dearer it is, and what they cost is bounded.
+fn may_be_cheapest(seen: &Seen, best: i64) -> bool {
+    let Some(cost) = seen.cost.filter(|_| seen.samples < ENOUGH_SAMPLES) else { return false };
+    let (cost, best) = (i128::from(cost.nanos()), i128::from(best));
+    let gap = (cost - best).max(0);
+    let known = i128::from(seen.samples.saturating_sub(FEW_SAMPLES).max(1));
+    gap.saturating_mul(gap).saturating_mul(known) <= best.saturating_mul(best).saturating_mul(7)
 }
 
 #[cfg(test)]
