@@ -177,6 +177,7 @@ impl Look<'_> {
             first_token_us: speed.map(|speed| speed.ttft_us),
             per_token_us: speed.map(|speed| speed.per_token_us),
             whole_us: speed.map(|speed| speed.expected_us(output)),
+            in_flight: standing.in_flight,
             quota_left: standing.quota_left_permille,
             samples: u32::try_from(candidate.expected.samples).unwrap_or(u32::MAX),
         };

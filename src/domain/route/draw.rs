@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::share::{ranked, seed};
-use super::{Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
+use super::{Ceiling, Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
 use crate::domain::capability::Capability;
 use crate::domain::catalog::Deployment;
 use crate::domain::money::Usd;
@@ -15,6 +15,9 @@ const ENOUGH_SAMPLES: u32 = 100;
 const FEW_SAMPLES: u32 = 10;
 /// Of 1,000 requests, so many go at most to deployments that were too slow lately, to see whether they still are.
 const SLOW_PROBES: u64 = 5;
+
+/// Where a plan has a ceiling, so many requests at once go to a deployment whose speed nobody knows yet.
+const UNTRIED_AT_ONCE: u32 = 10;
 
 /// Why a deployment can't serve a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +161,11 @@ pub enum Late {
         /// What they may take, µs.
         ceiling_us: u64,
     },
+    /// Nobody knows yet how long its answers take, and enough requests are there to find out.
+    Untried {
+        /// How many.
+        in_flight: u32,
+    },
     /// Its provider ends it soon.
     Retiring {
         /// When, ms since 1970 UTC.
@@ -184,6 +192,7 @@ impl Late {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Slow { .. } => "slow",
+            Self::Untried { .. } => "untried",
             Self::Retiring { .. } => "retiring",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::Full => "full",
@@ -201,6 +210,9 @@ impl fmt::Display for Late {
                 expected_us.div_ceil(1_000),
                 ceiling_us / 1_000
             ),
+            Self::Untried { in_flight } => {
+                write!(f, "how fast it is will be known when one of {in_flight} requests there has ended")
+            }
             Self::Retiring { at_ms } => write!(f, "its provider ends it on {}", day(*at_ms)),
             Self::QuotaSpent { for_ms } => {
                 write!(f, "its provider's quota is spent for {} s", for_ms.div_ceil(1_000))
@@ -228,6 +240,8 @@ pub struct Seen {
     pub per_token_us: Option<u64>,
     /// When the answer's end is expected, µs.
     pub whole_us: Option<u64>,
+    /// Requests that it serves just now.
+    pub in_flight: u32,
     /// How much of its provider's quota is left, of 1,000; none where nobody knows.
     pub quota_left: Option<u16>,
     /// How many answers to this route were seen of it lately.
@@ -344,16 +358,7 @@ impl<S: Sight> Drawing<'_, S> {
         let mut among = self.good_enough(&cheapest.among, cheapest.min_quality);
         for placed in among.iter_mut().flatten() {
             let seen = &self.known[placed.at].1;
-            let too_slow = [
-                (seen.first_token_us, cheapest.ceiling.first_token),
-                (seen.whole_us, cheapest.ceiling.whole),
-            ]
-            .into_iter()
-            .find_map(|(expected, ceiling)| {
-                let (expected_us, ceiling_us) = (expected?, u64::try_from(ceiling?.as_micros()).ok()?);
-                (expected_us > ceiling_us).then_some(Late::Slow { expected_us, ceiling_us })
-            });
-            placed.late = placed.late.or(too_slow);
+            placed.late = placed.late.or_else(|| too_slow(seen, cheapest.ceiling));
         }
         let cost = |seen: &Seen| seen.cost.map_or(i64::MAX, Usd::nanos);
         self.sort(&mut among, |seen| cost(seen).unsigned_abs());
@@ -454,6 +459,19 @@ impl<S: Sight> Drawing<'_, S> {
         }
         drawn
     }
+}
+
+/// What of a ceiling stands against a deployment.
+fn too_slow(seen: &Seen, ceiling: Ceiling) -> Option<Late> {
+    let expected = [(seen.first_token_us, ceiling.first_token), (seen.whole_us, ceiling.whole)];
+    expected.into_iter().find_map(|(expected, ceiling)| {
+        let ceiling_us = u64::try_from(ceiling?.as_micros()).ok()?;
+        match expected {
+            Some(expected_us) if expected_us > ceiling_us => Some(Late::Slow { expected_us, ceiling_us }),
+            None if seen.in_flight >= UNTRIED_AT_ONCE => Some(Late::Untried { in_flight: seen.in_flight }),
+            Some(_) | None => None,
+        }
+    })
 }
 
 /// Whether a deployment that seems dearer than the best may be the cheapest after all.

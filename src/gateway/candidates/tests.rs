@@ -11,7 +11,6 @@ use crate::domain::catalog::tests::deployment;
 use crate::domain::catalog::{Deployment, Model, Pricing};
 use crate::domain::ids::ModelName;
 use crate::domain::learned::Ended;
-use crate::domain::money::Usd;
 use crate::domain::price::book::PriceBook;
 use crate::domain::price::{Price, read};
 use crate::domain::route::{CHEAPEST_PROBES, Ceiling, Cheapest, Dice, Plan};
@@ -25,6 +24,8 @@ use crate::gateway::lab::{Lab, like};
 use crate::gateway::prepare::Asked;
 
 const REQUESTS: usize = 20_000;
+/// Worlds of each kind.
+const SEEDS: u64 = 4;
 /// One request each.
 const EVERY: Duration = Duration::from_millis(100);
 /// The oracle's and the plan's: an answer may be expected to take so long.
@@ -275,30 +276,25 @@ const CACHED: [Truth; 3] = [
 
 #[tokio::test]
 async fn the_cheapest_is_within_a_hundredth_of_an_oracle() {
-    let mut failed = false;
     for (name, truths, middle_bytes) in [
         ("crossing", &CROSSING[..], 1_000.0),
         ("verbose", &VERBOSE, 800.0),
         ("ceilings", &CEILINGS, 800.0),
         ("cached", &CACHED, 3_000.0),
     ] {
-        let world = World::of(truths, middle_bytes).await;
-        let [gateway, oracle] = world.run(1, |_, truth| truth);
-        let ratio = gateway.paid as f64 / oracle.paid as f64;
-        println!("{name}: {ratio:.4}, {} too slow\n{gateway:?}\n{oracle:?}", gateway.too_slow);
-        failed |= ratio > 1.01;
-        if false {
-            assert!(
-                ratio <= 1.01,
-                "{name}: {} is {ratio} times {}",
-                Usd::from_nanos(gateway.paid),
-                oracle.paid
+        for seed in 1..=SEEDS {
+            let world = World::of(truths, middle_bytes).await;
+            let [gateway, oracle] = world.run(seed, |_, truth| truth);
+            let ratio = gateway.paid as f64 / oracle.paid as f64;
+            println!(
+                "{name}, seed {seed}: {ratio:.4} of what the oracle pays, {} too slow",
+                gateway.too_slow
             );
+            assert!(ratio <= 1.01, "{name}, seed {seed}: {ratio}\n{gateway:?}\n{oracle:?}");
             assert_eq!(oracle.too_slow, 0, "{name}");
-            assert!(gateway.too_slow <= REQUESTS / 100, "{name}: {} too slow", gateway.too_slow);
+            assert!(gateway.too_slow <= REQUESTS / 100, "{name}, seed {seed}: {gateway:?}");
         }
     }
-    assert!(!failed);
 }
 
 #[tokio::test]
@@ -310,7 +306,7 @@ async fn one_that_becomes_slow_is_left_and_comes_back() {
         "cheap" if (minutes(6)..minutes(10)).contains(&at) => Truth { ttft_s: 20.0, ..truth },
         _ => truth,
     });
-    println!("{gateway:?}\n{oracle:?}");
+    println!("{} of 2,400 went to it while it was slow", gateway.too_slow);
     assert_eq!(oracle.too_slow, 0);
     // 4 minutes are 2,400 requests
     assert!(gateway.too_slow < 400, "{} went to it while it was slow", gateway.too_slow);
