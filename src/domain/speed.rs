@@ -10,6 +10,8 @@ const LEAST_WEIGHT: f64 = 0.1;
 /// Measurements never weigh more than so many: where thousands of answers come, tens of them show a change, and what was
 /// slow is forgotten after three quarters of an hour.
 const MOST_WEIGHT: f64 = 50.0;
+/// A stream says no more about the time for a token than one of so many: one very long answer does not speak for all.
+const COUNTED_TOKENS: f64 = 256.0;
 /// No answer takes longer: a day, in µs.
 const LONGEST_US: u64 = 86_400_000_000;
 /// No answer has more tokens.
@@ -126,8 +128,10 @@ impl Streams {
         self.weight += 1.0;
         self.ttft_us += ttft_us as f64;
         if tokens > 1 {
-            self.rest_us += (total_us - ttft_us) as f64;
-            self.rest_tokens += (tokens - 1) as f64;
+            let rest = (tokens - 1) as f64;
+            let counted = rest.min(COUNTED_TOKENS);
+            self.rest_us += (total_us - ttft_us) as f64 * counted / rest;
+            self.rest_tokens += counted;
         }
     }
 

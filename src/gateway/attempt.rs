@@ -88,9 +88,8 @@ pub(super) struct ToldAnswer {
 
 impl ToldAnswer {
     /// The answer that tells it.
-    pub(super) fn into_answer(self, record: Record) -> Answer {
-        let body =
-            AnswerBody::Whole { body: self.body, record: Box::new(record), ending: Ending::UpstreamError };
+    pub(super) fn into_answer(self, record: Box<Record>) -> Answer {
+        let body = AnswerBody::Whole { body: self.body, record, ending: Ending::UpstreamError };
         Answer { status: self.status, headers: self.headers, body }
     }
 }
@@ -135,7 +134,7 @@ pub(super) async fn make<C: Client>(
     entry: Entry,
     deadline: Instant,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Attempted {
     let deployment = &chosen.deployment;
     record.note(|outcome| outcome.deployment = Some(Arc::clone(&deployment.name)));
@@ -158,7 +157,7 @@ pub(super) async fn make<C: Client>(
     let stay = tokio::select! {
         biased;
         entered = attempt.enter(entry) => entered,
-        () = presence.left() => return Attempted::Ended(Refusal::ClientGone, Box::new(record)),
+        () = presence.left() => return Attempted::Ended(Refusal::ClientGone, record),
     };
     let stay = match stay {
         Ok(stay) => stay,
@@ -166,7 +165,7 @@ pub(super) async fn make<C: Client>(
     };
     match attempt.pay(presence, &mut record).await {
         Ok(output_cap) => attempt.send(stay, output_cap, presence, record).await,
-        Err(Unmade::Unpaid(Unpaid::Refused(refusal))) => Attempted::Ended(refusal, Box::new(record)),
+        Err(Unmade::Unpaid(Unpaid::Refused(refusal))) => Attempted::Ended(refusal, record),
         Err(Unmade::Unpaid(Unpaid::PassedOver { refusal, cheaper })) => {
             Failed { cheaper, again: false, ..Failed::unsent(refusal) }.with(record)
         }
@@ -201,8 +200,8 @@ impl Failed {
         }
     }
 
-    fn with(self, record: Record) -> Attempted {
-        Attempted::Failed(Box::new(self), Box::new(record))
+    fn with(self, record: Box<Record>) -> Attempted {
+        Attempted::Failed(Box::new(self), record)
     }
 }
 
@@ -231,7 +230,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn unready(&self, unready: Unready, record: Record) -> Attempted {
+    fn unready(&self, unready: Unready, record: Box<Record>) -> Attempted {
         let refusal = Refusal::Busy { deployment: Arc::clone(&self.deployment.name), unready };
         Failed { unready: Some(unready), again: false, ..Failed::unsent(refusal) }.with(record)
     }
@@ -275,7 +274,7 @@ impl Attempt<'_> {
         stay: Stay,
         output_cap: Option<OutputCap>,
         presence: &mut Presence<'_, C>,
-        mut record: Record,
+        mut record: Box<Record>,
     ) -> Attempted {
         let outgoing = provider::inference(self.deployment, &self.form.request, &self.model, output_cap);
         let asking = Asking {
@@ -317,7 +316,7 @@ impl Attempt<'_> {
                 if asking.was_sent() {
                     record.usage(facts.unanswered());
                 }
-                Attempted::Ended(refusal, Box::new(record))
+                Attempted::Ended(refusal, record)
             }
         }
     }
@@ -343,7 +342,7 @@ impl Attempt<'_> {
         error: UpstreamError,
         facts: &Facts,
         client_gone: bool,
-        mut record: Record,
+        mut record: Box<Record>,
     ) -> Attempted {
         visit.failed();
         let failure = match &error {
@@ -356,7 +355,7 @@ impl Attempt<'_> {
             if let Some(usage) = usage {
                 record.usage(usage);
             }
-            return Attempted::Ended(Refusal::ClientGone, Box::new(record));
+            return Attempted::Ended(Refusal::ClientGone, record);
         }
         record.attempt_over(usage);
         Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
@@ -372,7 +371,7 @@ impl Attempt<'_> {
         usage_injected: bool,
         output_cap: Option<OutputCap>,
         presence: &mut Presence<'_, C>,
-        mut record: Record,
+        mut record: Box<Record>,
     ) -> Attempted {
         record.first_byte();
         let status = exchange.status();
@@ -393,7 +392,8 @@ impl Attempt<'_> {
             output_cap,
             notices: self.notices(),
         };
-        match meter::follow(following, presence, record).await {
+        // boxed: the largest of a request's states, and gone once a stream has begun
+        match Box::pin(meter::follow(following, presence, record)).await {
             Followed::Answer(answer) => Attempted::Answered(answer),
             Followed::ClientGone(record) => Attempted::Ended(Refusal::ClientGone, record),
             Followed::Fault(fault, words, record) => {
@@ -403,7 +403,7 @@ impl Attempt<'_> {
                     status,
                     message: words,
                 };
-                Failed { failure: Failure::Fault(fault), ..Failed::unsent(refusal) }.with(*record)
+                Failed { failure: Failure::Fault(fault), ..Failed::unsent(refusal) }.with(record)
             }
             Followed::Broke(error, record) => {
                 let timed_out = matches!(error, UpstreamError::Timeout(Phase::BetweenChunks | Phase::Total));
@@ -411,7 +411,7 @@ impl Attempt<'_> {
                 if presence.is_gone() {
                     return Attempted::Ended(Refusal::ClientGone, record);
                 }
-                Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(*record)
+                Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
             }
         }
     }
@@ -431,7 +431,7 @@ impl Attempt<'_> {
         visit: Visit,
         mut exchange: Exchange,
         facts: &Facts,
-        mut record: Record,
+        mut record: Box<Record>,
     ) -> Attempted {
         let status = exchange.status();
         let between = self.deployment.timeouts.between_chunks.min(Duration::from_secs(30));

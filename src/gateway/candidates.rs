@@ -90,10 +90,7 @@ impl Sight for Look<'_> {
         let (mut seen, standing) = self.standing(&candidate);
         let (retired, retiring) = self.retirement(&candidate);
         let out = match self.cant(&candidate) {
-            Ok(form) => match self.price(&candidate, &form, &mut seen) {
-                Ok(()) => None,
-                Err(out) => Some(out),
-            },
+            Ok(form) => self.price(&candidate, &form, &mut seen).err(),
             Err(out) => Some(out),
         };
         seen.out = out.or(retired).or(standing);

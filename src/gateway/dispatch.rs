@@ -10,6 +10,7 @@ use pingora::time::sleep;
 use super::attempt::{self, Attempted, Entry, Failed, Told};
 use super::board::{Board, Unready};
 use super::candidates::longest_total;
+use super::inference::Refused;
 use super::meter::Answer;
 use super::pins::Pins;
 use super::prepare::{Prepared, Sources};
@@ -50,8 +51,8 @@ pub(super) async fn ask<C: Client>(
     means: Means<'_>,
     prepared: &Prepared,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
-) -> Result<Answer, (Refusal, Record)> {
+    mut record: Box<Record>,
+) -> Result<Box<Answer>, Box<Refused>> {
     let mut round = Round::new(means, prepared);
     means.retries.request(&prepared.attribution.model);
     loop {
@@ -61,10 +62,10 @@ pub(super) async fn ask<C: Client>(
         let deadline = round.deadline.min(clock::monotonic() + chosen.deployment.timeouts.total);
         let attempted = attempt::make(means, prepared, &chosen, entry, deadline, presence, record).await;
         let failed = match attempted {
-            Attempted::Answered(answer) => return Ok(*answer),
-            Attempted::Ended(refusal, record) => return Err((refusal, *record)),
+            Attempted::Answered(answer) => return Ok(answer),
+            Attempted::Ended(refusal, record) => return Err(Refused::new(refusal, record)),
             Attempted::Failed(failed, open) => {
-                record = *open;
+                record = open;
                 *failed
             }
         };
@@ -74,7 +75,7 @@ pub(super) async fn ask<C: Client>(
             }
             tokio::select! {
                 biased;
-                () = presence.left() => return Err((Refusal::ClientGone, record)),
+                () = presence.left() => return Err(Refused::new(Refusal::ClientGone, record)),
                 () = sleep(after) => {}
             }
         }
@@ -215,13 +216,12 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn gives_up(self, record: Record) -> Result<Answer, (Refusal, Record)> {
-        match self.told {
-            Some(Told::Refusal(refusal)) => Err((refusal, record)),
-            Some(Told::Answer(told)) => Ok(told.into_answer(record)),
-            None => {
-                Err((Refusal::UnknownModel(self.prepared.forms.asked().model.as_str().to_owned()), record))
-            }
-        }
+    fn gives_up(self, record: Box<Record>) -> Result<Box<Answer>, Box<Refused>> {
+        let refusal = match self.told {
+            Some(Told::Answer(told)) => return Ok(Box::new(told.into_answer(record))),
+            Some(Told::Refusal(refusal)) => refusal,
+            None => Refusal::UnknownModel(self.prepared.forms.asked().model.as_str().to_owned()),
+        };
+        Err(Refused::new(refusal, record))
     }
 }

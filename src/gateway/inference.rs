@@ -72,7 +72,14 @@ pub struct Refused {
     /// Why.
     pub refusal: Refusal,
     /// The outcome, but for its end.
-    pub record: Record,
+    pub record: Box<Record>,
+}
+
+impl Refused {
+    /// A refusal, and the record it ends.
+    pub(super) fn new(refusal: Refusal, record: Box<Record>) -> Box<Self> {
+        Box::new(Self { refusal, record })
+    }
 }
 
 impl Gateway {
@@ -90,18 +97,17 @@ impl Gateway {
         &self,
         admitted: Admitted,
         arrival: Arrival,
-        mut record: Record,
+        mut record: Box<Record>,
         client: &mut C,
-    ) -> Result<Answer, Box<Refused>> {
-        let refused = |(refusal, record)| Box::new(Refused { refusal, record });
+    ) -> Result<Box<Answer>, Box<Refused>> {
         let prepared = match self.prepare(admitted, arrival, &mut record).await {
             Ok(prepared) => prepared,
-            Err(refusal) => return Err(refused((refusal, record))),
+            Err(refusal) => return Err(Refused::new(refusal, record)),
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
         let means = self.means();
-        let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await.map_err(refused)?;
+        let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await?;
         replace_upstreams(&mut answer.headers, &rate_headers);
         Ok(answer)
     }

@@ -134,7 +134,7 @@ pub(super) enum Followed {
 pub(super) async fn follow<C: Client>(
     following: Following<'_>,
     presence: &mut Presence<'_, C>,
-    record: Record,
+    record: Box<Record>,
 ) -> Followed {
     let text = |name: HeaderName| {
         let value = following.exchange.headers().get(name).and_then(|value| value.to_str().ok());

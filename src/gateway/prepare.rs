@@ -166,17 +166,25 @@ impl Asked {
     /// When no deployment can serve it, with the reason for each.
     pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
         let counts = self.count(false).await;
-        let drawn = self.draw(&self.resolved.route, &counts, sources);
-        if drawn.order.is_empty() {
-            return Err(self.nobody(drawn.out));
-        }
+        let mut drawn = self.draw(&self.resolved.route, &counts, sources);
         let model = &self.resolved.model;
         // what names stored state stays where that is
         let set_aside = |route: &Option<Arc<Route>>| match route {
-            Some(route) if self.bound.is_none() => self.draw(route, &counts, sources).order,
-            _ => Vec::new(),
+            Some(route) if self.bound.is_none() => self.draw(route, &counts, sources),
+            _ => Drawn::default(),
         };
-        let (longer, filtered) = (set_aside(&model.longer_context), set_aside(&model.content_filtered));
+        let mut longer = set_aside(&model.longer_context);
+        if drawn.order.is_empty()
+            && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
+        {
+            // too long for all of its route, as was seen without asking any
+            drawn.order = std::mem::take(&mut longer.order);
+            drawn.out.extend(longer.out);
+        }
+        if drawn.order.is_empty() {
+            return Err(self.nobody(drawn.out));
+        }
+        let (longer, filtered) = (longer.order, set_aside(&model.content_filtered).order);
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
         let (order, headers) = (drawn.order, beside.headers);
         Ok(Prepared {

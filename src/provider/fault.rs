@@ -96,7 +96,9 @@ fn told(body: &[u8]) -> Told {
 }
 
 fn told_by(value: &Value) -> Told {
-    match value.get("error") {
+    // an event of Responses: {"type": "response.failed", "response": {"error": …}}
+    let failed = value.get("response").and_then(|response| response.get("error"));
+    match value.get("error").or(failed) {
         Some(Value::String(message)) => Told { message: Some(message.clone()), ..Told::default() },
         Some(error @ Value::Object(_)) => told_in(error),
         // an API front end: {"statusCode": 401, "message": "…"}, or {"detail": "…"}

@@ -9,6 +9,7 @@ mod errors;
 mod limits;
 mod models;
 mod responses;
+mod retirements;
 mod smuggling;
 mod splits;
 mod streaming;

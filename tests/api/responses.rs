@@ -96,8 +96,10 @@ fn a_stream_that_fails_upstream_says_so_in_its_own_words() {
                    \"usage\":{\"input_tokens\":3,\"output_tokens\":2,\"total_tokens\":5}}}\n\n";
     provider.replies(Reply::stream(vec![written.as_bytes().to_vec()], 3, 2));
     let answer = gateway.post(PATH, &json!({"model": "support-bot", "input": "hi", "stream": true}));
-    let told = written.replace("\"usage\":{", "\"usage\":{\"cost\":0.0000088,");
-    assert_eq!(answer.expect(200).text(), told, "its own words, and what they cost");
+    let error = answer.expect_error(503, "upstream_failed");
+    assert!(error["message"].as_str().is_some_and(|words| words.ends_with(": x")), "its own words: {error}");
+    let outcome = gateway.outcome_of(&answer.request_id());
+    assert_eq!(outcome["cost_usd"], json!(0.0000088), "it says what it used: {outcome:#}");
 }
 
 #[test]

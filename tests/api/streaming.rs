@@ -157,7 +157,9 @@ fn a_break_at_any_byte_never_passes_for_an_end() {
 fn a_stream_without_done_is_passed_on_as_it_is() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
-    let written = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n".to_vec();
+    let written =
+        b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n"
+            .to_vec();
     provider.replies(Reply::stream(vec![written.clone()], 1, 1).without_usage());
     let answer = gateway.post(PATH, &asking_usage("support-bot")).expect(200);
     assert_eq!(answer.body, written);
@@ -171,8 +173,14 @@ fn an_error_event_of_the_provider_reaches_the_client() {
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
     let first = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\n".to_vec();
     let error = b"data: {\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\",\"code\":null,\"param\":null}}\n\n";
-    provider.replies(Reply::stream(vec![first, error.to_vec()], 1, 1).without_usage());
-    let answer = gateway.post(PATH, &streamed_chat("support-bot", "hi")).expect(200);
+    let gate = Gate::new();
+    provider.replies(
+        Reply::stream(vec![first, error.to_vec()], 1, 1).without_usage().waits_after_events(1, &gate),
+    );
+    let mut open = gateway.open(PATH, &streamed_chat("support-bot", "hi"));
+    open.await_events(1);
+    gate.open();
+    let answer = open.finish();
     assert_eq!(answer.events()[1].json()["error"]["message"], "overloaded");
     assert_eq!(gateway.last_outcome()["ending"], "upstream_broke");
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::provider::Trouble;
-use crate::support::{Call, End, Reply, Setup, SimulatedProvider, TestGateway, chat, streamed_chat};
+use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway, chat, streamed_chat};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -11,14 +11,15 @@ const PATH: &str = "/v1/chat/completions";
 fn errors_that_are_the_clients_business_pass_on_as_they_are() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
+    let last = Trouble::rate_limited(20);
     for trouble in [
-        Trouble::rate_limited(20),
         Trouble::bad_request(),
         Trouble::server_error(),
         Trouble::overloaded(),
         Trouble::openai(422, "invalid_request_error", None, "unprocessable"),
+        last.clone(),
     ] {
-        for body in [chat("support-bot", "hi"), streamed_chat("support-bot", "hi")] {
+        for body in [streamed_chat("support-bot", "hi"), chat("support-bot", "hi")] {
             provider.fails(trouble.clone());
             let answer = gateway.post(PATH, &body).expect(trouble.status);
             assert_eq!(answer.json(), trouble.body);
@@ -29,9 +30,19 @@ fn errors_that_are_the_clients_business_pass_on_as_they_are() {
             assert_eq!(outcome["ending"], "upstream_error", "{outcome:#}");
             assert_eq!(outcome["upstream_status"], trouble.status, "{outcome:#}");
             assert_eq!(outcome["usage"], json!(null), "{outcome:#}");
+            if trouble.status == last.status {
+                // it wants to be left alone now
+                break;
+            }
         }
     }
-    assert_eq!(provider.requests().len(), 10, "nothing was asked twice");
+    assert_eq!(provider.requests().len(), 9, "nothing was asked twice");
+    let again = gateway.post(PATH, &chat("support-bot", "hi"));
+    let error = again.expect_error(429, "rate_limit_exceeded");
+    assert!(error["message"].as_str().is_some_and(|words| words.contains("support-v3")), "{error}");
+    let wait: u64 = again.header("retry-after").and_then(|wait| wait.parse().ok()).expect("a wait");
+    assert!((1..=20).contains(&wait), "{wait}");
+    assert_eq!(provider.requests().len(), 9, "and it is");
 }
 
 #[test]
@@ -151,12 +162,12 @@ fn bytes_beyond_the_stated_length_are_not_the_next_answer() {
 }
 
 #[test]
-fn an_answer_without_json_passes_and_is_booked_by_our_count() {
+fn an_answer_without_json_is_none_and_is_booked_all_the_same() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
     provider.replies(Reply::body(200, "text/plain", b"hello".to_vec()).billed(1, 1).without_usage());
     let answer = gateway.post(PATH, &chat("support-bot", "hi"));
     let outcome = gateway.outcome_of(&answer.request_id());
-    assert_ne!(outcome["usage"]["source"], "reported", "{outcome:#}");
-    assert_eq!(answer.end, End::Clean);
+    answer.expect_error(502, "upstream_broke");
+    assert_eq!(outcome["usage"]["source"], "unconfirmed", "{outcome:#}");
 }

@@ -1,9 +1,10 @@
 //! Routing through the door: who is asked, in which order, how often, and what that costs, whatever upstreams do.
 
-mod canary;
 mod detours;
 mod faults;
 mod overload;
+mod plans;
+mod retries;
 
 use serde_json::{Value, json};
 

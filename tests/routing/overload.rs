@@ -136,6 +136,29 @@ fn a_full_deployment_leaves_the_request_to_one_with_room() {
     assert_eq!((full.requests().len(), free.requests().len()), (1, 3));
 }
 
+#[test]
+fn who_has_waited_in_vain_is_served_by_the_next_that_has_room() {
+    let ((first, shut), (second, gate)) = (gated(), gated());
+    let one = |wait_ms: u64| {
+        format!("limits = {{ concurrent = 1 }}\nqueue = {{ places = 1, wait_ms = {wait_ms} }}")
+    };
+    let setup = narrow(lab(), "first", &first, &one(200)).watched(&first);
+    let setup = narrow(setup, "second", &second, &one(20_000)).watched(&second);
+    let setup = setup.and(&model("either", "deployments = [\"first\", \"second\"]"));
+    let gateway = TestGateway::with(setup).start();
+    let mut inside = send(&gateway, "either", 2);
+    first.await_requests(1);
+    second.await_requests(1);
+    let mut waits = gateway.send(CHAT, &question("either", "waits"));
+    // it has waited for the first by then
+    await_waiting(&gateway, "second", 1);
+    gate.open();
+    let answer = waits.answer().expect(200);
+    assert_eq!(answer.header("x-tunegate-deployment"), Some("second"));
+    shut.open();
+    inside.iter_mut().for_each(|connection| drop(connection.answer().expect(200)));
+}
+
 /// Clients that ask at once.
 const CROWD: usize = 2_000;
 /// Bytes of each one's question.

@@ -11,6 +11,7 @@ pub(crate) struct Setup {
     server: String,
     sections: String,
     worker: Option<String>,
+    retirements: Option<String>,
     /// Retries and breakers as they are shipped.
     patient: bool,
     /// PostgreSQL instead of the file in the state folder.
@@ -171,6 +172,12 @@ deployments = ["{name}"]
         self
     }
 
+    /// Replaces `[retirements]`: otherwise nobody is asked for a list of models beside the test's own requests.
+    pub(crate) fn retirements(mut self, lines: &str) -> Self {
+        self.retirements = Some(lines.to_owned());
+        self
+    }
+
     /// Keeps its rows in PostgreSQL.
     pub(crate) fn on(mut self, url: &str) -> Self {
         self.database = Some(url.to_owned());
@@ -192,7 +199,8 @@ deployments = ["{name}"]
 
     /// The file's text.
     pub(super) fn text(&self, data_port: u16, admin_port: u16) -> String {
-        let Self { server, sections, worker, .. } = self;
+        let Self { server, sections, worker, retirements, .. } = self;
+        let retirements = retirements.as_deref().unwrap_or("poll_ms = 0");
         let routing = match self.patient {
             true => "",
             false => {
@@ -204,7 +212,7 @@ deployments = ["{name}"]
         format!(
             "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n[state]\ndir = \"state\"\n\n\
-             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n{sections}"
+             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n\n[retirements]\n{retirements}\n{sections}"
         )
     }
 }

@@ -37,6 +37,9 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
     ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),
     ("[database]\ndurability = \"forever\"", "database.durability: "),
+    ("[retirements]\npoll_ms = 10", "retirements.poll_ms: 10 is out of bounds: 1000 to 86400000"),
+    ("[retirements]\nlead_ms = 999999999999", "retirements.lead_ms: 999999999999 is out of bounds"),
+    ("[retirements]\nwarn_days = 99999", "retirements.warn_days: 99999 is out of bounds: 0 to 3660"),
     ("[ledger]\nlease_ms = 10", "ledger.lease_ms: 10 is out of bounds: 1000 to 600000"),
     ("[ledger]\nhold_wait_ms = 60001", "ledger.hold_wait_ms: 60001 is out of bounds: 0 to 60000"),
     (

@@ -276,3 +276,16 @@ fn what_works_in_plans_but_should_be_known() {
         assert!(starts, "{text}\n{found:#?}");
     }
 }
+
+#[test]
+fn what_is_usual_holds_where_nothing_else_is_said() {
+    let config = with(
+        "[routing]\nretry = { attempts = 7, same = 3 }\nbreaker.probes = 4\n[deployments.b.breaker]\nwindow_ms = 1\n\
+         [models.m]\nplan = [\"a\", \"b\"]\n[models.n]\nplan = \"c\"\nretry.same = 0",
+    );
+    let tries = |name: &str| (model(&config, name).retry.attempts, model(&config, name).retry.same);
+    assert_eq!((tries("m"), tries("n")), ((7, 3), (7, 0)));
+    let breaker = |name: &str| config.catalog.deployments[name].breaker;
+    assert_eq!((breaker("a").probes, breaker("b").probes), (4, 4));
+    assert_eq!(breaker("b").window, Duration::from_millis(1));
+}

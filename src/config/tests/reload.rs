@@ -11,7 +11,8 @@ fn a_reload_says_what_only_a_restart_applies() {
     assert_eq!(restart_needed(&old, &good(route, &[])), Vec::<String>::new());
     let text = "[server]\nlisten = \"127.0.0.1:9\"\nsse_keepalive_ms = 5\n[admin]\nlisten = \"127.0.0.1:10\"\n\
                 [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n\
-                [limits]\nmax_in_flight = 5\n[teams.a]\n";
+                [limits]\nmax_in_flight = 5\n[teams.a]\n\
+                [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n";
     let want = [
         "server.listen",
         "server.sse_keepalive_ms",
@@ -19,6 +20,9 @@ fn a_reload_says_what_only_a_restart_applies() {
         "state.dir",
         "log.level",
         "limits.max_in_flight",
+        "retirements.poll_ms",
+        "retirements.lead_ms",
+        "retirements.warn_days",
         "worker.queue",
     ];
     assert_eq!(restart_needed(&old, &good(text, &[])), want);

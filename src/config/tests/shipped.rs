@@ -6,6 +6,8 @@ use serde::de::{self, Deserialize, Visitor};
 
 use crate::domain::budget::Scope;
 use crate::domain::budget::draft::{Draft, DraftRaise};
+use crate::domain::catalog::{Address, Deployment, Provider};
+use crate::domain::retirement::retirement_of;
 
 use super::*;
 
@@ -66,8 +68,11 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Limits>(),
         fields::<file::RateLimits>(),
         fields::<file::Team>(),
+        fields::<file::Routing>(),
+        fields::<file::Retirements>(),
         fields::<file::Ledger>(),
         fields::<file::Alerts>(),
+        fields::<file::Retirements>(),
         fields::<Draft>(),
         fields::<DraftRaise>(),
         fields::<Scope>(),
@@ -102,4 +107,25 @@ fn fields<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     let mut found: &'static [&'static str] = &[];
     assert!(T::deserialize(Spy(&mut found)).is_err() && !found.is_empty());
     found
+}
+
+#[test]
+fn prices_and_retirements_say_the_same_of_fine_tunes() {
+    let text = fs::read_to_string(shipped("prices.toml")).expect("there");
+    let sheet = crate::config::read::tree(&text).expect("TOML");
+    let plain = crate::domain::catalog::tests::deployment("d", "m");
+    let address = Address::Host { host: "api.openai.com".to_owned(), port: 443, tls: true };
+    let provider = Arc::new(Provider { address, ..(*plain.provider).clone() });
+    let deployment = Deployment { provider, ..(*plain).clone() };
+    let mut compared = 0;
+    for row in sheet["models"].as_array().expect("rows") {
+        let model = row["model"].as_str().expect("a name");
+        let shutdown = row["periods"].as_array().and_then(|all| all.last()?["shutdown"].as_str());
+        if let (true, Some(shutdown)) = (model.starts_with("ft:"), shutdown) {
+            let found = retirement_of(&deployment, model, None).map(|retirement| retirement.day());
+            assert_eq!(found.as_deref(), Some(shutdown), "{model}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 10, "only {compared} rows were compared");
 }

@@ -305,7 +305,8 @@ mod tests {
             Condition { headers: header(&["off"]), ..any() },
             Condition { headers: header(&[]), ..any() },
         );
-        let table: [(Condition, Vec<&Condition>, Vec<&Condition>, Option<Never>); 13] = [
+        type Case<'a> = (Condition, Vec<&'a Condition>, Vec<&'a Condition>, Option<Never>);
+        let table: [Case<'_>; 13] = [
             (any(), vec![&stream, &short], vec![&stream], None),
             (
                 Condition { input_tokens: tokens(5, Some(4)), ..any() },

@@ -16,7 +16,8 @@ const FEW_SAMPLES: u32 = 10;
 /// Of 1,000 requests, so many go at most to deployments that were too slow lately, to see whether they still are.
 const SLOW_PROBES: u64 = 5;
 
-/// Where a plan has a ceiling, so many requests at once go to a deployment whose speed nobody knows yet.
+/// Where a plan has a ceiling, a deployment of whose answers few have ended gets as many requests at once as that; at
+/// least so many.
 const UNTRIED_AT_ONCE: u32 = 10;
 
 /// Why a deployment can't serve a request.
@@ -211,7 +212,7 @@ impl fmt::Display for Late {
                 ceiling_us / 1_000
             ),
             Self::Untried { in_flight } => {
-                write!(f, "how fast it is will be known when one of {in_flight} requests there has ended")
+                write!(f, "how fast it is will be known when some of its {in_flight} requests have ended")
             }
             Self::Retiring { at_ms } => write!(f, "its provider ends it on {}", day(*at_ms)),
             Self::QuotaSpent { for_ms } => {
@@ -468,8 +469,12 @@ fn too_slow(seen: &Seen, ceiling: Ceiling) -> Option<Late> {
         let ceiling_us = u64::try_from(ceiling?.as_micros()).ok()?;
         match expected {
             Some(expected_us) if expected_us > ceiling_us => Some(Late::Slow { expected_us, ceiling_us }),
-            None if seen.in_flight >= UNTRIED_AT_ONCE => Some(Late::Untried { in_flight: seen.in_flight }),
-            Some(_) | None => None,
+            Some(_) if seen.samples >= ENOUGH_SAMPLES => None,
+            // the answers that end first are the short ones: they do not tell how long the others take
+            Some(_) | None => {
+                let at_once = seen.samples.max(UNTRIED_AT_ONCE);
+                (seen.in_flight >= at_once).then_some(Late::Untried { in_flight: seen.in_flight })
+            }
         }
     })
 }

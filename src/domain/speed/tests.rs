@@ -72,6 +72,15 @@ fn a_slow_past_is_not_for_ever() {
 }
 
 #[test]
+fn one_very_long_answer_does_not_speak_for_all() {
+    let mut meter = Meter::default();
+    (0..30).for_each(|_| meter.note(stream(500_000, 10_000, 201), 0));
+    meter.note(stream(500_000, 30_000, 16_001), 0);
+    // 6,000 tokens at 10 ms and 256 at 30
+    assert_eq!(meter.estimate(0).map(|speed| speed.per_token_us), Some(10_818));
+}
+
+#[test]
 fn where_many_answers_come_tens_show_a_change() {
     let mut meter = Meter::default();
     (0..10_000).for_each(|_| meter.note(stream(1_000_000, 10_000, 100), 0));

@@ -33,7 +33,7 @@ const MOST_UNREAD: usize = 64;
 pub(super) async fn begin<C: Client>(
     following: Following<'_>,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Followed {
     let Following { facts, exchange, usage_injected, deadline, visit, pins, response, .. } = following;
     let status = exchange.status();
@@ -90,7 +90,6 @@ pub(super) async fn begin<C: Client>(
         Ended::ClientGone => record.usage(usage),
         Ended::Fault(..) | Ended::Broke(_) => record.attempt_over(Some(usage)),
     }
-    let record = Box::new(record);
     match ended {
         Ended::ClientGone => Followed::ClientGone(record),
         Ended::Fault(fault, words) => Followed::Fault(fault, words, record),
@@ -135,7 +134,7 @@ pub struct Metered {
     /// Whether the transport tells an end from a break.
     framed: bool,
     /// Nothing before the first event, and once it is written.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// Nothing once it is over.
     visit: Option<Visit>,
     pins: Arc<Pins>,
@@ -234,7 +233,7 @@ impl Metered {
     }
 
     /// The stream as the client gets it, from its first event on.
-    fn with(mut self, record: Record, first: Bytes) -> Self {
+    fn with(mut self, record: Box<Record>, first: Bytes) -> Self {
         (self.record, self.first) = (Some(record), Some(first));
         if self.exchange.is_none() {
             // that was all of it

@@ -58,7 +58,7 @@ pub(super) async fn read<C: Client>(
     kind: &str,
     encoding: &str,
     presence: &mut Presence<'_, C>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Followed {
     let Following { facts, mut exchange, usage_injected, deadline, visit, pins, response, .. } = following;
     let between = facts.deployment.timeouts.between_chunks;
@@ -86,7 +86,7 @@ pub(super) async fn read<C: Client>(
             record.attempt_over(Some(facts.unconfirmed()));
             exchange.abort().await;
             visit.failed();
-            return Followed::Broke(error, Box::new(record));
+            return Followed::Broke(error, record);
         }
     };
     let usage = usage(&facts, &read);
@@ -107,14 +107,14 @@ pub(super) async fn read<C: Client>(
         Err(error) => {
             record.attempt_over(Some(usage));
             visit.failed();
-            return Followed::Broke(error, Box::new(record));
+            return Followed::Broke(error, record);
         }
     };
     if let Some(fault) = read.is_error.then(|| provider::fault_of_event(&body)).flatten() {
         // no provider bills an error, unless it says what it used
         record.attempt_over((usage.source == UsageSource::Reported).then_some(usage));
         visit.refused(fault, None);
-        return Followed::Fault(fault, provider::message(status, &body), Box::new(record));
+        return Followed::Fault(fault, provider::message(status, &body), record);
     }
     visit.ended(Some(&usage));
     for id in read.ids {
@@ -122,7 +122,7 @@ pub(super) async fn read<C: Client>(
     }
     headers.extend(money(&record));
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
-    let body = AnswerBody::Whole { body, record: Box::new(record), ending };
+    let body = AnswerBody::Whole { body, record, ending };
     Followed::Answer(Box::new(Answer { status, headers, body }))
 }
 

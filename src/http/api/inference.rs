@@ -65,9 +65,9 @@ pub(in crate::http) async fn serve(
         route_headers: route_headers(exchange.headers(), &gateway.catalog.load().catalog.headers),
         tags: tags(exchange.headers()),
     };
-    match gateway.infer(admitted, arrival, record, exchange).await {
-        Ok(answer) => write(exchange, answer, limits.sse_keepalive).await,
-        Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
+    match gateway.infer(admitted, arrival, Box::new(record), exchange).await {
+        Ok(answer) => write(exchange, *answer, limits.sse_keepalive).await,
+        Err(refused) => refuse(exchange, &refused.refusal, *refused.record).await,
     }
 }
 

@@ -105,6 +105,8 @@ struct Memory {
     otherwise: Reply,
     exchanges: Vec<Exchange>,
     responses: BTreeMap<String, Value>,
+    /// What it answers to each question for its models; 404 otherwise, as servers do that have no list.
+    model_list: Option<Reply>,
 }
 
 struct Office(Mutex<Memory>);
@@ -156,6 +158,7 @@ impl SimulatedProvider {
             otherwise: Reply::usual(),
             exchanges: Vec::new(),
             responses: BTreeMap::new(),
+            model_list: None,
         };
         Self { office: Arc::new(Office(Mutex::new(memory))), port, server: Arc::default() }
     }
@@ -193,6 +196,12 @@ impl SimulatedProvider {
     pub(crate) fn charges(&self, model: &str, input_nanos: u64, output_nanos: u64) -> &Self {
         let price = Price { input_nanos, output_nanos };
         self.office.0.lock().manner.prices.insert(model.to_owned(), price);
+        self
+    }
+
+    /// What every question for its list of models gets from now on.
+    pub(crate) fn lists(&self, reply: Reply) -> &Self {
+        self.office.0.lock().model_list = Some(reply);
         self
     }
 
@@ -258,6 +267,9 @@ impl Handler for Office {
             let asked = Asked::from(&request);
             let reply = match asked.is_inference() {
                 true => memory.replies.pop_front().unwrap_or_else(|| memory.otherwise.clone()),
+                false if asked.operation == "models" => {
+                    memory.model_list.clone().unwrap_or_else(Reply::usual)
+                }
                 false => Reply::usual(),
             };
             let content = answers::usual(&asked, &request, number, &memory.manner, &mut memory.responses);

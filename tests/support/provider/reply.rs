@@ -53,6 +53,7 @@ enum Stop {
     Hang,
     End(After),
     EndAfter(Duration),
+    Pause(Duration),
     /// The rest is not sent; the body's framing ends as it should.
     LeaveOut,
     Wait(Gate),
@@ -212,6 +213,11 @@ impl Reply {
         self.stop(Place::Head, Stop::Wait(gate.clone()))
     }
 
+    /// Sends its first byte so late.
+    pub(crate) fn begins_after(self, pause: Duration) -> Self {
+        self.stop(Place::Head, Stop::Pause(pause))
+    }
+
     /// Falls silent after so many events.
     pub(crate) fn hangs_after_events(self, events: usize) -> Self {
         self.stop(Place::Events(events), Stop::Hang)
@@ -326,6 +332,7 @@ impl Reply {
             }
             Some(Stop::Hang) => steps.push(Step::Hang),
             Some(Stop::Wait(gate)) => steps.push(Step::Wait(gate.clone())),
+            Some(Stop::Pause(pause)) => steps.push(Step::Pause(*pause)),
             Some(Stop::LeaveOut) | None => {}
         }
         let after = self.write_answer(content, &mut steps);
@@ -410,6 +417,7 @@ impl Reply {
                 return Some(Rest::Broken(After::Close));
             }
             Stop::LeaveOut => return Some(Rest::End),
+            Stop::Pause(pause) => steps.push(Step::Pause(*pause)),
             Stop::Hang => steps.push(Step::Hang),
             Stop::Wait(gate) => steps.push(Step::Wait(gate.clone())),
         }

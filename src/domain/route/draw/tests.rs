@@ -125,13 +125,25 @@ fn the_cheapest_first_unless_it_is_not_good_or_fast_enough() {
 
 #[test]
 fn where_a_ceiling_counts_few_go_to_whom_nobody_knows() {
-    let new = |in_flight| Seen { in_flight, ..cost(1) };
-    let known_fast = Seen { whole_us: Some(1), in_flight: 99, ..cost(2) };
-    for (ceiling, in_flight, first) in [(Some(8), 9, "new"), (Some(8), 10, "old"), (None, 10, "new")] {
+    let old = Seen { whole_us: Some(1), in_flight: 99, ..cost(2) };
+    for (ceiling, in_flight, whole_us, samples, first) in [
+        (Some(8), 9, None, 0, "new"),
+        (Some(8), 10, None, 0, "old"),
+        (Some(8), 10, Some(1), 9, "old"),
+        (Some(8), 40, Some(1), 40, "old"),
+        (Some(8), 40, Some(1), 41, "new"),
+        (Some(8), 500, Some(1), 100, "new"),
+        (None, 10, None, 0, "new"),
+    ] {
         let ceiling = Ceiling { whole: ceiling.map(Duration::from_secs), first_token: None };
         let plan = Plan::Cheapest(Cheapest { ceiling, ..cheapest(vec![to("new"), to("old")]) });
-        let mut known = Known::new([("new", new(in_flight)), ("old", known_fast.clone())]);
-        assert_eq!(names(&drawn(&plan, &mut known))[0], first, "{ceiling:?} {in_flight}");
+        let new = Seen { in_flight, whole_us, samples, ..cost(1) };
+        let mut known = Known::new([("new", new), ("old", old.clone())]);
+        assert_eq!(
+            names(&drawn(&plan, &mut known))[0],
+            first,
+            "{ceiling:?} {in_flight} {whole_us:?} {samples}"
+        );
     }
 }
 

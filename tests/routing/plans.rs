@@ -2,13 +2,14 @@
 //! conditions, prices, and names that are no model's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{CHAT, MODEL, deployment, lab, model, question, served, streamed};
 use crate::support::provider::Trouble;
 use crate::support::setup::FINE_TUNED;
-use crate::support::{Answer, Call, Reply, Setup, SimulatedProvider, TestGateway};
+use crate::support::{Answer, Call, Reply, Setup, SimulatedProvider, TestGateway, eventually};
 
 /// Deployments by name, each before a provider of its own.
 struct Fleet {
@@ -209,4 +210,38 @@ fn quality_comes_before_price() {
         .model("bot", "plan = { cheapest = [\"poor\", \"good\"], min_quality = 0.8, probe_percent = 0 }");
     let gateway = fleet.start();
     assert_eq!(by(&gateway.post(CHAT, &question("bot", "somebody"))), "good");
+}
+
+#[test]
+fn the_fastest_is_found_by_its_answers_and_asked_most() {
+    let plan = "plan = { fastest = [\"slow\", \"quick\"], by = \"first_token\", probe_percent = 20 }";
+    let fleet = Fleet::of(&["slow", "quick"]).model("bot", plan);
+    fleet.providers["slow"].always(Reply::usual().begins_after(Duration::from_millis(150)));
+    let gateway = fleet.start();
+    let ask = || by(&gateway.post(CHAT, &streamed("bot", "somebody")));
+    eventually("a look at the other", || (ask() == "quick").then_some(()));
+    // 32 of 40 are expected, give or take 2.5
+    let quick = (0..40).filter(|_| ask() == "quick").count();
+    assert!((20..40).contains(&quick), "{quick} of 40");
+}
+
+#[test]
+fn a_pool_asks_where_quota_is_left() {
+    let fleet = Fleet::of(&["spent", "fresh"]).model("bot", "plan = { pool = [\"spent\", \"fresh\"] }");
+    // a minute for all of it: what is spent stays so for seconds
+    let with_left = |limit: &str, left: &str| {
+        Reply::usual()
+            .with_header("x-ratelimit-limit-tokens", limit)
+            .with_header("x-ratelimit-remaining-tokens", left)
+            .with_header("x-ratelimit-reset-tokens", "60")
+    };
+    fleet.providers["spent"].always(with_left("100", "0"));
+    fleet.providers["fresh"].always(with_left("10000", "9000"));
+    let gateway = fleet.start();
+    let ask = || by(&gateway.post(CHAT, &question("bot", "somebody")));
+    eventually("an answer of the one whose quota is spent", || (ask() == "spent").then_some(()));
+    for _ in 0..20 {
+        assert_eq!(ask(), "fresh");
+    }
+    assert_eq!(fleet.asked("spent"), 1);
 }

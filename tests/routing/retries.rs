@@ -1,0 +1,176 @@
+//! What bounds a retry: the wait that was asked for, the retry budget, the client's patience, and whose fault it was.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{CHAT, deployment, lab, metric, model, question, streamed};
+use crate::support::provider::Trouble;
+use crate::support::{Answer, Reply, Setup, SimulatedProvider, TestGateway, eventually};
+
+/// One deployment, `only`, of the model `bot`.
+fn alone(provider: &SimulatedProvider, lines: &str, retry: &str) -> TestGateway {
+    let setup = lab()
+        .and(&deployment("only", &format!("{}/v1", provider.url()), lines))
+        .and(&model("bot", &format!("deployments = [\"only\"]\n{retry}")))
+        .watched(provider);
+    TestGateway::with(setup).start()
+}
+
+/// Two deployments, `first` and `second`, of the model `bot`.
+fn in_turn(first: &SimulatedProvider, second: &SimulatedProvider, lines: &str) -> Setup {
+    lab()
+        .and(&deployment("first", &format!("{}/v1", first.url()), lines))
+        .and(&deployment("second", &format!("{}/v1", second.url()), lines))
+        .and(&model("bot", "deployments = [\"first\", \"second\"]"))
+        .watched(first)
+        .watched(second)
+}
+
+fn by(answer: &Answer) -> Option<&str> {
+    answer.header("x-tunegate-deployment")
+}
+
+#[test]
+fn a_wait_that_is_too_long_is_the_clients() {
+    let provider = SimulatedProvider::start();
+    let gateway = alone(&provider, "", "");
+    provider.fails(Trouble::rate_limited(40));
+    let told = gateway.post(CHAT, &question("bot", "first")).expect(429);
+    assert_eq!(told.json(), Trouble::rate_limited(40).body);
+    assert_eq!((told.header("retry-after"), told.header("retry-after-ms")), (Some("40"), Some("40000")));
+    // those that come meanwhile are told the rest of it, and the provider is left alone
+    let later = gateway.post(CHAT, &question("bot", "second")).expect(429);
+    let seconds: u64 = later.header("retry-after").and_then(|text| text.parse().ok()).expect("a wait");
+    assert!((30..=40).contains(&seconds), "{seconds}");
+    assert_eq!(provider.requests().len(), 1);
+}
+
+#[test]
+fn an_answer_says_how_many_attempts_it_took() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    first.fails(Trouble::rate_limited_silently());
+    let answer = gateway.post(CHAT, &question("bot", "one")).expect(200);
+    assert_eq!((by(&answer), answer.header("x-tunegate-attempts")), (Some("second"), Some("2")));
+    let outcome = gateway.outcome_of(&answer.request_id());
+    assert_eq!(outcome["failed_attempts"][0]["deployment"], "first", "{outcome:#}");
+    let answer = gateway.post(CHAT, &question("bot", "two")).expect(200);
+    assert_eq!((by(&answer), answer.header("x-tunegate-attempts")), (Some("first"), None));
+}
+
+/// Retries that a model has before any request has paid for one.
+const RESERVE: usize = 10;
+
+#[test]
+fn retries_are_a_tenth_of_the_requests() {
+    let provider = SimulatedProvider::start();
+    let tough = "breaker = { consecutive_failures = 1000, failure_percent = 100, least_requests = 1000 }";
+    let gateway = alone(&provider, tough, "retry = { attempts = 5, first_wait_ms = 1, longest_wait_ms = 1 }");
+    provider.always(Reply::trouble(Trouble::server_error()));
+    let requests = 40;
+    for _ in 0..requests {
+        gateway.post(CHAT, &question("bot", "somebody")).expect(500);
+    }
+    let retries = provider.requests().len() - requests;
+    assert!((RESERVE..=RESERVE + requests / 10).contains(&retries), "{retries} retries");
+}
+
+#[test]
+fn a_client_that_leaves_during_a_wait_is_not_asked_for_again() {
+    let provider = SimulatedProvider::start();
+    let gateway = alone(&provider, "", "retry = { first_wait_ms = 3000, longest_wait_ms = 5000 }");
+    provider.fails(Trouble::server_error());
+    let leaves = gateway.send(CHAT, &question("bot", "leaves"));
+    eventually("a failed attempt", || {
+        metric(&gateway, "tunegate_upstream_errors_total", "only").filter(|n| *n > 0)
+    });
+    drop(leaves);
+    let outcome = gateway.last_outcome();
+    assert_eq!(outcome["ending"], "client_gone", "{outcome:#}");
+    assert_eq!(provider.requests().len(), 1);
+}
+
+/// An event of a stream as Python's `json` writes it: blanks between.
+fn error_event(code: &str) -> Vec<u8> {
+    format!(
+        "data: {{\"error\": {{\"message\": \"not now\", \"type\": \"{code}\", \"code\": \"{code}\"}}}}\n\n"
+    )
+    .into_bytes()
+}
+
+#[test]
+fn an_error_in_what_comes_first_of_a_stream_goes_to_the_next() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    let done = b"data: [DONE]\n\n".to_vec();
+    for pieces in [
+        vec![error_event("server_is_overloaded"), done.clone()],
+        // in one read
+        vec![[error_event("server_is_overloaded"), done].concat()],
+        vec![[b": hello\n\n".to_vec(), error_event("server_is_overloaded")].concat()],
+    ] {
+        first.replies(Reply::stream(pieces, 1, 0).without_usage());
+        let answer = gateway.post(CHAT, &streamed("bot", "somebody")).expect(200);
+        assert_eq!(by(&answer), Some("second"), "{}", answer.text());
+        assert!(!answer.text().contains("not now"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn an_account_without_money_is_left_alone_whatever_the_status_says() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    first.replies(Reply::json(200, &Trouble::quota_used_up().body));
+    for body in [question("bot", "one"), question("bot", "two"), streamed("bot", "three")] {
+        let answer = gateway.post(CHAT, &body).expect(200);
+        assert_eq!(by(&answer), Some("second"), "{}", answer.text());
+    }
+    assert_eq!(first.requests().len(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_requests_opens_no_breaker() {
+    let provider = SimulatedProvider::start();
+    let gateway = alone(&provider, "breaker = { consecutive_failures = 2 }", "");
+    let wrong = Trouble::openai(400, "invalid_request_error", None, "your temperature is too high");
+    for _ in 0..4 {
+        provider.fails(wrong.clone());
+        assert_eq!(gateway.post(CHAT, &question("bot", "one")).expect(400).json(), wrong.body);
+        provider.replies(Reply::stream(vec![error_event("invalid_request_error")], 1, 0).without_usage());
+        assert!(gateway.post(CHAT, &streamed("bot", "two")).text().contains("not now"));
+    }
+    gateway.post(CHAT, &question("bot", "three")).expect(200);
+}
+
+#[test]
+fn a_request_that_nobody_can_serve_hears_of_each_and_why() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let setup = in_turn(&first, &second, "breaker = { consecutive_failures = 1, cooldown_ms = 60000 }");
+    let gateway = TestGateway::with(setup).start();
+    for provider in [&first, &second] {
+        provider.always(Reply::trouble(Trouble::server_error()));
+    }
+    gateway.post(CHAT, &question("bot", "opens both")).expect(500);
+    let asked = (first.requests().len(), second.requests().len());
+    let answer = gateway.post(CHAT, &question("bot", "finds nobody")).expect(503);
+    let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("`first`") && message.contains("`second`"), "{message}");
+    let seconds: u64 = answer.header("retry-after").and_then(|text| text.parse().ok()).expect("a wait");
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    assert_eq!((first.requests().len(), second.requests().len()), asked);
+}
+
+#[test]
+fn a_retry_must_end_in_time() {
+    let provider = SimulatedProvider::start();
+    let lines =
+        "timeouts = { connect_ms = 1000, first_byte_ms = 1000, between_chunks_ms = 1000, total_ms = 1000 }";
+    let gateway = alone(&provider, lines, "retry = { first_wait_ms = 1500, longest_wait_ms = 5000 }");
+    provider.always(Reply::trouble(Trouble::server_error()));
+    let began = std::time::Instant::now();
+    gateway.post(CHAT, &question("bot", "one")).expect(500);
+    assert!(began.elapsed() < Duration::from_millis(1_000), "it waited for nothing");
+    assert_eq!(provider.requests().len(), 1);
+    assert_eq!(gateway.last_outcome()["usage"], json!(null));
+}
