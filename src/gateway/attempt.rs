@@ -19,7 +19,7 @@ use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
-use super::reserve::{Reserved, Unpaid, Wanted};
+use super::reserve::{Reserved, Unpaid};
 use super::settle::Facts;
 use super::visit::Visit;
 use crate::clock;
@@ -242,12 +242,7 @@ impl Attempt<'_> {
         record: &mut Record,
     ) -> Result<Option<OutputCap>, Unmade> {
         let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
-        let wanted = Wanted {
-            prepared: self.prepared,
-            form: &self.form,
-            deployment: self.deployment,
-            upstream_model: &self.model,
-        };
+        let wanted = self.prepared.wanted(&self.form, self.deployment, &self.model);
         let held = async {
             let hold = self.means.money.reserve(wanted, &request_id, book.metrics());
             let limit = self.deployment.timeouts.connect;
@@ -286,11 +281,14 @@ impl Attempt<'_> {
             deadline: self.deadline,
             sent: &self.sent,
         };
+        let request = &self.form.request;
+        let cap = output_cap.map(|cap| cap.tokens).or_else(|| request.output_cap());
         let visit = Visit::new(
             stay,
             Arc::clone(self.means.board),
             Arc::clone(&self.prepared.attribution.model),
             Arc::clone(&self.deployment.name),
+            cap.map(|cap| cap.saturating_mul(request.choices())),
             clock::monotonic(),
         );
         if let Some(bill) = record.bill() {

@@ -22,6 +22,7 @@ pub use self::places::Full;
 pub use self::stay::Stay;
 use crate::domain::breaker::State;
 use crate::domain::catalog::{Catalog, Deployment};
+use crate::domain::learned::Ended;
 use crate::domain::speed::Speed;
 use crate::domain::usage::TokenCounts;
 use crate::telemetry::metrics::Metrics;
@@ -205,13 +206,13 @@ impl Board {
     }
 
     /// Learns from an answer whose provider has said what it used.
-    pub fn note_usage(&self, model: &str, deployment: &Arc<str>, tokens: &TokenCounts) {
+    pub fn note_usage(&self, model: &str, deployment: &Arc<str>, tokens: &TokenCounts, ended: Ended) {
         let known = self.known.load();
         if !known.deployments.contains_key(deployment) {
             return;
         }
         if let Some(answers) = known.models.get(model) {
-            answers.lock().note(deployment, tokens);
+            answers.lock().note(deployment, tokens, ended);
         }
     }
 

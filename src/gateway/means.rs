@@ -27,12 +27,14 @@ pub(super) struct Sources<'a> {
     pub retirements: &'a Retirements,
     pub now_ms: i64,
     pub now: Instant,
+    /// What the dice of each draw begin at.
+    pub random: u64,
 }
 
 impl<'a> Means<'a> {
     /// What is looked at to decide.
     pub(super) fn sources(self, now_ms: i64, now: Instant) -> Sources<'a> {
         let Means { money, board, retirements, .. } = self;
-        Sources { board, money, retirements, now_ms, now }
+        Sources { board, money, retirements, now_ms, now, random: rand::random() }
     }
 }

@@ -11,6 +11,8 @@ mod dispatch;
 mod explain;
 mod forms;
 mod inference;
+#[cfg(test)]
+mod lab;
 pub mod ledger;
 pub mod limited;
 pub mod limits;

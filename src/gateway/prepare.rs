@@ -1,6 +1,7 @@
 //! Which deployments may answer, in which order: the request's whole order is drawn here, once. All that comes after
 //! uses it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -9,13 +10,14 @@ use super::admit::Admitted;
 use super::candidates::{Look, needs_of};
 use super::catalog::Live;
 use super::counts::Counts;
-use super::forms::Forms;
+use super::forms::{Form, Forms};
 use super::means::Sources;
 use super::refusal::Refusal;
+use super::reserve::Wanted;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
-use crate::domain::route::{Chosen, Drawn, Facts, Out, Route, Sight, draw};
+use crate::domain::route::{Chosen, Dice, Drawn, Facts, Out, Route, Sight, draw};
 
 /// A request with everything that is decided before any upstream is asked.
 pub(super) struct Prepared {
@@ -103,7 +105,7 @@ impl Asked {
         let routes: Vec<&Route> =
             std::iter::once(&self.resolved.route).chain(set_aside).map(|route| &**route).collect();
         let wanted = costs || routes.iter().any(|route| route.needs.tokens || route.needs.costs);
-        Counts::of(&self.forms, &self.resolved, &routes, wanted).await
+        Counts::of(&self.live, &self.forms, &self.resolved, &routes, wanted).await
     }
 
     /// What is known of its deployments at this moment.
@@ -113,6 +115,7 @@ impl Asked {
             money: sources.money,
             retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
+            live: &self.live,
             resolved: &self.resolved,
             forms: &self.forms,
             counts,
@@ -123,6 +126,8 @@ impl Asked {
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
+            dice: Dice::new(sources.random),
+            budgets: OnceCell::new(),
         }
     }
 
@@ -220,6 +225,17 @@ impl Asked {
 }
 
 impl Prepared {
+    /// What is to be paid for on one of the deployments.
+    pub(super) const fn wanted<'a>(
+        &'a self,
+        form: &'a Form,
+        deployment: &'a Arc<Deployment>,
+        upstream_model: &'a str,
+    ) -> Wanted<'a> {
+        let Self { admitted, attribution, counts, .. } = self;
+        Wanted { admitted, attribution, counts, form, deployment, upstream_model }
+    }
+
     /// What a deployment is expected to cost, for an order by price when a budget asks for a cheaper one.
     pub(super) fn by_cost(&self, order: &[Chosen], sources: Sources<'_>) -> Vec<Chosen> {
         let mut look = Look {
@@ -227,6 +243,7 @@ impl Prepared {
             money: sources.money,
             retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
+            live: &self.live,
             resolved: &self.resolved,
             forms: &self.forms,
             counts: &self.counts,
@@ -237,6 +254,8 @@ impl Prepared {
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
+            dice: Dice::new(sources.random),
+            budgets: OnceCell::new(),
         };
         let mut priced: Vec<(i64, Chosen)> = order
             .iter()
@@ -278,3 +297,6 @@ fn attribution(
         ..Attribution::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

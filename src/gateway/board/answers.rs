@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::learned::{Expectation, Learned};
+use crate::domain::learned::{Ended, Expectation, Learned};
 use crate::domain::usage::TokenCounts;
 
 /// What to expect of an answer.
@@ -37,11 +37,11 @@ pub(super) struct Answers {
 
 impl Answers {
     /// Takes an answer in.
-    pub(super) fn note(&mut self, deployment: &Arc<str>, tokens: &TokenCounts) {
-        self.all.note(tokens);
+    pub(super) fn note(&mut self, deployment: &Arc<str>, tokens: &TokenCounts, ended: Ended) {
+        self.all.note(tokens, ended);
         match self.of.get_mut(deployment) {
-            Some(learned) => learned.note(tokens),
-            None => self.of.entry(Arc::clone(deployment)).or_default().note(tokens),
+            Some(learned) => learned.note(tokens, ended),
+            None => self.of.entry(Arc::clone(deployment)).or_default().note(tokens, ended),
         }
     }
 
