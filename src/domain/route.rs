@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use condition::{Condition, Facts, HeaderIs, Never, TokenRange};
-pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw};
+pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw, left_alone};
 pub use share::{Dice, Ramp, Share, StickyBy, salt};
 pub use told::{Case, Choice, Told};
 

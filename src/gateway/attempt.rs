@@ -170,7 +170,7 @@ pub(super) async fn make<C: Client>(
             Failed { cheaper, again: false, ..Failed::unsent(refusal) }.with(record)
         }
         Err(Unmade::Unreachable(error)) => {
-            stay.failed(clock::monotonic());
+            stay.failed(error.code(), clock::monotonic());
             Failed::unsent(attempt.refusal(error)).with(record)
         }
     }
@@ -339,7 +339,7 @@ impl Attempt<'_> {
         client_gone: bool,
         mut record: Box<Record>,
     ) -> Attempted {
-        visit.failed();
+        visit.failed(error.code());
         let failure = match &error {
             error if error.nothing_was_sent() => Failure::NothingSent,
             UpstreamError::Timeout(_) => Failure::TimedOut,
@@ -434,7 +434,7 @@ impl Attempt<'_> {
         let headers = exchange.headers().clone();
         exchange.release().await;
         if status < 400 {
-            visit.failed();
+            visit.failed(Fault::DeploymentMissing.name());
             record.attempt_over(None);
             let failure = Failure::Fault(Fault::DeploymentMissing);
             return Failed { failure, ..Failed::unsent(redirected(self.deployment, status)) }.with(record);

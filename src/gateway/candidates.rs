@@ -160,7 +160,9 @@ impl Look<'_> {
         let standing = self.board.standing(candidate.deployment, self.tokens, self.now);
         let for_ms = standing.wait_ms.max(1);
         let out = match standing.breaker {
-            State::Open { .. } | State::HalfOpen { probing: true } => Some(Out::BreakerOpen { for_ms }),
+            State::Open { .. } | State::HalfOpen { probing: true } => {
+                Some(Out::BreakerOpen { for_ms, cause: standing.cause })
+            }
             State::CoolingDown { .. } => Some(Out::CoolingDown { for_ms }),
             State::Closed | State::HalfOpen { probing: false } => None,
         };

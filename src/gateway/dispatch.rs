@@ -2,6 +2,7 @@
 //! [`retry::after`](crate::domain::retry::after) decides. Nothing is tried again once a byte of the answer has gone to the
 //! client. Each attempt is held and settled on its own.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::time::sleep;
@@ -32,10 +33,17 @@ pub(super) async fn ask<C: Client>(
 ) -> Result<Box<Answer>, Box<Refused>> {
     let mut round = Round::new(means, prepared);
     means.retries.request(&prepared.attribution.model);
+    let mut before: Option<Arc<str>> = None;
     loop {
         let Some((chosen, entry)) = round.current() else {
             return round.gives_up(record);
         };
+        if before
+            .replace(Arc::clone(&chosen.deployment.name))
+            .is_some_and(|before| before != chosen.deployment.name)
+        {
+            record.book().metrics().fell_back(&prepared.attribution.model);
+        }
         let deadline = round.deadline.min(clock::monotonic() + chosen.deployment.timeouts.total);
         let attempted = attempt::make(means, prepared, &chosen, entry, deadline, presence, record).await;
         let failed = match attempted {
@@ -126,7 +134,10 @@ impl<'a> Round<'a> {
         {
             self.full.push(failed_on.clone());
         }
-        record.attempt_failed(&failed_on.deployment.name, told.code(), told.is_requests_fault(), &told);
+        // one that was not asked, for our own reasons, has not failed
+        if again {
+            record.attempt_failed(&failed_on.deployment.name, told.code(), told.is_requests_fault(), &told);
+        }
         // that it is left alone now says less than why
         if self.told.is_none() || !matches!(unready, Some(Unready::Shut { .. })) {
             self.told = Some(told);
@@ -146,15 +157,15 @@ impl<'a> Round<'a> {
                 record.book().metrics().retried(&failed_on.deployment.name);
                 return Some(after);
             }
-            Step::Next => self.next(record, cheaper),
-            Step::Longer => self.set_aside(self.longer_than(&failed_on), record),
-            Step::Filtered => self.set_aside(self.prepared.filtered.clone(), record),
+            Step::Next => self.next(cheaper),
+            Step::Longer => self.set_aside(self.longer_than(&failed_on)),
+            Step::Filtered => self.set_aside(self.prepared.filtered.clone()),
             Step::Stop => self.stopped = true,
         }
         None
     }
 
-    fn next(&mut self, record: &Record, cheaper: bool) {
+    fn next(&mut self, cheaper: bool) {
         (self.at, self.on_this) = (self.at + 1, 1);
         if cheaper && self.at < self.order.len() {
             let now = clock::monotonic();
@@ -162,16 +173,14 @@ impl<'a> Round<'a> {
             let rest = self.prepared.by_cost(&self.order[self.at..], sources);
             self.order.splice(self.at.., rest);
         }
-        record.book().metrics().fell_back(&self.prepared.attribution.model);
     }
 
     /// Goes on with deployments that are there for just this failure.
-    fn set_aside(&mut self, order: Vec<Chosen>, record: &Record) {
+    fn set_aside(&mut self, order: Vec<Chosen>) {
         if order.is_empty() {
             self.stopped = true;
             return;
         }
-        record.book().metrics().fell_back(&self.prepared.attribution.model);
         self.full.clear();
         self.begin(order, Entry::AtOnce);
     }

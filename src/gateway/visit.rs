@@ -77,7 +77,7 @@ impl Visit {
             (Fault::Wait, Some(wait)) => self.stay.told_to_wait(wait.min(LONGEST_COOLDOWN), now),
             // nothing else tells for how long to leave it alone
             (Fault::Wait | Fault::Transient | Fault::Auth | Fault::DeploymentMissing, _) => {
-                self.stay.failed(now);
+                self.stay.failed(fault.name(), now);
             }
             // it answers, so it is well
             (
@@ -92,8 +92,8 @@ impl Visit {
     }
 
     /// It failed by the deployment's fault.
-    pub(super) fn failed(self) {
-        self.stay.failed(clock::monotonic());
+    pub(super) fn failed(self, cause: &'static str) {
+        self.stay.failed(cause, clock::monotonic());
     }
 }
 

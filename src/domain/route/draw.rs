@@ -45,6 +45,8 @@ pub enum Out {
     BreakerOpen {
         /// When it is tried again, ms from now.
         for_ms: u64,
+        /// What went wrong there last: a closed set.
+        cause: &'static str,
     },
     /// It told us to come again later.
     CoolingDown {
@@ -105,7 +107,7 @@ impl Out {
     /// When it is over by itself, ms from now; none where waiting does not help.
     pub const fn over_in_ms(&self) -> Option<u64> {
         match self {
-            Self::BreakerOpen { for_ms } | Self::CoolingDown { for_ms } => Some(*for_ms),
+            Self::BreakerOpen { for_ms, .. } | Self::CoolingDown { for_ms } => Some(*for_ms),
             _ => None,
         }
     }
@@ -121,8 +123,8 @@ impl fmt::Display for Out {
                 write!(f, "{needs} tokens are needed, its context window has {has}")
             }
             Self::Retired { at_ms } => write!(f, "its provider has ended it on {}", day(*at_ms)),
-            Self::BreakerOpen { for_ms } => {
-                write!(f, "too much went wrong there; it is tried again in {} s", for_ms.div_ceil(1_000))
+            Self::BreakerOpen { for_ms, cause } => {
+                write!(f, "{}; it is tried again in {} s", left_alone(cause), for_ms.div_ceil(1_000))
             }
             Self::CoolingDown { for_ms } => {
                 write!(f, "it asked us to come again in {} s", for_ms.div_ceil(1_000))
@@ -142,9 +144,22 @@ impl fmt::Display for Out {
     }
 }
 
+/// Why a deployment is left alone, by what went wrong there last.
+pub fn left_alone(cause: &str) -> String {
+    match cause {
+        "quota" => "the gateway's account there has no money or quota left".to_owned(),
+        "auth" => "it refuses the gateway's credential".to_owned(),
+        "deployment_missing" => "its provider does not know it".to_owned(),
+        "health_check" => "its provider does not answer health checks".to_owned(),
+        "" => "too much went wrong there".to_owned(),
+        other => format!("too much went wrong there ({other})"),
+    }
+}
+
 /// A score of 0 to 1,000 as operators write it, 0 to 1.
 pub(super) fn score(per_mille: u16) -> String {
-    format!("{}.{:03}", per_mille / 1_000, per_mille % 1_000)
+    let digits = format!("{}.{:03}", per_mille / 1_000, per_mille % 1_000);
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn day(ms: i64) -> String {

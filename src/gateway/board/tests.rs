@@ -148,7 +148,7 @@ fn a_dead_one_is_left_alone_and_two_probes_bring_it_back() {
     let mut sent = 0;
     while let Ok(stay) = board.try_enter(&one, 1, now) {
         sent += 1;
-        stay.failed(now);
+        stay.failed("transient", now);
     }
     assert_eq!(sent, 5);
     board.publish(now);

@@ -109,7 +109,7 @@ impl Truth {
     }
 
     fn answer(&self, prompt: u64, cap: Option<u64>, luck: Luck) -> Answer {
-        let length = (self.median * (self.sigma * luck.length).exp()).min(LONGEST).max(1.0) as u64;
+        let length = (self.median * (self.sigma * luck.length).exp()).clamp(1.0, LONGEST) as u64;
         let completion = cap.map_or(length, |cap| length.min(cap));
         let cached = if luck.cache < self.cached { prompt * 9 / 10 } else { 0 };
         let slower = (0.3 * luck.speed - 0.045).exp();
@@ -367,7 +367,7 @@ async fn a_breaker_opens_within_ten_failures_and_closes_with_two_probes() {
     while order(at)[0].name == ill.name {
         assert!(failures < 10, "it is still asked");
         enter(at).succeeded(None, lab.at(at));
-        enter(at).failed(lab.at(at));
+        enter(at).failed("transient", lab.at(at));
         failures += 1;
         at += EVERY;
     }

@@ -241,7 +241,7 @@ impl Metered {
         let usage = self.usage();
         let Some(visit) = self.visit.take() else { return };
         match self.has_failed() {
-            true => visit.failed(),
+            true => visit.failed("upstream_broke"),
             false => visit.ended(Some(&usage)),
         }
     }
@@ -253,7 +253,7 @@ impl Metered {
         }
         match (self.visit.take(), fault) {
             (Some(visit), Some(fault)) => visit.refused(fault, None),
-            (Some(visit), None) => visit.failed(),
+            (Some(visit), None) => visit.failed("upstream_broke"),
             (None, _) => {}
         }
     }
@@ -331,7 +331,9 @@ impl Metered {
     }
 
     async fn broke(&mut self, error: &UpstreamError) -> Next {
-        tracing::warn!(deployment = %self.facts.deployment.name, %error, "a stream broke off");
+        let request_id = self.record.as_ref().map(|record| record.request_id());
+        let request_id = request_id.as_deref();
+        tracing::warn!(request_id, deployment = %self.facts.deployment.name, %error, "a stream broke off");
         self.give_up(None).await;
         if let Some(record) = &self.record {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");

@@ -85,7 +85,7 @@ pub(super) async fn read<C: Client>(
         Err(error) => {
             record.attempt_over(Some(facts.unconfirmed()));
             exchange.abort().await;
-            visit.failed();
+            visit.failed(error.code());
             return Followed::Broke(error, record);
         }
     };
@@ -106,7 +106,7 @@ pub(super) async fn read<C: Client>(
         Ok(body) => body,
         Err(error) => {
             record.attempt_over(Some(usage));
-            visit.failed();
+            visit.failed(error.code());
             return Followed::Broke(error, record);
         }
     };
