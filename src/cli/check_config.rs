@@ -5,9 +5,11 @@ use std::os::unix::net::UnixStream;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::{ConfigOption, routes, say, warn};
+use super::{ConfigOption, say, warn};
+use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment};
-use crate::domain::catalog::{Address, Provider};
+use crate::domain::catalog::{Address, Model, Provider};
+use crate::domain::route::Told;
 use crate::upstream;
 
 /// Options of `tunegate check-config`.
@@ -31,7 +33,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
         probe_all(&config)?;
     }
     for model in config.catalog.models() {
-        say(&routes::line(model));
+        say(&line(model));
     }
     say(&summary(&config));
     Ok(())
@@ -50,6 +52,15 @@ fn summary(config: &Config) -> String {
         None => "built-in defaults".to_owned(),
     };
     format!("ok: {} ({source})", counts.join(", "))
+}
+
+/// A model's names, and where they lead.
+fn line(model: &Model) -> String {
+    let aliases = model.aliases.iter().map(|alias| alias.as_str().to_owned());
+    let labels = model.labels.keys().map(|label| format!("@{label}"));
+    let names = aliases.chain(labels).collect::<Vec<_>>();
+    let also = if names.is_empty() { String::new() } else { format!(" (also {})", names.join(", ")) };
+    format!("{}{also}: {}", model.name, Told::of(&model.route.plan, None, clock::unix_ms()))
 }
 
 fn counted(number: usize, thing: &str) -> String {
@@ -90,4 +101,54 @@ fn is_our_worker(config: &Config, provider: &Provider) -> bool {
 
 async fn probe(provider: &Provider) -> Result<String, String> {
     upstream::probe(provider).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn models_on_one_line_each() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tunegate.toml");
+        let text = r#"
+            worker.enabled = false
+            providers.p = { kind = "openai", base_url = "http://127.0.0.1:1/v1" }
+            deployments.a = { provider = "p", model = "gpt-4.1" }
+            deployments.b = { provider = "p", model = "ft:gpt-4.1:acme::x" }
+            models.listed.deployments = ["a", "b"]
+            models.one.plan = "a"
+            models.one.aliases = ["uno"]
+            models.one.labels = { old = "b" }
+            models.pooled.plan = { pool = ["a", { cheapest = ["a", ["b"]] }] }
+            models.quick.plan = { fastest = ["a", "b"] }
+            [models.split.plan]
+            weighted = [{ share = 9, to = "a", ramp = { to = 0, from = "2096-12-01", until = "2096-12-02" } }, { share = 1, to = ["b", "a"] }]
+            sticky = ["header:x-c", "end_user", "key"]
+            [models.which.plan]
+            when = [
+              { if = { team = "t", key = "k", tag = "g", header = { x = true }, endpoint = "responses", input_tokens = { at_least = 1 } }, to = "a" },
+              { if = { tools = true, images = false, json_schema = true, stream = false }, to = ["b", "a"] },
+            ]
+            otherwise = "b"
+        "#;
+        std::fs::write(&path, text).expect("written");
+        let config = config::load(Some(&path), &BTreeMap::new()).unwrap_or_else(|error| panic!("{error}"));
+        let lines: Vec<String> = config.catalog.models().map(|model| line(model)).collect();
+        assert_eq!(
+            lines,
+            [
+                "ft:gpt-4.1:acme::x: b",
+                "listed: a, then b",
+                "one (also uno, @old): a",
+                "pooled: a pool of a, (the cheapest of a, b)",
+                "quick: the fastest of a, b by whole answer",
+                "split: by shares: a 90 % → 0 %, (b, then a) 10 % → 100 %; kept by header:x-c, else end_user, else key",
+                "which: if team is t, key is k, tag is g, header x is there, endpoint is responses, input is at least \
+                 1 tokens: a; if with tools, without images, with a JSON schema, without a stream: (b, then a); \
+                 otherwise b",
+            ]
+        );
+    }
 }

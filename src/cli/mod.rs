@@ -3,6 +3,7 @@
 mod admin_client;
 mod budgets;
 mod check_config;
+mod explain;
 mod healthcheck;
 mod keys;
 mod ledger;
@@ -54,6 +55,14 @@ enum Command {
     ///
     /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
     Prices(prices::Options),
+    /// Show where each name leads and how its deployments stand.
+    ///
+    /// Asks the running gateway.
+    Routes(routes::Options),
+    /// Say where a request would go and why: candidate by candidate, with what it would cost there.
+    ///
+    /// Asks the running gateway. Nothing is sent to any provider, held or counted.
+    Explain(explain::Options),
     /// Show what was spent, by key, team, model, day and more.
     ///
     /// Asks the running gateway. Sums are by quarters of an hour, UTC.
@@ -106,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(options) => check_config::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
+        Command::Routes(options) => routes::run(&options),
+        Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
         Command::Keys(options) => keys::run(&options),
@@ -167,6 +178,10 @@ mod tests {
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
+            "tunegate routes",
+            "tunegate routes openai/gpt-4o --json",
+            "tunegate explain bot - --team ops --tag a --tag b --header x-a=b --at 2027-01-14",
+            "tunegate explain bot --prompt hi --key app --endpoint responses --json",
             "tunegate spend --by team,day --from 2026-11-01 --csv",
             "tunegate ledger list --key app --json",
             "tunegate ledger audit",
@@ -192,5 +207,6 @@ mod tests {
         let half = ["tunegate", "budgets", "raise", "ops", "--by", "5"];
         assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
+        assert!(Arguments::try_parse_from(["tunegate", "explain", "bot"]).is_err(), "of which request?");
     }
 }

@@ -1,143 +1,125 @@
-//! Routes in short words: one line for each model.
+//! `tunegate routes`: where the names of a running gateway lead, and how its deployments stand.
 
-use crate::domain::catalog::{Deployment, Model};
-use crate::domain::route::{Condition, Plan, Share, StickyBy};
+use clap::Args;
+use serde_json::Value;
 
-/// A model's names, and where they lead.
-pub(super) fn line(model: &Model) -> String {
-    let aliases = model.aliases.iter().map(|alias| alias.as_str().to_owned());
-    let labels = model.labels.keys().map(|label| format!("@{label}"));
-    let names = aliases.chain(labels).collect::<Vec<_>>();
-    let also = if names.is_empty() { String::new() } else { format!(" (also {})", names.join(", ")) };
-    format!("{}{also}: {}", model.name, words(&model.route.plan))
+use super::admin_client::{AdminClient, path_segment};
+use super::table::{Column, listing, number, table, text};
+use super::{ConfigOption, say};
+
+/// Options of `tunegate routes`.
+#[derive(Args)]
+pub(super) struct Options {
+    /// Show the deployments of this model: its name, an alias, or any name that a pattern matches.
+    model: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigOption,
 }
 
-fn words(plan: &Plan) -> String {
-    match plan {
-        Plan::To(deployment) => name(deployment),
-        Plan::Ordered(plans) => list(plans, ", then "),
-        Plan::Pool(plans) => format!("the pool of {}", list(plans, ", ")),
-        Plan::Cheapest(cheapest) => format!("the cheapest of {}", list(&cheapest.among, ", ")),
-        Plan::Fastest(fastest) => format!("the fastest of {}", list(&fastest.among, ", ")),
-        Plan::Weighted(weighted) => {
-            let choices = weighted.choices.iter();
-            let choices = choices.map(|(share, plan)| format!("{} {}", weight(share), part(plan)));
-            let sticky: Vec<String> = weighted.sticky.iter().map(sticky).collect();
-            let sticky = match sticky.as_slice() {
-                [] => String::new(),
-                by => format!(", sticky by {}", by.join(", else ")),
-            };
-            format!("by shares {}{sticky}", choices.collect::<Vec<_>>().join(", "))
-        }
-        Plan::When(when) => {
-            let cases = when.cases.iter();
-            let cases = cases.map(|(condition, plan)| format!("if {} {}", facts(condition), part(plan)));
-            let otherwise = when.otherwise.as_deref().map(|plan| format!("else {}", part(plan)));
-            cases.chain(otherwise).collect::<Vec<_>>().join("; ")
-        }
-    }
-}
-
-/// A plan within another one.
-fn part(plan: &Plan) -> String {
-    match plan {
-        Plan::To(deployment) => name(deployment),
-        Plan::Ordered(plans) if plans.len() == 1 => words(plan),
-        _ => format!("({})", words(plan)),
-    }
-}
-
-fn list(plans: &[Plan], between: &str) -> String {
-    plans.iter().map(part).collect::<Vec<_>>().join(between)
-}
-
-fn name(deployment: &Deployment) -> String {
-    deployment.name.to_string()
-}
-
-fn weight(share: &Share) -> String {
-    match share.ramp {
-        None => share.weight.to_string(),
-        Some(ramp) => format!("{}→{}", share.weight, ramp.to),
-    }
-}
-
-fn sticky(by: &StickyBy) -> String {
-    match by {
-        StickyBy::Key => "key".to_owned(),
-        StickyBy::EndUser => "end user".to_owned(),
-        StickyBy::Header(name) => format!("header {name}"),
-    }
-}
-
-/// Which facts a condition looks at.
-fn facts(condition: &Condition) -> String {
-    let flag = |wanted: Option<bool>, name: &str| {
-        wanted.map(|wanted| if wanted { name.to_owned() } else { format!("no {name}") })
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let client = AdminClient::new(&options.config)?;
+    let path = match &options.model {
+        Some(model) => format!("/admin/v1/routes/{}", path_segment(model)),
+        None => "/admin/v1/routes".to_owned(),
     };
-    let named = |is_named: bool, name: &str| is_named.then(|| name.to_owned());
-    let all = [
-        named(!condition.teams.is_empty(), "team"),
-        named(!condition.keys.is_empty(), "key"),
-        named(!condition.tags.is_empty(), "tag"),
-        named(!condition.headers.is_empty(), "header"),
-        named(!condition.endpoints.is_empty(), "endpoint"),
-        named(condition.input_tokens.is_some(), "input tokens"),
-        flag(condition.tools, "tools"),
-        flag(condition.images, "images"),
-        flag(condition.json_schema, "schema"),
-        flag(condition.stream, "stream"),
-    ];
-    all.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+    let reply = client.ask("GET", &path, None)?;
+    if options.json {
+        say(reply.text(200)?);
+        return Ok(());
+    }
+    let answer: Value = reply.read(200)?;
+    say(&match options.model {
+        Some(_) => one(&answer),
+        None => table(&MODELS, listing(&answer)),
+    });
+    Ok(())
 }
+
+/// A model's plans, and its deployments in a table.
+fn one(route: &Value) -> String {
+    let mut lines = vec![format!("{}: {}", text(&route["model"]), text(&route["words"]))];
+    for label in route["labels"].as_array().into_iter().flatten() {
+        lines.push(format!("@{}: {}", text(&label["label"]), text(&label["words"])));
+    }
+    for (member, words) in [("longer_context", "too long"), ("content_filtered", "content-filtered")] {
+        if let Some(plan) = route[member]["words"].as_str() {
+            lines.push(format!("{words}: {plan}"));
+        }
+    }
+    let deployments = route["deployments"].as_array().map(Vec::as_slice).unwrap_or_default();
+    lines.push(table(&DEPLOYMENTS, deployments));
+    lines.join("\n")
+}
+
+/// How many of a route's deployments can be asked: `2/3`.
+fn ready(route: &Value) -> String {
+    let deployments = route["deployments"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let closed = deployments.iter().filter(|deployment| deployment["breaker"] == "closed").count();
+    format!("{closed}/{}", deployments.len())
+}
+
+fn labels(route: &Value) -> String {
+    let labels = route["labels"].as_array().map(Vec::as_slice).unwrap_or_default();
+    labels.iter().map(|label| text(&label["label"])).collect::<Vec<_>>().join(" ")
+}
+
+const MODELS: [Column; 5] = [
+    Column("MODEL", |route| text(&route["model"])),
+    Column("ALIASES", |route| text(&route["aliases"])),
+    Column("LABELS", labels),
+    Column("READY", ready),
+    Column("PLAN", |route| text(&route["words"])),
+];
+
+const DEPLOYMENTS: [Column; 10] = [
+    Column("DEPLOYMENT", |one| text(&one["deployment"])),
+    Column("PROVIDER", |one| text(&one["provider"])),
+    Column("MODEL", |one| text(&one["upstream_model"])),
+    Column("STATE", |one| text(&one["breaker"])),
+    Column("IN FLIGHT", |one| number(&one["in_flight"])),
+    Column("WAITING", |one| number(&one["waiting"])),
+    Column("FIRST TOKEN MS", |one| number(&one["first_token_ms"])),
+    Column("TOKENS/S", |one| number(&one["tokens_per_second"])),
+    Column("QUOTA LEFT", |one| number(&one["quota_left"])),
+    Column("RETIRES", |one| text(&one["retires_on"])),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use serde_json::json;
 
-    use crate::config;
+    fn route() -> Value {
+        let deployment = |name: &str, breaker: &str| {
+            json!({"deployment": name, "provider": "p", "upstream_model": "m", "breaker": breaker, "in_flight": 1,
+                "waiting": 0, "first_token_ms": 120, "tokens_per_second": 40.5, "quota_left": null,
+                "retires_on": "2027-01-14"})
+        };
+        json!({"model": "bot", "aliases": ["a", "b"], "words": "x, then y",
+            "labels": [{"label": "next", "words": "y"}], "longer_context": {"words": "z"}, "content_filtered": null,
+            "deployments": [deployment("x", "closed"), deployment("y", "open")]})
+    }
 
     #[test]
-    fn models_on_one_line_each() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("tunegate.toml");
-        let text = r#"
-            worker.enabled = false
-            providers.p = { kind = "openai", base_url = "http://127.0.0.1:1/v1" }
-            deployments.a = { provider = "p", model = "gpt-4.1" }
-            deployments.b = { provider = "p", model = "ft:gpt-4.1:acme::x" }
-            models.listed.deployments = ["a", "b"]
-            models.one.plan = "a"
-            models.one.aliases = ["uno"]
-            models.one.labels = { old = "b" }
-            models.pooled.plan = { pool = ["a", { cheapest = ["a", ["b"]] }] }
-            models.quick.plan = { fastest = ["a", "b"] }
-            [models.split.plan]
-            weighted = [{ share = 9, to = "a", ramp = { to = 0, from = "2026-12-01", until = "2026-12-02" } }, { share = 1, to = ["b", "a"] }]
-            sticky = ["header:x-c", "end_user", "key"]
-            [models.which.plan]
-            when = [
-              { if = { team = "t", key = "k", tag = "g", header = { x = true }, endpoint = "responses", input_tokens = { at_least = 1 } }, to = "a" },
-              { if = { tools = true, images = false, json_schema = true, stream = false }, to = ["b", "a"] },
-            ]
-            otherwise = "b"
-        "#;
-        std::fs::write(&path, text).expect("written");
-        let config = config::load(Some(&path), &BTreeMap::new()).unwrap_or_else(|error| panic!("{error}"));
-        let lines: Vec<String> = config.catalog.models().map(|model| line(model)).collect();
+    fn models_in_a_table() {
         assert_eq!(
-            lines,
-            [
-                "ft:gpt-4.1:acme::x: b",
-                "listed: a, then b",
-                "one (also uno, @old): a",
-                "pooled: the pool of a, (the cheapest of a, b)",
-                "quick: the fastest of a, b",
-                "split: by shares 9→0 a, 1 (b, then a), sticky by header x-c, else end user, else key",
-                "which: if team and key and tag and header and endpoint and input tokens a; \
-                 if tools and no images and schema and no stream (b, then a); else b",
-            ]
+            table(&MODELS, &[route()]),
+            "MODEL  ALIASES  LABELS  READY  PLAN\n\
+             bot    a b      next    1/2    x, then y"
+        );
+    }
+
+    #[test]
+    fn one_model_with_its_deployments() {
+        assert_eq!(
+            one(&route()),
+            "bot: x, then y\n@next: y\ntoo long: z\n\
+             DEPLOYMENT  PROVIDER  MODEL  STATE   IN FLIGHT  WAITING  FIRST TOKEN MS  TOKENS/S  QUOTA LEFT  RETIRES\n\
+             x           p         m      closed  1          0        120             40.5      -           2027-01-14\n\
+             y           p         m      open    1          0        120             40.5      -           2027-01-14"
         );
     }
 }

@@ -1,16 +1,13 @@
 //! The live catalog: providers, deployments, and which names lead to which deployments. Immutable; a reload swaps
 //! it whole, and a request reads one of them from its start to its end.
 
-mod deployment;
-mod provider;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use deployment::{
+pub use super::deployment::{
     DEFAULT_OUTPUT_TOKENS, Deployment, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue, Timeouts,
 };
-pub use provider::{
+pub use super::provider::{
     Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
 };
 
@@ -141,11 +138,13 @@ impl Catalog {
             self.patterns.push((prefix.to_owned(), model));
             return;
         }
-        let labelled = model.labels.iter().filter_map(|(label, route)| {
-            Some((ModelName::parse(&format!("{}@{label}", model.name.as_str())).ok()?, route))
+        let names = || std::iter::once(&model.name).chain(&model.aliases);
+        let labelled = names().flat_map(|name| {
+            model.labels.iter().filter_map(move |(label, route)| {
+                Some((ModelName::parse(&format!("{}@{label}", name.as_str())).ok()?, route))
+            })
         });
-        let names =
-            std::iter::once(&model.name).chain(&model.aliases).map(|name| (name.clone(), &model.route));
+        let names = names().map(|name| (name.clone(), &model.route));
         for (name, route) in names.chain(labelled) {
             self.exact.insert(name, Entry { model: Arc::clone(&model), route: Arc::clone(route) });
         }
@@ -311,7 +310,7 @@ pub(crate) mod tests {
             ("bot@candidate", "bot", "v4"),
             ("bot@stable", "*", "any"),
             ("ft:x", "ft:x", "a"),
-            ("helpdesk@candidate", "*", "any"),
+            ("helpdesk@candidate", "bot", "v4"),
         ] {
             let found = catalog.resolve(&name(asked)).expect("found");
             assert_eq!(
@@ -321,7 +320,7 @@ pub(crate) mod tests {
             );
         }
         let listed: Vec<&str> = catalog.names().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(listed, ["bot", "bot@candidate", "ft:x", "helpdesk"]);
+        assert_eq!(listed, ["bot", "bot@candidate", "ft:x", "helpdesk", "helpdesk@candidate"]);
         let models: Vec<&str> = catalog.models().map(|model| model.name.as_str()).collect();
         assert_eq!(models, ["bot", "ft:x", "*"]);
     }

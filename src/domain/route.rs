@@ -6,6 +6,7 @@
 mod condition;
 mod draw;
 mod share;
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use std::time::Duration;
 pub use condition::{Condition, Facts, HeaderIs, Never, TokenRange};
 pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw};
 pub use share::{Dice, Ramp, Share, StickyBy, salt};
+pub use told::{Case, Choice, Told};
 
-use super::catalog::Deployment;
+use super::deployment::Deployment;
 
 /// Most deployments in one plan, each place counted: plans nest, and nests multiply.
 pub const MAX_PLACES: usize = 256;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::refusal::Refusal;
-use crate::domain::key::{KeyHash, KeyHasher, LiveKey, VirtualKey};
+use crate::domain::key::{KeyHash, KeyHasher, LiveKey, Terms, VirtualKey};
 use crate::domain::secret::Secret;
 use crate::domain::team::Team;
 
@@ -23,6 +23,23 @@ pub struct Admitted {
     pub key: Arc<VirtualKey>,
     /// The team that owns the key.
     pub team: Option<Arc<Team>>,
+}
+
+impl Admitted {
+    /// An operator who asks what would become of a request, of a team's or of nobody's: there is no key, and so nothing
+    /// that a key may not.
+    pub fn operator(team: Option<Arc<Team>>) -> Self {
+        let terms = Terms { team: team.as_ref().map(|team| Arc::clone(&team.id)), ..Terms::default() };
+        let key = VirtualKey {
+            id: "".into(),
+            alias: "".into(),
+            last_four: String::new(),
+            created_at_ms: 0,
+            revoked_at_ms: None,
+            terms,
+        };
+        Self { key: Arc::new(key), team }
+    }
 }
 
 impl KeyRing {
@@ -66,7 +83,7 @@ fn masked(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::key::{Terms, mint};
+    use crate::domain::key::mint;
 
     #[test]
     fn only_published_keys_are_admitted() {

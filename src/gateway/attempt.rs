@@ -12,14 +12,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::asking::{Asking, ERROR_BYTES, our_trouble, redirected};
 use super::board::{Stay, Unready};
-use super::dispatch::Means;
 use super::forms::Form;
+use super::means::Means;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
-use super::reserve::{Reserved, Unpaid, Wanted};
+use super::reserve::{Reserved, Unpaid};
 use super::settle::Facts;
 use super::visit::Visit;
 use crate::clock;
@@ -242,12 +242,7 @@ impl Attempt<'_> {
         record: &mut Record,
     ) -> Result<Option<OutputCap>, Unmade> {
         let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
-        let wanted = Wanted {
-            prepared: self.prepared,
-            form: &self.form,
-            deployment: self.deployment,
-            upstream_model: &self.model,
-        };
+        let wanted = self.prepared.wanted(&self.form, self.deployment, &self.model);
         let held = async {
             let hold = self.means.money.reserve(wanted, &request_id, book.metrics());
             let limit = self.deployment.timeouts.connect;

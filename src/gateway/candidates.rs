@@ -61,7 +61,7 @@ pub(super) enum Budgets {
 }
 
 /// One deployment, and what is found out about it once.
-struct Candidate<'a> {
+pub(super) struct Candidate<'a> {
     deployment: &'a Arc<Deployment>,
     upstream_model: Arc<str>,
     expected: Expected,
@@ -80,13 +80,7 @@ pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
 
 impl Sight for Look<'_> {
     fn see(&mut self, deployment: &Arc<Deployment>) -> Seen {
-        let (model, asked) = (self.resolved.model.name.as_str(), self.forms.asked());
-        let cap = asked.output_cap().map(|cap| cap.saturating_mul(asked.choices()));
-        let candidate = Candidate {
-            deployment,
-            upstream_model: self.resolved.upstream_model(deployment),
-            expected: self.board.expected(model, &deployment.name, cap),
-        };
+        let candidate = self.candidate(deployment);
         let (mut seen, standing) = self.standing(&candidate);
         let (retired, retiring) = self.retirement(&candidate);
         let out = match self.cant(&candidate) {
@@ -104,6 +98,17 @@ impl Sight for Look<'_> {
 }
 
 impl Look<'_> {
+    /// A deployment, with what all the rest is found out by.
+    pub(super) fn candidate<'d>(&self, deployment: &'d Arc<Deployment>) -> Candidate<'d> {
+        let (model, asked) = (self.resolved.model.name.as_str(), self.forms.asked());
+        let cap = asked.output_cap().map(|cap| cap.saturating_mul(asked.choices()));
+        Candidate {
+            deployment,
+            upstream_model: self.resolved.upstream_model(deployment),
+            expected: self.board.expected(model, &deployment.name, cap),
+        }
+    }
+
     /// What the request itself rules out.
     fn cant(&self, candidate: &Candidate<'_>) -> Result<Form, Out> {
         let deployment = candidate.deployment;
@@ -190,15 +195,29 @@ impl Look<'_> {
         if !self.costs {
             return Ok(());
         }
-        let found = self.prices.price_of(candidate.deployment, &candidate.upstream_model, self.now_ms);
-        let found = found.map_err(|unpriced| Out::Unpriced(unpriced.to_string()))?;
-        let asked = ServiceTier::served(form.request.service_tier());
-        let priced = Priced { price: found.price, version: found.version, asked };
-        seen.cost = Some(self.expected_cost(candidate, &priced, &form.request));
+        let priced = self.priced(candidate, &form.request)?;
+        seen.cost = Some(priced.cost(&self.expected_tokens(candidate, &form.request), None));
         Ok(())
     }
 
-    fn expected_cost(&self, candidate: &Candidate<'_>, priced: &Priced, request: &InferenceRequest) -> Usd {
+    /// The price that the request would be booked at.
+    pub(super) fn priced(
+        &self,
+        candidate: &Candidate<'_>,
+        request: &InferenceRequest,
+    ) -> Result<Priced, Out> {
+        let found = self.prices.price_of(candidate.deployment, &candidate.upstream_model, self.now_ms);
+        let found = found.map_err(|unpriced| Out::Unpriced(unpriced.to_string()))?;
+        let asked = ServiceTier::served(request.service_tier());
+        Ok(Priced { price: found.price, version: found.version, asked })
+    }
+
+    /// The tokens that are expected of the request and its answer.
+    pub(super) fn expected_tokens(
+        &self,
+        candidate: &Candidate<'_>,
+        request: &InferenceRequest,
+    ) -> TokenCounts {
         let expected = candidate.expected;
         let prompt = self.input(candidate);
         let cached = u64::from(expected.cached_permille.unwrap_or(0)).saturating_mul(prompt) / 1_000;
@@ -206,7 +225,7 @@ impl Look<'_> {
             Some(milli) => milli.div_ceil(1_000),
             None => self.guessed_output().saturating_mul(request.choices()),
         };
-        priced.cost(&TokenCounts { prompt, cached, completion, ..TokenCounts::default() }, None)
+        TokenCounts { prompt, cached, completion, ..TokenCounts::default() }
     }
 
     /// A budget of the deployment or its provider alone that has less left than is needed.

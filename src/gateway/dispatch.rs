@@ -2,45 +2,22 @@
 //! [`retry::after`](crate::domain::retry::after) decides. Nothing is tried again once a byte of the answer has gone to the
 //! client. Each attempt is held and settled on its own.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::time::sleep;
 
 use super::attempt::{self, Attempted, Entry, Failed, Told};
-use super::board::{Board, Unready};
+use super::board::Unready;
 use super::candidates::longest_total;
-use super::inference::Refused;
+use super::means::Means;
 use super::meter::Answer;
-use super::pins::Pins;
-use super::prepare::{Prepared, Sources};
+use super::prepare::Prepared;
 use super::presence::{Client, Presence};
-use super::record::Record;
+use super::record::{Record, Refused};
 use super::refusal::Refusal;
-use super::reserve::Money;
-use super::retirements::Retirements;
-use super::retries::Retries;
 use crate::clock;
 use crate::domain::retry::{self, Failure, Situation, Step};
 use crate::domain::route::Chosen;
-
-/// What an attempt needs of the gateway.
-#[derive(Clone, Copy)]
-pub(super) struct Means<'a> {
-    pub money: &'a Money,
-    pub board: &'a Arc<Board>,
-    pub retries: &'a Retries,
-    pub pins: &'a Arc<Pins>,
-    pub retirements: &'a Retirements,
-}
-
-impl<'a> Means<'a> {
-    /// What is looked at to decide.
-    pub(super) fn sources(self, now_ms: i64, now: Instant) -> Sources<'a> {
-        let Means { money, board, retirements, .. } = self;
-        Sources { board, money, retirements, now_ms, now, random: rand::random() }
-    }
-}
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
 ///
@@ -149,7 +126,7 @@ impl<'a> Round<'a> {
         {
             self.full.push(failed_on.clone());
         }
-        record.attempt_failed(&failed_on.deployment.name, &told);
+        record.attempt_failed(&failed_on.deployment.name, told.code(), told.is_requests_fault(), &told);
         // that it is left alone now says less than why
         if self.told.is_none() || !matches!(unready, Some(Unready::Shut { .. })) {
             self.told = Some(told);

@@ -312,9 +312,8 @@ impl Ledger {
 
     /// The least that is left of any budget that applies.
     pub fn left_for(&self, on: &Attribution, now_ms: i64) -> Option<Usd> {
-        let mut books = self.books.lock();
-        let now_ms = books.advance(now_ms);
-        books.left_for(on, now_ms)
+        let books = self.books.lock();
+        books.left_for(on, books.time(now_ms))
     }
 
     /// Whether any budget in force is for deployments or providers of its own.

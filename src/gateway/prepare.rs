@@ -3,19 +3,17 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
 use super::admit::Admitted;
-use super::board::Board;
 use super::candidates::{Look, needs_of};
 use super::catalog::Live;
 use super::counts::Counts;
-use super::forms::Forms;
+use super::forms::{Form, Forms};
+use super::means::Sources;
 use super::refusal::Refusal;
-use super::reserve::Money;
-use super::retirements::Retirements;
+use super::reserve::Wanted;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
@@ -33,7 +31,7 @@ pub(super) struct Prepared {
     pub forms: Forms,
     /// What was counted of it.
     pub counts: Counts,
-    /// The whole order of deployments; at least one.
+    /// The whole order of deployments; at least one where it is to be sent.
     pub order: Vec<Chosen>,
     /// Who is asked where it is too long for one of them.
     pub longer: Vec<Chosen>,
@@ -57,18 +55,6 @@ pub(super) struct Beside {
     pub tags: Vec<Arc<str>>,
 }
 
-/// What is looked at to decide.
-#[derive(Clone, Copy)]
-pub(super) struct Sources<'a> {
-    pub board: &'a Board,
-    pub money: &'a Money,
-    pub retirements: &'a Retirements,
-    pub now_ms: i64,
-    pub now: Instant,
-    /// What the dice of each draw begin at.
-    pub random: u64,
-}
-
 /// A request with its route, of which nothing is drawn yet.
 pub(super) struct Asked {
     pub admitted: Admitted,
@@ -80,6 +66,16 @@ pub(super) struct Asked {
     /// The deployment that made what the request names.
     pub bound: Option<String>,
     pub tokens: u64,
+}
+
+/// All routes of a request, drawn.
+pub(super) struct AllDrawn {
+    /// Its own; where all of that is too short for it, the one for long requests.
+    pub drawn: Drawn,
+    /// Who is asked where it is too long for one of them.
+    pub longer: Vec<Chosen>,
+    /// Who is asked where a content filter refuses it.
+    pub filtered: Vec<Chosen>,
 }
 
 impl Asked {
@@ -142,7 +138,7 @@ impl Asked {
             endpoint: request.endpoint,
             key: &self.admitted.key.alias,
             team: self.admitted.team.as_ref().map(|team| &*team.alias),
-            end_user: request.end_user(),
+            end_user: self.attribution.end_user.as_deref(),
             tags: &self.attribution.tags,
             headers: &self.beside.route_headers,
             tools: request.has_tools(),
@@ -159,21 +155,16 @@ impl Asked {
         draw(&route.plan, &self.facts(counts), sources.now_ms, &mut look)
     }
 
-    /// Draws all its routes.
-    ///
-    /// # Errors
-    ///
-    /// When no deployment can serve it, with the reason for each.
-    pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
-        let counts = self.count(false).await;
-        let mut drawn = self.draw(&self.resolved.route, &counts, sources);
+    /// Draws all its routes, each as the caller does.
+    pub(super) fn draw_all(&self, draw: impl Fn(&Route) -> Drawn) -> AllDrawn {
         let model = &self.resolved.model;
         // what names stored state stays where that is
+        let stays = self.bound.is_some() || self.forms.asked().names_stored_state();
         let set_aside = |route: &Option<Arc<Route>>| match route {
-            Some(route) if self.bound.is_none() => self.draw(route, &counts, sources),
+            Some(route) if !stays => draw(route),
             _ => Drawn::default(),
         };
-        let mut longer = set_aside(&model.longer_context);
+        let (mut drawn, mut longer) = (draw(&self.resolved.route), set_aside(&model.longer_context));
         if drawn.order.is_empty()
             && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
         {
@@ -181,13 +172,32 @@ impl Asked {
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);
         }
-        if drawn.order.is_empty() {
-            return Err(self.nobody(drawn.out));
+        if stays {
+            drawn.order.truncate(1);
         }
-        let (longer, filtered) = (longer.order, set_aside(&model.content_filtered).order);
+        AllDrawn { drawn, longer: longer.order, filtered: set_aside(&model.content_filtered).order }
+    }
+
+    /// Decides whom to ask.
+    ///
+    /// # Errors
+    ///
+    /// When no deployment can serve it, with the reason for each.
+    pub(super) async fn prepare(self, sources: Sources<'_>) -> Result<Prepared, Refusal> {
+        let counts = self.count(false).await;
+        let all = self.draw_all(|route| self.draw(route, &counts, sources));
+        match all.drawn.order.is_empty() {
+            true => Err(self.nobody(all.drawn.out)),
+            false => Ok(self.prepared(counts, all)),
+        }
+    }
+
+    /// With what was counted, and whom to ask.
+    pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
+        let AllDrawn { drawn, longer, filtered } = all;
         let (order, headers) = (drawn.order, beside.headers);
-        Ok(Prepared {
+        Prepared {
             admitted,
             live,
             resolved,
@@ -199,11 +209,11 @@ impl Asked {
             headers,
             attribution,
             tokens,
-        })
+        }
     }
 
     /// Why nobody can serve it.
-    fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
+    pub(super) fn nobody(&self, out: Vec<(Arc<Deployment>, Out, crate::domain::route::Seen)>) -> Refusal {
         let asked = self.forms.asked();
         let model = asked.model.as_str();
         if !out.is_empty() && out.iter().all(|(_, out, _)| matches!(out, Out::Endpoint(_))) {
@@ -215,6 +225,17 @@ impl Asked {
 }
 
 impl Prepared {
+    /// What is to be paid for on one of the deployments.
+    pub(super) const fn wanted<'a>(
+        &'a self,
+        form: &'a Form,
+        deployment: &'a Arc<Deployment>,
+        upstream_model: &'a str,
+    ) -> Wanted<'a> {
+        let Self { admitted, attribution, counts, .. } = self;
+        Wanted { admitted, attribution, counts, form, deployment, upstream_model }
+    }
+
     /// What a deployment is expected to cost, for an order by price when a budget asks for a cheaper one.
     pub(super) fn by_cost(&self, order: &[Chosen], sources: Sources<'_>) -> Vec<Chosen> {
         let mut look = Look {

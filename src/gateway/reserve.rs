@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::counts::QUICK_BYTES;
+use super::admit::Admitted;
+use super::counts::{Counts, QUICK_BYTES};
 use super::forms::Form;
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement, draft};
-use super::prepare::Prepared;
 use super::refusal::Refusal;
 use super::settle::LARGEST_OUTPUT_TOKENS;
 use crate::clock;
@@ -81,12 +81,28 @@ pub(super) enum Unpaid {
 /// What is to be paid for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    pub(super) prepared: &'a Prepared,
+    /// Whose request it is.
+    pub(super) admitted: &'a Admitted,
+    /// Whom it is booked on; the deployment is added.
+    pub(super) attribution: &'a Attribution,
+    /// What was counted of it.
+    pub(super) counts: &'a Counts,
     /// The request as the deployment gets it.
     pub(super) form: &'a Form,
     pub(super) deployment: &'a Arc<Deployment>,
     /// The provider's own name of the model.
     pub(super) upstream_model: &'a str,
+}
+
+impl Wanted<'_> {
+    /// Whom it is booked on.
+    pub(super) fn attribution(&self) -> Attribution {
+        Attribution {
+            deployment: Arc::clone(&self.deployment.name),
+            provider: Arc::clone(&self.deployment.provider.name),
+            ..self.attribution.clone()
+        }
+    }
 }
 
 impl Money {
@@ -97,7 +113,7 @@ impl Money {
         request_id: &Arc<str>,
         metrics: &Metrics,
     ) -> Result<Reserved, Unpaid> {
-        let Wanted { prepared, form, deployment, upstream_model } = wanted;
+        let Wanted { form, deployment, upstream_model, .. } = wanted;
         let at_ms = clock::unix_ms();
         let found = self.prices.load().price_of(deployment, upstream_model, at_ms).map_err(|unpriced| {
             metrics.unpriced(&deployment.name);
@@ -107,18 +123,14 @@ impl Money {
         if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
             metrics.unpriced(&deployment.name);
             (self.alert)(Alert::Unpriced(Unpriced {
-                model: Arc::clone(&prepared.attribution.model),
+                model: Arc::clone(&wanted.attribution.model),
                 deployment: Arc::clone(&deployment.name),
                 upstream_model: upstream_model.into(),
             }));
         }
         let asked = form.request.service_tier();
         let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };
-        let attribution = Arc::new(Attribution {
-            deployment: Arc::clone(&deployment.name),
-            provider: Arc::clone(&deployment.provider.name),
-            ..prepared.attribution.clone()
-        });
+        let attribution = Arc::new(wanted.attribution());
         let bill = Bill {
             ledger: Arc::clone(&self.ledger),
             request_id: Arc::clone(request_id),
@@ -131,6 +143,24 @@ impl Money {
             return Ok(Reserved { bill, output_cap: None });
         }
         self.hold(bill, wanted, at_ms).await
+    }
+
+    /// The most that a request can cost on a deployment: what would be held for it. Nothing is.
+    ///
+    /// # Errors
+    ///
+    /// When that has no bound and a budget applies.
+    pub(super) async fn most(
+        &self,
+        wanted: Wanted<'_>,
+        priced: &Priced,
+        now_ms: i64,
+    ) -> Result<Usd, Refusal> {
+        if priced.is_free() {
+            return Ok(Usd::ZERO);
+        }
+        let left = self.ledger.left_for(&wanted.attribution(), now_ms);
+        Ok(Asked { wanted, priced, left }.bound().await?.0.amount())
     }
 
     async fn hold(&self, mut bill: Bill, wanted: Wanted<'_>, now_ms: i64) -> Result<Reserved, Unpaid> {
@@ -192,7 +222,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// The upper bound in money, and in tokens.
     async fn bound(&self) -> Result<(UpperBound, TokenBound), Refusal> {
-        let Wanted { prepared, form, deployment, upstream_model } = self.wanted;
+        let Wanted { counts, form, deployment, upstream_model, .. } = self.wanted;
         let counter = TokenCounter::bounding(deployment, upstream_model);
         let (request, bytes) = (&form.request, counter.in_bytes());
         let rough = self.tokens(|| bytes.count(request.endpoint, request.body()))?;
@@ -203,7 +233,7 @@ impl Asked<'_> {
             return Ok(bound);
         }
         // what was counted to choose is not counted again, unless other words are sent
-        let shared = (!form.translated).then(|| prepared.counts.counted(counter)).flatten();
+        let shared = (!form.translated).then(|| counts.counted(counter)).flatten();
         let counted = if let Some(counted) = shared {
             counted
         } else if request.body().len() <= QUICK_BYTES {
@@ -221,7 +251,7 @@ impl Asked<'_> {
     fn tokens(&self, count: impl FnOnce() -> Counted) -> Result<Tokens, Refusal> {
         let request = &self.wanted.form.request;
         let counted = token_bound(request, self.wanted.deployment, count);
-        let allowed = self.wanted.prepared.admitted.key.terms.rights.unbounded_cost;
+        let allowed = self.wanted.admitted.key.terms.rights.unbounded_cost;
         match (counted, self.left, allowed) {
             (Ok(bound), Some(_), _) => Ok(Tokens { bound, surcharge: Usd::ZERO, surcharged: false }),
             // nobody's budget is at stake: the request's words are not touched

@@ -7,4 +7,5 @@ mod ledger;
 mod prices;
 mod reload;
 mod requests;
+mod routes;
 mod teams;

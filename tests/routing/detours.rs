@@ -1,6 +1,8 @@
 //! Refusals that say where to go instead: a prompt that is too long goes to a longer context, one that a filter has
 //! stopped where the operator says. Each attempt is booked as its provider bills it.
 
+use serde_json::{Value, json};
+
 use super::{CHAT, deployment, lab, model, question, streamed};
 use crate::support::provider::Trouble;
 use crate::support::{Reply, Setup, SimulatedProvider, TestGateway};
@@ -41,6 +43,44 @@ fn a_prompt_that_is_too_long_goes_to_the_longer_context() {
     assert_eq!(answer.json(), Trouble::bad_request().body, "nobody is longer: the client hears it");
     assert_eq!((short.requests().len(), other.requests().len(), long.requests().len()), (3, 0, 2));
     assert_eq!(booked(&gateway, 2), vec![pair("long", "reported"); 2], "what was refused costs nothing");
+}
+
+#[test]
+fn who_cannot_do_it_is_not_asked_and_nothing_is_lost_on_the_way() {
+    let [small, plain, able] = [(); 3].map(|()| SimulatedProvider::start());
+    let url = |provider: &SimulatedProvider| format!("{}/v1", provider.url());
+    let dropping = "context_window = 8000\nunsupported = [\"seed\"]\non_unsupported = \"drop\"";
+    let setup = lab()
+        .and(&deployment("small", &url(&small), "context_window = 60"))
+        .and(&deployment("plain", &url(&plain), "capabilities = [\"json_schema\"]\nunsupported = [\"seed\"]"))
+        .and(&deployment("able", &url(&able), dropping))
+        .and(&model("bot", "deployments = [\"small\", \"plain\", \"able\"]"))
+        .watched(&small)
+        .watched(&plain)
+        .watched(&able);
+    let gateway = TestGateway::with(setup).start();
+    let ask = |change: &dyn Fn(&mut Value)| {
+        let mut body = question("bot", "somebody");
+        change(&mut body);
+        let answer = gateway.post(CHAT, &body).expect(200);
+        answer.header("x-tunegate-deployment").map(str::to_owned)
+    };
+    assert_eq!(ask(&|_| ()).as_deref(), Some("small"));
+    let long = "word ".repeat(100);
+    assert_eq!(ask(&|body| body["messages"][0]["content"] = long.clone().into()).as_deref(), Some("plain"));
+    let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": {}}}]);
+    let both = |body: &mut Value| {
+        body["messages"][0]["content"] = long.clone().into();
+        body["tools"] = tools.clone();
+    };
+    assert_eq!(ask(&both).as_deref(), Some("able"), "plain has no tools");
+    let seeded = |body: &mut Value| {
+        body["messages"][0]["content"] = long.clone().into();
+        body["seed"] = 7.into();
+    };
+    assert_eq!(ask(&seeded).as_deref(), Some("able"), "plain refuses a seed");
+    assert_eq!(able.last_request().json()["seed"], json!(null), "and able does not get it");
+    assert_eq!((small.requests().len(), plain.requests().len(), able.requests().len()), (1, 1, 2));
 }
 
 /// An Azure deployment, `strict`, and another provider's, `lax`.

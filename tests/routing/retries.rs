@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CHAT, deployment, lab, metric, model, question, streamed};
 use crate::support::provider::Trouble;
-use crate::support::{Answer, Reply, Setup, SimulatedProvider, TestGateway, eventually};
+use crate::support::{Answer, End, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually};
 
 /// One deployment, `only`, of the model `bot`.
 fn alone(provider: &SimulatedProvider, lines: &str, retry: &str) -> TestGateway {
@@ -173,4 +173,112 @@ fn a_retry_must_end_in_time() {
     assert!(began.elapsed() < Duration::from_millis(1_000), "it waited for nothing");
     assert_eq!(provider.requests().len(), 1);
     assert_eq!(gateway.last_outcome()["usage"], json!(null));
+}
+
+#[test]
+fn a_response_that_is_translated_falls_back_to_one_that_is_not() {
+    let (chat, native) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let setup = lab()
+        .and(&deployment("chat", &format!("{}/v1", chat.url()), "endpoints = [\"chat.completions\"]"))
+        .and(&deployment("native", &format!("{}/v1", native.url()), ""))
+        .and(&model("bot", "deployments = [\"chat\", \"native\"]\nretry = { same = 0 }"))
+        .watched(&chat)
+        .watched(&native);
+    let gateway = TestGateway::with(setup).start();
+    let body = |stream: bool| json!({"model": "bot", "input": "hi", "stream": stream, "store": false, "max_output_tokens": 20});
+    let ask = |stream: bool| gateway.post("/v1/responses", &body(stream)).expect(200);
+    for stream in [false, true] {
+        assert_eq!(by(&ask(stream)), Some("chat"));
+        for ill in [
+            Reply::trouble(Trouble::server_error()),
+            Reply::body(200, "application/json", b"{\"id\": ".to_vec()).billed(1, 0).without_usage(),
+            Reply::body(200, "text/html", b"<html>".to_vec()).billed(1, 0).without_usage(),
+        ] {
+            chat.replies(ill);
+            let answer = ask(stream);
+            assert_eq!(by(&answer), Some("native"), "{}", answer.text());
+            assert!(answer.text().contains("Four crates fit on the pallet."), "{}", answer.text());
+            // well again, for the breaker's sake
+            assert_eq!(by(&ask(stream)), Some("chat"));
+        }
+    }
+    // what has begun ends with its failure, in the words of responses
+    chat.replies(Reply::usual().resets_after_events(3));
+    let answer = gateway.post("/v1/responses", &body(true)).expect(200);
+    assert_eq!((by(&answer), answer.end), (Some("chat"), End::Broken));
+    let last = answer.events().pop().expect("an event");
+    assert_eq!(last.name, "response.failed", "{}", answer.text());
+}
+
+#[test]
+fn an_attempt_that_nobody_confirms_is_paid_for_before_the_next_is_made() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    // enough to hold one of our questions, not two
+    let limit = 100_000;
+    let budget = "\n[budgets.all]\nlimit_usd = \"0.0001\"\nwindow = \"total\"\n";
+    let gateway = TestGateway::with(in_turn(&first, &second, "").and(budget)).start();
+    first.replies(Reply::body(200, "text/html", b"<html>".to_vec()).billed(1, 0).without_usage());
+    let answer = gateway.post(CHAT, &question("bot", "one"));
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    assert!(answer.text().contains("budget"), "the reason is ours to tell: {}", answer.text());
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 0));
+    let journal = gateway.settled_journal(|journal| journal.usages().len() == 1);
+    let usage = &journal.usages()[0];
+    assert_eq!((usage.source.as_str(), usage.cost), ("unconfirmed", usage.held));
+    assert!((limit / 2..limit).contains(&journal.spent()), "{}", journal.spent());
+}
+
+#[test]
+fn one_at_a_time_finds_out_whether_a_deployment_is_well_again() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let setup = in_turn(&first, &second, "breaker = { consecutive_failures = 1, cooldown_ms = 200 }");
+    let gateway = TestGateway::with(setup).start();
+    first.fails(Trouble::overloaded());
+    assert_eq!(by(&gateway.post(CHAT, &question("bot", "opens it")).expect(200)), Some("second"));
+    let half_open = || metric(&gateway, "tunegate_breaker_state", "first").filter(|state| *state == 1);
+    eventually("a breaker that is half open", half_open);
+    let gate = Gate::new();
+    first.replies(Reply::usual().waits_for(&gate));
+    let mut probe = gateway.send(CHAT, &question("bot", "probes"));
+    first.await_requests(2);
+    for at in 0..10 {
+        let answer = gateway.post(CHAT, &question("bot", &format!("meanwhile-{at}"))).expect(200);
+        assert_eq!(by(&answer), Some("second"));
+    }
+    gate.open();
+    assert_eq!(by(&probe.answer().expect(200)), Some("first"));
+    // the second probe closes it
+    assert_eq!(by(&gateway.post(CHAT, &question("bot", "closes it")).expect(200)), Some("first"));
+    assert_eq!(metric(&gateway, "tunegate_breaker_state", "first"), Some(0));
+    assert_eq!(first.requests().len(), 3);
+}
+
+#[test]
+fn what_names_stored_state_stays_where_it_is() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let plan = "plan = { weighted = [{ share = 1, to = \"first\" }, { share = 1, to = \"second\" }] }";
+    let setup = lab()
+        .and(&deployment("first", &format!("{}/v1", first.url()), ""))
+        .and(&deployment("second", &format!("{}/v1", second.url()), ""))
+        .and(&model("bot", &format!("{plan}\nretry = {{ attempts = 1 }}")))
+        .watched(&first)
+        .watched(&second);
+    let gateway = TestGateway::with(setup).start();
+    let body = |conversation: &str, stream: bool| {
+        let conversation = json!({"id": conversation});
+        json!({"model": "bot", "input": "hi", "conversation": conversation, "stream": stream})
+    };
+    for conversation in ["conv_1", "conv_2", "conv_3"] {
+        let ask = |stream: bool| gateway.post("/v1/responses", &body(conversation, stream));
+        let home = by(&ask(false).expect(200)).map(str::to_owned);
+        for turn in 0..8 {
+            assert_eq!(by(&ask(turn % 2 == 0).expect(200)), home.as_deref(), "{conversation}");
+        }
+        let (its, other) =
+            if home.as_deref() == Some("first") { (&first, &second) } else { (&second, &first) };
+        let asked = other.requests().len();
+        its.replies(Reply::trouble(Trouble::server_error()));
+        ask(false).expect(500);
+        assert_eq!(other.requests().len(), asked, "the other has never heard of it");
+    }
 }

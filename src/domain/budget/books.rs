@@ -192,6 +192,11 @@ impl Books {
         self.latest_ms
     }
 
+    /// The same time, for who only looks: a clock that is ahead moves nothing.
+    pub fn time(&self, clock_ms: i64) -> i64 {
+        self.latest_ms.max(clock_ms)
+    }
+
     /// A hold that is open.
     pub fn open_hold(&self, seq: Seq) -> Option<&Arc<Entry>> {
         self.open.get(&seq)

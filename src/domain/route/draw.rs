@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::share::{ranked, seed};
+use super::share::ranked;
 use super::{Ceiling, Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
 use crate::domain::capability::Capability;
-use crate::domain::catalog::Deployment;
+use crate::domain::deployment::Deployment;
 use crate::domain::money::Usd;
 
 /// From so many answers on, much is known of a deployment: [`Cheapest`] sends it a tenth of the probes.
@@ -143,7 +143,7 @@ impl fmt::Display for Out {
 }
 
 /// A score of 0 to 1,000 as operators write it, 0 to 1.
-fn score(per_mille: u16) -> String {
+pub(super) fn score(per_mille: u16) -> String {
     format!("{}.{:03}", per_mille / 1_000, per_mille % 1_000)
 }
 
@@ -255,6 +255,10 @@ pub trait Sight {
     fn see(&mut self, deployment: &Arc<Deployment>) -> Seen;
     /// Random bits.
     fn random(&mut self) -> u64;
+    /// Whether a share of the requests goes elsewhere first, to learn.
+    fn probes(&self) -> bool {
+        true
+    }
 }
 
 /// A deployment in the order.
@@ -330,10 +334,8 @@ impl<S: Sight> Drawing<'_, S> {
     }
 
     fn weighted(&mut self, weighted: &Weighted) -> Vec<Placed> {
-        let seed = seed(&weighted.sticky, self.facts, self.sight.random());
-        let now_ms = self.now_ms;
-        let weights = weighted.choices.iter().map(|(share, _)| (share.id, share.at(now_ms)));
-        ranked(seed, weights).into_iter().flat_map(|at| self.of(&weighted.choices[at].1)).collect()
+        let drawn = weighted.drawn(self.facts, self.sight.random(), self.now_ms);
+        drawn.into_iter().flat_map(|at| self.of(&weighted.choices[at].1)).collect()
     }
 
     fn pool(&mut self, plans: &[Plan]) -> Vec<Placed> {
@@ -428,7 +430,7 @@ impl<S: Sight> Drawing<'_, S> {
         random: u64,
         worth: impl Fn(&Placed, &Seen) -> bool,
     ) {
-        if random % 1_000 >= u64::from(per_mille) {
+        if !self.sight.probes() || random % 1_000 >= u64::from(per_mille) {
             return;
         }
         let other = |(at, part): (usize, &Vec<Placed>)| {

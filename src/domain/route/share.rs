@@ -4,9 +4,10 @@
 //! SPAA 2005): the same conversation always gets the same choice, and when a share grows, only conversations that move
 //! to it move at all.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::Facts;
+use super::{Facts, Weighted};
 
 /// What keeps a conversation on its choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +31,23 @@ impl StickyBy {
 
     fn of<'a>(&self, facts: &Facts<'a>) -> Option<&'a str> {
         match self {
-            Self::Key => Some(facts.key),
+            // an operator who explains a route has none
+            Self::Key => Some(facts.key).filter(|key| !key.is_empty()),
             Self::EndUser => facts.end_user,
             Self::Header(name) => {
                 facts.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
             }
+        }
+    }
+}
+
+/// As the configuration has it.
+impl fmt::Display for StickyBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key => f.write_str("key"),
+            Self::EndUser => f.write_str("end_user"),
+            Self::Header(name) => write!(f, "header:{name}"),
         }
     }
 }
@@ -114,9 +127,28 @@ impl Dice {
     }
 }
 
-/// What a request is ranked by: its conversation's number, or random bits where it has none.
-pub(super) fn seed(sticky: &[StickyBy], facts: &Facts<'_>, random: u64) -> u64 {
-    sticky.iter().find_map(|by| by.of(facts)).map_or(random, salt)
+impl Weighted {
+    /// What keeps a request on its choice, and what its conversation is known by there; nothing where it is drawn anew
+    /// each time.
+    fn kept_by<'a>(&self, facts: &Facts<'a>) -> Option<(&StickyBy, &'a str)> {
+        self.sticky.iter().find_map(|by| Some((by, by.of(facts)?)))
+    }
+
+    /// What keeps a request on its choice at a moment, and which choice that is.
+    pub fn kept(&self, facts: &Facts<'_>, now_ms: i64) -> Option<(&StickyBy, usize)> {
+        let (by, value) = self.kept_by(facts)?;
+        Some((by, *self.ranked(salt(value), now_ms).first()?))
+    }
+
+    /// The choices for a request: the one drawn first, then its fallbacks. It is ranked by its conversation, or by
+    /// random bits where it has none.
+    pub(super) fn drawn(&self, facts: &Facts<'_>, random: u64, now_ms: i64) -> Vec<usize> {
+        self.ranked(self.kept_by(facts).map_or(random, |(_, value)| salt(value)), now_ms)
+    }
+
+    fn ranked(&self, seed: u64, now_ms: i64) -> Vec<usize> {
+        ranked(seed, self.choices.iter().map(|(share, _)| (share.id, share.at(now_ms))))
+    }
 }
 
 /// Choices by rank: the one drawn first, then its fallbacks. Those of weight 0 come last, as written.

@@ -11,6 +11,8 @@ use super::{Untranslatable, Why};
 
 /// What a response can show besides, and a chat completion has too.
 const LOGPROBS: &str = "message.output_text.logprobs";
+/// What `include` calls the thoughts that the next turn shall bring back.
+const ENCRYPTED_THOUGHTS: &str = "reasoning.encrypted_content";
 
 /// A chat completion, in the order in which it is written.
 #[derive(Debug, Default, Serialize)]
@@ -185,10 +187,12 @@ fn includes_logprobs(asked: &mut Object<'_>) -> Result<bool, Untranslatable> {
     let mut logprobs = false;
     for (at, value) in as_array(include, &path)?.into_iter().enumerate() {
         let path = path.item(at);
-        if as_word(value, &path)? != LOGPROBS {
-            return Err(path.refused(Why::NoEqual));
+        match &*as_word(value, &path)? {
+            LOGPROBS => logprobs = true,
+            // no chat completion shows its thoughts, so there is none to hand over; stateless agents always ask
+            ENCRYPTED_THOUGHTS => {}
+            _ => return Err(path.refused(Why::NoEqual)),
         }
-        logprobs = true;
     }
     Ok(logprobs)
 }

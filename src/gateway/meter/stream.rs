@@ -2,10 +2,11 @@
 //! that another deployment can still be asked.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use pingora::time::sleep;
 use serde::de::IgnoredAny;
 
 use super::{Answer, AnswerBody, Followed, Following, is_framed, passed};
@@ -25,6 +26,10 @@ use crate::provider;
 use crate::sse;
 use crate::upstream::UpstreamError;
 use crate::upstream::http::Exchange;
+
+/// So long the first event is waited for before the client gets the head. After that it must not be left in silence: what
+/// stands between it and us may give it up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Chunks that are still read, without waiting for any, of a stream that is stopped.
 const MOST_UNREAD: usize = 64;
@@ -61,12 +66,17 @@ pub(super) async fn begin<C: Client>(
         biased;
         first = metered.advance() => Some(first),
         () = presence.left() => None,
+        () = sleep(PATIENCE) => {
+            wait.ends();
+            let answer = AnswerBody::Stream(Box::new(metered.with(record, None)));
+            return Followed::Answer(Box::new(Answer { status, headers, body: answer }));
+        }
     };
     let ended = match first {
         Some(Ok(Some(bytes))) => match amiss(&bytes) {
             None => {
                 wait.ends();
-                let answer = metered.with(record, bytes);
+                let answer = metered.with(record, Some(bytes));
                 return Followed::Answer(Box::new(Answer {
                     status,
                     headers,
@@ -138,7 +148,7 @@ pub struct Metered {
     /// Nothing once it is over.
     visit: Option<Visit>,
     pins: Arc<Pins>,
-    /// What came while the answer was awaited.
+    /// What has come and is not handed on yet.
     first: Option<Bytes>,
 }
 
@@ -156,7 +166,7 @@ pub enum Next {
 impl Metered {
     /// The next bytes. May be dropped while it waits, and called again.
     pub async fn next(&mut self) -> Next {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return Next::Bytes(first);
         }
         match self.advance().await {
@@ -173,8 +183,10 @@ impl Metered {
             match exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await? {
                 Some(chunk) => {
                     let out = self.reader.push(chunk);
+                    self.first = Some(self.translated(out));
+                    // whoever drops this here finds it again
                     self.remember().await;
-                    let out = self.translated(out);
+                    let out = self.first.take().unwrap_or_default();
                     if !out.is_empty() {
                         if let Some(visit) = &mut self.visit {
                             visit.first();
@@ -182,11 +194,24 @@ impl Metered {
                         return Ok(Some(out));
                     }
                 }
-                None if self.reader.is_complete() || self.reader.has_failed() => {
+                None => {
                     let rest = self.reader.finish();
+                    if !self.reader.is_complete() && !self.reader.has_failed() {
+                        let why = if self.framed {
+                            "its stream ends too early"
+                        } else {
+                            "the connection was closed"
+                        };
+                        return Err(UpstreamError::Broken(why.to_owned()));
+                    }
                     let mut rest = self.translated(rest);
                     if let Some(translator) = &mut self.translator {
                         rest = [rest, translator.finish()].concat().into();
+                        if !translator.is_ended() {
+                            return Err(UpstreamError::Broken(
+                                "its stream does not say why it ends".to_owned(),
+                            ));
+                        }
                     }
                     self.settle_usage();
                     self.over();
@@ -195,12 +220,13 @@ impl Metered {
                     }
                     return Ok((!rest.is_empty()).then_some(rest));
                 }
-                None if self.framed => {
-                    return Err(UpstreamError::Broken("its stream ends too early".to_owned()));
-                }
-                None => return Err(UpstreamError::Broken("the connection was closed".to_owned())),
             }
         }
+    }
+
+    /// Whether the stream itself says that it failed.
+    fn has_failed(&self) -> bool {
+        self.reader.has_failed() || self.translator.as_ref().is_some_and(ResponsesStream::has_failed)
     }
 
     fn translated(&mut self, bytes: Bytes) -> Bytes {
@@ -214,7 +240,7 @@ impl Metered {
     fn over(&mut self) {
         let usage = self.usage();
         let Some(visit) = self.visit.take() else { return };
-        match self.reader.has_failed() {
+        match self.has_failed() {
             true => visit.failed(),
             false => visit.ended(Some(&usage)),
         }
@@ -233,8 +259,9 @@ impl Metered {
     }
 
     /// The stream as the client gets it, from its first event on.
-    fn with(mut self, record: Box<Record>, first: Bytes) -> Self {
-        (self.record, self.first) = (Some(record), Some(first));
+    fn with(mut self, record: Box<Record>, first: Option<Bytes>) -> Self {
+        self.record = Some(record);
+        self.first = first.or_else(|| self.first.take());
         if self.exchange.is_none() {
             // that was all of it
             self.settle_usage();
@@ -244,7 +271,7 @@ impl Metered {
     /// Ends the record after the client got everything; an error event of the upstream's is no good end.
     pub fn served(mut self, status: u16) {
         let Some(mut record) = self.record.take() else { return };
-        if self.reader.has_failed() {
+        if self.has_failed() {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
             record.note(|outcome| outcome.code = Some("upstream_broke"));
             return record.ended(Ending::UpstreamBroke, status);
@@ -321,7 +348,10 @@ impl Metered {
     }
 
     async fn remember(&mut self) {
-        for id in self.reader.take_ids() {
+        let ids = self.reader.take_ids();
+        // with the response's own id, which comes first
+        let conversation = if ids.is_empty() { None } else { self.facts.conversation() };
+        for id in ids.into_iter().chain(conversation) {
             self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
         }
     }

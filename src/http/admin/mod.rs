@@ -10,6 +10,7 @@ mod openapi;
 mod ops;
 mod prices;
 mod query;
+mod routes;
 mod spend;
 mod teams;
 
@@ -100,6 +101,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(audit::routes())
+        .merge(routes::routes())
         .merge(openapi::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));

@@ -112,7 +112,8 @@ impl Asked {
     }
 }
 
-fn moment(text: &str) -> Option<i64> {
+/// A day (its beginning, UTC) or a moment, as ms since 1970 UTC.
+pub(super) fn moment(text: &str) -> Option<i64> {
     let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|day| day.timestamp());
     let at = match text.len() {
         10 => day(),

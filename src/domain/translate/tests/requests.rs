@@ -192,7 +192,11 @@ fn what_chat_can_not_do_is_refused_by_name() {
         (json!({"reasoning": {"generate_summary": "auto"}}), "reasoning.generate_summary", NoEqual),
         (json!({"reasoning": {"context": "all_turns"}}), "reasoning.context", NoEqual),
         (json!({"reasoning": {"mode": "pro"}}), "reasoning.mode", NoEqual),
-        (json!({"include": ["reasoning.encrypted_content"]}), "include[0]", NoEqual),
+        (
+            json!({"include": ["reasoning.encrypted_content", "file_search_call.results"]}),
+            "include[1]",
+            NoEqual,
+        ),
         (
             json!({"include": ["message.output_text.logprobs", "web_search_call.results"]}),
             "include[1]",
