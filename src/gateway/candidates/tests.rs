@@ -109,7 +109,7 @@ impl Truth {
     }
 
     fn answer(&self, prompt: u64, cap: Option<u64>, luck: Luck) -> Answer {
-        let length = (self.median * (self.sigma * luck.length).exp()).min(LONGEST).max(1.0) as u64;
+        let length = (self.median * (self.sigma * luck.length).exp()).clamp(1.0, LONGEST) as u64;
         let completion = cap.map_or(length, |cap| length.min(cap));
         let cached = if luck.cache < self.cached { prompt * 9 / 10 } else { 0 };
         let slower = (0.3 * luck.speed - 0.045).exp();
