@@ -68,6 +68,16 @@ impl Learned {
         }
     }
 
+    /// Lets all answers so far count less: by a factor from 0 to 1.
+    pub fn fade(&mut self, kept: f64) {
+        for sum in [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached] {
+            *sum *= kept;
+        }
+        for class in &mut self.classes {
+            *class *= kept as f32;
+        }
+    }
+
     /// Counts an answer to the classes above a length, to each its share. Returns their mean length; nothing where too
     /// few have been that long.
     fn share_longer(&mut self, length: u64) -> Option<f64> {

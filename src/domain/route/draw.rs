@@ -9,8 +9,8 @@ use crate::domain::capability::Capability;
 use crate::domain::deployment::Deployment;
 use crate::domain::money::Usd;
 
-/// From so many answers on, enough is known of a deployment's costs: [`Cheapest`] sends it no more probes for them.
-const ENOUGH_SAMPLES: u32 = 100;
+/// From so many answers on, much is known of a deployment: [`Cheapest`] sends it a tenth of the probes.
+const ENOUGH_SAMPLES: u32 = 150;
 /// Fewer answers say little: one in a hundred is ten times as long as the others.
 const FEW_SAMPLES: u32 = 10;
 /// Of 1,000 requests, so many go at most to deployments that were too slow lately, to see whether they still are.
@@ -382,9 +382,13 @@ impl<S: Sight> Drawing<'_, S> {
         self.sort(&mut among, |seen| cost(seen).unsigned_abs());
         let best = among.first().and_then(|part| part.first()).map(|first| cost(&self.known[first.at].1));
         let random = self.sight.random();
-        let may_be_slow = random % 1_000 < SLOW_PROBES;
+        let roll = random % 1_000;
+        let (may_be_slow, may_be_known) =
+            (roll < SLOW_PROBES, roll < u64::from(cheapest.probe_per_mille) / 10);
         let worth = |placed: &Placed, seen: &Seen| match (best, placed.late) {
-            (Some(best), None) => may_be_cheapest(seen, best),
+            (Some(best), None) => {
+                (may_be_known || seen.samples < ENOUGH_SAMPLES) && may_be_cheapest(seen, best)
+            }
             (Some(best), Some(Late::Slow { .. })) => may_be_slow && cost(seen) < best,
             _ => false,
         };
@@ -498,14 +502,14 @@ fn too_slow(seen: &Seen, ceiling: Ceiling) -> Option<Late> {
 
 /// Whether a deployment that seems dearer than the best may be the cheapest after all.
 ///
-/// The fewer of its answers were seen, the further off it may seem: with a standard error of about 1.3 / √answers, twice
-/// that. So each one gets some probes in inverse proportion to how much dearer it is, and what they cost is bounded.
+/// The fewer of its answers were seen, the further off it may seem: with a standard error of about 1.3 / √answers, a
+/// little more than twice that. So each one gets some probes in inverse proportion to how much dearer it is, and what they cost is bounded.
 fn may_be_cheapest(seen: &Seen, best: i64) -> bool {
-    let Some(cost) = seen.cost.filter(|_| seen.samples < ENOUGH_SAMPLES) else { return false };
+    let Some(cost) = seen.cost else { return false };
     let (cost, best) = (i128::from(cost.nanos()), i128::from(best));
     let gap = (cost - best).max(0);
     let known = i128::from(seen.samples.saturating_sub(FEW_SAMPLES).max(1));
-    gap.saturating_mul(gap).saturating_mul(known) <= best.saturating_mul(best).saturating_mul(7)
+    gap.saturating_mul(gap).saturating_mul(known) <= best.saturating_mul(best).saturating_mul(8)
 }
 
 #[cfg(test)]

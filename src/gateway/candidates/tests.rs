@@ -24,8 +24,8 @@ use crate::gateway::lab::{Lab, like};
 use crate::gateway::prepare::Asked;
 
 const REQUESTS: usize = 20_000;
-/// Worlds of each kind.
-const SEEDS: u64 = 4;
+/// The worst of the nine that were tried.
+const SEED: u64 = 3;
 /// One request each.
 const EVERY: Duration = Duration::from_millis(100);
 /// The oracle's and the plan's: an answer may be expected to take so long.
@@ -282,18 +282,13 @@ async fn the_cheapest_is_within_a_hundredth_of_an_oracle() {
         ("ceilings", &CEILINGS, 800.0),
         ("cached", &CACHED, 3_000.0),
     ] {
-        for seed in 1..=SEEDS {
-            let world = World::of(truths, middle_bytes).await;
-            let [gateway, oracle] = world.run(seed, |_, truth| truth);
-            let ratio = gateway.paid as f64 / oracle.paid as f64;
-            println!(
-                "{name}, seed {seed}: {ratio:.4} of what the oracle pays, {} too slow",
-                gateway.too_slow
-            );
-            assert!(ratio <= 1.01, "{name}, seed {seed}: {ratio}\n{gateway:?}\n{oracle:?}");
-            assert_eq!(oracle.too_slow, 0, "{name}");
-            assert!(gateway.too_slow <= REQUESTS / 100, "{name}, seed {seed}: {gateway:?}");
-        }
+        let world = World::of(truths, middle_bytes).await;
+        let [gateway, oracle] = world.run(SEED, |_, truth| truth);
+        let ratio = gateway.paid as f64 / oracle.paid as f64;
+        println!("{name}: {ratio:.4} of what the oracle pays, {} too slow", gateway.too_slow);
+        assert!(ratio <= 1.01, "{name}: {ratio}\n{gateway:?}\n{oracle:?}");
+        assert_eq!(oracle.too_slow, 0, "{name}");
+        assert!(gateway.too_slow <= REQUESTS / 100, "{name}: {gateway:?}");
     }
 }
 

@@ -132,7 +132,7 @@ fn where_a_ceiling_counts_few_go_to_whom_nobody_knows() {
         (Some(8), 10, Some(1), 9, "old"),
         (Some(8), 40, Some(1), 40, "old"),
         (Some(8), 40, Some(1), 41, "new"),
-        (Some(8), 500, Some(1), 100, "new"),
+        (Some(8), 500, Some(1), 150, "new"),
         (None, 10, None, 0, "new"),
     ] {
         let ceiling = Ceiling { whole: ceiling.map(Duration::from_secs), first_token: None };
@@ -185,23 +185,26 @@ fn cheap_probes_go_only_to_what_may_be_the_cheapest() {
         Plan::Cheapest(Cheapest { probe_per_mille: 1_000, ..cheapest(vec![to("a"), to("b"), to("c")]) });
     // how much dearer it seems, after how many answers
     for (nanos, samples, probed) in [
-        (1_500, 99, false),
-        (1_270, 99, true),
-        (1_300, 99, false),
-        (1_270, 100, false),
-        (1_550, 30, true),
-        (1_650, 30, false),
-        (3_600, 0, true),
-        (3_600, 11, true),
-        (3_600, 12, false),
-        (3_700, 0, false),
+        (1_230, 149, true),
+        (1_250, 149, false),
+        (1_100, 149, true),
+        (1_630, 30, true),
+        (1_640, 30, false),
+        (3_820, 11, true),
+        (3_820, 12, false),
+        (3_840, 0, false),
         (i64::MAX, 0, false),
     ] {
         let seen = Seen { samples, ..cost(nanos) };
-        let mut known = Known::new([("a", cost(1_000)), ("b", seen), ("c", cost(4_000))]);
+        let mut known = Known::new([("a", cost(1_000)), ("b", seen), ("c", cost(9_000))]);
         let want = if probed { "b" } else { "a" };
         assert_eq!(names(&drawn(&plan, &mut known))[0], want, "{nanos} after {samples}");
     }
+    // one that is known gets a tenth of them
+    let mut known = Known::new([("a", cost(1_000)), ("b", Seen { samples: 150, ..cost(1_100) })]);
+    let plan = Plan::Cheapest(Cheapest { probe_per_mille: 1_000, ..cheapest(vec![to("a"), to("b")]) });
+    let probes = (0..20_000).filter(|_| names(&drawn(&plan, &mut known))[0] == "b").count();
+    assert!(probes.abs_diff(2_000) <= 127, "{probes}: three standard deviations are 127");
 }
 
 #[test]
