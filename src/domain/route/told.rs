@@ -390,7 +390,7 @@ mod tests {
         for (plan, words) in [
             (to("a"), "a"),
             (Plan::Ordered(vec![to("a"), to("b")]), "a, then b"),
-            (cheapest(), "the cheapest of a, (b, then c), quality at least 0.800, answer within 3000 ms"),
+            (cheapest(), "the cheapest of a, (b, then c), quality at least 0.8, answer within 3000 ms"),
             (fastest, "the fastest of a, b by first token"),
             (when, "if with tools: a; otherwise (a pool of b, c)"),
             (split(Vec::new()), "by shares: old 66.666 % → 3.846 %, new 33.333 % → 96.153 %"),

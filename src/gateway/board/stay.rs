@@ -123,7 +123,7 @@ impl Stay {
     pub fn out_of_quota(self, now: Instant) {
         let entry = &self.place.entry;
         entry.shut(now, Some(QUOTA), |breaker, policy, now_ms| {
-            breaker.open_for(policy.quota_cooldown, now_ms)
+            breaker.open_for(policy.quota_cooldown, now_ms);
         });
     }
 }
