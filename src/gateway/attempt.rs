@@ -341,7 +341,11 @@ impl Attempt<'_> {
         client_gone: bool,
         mut record: Box<Record>,
     ) -> Attempted {
-        visit.failed();
+        match client_gone {
+            // it may be our patience that has ended, and nothing of its own
+            true => drop(visit),
+            false => visit.failed(),
+        }
         let failure = match &error {
             error if error.nothing_was_sent() => Failure::NothingSent,
             UpstreamError::Timeout(_) => Failure::TimedOut,
@@ -405,9 +409,6 @@ impl Attempt<'_> {
             Followed::Broke(error, record) => {
                 let timed_out = matches!(error, UpstreamError::Timeout(Phase::BetweenChunks | Phase::Total));
                 let failure = if timed_out { Failure::TimedOut } else { Failure::Broke };
-                if presence.is_gone() {
-                    return Attempted::Ended(Refusal::ClientGone, record);
-                }
                 Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
             }
         }
