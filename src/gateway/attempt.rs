@@ -32,7 +32,7 @@ use crate::domain::retry::Failure;
 use crate::domain::route::Chosen;
 use crate::domain::stream::StreamReader;
 use crate::domain::usage::Usage;
-use crate::provider;
+use crate::provider::{self, CapNamed};
 use crate::upstream::http::Exchange;
 use crate::upstream::{Phase, Upstream, UpstreamError};
 
@@ -276,7 +276,9 @@ impl Attempt<'_> {
         presence: &mut Presence<'_, C>,
         mut record: Box<Record>,
     ) -> Attempted {
-        let outgoing = provider::inference(self.deployment, &self.form.request, &self.model, output_cap);
+        let named = if self.form.translated { CapNamed::ByUs } else { CapNamed::ByClient };
+        let outgoing =
+            provider::inference(self.deployment, &self.form.request, &self.model, output_cap, named);
         let asking = Asking {
             deployment: self.deployment,
             unseen: self.deployment.makes_unseen_tokens(&self.model),
