@@ -276,6 +276,11 @@ impl InferenceRequest {
         self.unboundable
     }
 
+    /// Whether it names, at its top, what one provider's account keeps: another one can't answer it.
+    pub const fn names_stored_state(&self) -> bool {
+        matches!(self.unboundable, Some(Unboundable::StoredConversation | Unboundable::StoredPrompt))
+    }
+
     /// Whether it brings tools, or the functions that came before them.
     pub const fn has_tools(&self) -> bool {
         self.has_tools

@@ -166,12 +166,17 @@ impl Asked {
     /// Draws all its routes, each as the caller does.
     pub(super) fn draw_all(&self, draw: impl Fn(&Route) -> Drawn) -> AllDrawn {
         let model = &self.resolved.model;
-        // what names stored state stays where that is
+        // what names stored state stays where that is, and of some of it only the provider knows where
+        let stays = self.bound.is_some() || self.forms.asked().names_stored_state();
         let set_aside = |route: &Option<Arc<Route>>| match route {
-            Some(route) if self.bound.is_none() => draw(route),
+            Some(route) if !stays => draw(route),
             _ => Drawn::default(),
         };
         let (mut drawn, mut longer) = (draw(&self.resolved.route), set_aside(&model.longer_context));
+        if stays && drawn.order.len() > 1 {
+            let others = drawn.order.split_off(1).into_iter();
+            drawn.out.extend(others.map(|other| (other.deployment, Out::Bound, other.seen)));
+        }
         if drawn.order.is_empty()
             && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
         {

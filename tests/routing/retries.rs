@@ -261,6 +261,21 @@ fn a_response_that_is_translated_falls_back_to_one_that_is_not() {
 }
 
 #[test]
+fn what_names_stored_state_goes_nowhere_else() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    first.always(Reply::trouble(Trouble::server_error()));
+    for stored in [json!({"conversation": "conv_1"}), json!({"prompt": {"id": "pmpt_1"}})] {
+        let mut body = json!({"model": "bot", "input": "hi", "max_output_tokens": 20});
+        for (member, value) in stored.as_object().into_iter().flatten() {
+            body[member] = value.clone();
+        }
+        gateway.post("/v1/responses", &body).expect(500);
+        assert_eq!(second.requests().len(), 0, "another account has no {stored}");
+    }
+}
+
+#[test]
 fn an_attempt_that_nobody_confirms_is_paid_for_before_the_next_is_made() {
     let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
     // enough to hold one of our questions, not two
