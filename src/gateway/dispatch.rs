@@ -182,7 +182,7 @@ impl<'a> Round<'a> {
                 record.book().metrics().retried(&failed_on.deployment.name);
                 return Some(after);
             }
-            Step::Next => self.next(record, cheaper),
+            Step::Next => self.next(&failed_on, record, cheaper),
             Step::Longer => {
                 let longer = self.longer_than(&failed_on);
                 self.set_aside(longer, record);
@@ -196,7 +196,7 @@ impl<'a> Round<'a> {
         None
     }
 
-    fn next(&mut self, record: &Record, cheaper: bool) {
+    fn next(&mut self, failed_on: &Chosen, record: &Record, cheaper: bool) {
         (self.at, self.on_this) = (self.at + 1, 1);
         if cheaper && self.at < self.order.len() {
             let now = clock::monotonic();
@@ -204,7 +204,11 @@ impl<'a> Round<'a> {
             let rest = self.prepared.by_cost(&self.order[self.at..], sources);
             self.order.splice(self.at.., rest);
         }
-        record.book().metrics().fell_back(&self.prepared.attribution.model);
+        // the one that was full may be waited for: that is no fallback
+        let next = self.order.get(self.at).or_else(|| self.full.first());
+        if next.is_some_and(|next| next.deployment.name != failed_on.deployment.name) {
+            record.book().metrics().fell_back(&self.prepared.attribution.model);
+        }
     }
 
     /// Goes on with deployments that are there for just this failure.
