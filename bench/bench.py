@@ -672,6 +672,23 @@ def worker_section():
     return f"### The local worker, {threads} threads\n\n```text\n{out.stdout.strip()}\n```"
 
 
+# ---- routing ----------------------------------------------------------------------------------------------------
+
+
+def routing_section():
+    """What a route's order costs a request, by kind of plan: an ignored test of the library prints it."""
+    command = ["cargo", "test", "--release", "--quiet", "--lib", "--", "--ignored", "--nocapture", "--exact"]
+    out = subprocess.run([*command, "gateway::prepare::tests::routing_costs"], cwd=ROOT, capture_output=True, text=True)
+    figures = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("{")]
+    if out.returncode != 0 or not figures:
+        raise SystemExit(f"bench: the cost of routing could not be measured:\n{out.stdout[-500:]}{out.stderr[-1000:]}")
+    lines = ["### Routing, 100 routes of 10 deployments", ""]
+    lines += ["| plan | own CPU, µs/request | p50, µs | p99, µs |", "|---|---|---|---|"]
+    for one in figures:
+        lines.append(f"| {one['plan']} | {one['cpu_us']:.1f} | {one['p50_us']:.1f} | {one['p99_us']:.1f} |")
+    return "\n".join(lines)
+
+
 # ---- all together -----------------------------------------------------------------------------------------------
 
 
@@ -703,6 +720,7 @@ def parse_options():
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--no-load", action="store_true")
     parser.add_argument("--no-worker", action="store_true")
+    parser.add_argument("--no-routing", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/BENCHMARKS.md")
     return parser.parse_args()
 
@@ -751,6 +769,8 @@ def report(options):
         + "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
         + f"; nginx {nginx}; {threads} threads each; {options.rounds} rounds of {options.seconds} s."
     )
+    if not (options.only or options.no_routing):
+        parts.append(routing_section())
     if not (options.only or options.no_worker):
         parts.append(worker_section())
     return "\n\n".join(part for part in [head, *parts] if part) + "\n"

@@ -57,8 +57,24 @@ fn one(route: &Value) -> String {
 /// How many of a route's deployments can be asked: `2/3`.
 fn ready(route: &Value) -> String {
     let deployments = route["deployments"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let closed = deployments.iter().filter(|deployment| deployment["breaker"] == "closed").count();
-    format!("{closed}/{}", deployments.len())
+    let ready = deployments.iter().filter(|deployment| state(deployment) == "closed").count();
+    format!("{ready}/{}", deployments.len())
+}
+
+/// How a deployment stands: its breaker, or that it is no more.
+fn state(deployment: &Value) -> String {
+    match deployment["retired"].as_bool() {
+        Some(true) => "retired".to_owned(),
+        _ => text(&deployment["breaker"]),
+    }
+}
+
+/// When it is asked again, where it is left alone.
+fn again(deployment: &Value) -> String {
+    match deployment["ready_in_ms"].as_u64() {
+        Some(ms @ 1..) => format!("{} s", ms.div_ceil(1_000)),
+        _ => "-".to_owned(),
+    }
 }
 
 fn labels(route: &Value) -> String {
@@ -74,11 +90,13 @@ const MODELS: [Column; 5] = [
     Column("PLAN", |route| text(&route["words"])),
 ];
 
-const DEPLOYMENTS: [Column; 10] = [
+const DEPLOYMENTS: [Column; 12] = [
     Column("DEPLOYMENT", |one| text(&one["deployment"])),
     Column("PROVIDER", |one| text(&one["provider"])),
     Column("MODEL", |one| text(&one["upstream_model"])),
-    Column("STATE", |one| text(&one["breaker"])),
+    Column("STATE", state),
+    Column("AGAIN IN", again),
+    Column("LAST TROUBLE", |one| text(&one["last_trouble"])),
     Column("IN FLIGHT", |one| number(&one["in_flight"])),
     Column("WAITING", |one| number(&one["waiting"])),
     Column("FIRST TOKEN MS", |one| number(&one["first_token_ms"])),
@@ -96,7 +114,8 @@ mod tests {
         let deployment = |name: &str, breaker: &str| {
             json!({"deployment": name, "provider": "p", "upstream_model": "m", "breaker": breaker, "in_flight": 1,
                 "waiting": 0, "first_token_ms": 120, "tokens_per_second": 40.5, "quota_left": null,
-                "retires_on": "2027-01-14"})
+                "retires_on": "2027-01-14", "retired": false, "ready_in_ms": if breaker == "open" { 4_200 } else { 0 },
+                "last_trouble": if breaker == "open" { json!("transient") } else { json!(null) }})
         };
         json!({"model": "bot", "aliases": ["a", "b"], "words": "x, then y",
             "labels": [{"label": "next", "words": "y"}], "longer_context": {"words": "z"}, "content_filtered": null,
@@ -117,9 +136,12 @@ mod tests {
         assert_eq!(
             one(&route()),
             "bot: x, then y\n@next: y\ntoo long: z\n\
-             DEPLOYMENT  PROVIDER  MODEL  STATE   IN FLIGHT  WAITING  FIRST TOKEN MS  TOKENS/S  QUOTA LEFT  RETIRES\n\
-             x           p         m      closed  1          0        120             40.5      -           2027-01-14\n\
-             y           p         m      open    1          0        120             40.5      -           2027-01-14"
+             DEPLOYMENT  PROVIDER  MODEL  STATE   AGAIN IN  LAST TROUBLE  IN FLIGHT  WAITING  FIRST TOKEN MS  \
+             TOKENS/S  QUOTA LEFT  RETIRES\n\
+             x           p         m      closed  -         -             1          0        120             \
+             40.5      -           2027-01-14\n\
+             y           p         m      open    5 s       transient     1          0        120             \
+             40.5      -           2027-01-14"
         );
     }
 }

@@ -1,16 +1,13 @@
 //! The live catalog: providers, deployments, and which names lead to which deployments. Immutable; a reload swaps
 //! it whole, and a request reads one of them from its start to its end.
 
-mod deployment;
-mod provider;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use deployment::{
+pub use super::deployment::{
     DEFAULT_OUTPUT_TOKENS, Deployment, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue, Timeouts,
 };
-pub use provider::{
+pub use super::provider::{
     Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
 };
 

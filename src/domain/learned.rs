@@ -14,10 +14,22 @@ const KEPT: f64 = 1.0 - 1.0 / 2_000.0;
 const CLASSES: usize = 64;
 /// Classes in a doubling of the length; so the last one begins at 1.6 million tokens.
 const CLASSES_IN_A_DOUBLING: f64 = 3.0;
-/// A route's answers speak for a deployment as if it had given so many of them.
-const PRIOR_SAMPLES: f64 = 20.0;
+/// A route's answers speak for a deployment as if it had given so many of them: few, as it may be far more or far less
+/// verbose than the others.
+const PRIOR_SAMPLES: f64 = 5.0;
+/// Fewer longer answers do not tell how long one would have been that was cut.
+const LEAST_LONGER: f32 = 3.0;
 /// Thousandths of a token in one.
 const MILLI: f64 = 1_000.0;
+
+/// What ended an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was all that there was to say.
+    ByItself,
+    /// The cap that its request came with: without it, it would have been longer.
+    AtItsCap,
+}
 
 /// What answers have been like: those of a route, or those of one deployment on it.
 #[derive(Debug, Clone)]
@@ -38,17 +50,49 @@ impl Default for Learned {
 }
 
 impl Learned {
-    /// Takes an answer in: all its choices together.
-    pub fn note(&mut self, tokens: &TokenCounts) {
-        let sums = [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached];
-        let new = [1, tokens.completion, tokens.prompt, tokens.cached.min(tokens.prompt)];
-        for (sum, new) in sums.into_iter().zip(new) {
-            *sum = *sum * KEPT + new as f64;
-        }
+    /// Takes an answer in: all its choices together. One that was cut is taken for as long as the longer ones are, where
+    /// such have been seen (as Efron redistributes what is censored, "The two sample problem with censored data", 1967).
+    pub fn note(&mut self, tokens: &TokenCounts, ended: Ended) {
         for class in &mut self.classes {
             *class *= KEPT as f32;
         }
-        self.classes[class_of(tokens.completion)] += 1.0;
+        let longer = (ended == Ended::AtItsCap).then(|| self.share_longer(tokens.completion)).flatten();
+        let output = longer.unwrap_or_else(|| {
+            self.classes[class_of(tokens.completion)] += 1.0;
+            tokens.completion as f64
+        });
+        let sums = [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached];
+        let new = [1.0, output, tokens.prompt as f64, tokens.cached.min(tokens.prompt) as f64];
+        for (sum, new) in sums.into_iter().zip(new) {
+            *sum = *sum * KEPT + new;
+        }
+    }
+
+    /// Lets all answers so far count less: by a factor from 0 to 1.
+    pub fn fade(&mut self, kept: f64) {
+        for sum in [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached] {
+            *sum *= kept;
+        }
+        for class in &mut self.classes {
+            *class *= kept as f32;
+        }
+    }
+
+    /// Counts an answer to the classes above a length, to each its share. Returns their mean length; nothing where too
+    /// few have been that long.
+    fn share_longer(&mut self, length: u64) -> Option<f64> {
+        let first = class_of(length) + 1;
+        let longer = self.classes.get_mut(first..)?;
+        let weight: f32 = longer.iter().sum();
+        if weight < LEAST_LONGER {
+            return None;
+        }
+        let mut sum = 0.0;
+        for (class, (least, most)) in longer.iter_mut().zip(&BOUNDS[first..]) {
+            sum += f64::from(*class) * middle(*least, *most);
+            *class += *class / weight;
+        }
+        Some(sum / f64::from(weight))
     }
 
     /// How many answers this rests on, the older ones counting less: never more than 2,000.

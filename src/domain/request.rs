@@ -113,6 +113,8 @@ pub struct InferenceRequest {
     choices: u64,
     /// An earlier answer this request goes on from.
     pub previous_response_id: Option<String>,
+    /// The provider's own conversation that this request goes on in.
+    pub conversation: Option<String>,
     service_tier: Option<String>,
     end_user: Option<String>,
     unboundable: Option<Unboundable>,
@@ -187,6 +189,7 @@ impl InferenceRequest {
             let param = "previous_response_id";
             return Err(RequestError::Invalid { param, why: "it is longer than any response's id" });
         }
+        let conversation = conversation(&members);
         let caps = caps(endpoint, &members, json)?;
         let choices = match endpoint {
             Endpoint::ChatCompletions => count(members.n, "n")?.unwrap_or(1),
@@ -217,6 +220,7 @@ impl InferenceRequest {
             caps,
             choices,
             previous_response_id,
+            conversation,
             service_tier,
             end_user,
             unboundable,
@@ -271,14 +275,18 @@ impl InferenceRequest {
         metadata.get(key)?.as_str().and_then(label)
     }
 
+    /// Whether it names what one provider's account keeps: another deployment has not got it.
+    pub fn names_stored_state(&self) -> bool {
+        let kept = matches!(
+            self.unboundable,
+            Some(Unboundable::StoredConversation | Unboundable::StoredPrompt | Unboundable::StoredItem)
+        );
+        kept || self.conversation.is_some() || memchr::memmem::find(&self.body, b"\"file_id\"").is_some()
+    }
+
     /// Why it can't be bounded, as far as the members at its top tell. What stands deeper is found by the count.
     pub const fn unboundable(&self) -> Option<Unboundable> {
         self.unboundable
-    }
-
-    /// Whether it names, at its top, what one provider's account keeps: another one can't answer it.
-    pub const fn names_stored_state(&self) -> bool {
-        matches!(self.unboundable, Some(Unboundable::StoredConversation | Unboundable::StoredPrompt))
     }
 
     /// Whether it brings tools, or the functions that came before them.
@@ -333,6 +341,19 @@ fn caps(endpoint: Endpoint, members: &Members<'_>, json: &str) -> Result<Vec<Cap
 fn label(text: &str) -> Option<String> {
     let text = &text[..text.floor_char_boundary(MAX_LABEL_BYTES)];
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The id of `conversation`: a text, or an object with it.
+fn conversation(members: &Members<'_>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Id(String),
+        Object { id: String },
+    }
+    let written = serde_json::from_str(given(members.conversation)?).ok()?;
+    let (Written::Id(id) | Written::Object { id }) = written;
+    (id.len() <= MAX_RESPONSE_ID_BYTES).then_some(id)
 }
 
 fn end_user(members: &Members<'_>) -> Option<String> {

@@ -3,6 +3,7 @@
 //! Three know of it, and the first of them that says something is believed: the operator, the provider's own list of
 //! models, and what providers have published. Days are meant as 00:00 UTC. Nothing here knows what time it is.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -158,16 +159,31 @@ fn published(deployment: &Deployment, upstream_model: &str) -> Option<i64> {
     let house = House::of(&deployment.provider.address)?;
     let name = FineTunedName::parse(upstream_model)
         .or_else(|| FineTunedName::parse(deployment.base_model.as_deref()?))?;
-    let day = match (house, name.form) {
-        (House::OpenAi, Form::Legacy) => Some(LEGACY_FINE_TUNES),
-        (House::OpenAi, _) => day_of(&OPENAI_FINE_TUNES, name.base),
-        (House::Azure, _) => day_of(&AZURE_FINE_TUNES, name.base),
-    };
-    day_ms(day?)
+    match (house, name.form) {
+        (House::OpenAi, Form::Legacy) => PUBLISHED.legacy,
+        (House::OpenAi, _) => day_of(&PUBLISHED.openai, name.base),
+        (House::Azure, _) => day_of(&PUBLISHED.azure, name.base),
+    }
 }
 
-fn day_of(table: &[(&str, &'static str)], base: &str) -> Option<&'static str> {
-    let find = |name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, day)| *day);
+/// The published days in ms since 1970 UTC: to read one takes longer than all else that is asked of a deployment.
+struct Days {
+    openai: Vec<(&'static str, i64)>,
+    legacy: Option<i64>,
+    azure: Vec<(&'static str, i64)>,
+}
+
+static PUBLISHED: LazyLock<Days> = LazyLock::new(|| {
+    let read = |(base, day): &(&'static str, &str)| Some((*base, day_ms(day)?));
+    Days {
+        openai: OPENAI_FINE_TUNES.iter().filter_map(read).collect(),
+        legacy: day_ms(LEGACY_FINE_TUNES),
+        azure: AZURE_FINE_TUNES.iter().filter_map(read).collect(),
+    }
+});
+
+fn day_of(table: &[(&str, i64)], base: &str) -> Option<i64> {
+    let find = |name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, at_ms)| *at_ms);
     find(base).or_else(|| find(family(base)))
 }
 

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use condition::{Condition, Facts, HeaderIs, Never, TokenRange};
-pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw};
-pub use share::{Ramp, Share, StickyBy, salt};
+pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw, left_alone};
+pub use share::{Dice, Ramp, Share, StickyBy, salt};
 pub use told::{Case, Choice, Told};
 
-use super::catalog::Deployment;
+use super::deployment::Deployment;
 
 /// Most deployments in one plan, each place counted: plans nest, and nests multiply.
 pub const MAX_PLACES: usize = 256;
@@ -60,7 +60,8 @@ pub struct Cheapest {
     pub min_quality: Option<u16>,
     /// What an answer may take.
     pub ceiling: Ceiling,
-    /// Of 1,000 requests, so many go first to one of which too little is known.
+    /// Of 1,000 requests, so many go first to one that may be the cheapest, as far as is known; never more than 5 to one
+    /// that was too slow lately.
     pub probe_per_mille: u16,
 }
 
@@ -99,8 +100,9 @@ pub enum Measure {
     TokensPerSecond,
 }
 
-/// [`Cheapest::probe_per_mille`] unless the operator says otherwise.
-pub const CHEAPEST_PROBES: u16 = 5;
+/// [`Cheapest::probe_per_mille`] unless the operator says otherwise. Probes are few in all, so they come early: until
+/// they have come, another than the cheapest may be asked.
+pub const CHEAPEST_PROBES: u16 = 200;
 /// [`Fastest::probe_per_mille`] unless the operator says otherwise.
 pub const FASTEST_PROBES: u16 = 50;
 

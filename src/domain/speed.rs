@@ -7,6 +7,11 @@
 const HALF_LIFE_MS: f64 = 300_000.0;
 /// With less left of all measurements, nothing is known.
 const LEAST_WEIGHT: f64 = 0.1;
+/// Measurements never weigh more than so many: where thousands of answers come, tens of them show a change, and what was
+/// slow is forgotten after three quarters of an hour.
+const MOST_WEIGHT: f64 = 50.0;
+/// A stream says no more about the time for a token than one of so many: one very long answer does not speak for all.
+const COUNTED_TOKENS: f64 = 256.0;
 /// No answer takes longer: a day, in µs.
 const LONGEST_US: u64 = 86_400_000_000;
 /// No answer has more tokens.
@@ -62,7 +67,9 @@ pub struct Meter {
 impl Meter {
     /// Takes a measurement in.
     pub fn note(&mut self, observation: Observation, now_ms: i64) {
-        let kept = self.kept(now_ms);
+        let faded = self.kept(now_ms);
+        let weight = (self.streams.weight + self.wholes.weight) * faded;
+        let kept = faded * if weight > MOST_WEIGHT - 1.0 { (MOST_WEIGHT - 1.0) / weight } else { 1.0 };
         self.at_ms = self.at_ms.max(now_ms);
         self.streams.fade(kept);
         self.wholes.fade(kept);
@@ -121,8 +128,10 @@ impl Streams {
         self.weight += 1.0;
         self.ttft_us += ttft_us as f64;
         if tokens > 1 {
-            self.rest_us += (total_us - ttft_us) as f64;
-            self.rest_tokens += (tokens - 1) as f64;
+            let rest = (tokens - 1) as f64;
+            let counted = rest.min(COUNTED_TOKENS);
+            self.rest_us += (total_us - ttft_us) as f64 * counted / rest;
+            self.rest_tokens += counted;
         }
     }
 

@@ -12,14 +12,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::asking::{Asking, ERROR_BYTES, our_trouble, redirected};
 use super::board::{Stay, Unready};
-use super::dispatch::Means;
 use super::forms::Form;
+use super::means::Means;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::Record;
 use super::refusal::Refusal;
-use super::reserve::{Reserved, Unpaid, Wanted};
+use super::reserve::{Reserved, Unpaid};
 use super::settle::Facts;
 use super::visit::Visit;
 use crate::clock;
@@ -170,7 +170,7 @@ pub(super) async fn make<C: Client>(
             Failed { cheaper, again: false, ..Failed::unsent(refusal) }.with(record)
         }
         Err(Unmade::Unreachable(error)) => {
-            stay.failed(clock::monotonic());
+            stay.failed(error.code(), clock::monotonic());
             Failed::unsent(attempt.refusal(error)).with(record)
         }
     }
@@ -197,6 +197,14 @@ impl Failed {
             unready: None,
             cheaper: false,
             again: true,
+        }
+    }
+
+    /// Notes it as a failed attempt; one that was not asked, for our own reasons, has not failed.
+    pub(super) fn is_noted(&self, deployment: &Deployment, record: &mut Record) {
+        if self.again {
+            let told = &self.told;
+            record.attempt_failed(&deployment.name, told.code(), told.is_requests_fault(), told);
         }
     }
 
@@ -242,12 +250,7 @@ impl Attempt<'_> {
         record: &mut Record,
     ) -> Result<Option<OutputCap>, Unmade> {
         let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
-        let wanted = Wanted {
-            prepared: self.prepared,
-            form: &self.form,
-            deployment: self.deployment,
-            upstream_model: &self.model,
-        };
+        let wanted = self.prepared.wanted(&self.form, self.deployment, &self.model);
         let held = async {
             let hold = self.means.money.reserve(wanted, &request_id, book.metrics());
             let limit = self.deployment.timeouts.connect;
@@ -288,11 +291,14 @@ impl Attempt<'_> {
             deadline: self.deadline,
             sent: &self.sent,
         };
+        let request = &self.form.request;
+        let cap = output_cap.map(|cap| cap.tokens).or_else(|| request.output_cap());
         let visit = Visit::new(
             stay,
             Arc::clone(self.means.board),
             Arc::clone(&self.prepared.attribution.model),
             Arc::clone(&self.deployment.name),
+            cap.map(|cap| cap.saturating_mul(request.choices())),
             clock::monotonic(),
         );
         if let Some(bill) = record.bill() {
@@ -346,7 +352,7 @@ impl Attempt<'_> {
         match client_gone {
             // it may be our patience that has ended, and nothing of its own
             true => drop(visit),
-            false => visit.failed(),
+            false => visit.failed(error.code()),
         }
         let failure = match &error {
             error if error.nothing_was_sent() => Failure::NothingSent,
@@ -439,7 +445,7 @@ impl Attempt<'_> {
         let headers = exchange.headers().clone();
         exchange.release().await;
         if status < 400 {
-            visit.failed();
+            visit.failed(Fault::DeploymentMissing.name());
             record.attempt_over(None);
             let failure = Failure::Fault(Fault::DeploymentMissing);
             return Failed { failure, ..Failed::unsent(redirected(self.deployment, status)) }.with(record);

@@ -22,6 +22,7 @@ pub use self::places::Full;
 pub use self::stay::Stay;
 use crate::domain::breaker::State;
 use crate::domain::catalog::{Catalog, Deployment};
+use crate::domain::learned::Ended;
 use crate::domain::speed::Speed;
 use crate::domain::usage::TokenCounts;
 use crate::telemetry::metrics::Metrics;
@@ -33,6 +34,8 @@ pub struct Standing {
     pub breaker: State,
     /// Until it may be asked again, ms; 0 where it may, or where only the end of a probe is waited for.
     pub wait_ms: u64,
+    /// What went wrong there last, of a closed set; empty where nothing has.
+    pub cause: &'static str,
     /// How fast it is, where that was measured.
     pub speed: Option<Speed>,
     /// What is left of its quota at the provider, thousandths; none where no quota is known.
@@ -72,6 +75,8 @@ pub enum Unready {
         state: State,
         /// Until it may be asked, ms; 0 where only the end of a probe is waited for.
         wait_ms: u64,
+        /// What went wrong there last: a closed set.
+        cause: &'static str,
     },
     /// Its quota at the provider does not last for this request.
     Quota {
@@ -205,20 +210,21 @@ impl Board {
     }
 
     /// Learns from an answer whose provider has said what it used.
-    pub fn note_usage(&self, model: &str, deployment: &Arc<str>, tokens: &TokenCounts) {
+    pub fn note_usage(&self, model: &str, deployment: &Arc<str>, tokens: &TokenCounts, ended: Ended) {
         let known = self.known.load();
         if !known.deployments.contains_key(deployment) {
             return;
         }
         if let Some(answers) = known.models.get(model) {
-            answers.lock().note(deployment, tokens);
+            answers.lock().note(deployment, tokens, ended);
         }
     }
 
     /// A check beside the requests has found a deployment's provider well, or not.
     pub fn checked(&self, deployment: &Deployment, health: Health, now: Instant) {
         let entry = self.entry(deployment);
-        entry.shut(now, |breaker, policy, now_ms| match health {
+        let cause = matches!(health, Health::Ill).then_some("health_check");
+        entry.shut(now, cause, |breaker, policy, now_ms| match health {
             Health::Well => breaker.found_well(now_ms),
             Health::Ill => breaker.found_ill(policy, now_ms),
         });

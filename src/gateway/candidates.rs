@@ -1,9 +1,11 @@
 //! What is known of each deployment at this moment, for one request: what its route is drawn from.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::board::Board;
+use super::board::{Board, Expected};
+use super::catalog::Live;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
 use super::reserve::Money;
@@ -17,7 +19,7 @@ use crate::domain::price::book::PriceBook;
 use crate::domain::priced::Priced;
 use crate::domain::request::InferenceRequest;
 use crate::domain::retirement::Stage;
-use crate::domain::route::{Late, Out, Seen, Sight};
+use crate::domain::route::{Dice, Late, Out, Seen, Sight};
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::usage::TokenCounts;
 
@@ -30,6 +32,7 @@ pub(super) struct Look<'a> {
     pub(super) money: &'a Money,
     pub(super) retirements: &'a Retirements,
     pub(super) prices: Arc<PriceBook>,
+    pub(super) live: &'a Live,
     pub(super) resolved: &'a Resolved,
     pub(super) forms: &'a Forms,
     pub(super) counts: &'a Counts,
@@ -44,6 +47,24 @@ pub(super) struct Look<'a> {
     pub(super) tokens: u64,
     pub(super) now_ms: i64,
     pub(super) now: Instant,
+    pub(super) dice: Dice,
+    /// Filled at the first deployment that asks.
+    pub(super) budgets: OnceCell<Budgets>,
+}
+
+/// What budgets say before a deployment is chosen.
+pub(super) enum Budgets {
+    /// None is for deployments or providers of its own.
+    OfNoDeployment,
+    /// Some are; so much is left for the request on any deployment, none where no budget applies to it.
+    OfDeployments(Option<Usd>),
+}
+
+/// One deployment, and what is found out about it once.
+pub(super) struct Candidate<'a> {
+    deployment: &'a Arc<Deployment>,
+    upstream_model: Arc<str>,
+    expected: Expected,
 }
 
 /// What a request needs beyond plain text.
@@ -59,10 +80,11 @@ pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
 
 impl Sight for Look<'_> {
     fn see(&mut self, deployment: &Arc<Deployment>) -> Seen {
-        let (mut seen, standing) = self.standing(deployment);
-        let (retired, retiring) = self.retirement(deployment);
-        let out = match self.cant(deployment) {
-            Ok(form) => self.price(deployment, &form, &mut seen).err(),
+        let candidate = self.candidate(deployment);
+        let (mut seen, standing) = self.standing(&candidate);
+        let (retired, retiring) = self.retirement(&candidate);
+        let out = match self.cant(&candidate) {
+            Ok(form) => self.price(&candidate, &form, &mut seen).err(),
             Err(out) => Some(out),
         };
         seen.out = out.or(retired).or(standing);
@@ -71,13 +93,25 @@ impl Sight for Look<'_> {
     }
 
     fn random(&mut self) -> u64 {
-        rand::random()
+        self.dice.roll()
     }
 }
 
 impl Look<'_> {
+    /// A deployment, with what all the rest is found out by.
+    pub(super) fn candidate<'d>(&self, deployment: &'d Arc<Deployment>) -> Candidate<'d> {
+        let (model, asked) = (self.resolved.model.name.as_str(), self.forms.asked());
+        let cap = asked.output_cap().map(|cap| cap.saturating_mul(asked.choices()));
+        Candidate {
+            deployment,
+            upstream_model: self.resolved.upstream_model(deployment),
+            expected: self.board.expected(model, &deployment.name, cap),
+        }
+    }
+
     /// What the request itself rules out.
-    fn cant(&self, deployment: &Arc<Deployment>) -> Result<Form, Out> {
+    fn cant(&self, candidate: &Candidate<'_>) -> Result<Form, Out> {
+        let deployment = candidate.deployment;
         if self.bound.is_some_and(|bound| bound != &*deployment.name) {
             return Err(Out::Bound);
         }
@@ -91,7 +125,7 @@ impl Look<'_> {
             return Err(Out::Unsupported((*member).into()));
         }
         if let Some(has) = deployment.context_window {
-            let needs = self.context(deployment, &form.request);
+            let needs = self.context(candidate, &form.request);
             if needs > has {
                 return Err(Out::ContextWindow { needs, has });
             }
@@ -100,8 +134,8 @@ impl Look<'_> {
     }
 
     /// Whether its provider has ended it, or does so soon.
-    fn retirement(&self, deployment: &Deployment) -> (Option<Out>, Option<Late>) {
-        let retirement = self.retirements.of(deployment, &self.resolved.upstream_model(deployment));
+    fn retirement(&self, candidate: &Candidate<'_>) -> (Option<Out>, Option<Late>) {
+        let retirement = self.retirements.of(candidate.deployment, &candidate.upstream_model);
         let Some(retirement) = retirement else { return (None, None) };
         let at_ms = retirement.at_ms;
         match self.retirements.stage(&retirement, self.now_ms) {
@@ -111,18 +145,24 @@ impl Look<'_> {
         }
     }
 
+    fn input(&self, candidate: &Candidate<'_>) -> u64 {
+        self.counts.input(self.live, candidate.deployment, &candidate.upstream_model)
+    }
+
     /// The least that the request needs of a context: its input, and one token of output or what it asks for.
-    fn context(&self, deployment: &Deployment, request: &InferenceRequest) -> u64 {
+    fn context(&self, candidate: &Candidate<'_>, request: &InferenceRequest) -> u64 {
         let output = request.output_cap().unwrap_or(1);
-        self.counts.input(deployment, &self.resolved.upstream_model(deployment)).saturating_add(output)
+        self.input(candidate).saturating_add(output)
     }
 
     /// How it stands, and what of that rules it out.
-    fn standing(&self, deployment: &Arc<Deployment>) -> (Seen, Option<Out>) {
-        let standing = self.board.standing(deployment, self.tokens, self.now);
+    fn standing(&self, candidate: &Candidate<'_>) -> (Seen, Option<Out>) {
+        let standing = self.board.standing(candidate.deployment, self.tokens, self.now);
         let for_ms = standing.wait_ms.max(1);
         let out = match standing.breaker {
-            State::Open { .. } | State::HalfOpen { probing: true } => Some(Out::BreakerOpen { for_ms }),
+            State::Open { .. } | State::HalfOpen { probing: true } => {
+                Some(Out::BreakerOpen { for_ms, cause: standing.cause })
+            }
             State::CoolingDown { .. } => Some(Out::CoolingDown { for_ms }),
             State::Closed | State::HalfOpen { probing: false } => None,
         };
@@ -131,13 +171,8 @@ impl Look<'_> {
             0 => None,
             for_ms => Some(Late::QuotaSpent { for_ms }),
         };
-        let expected = self.board.expected(
-            self.resolved.model.name.as_str(),
-            &deployment.name,
-            self.forms.asked().output_cap(),
-        );
-        let output =
-            expected.output_milli.map_or_else(|| self.guessed_output(), |milli| milli.div_ceil(1_000));
+        let output = candidate.expected.output_milli.map(|milli| milli.div_ceil(1_000));
+        let output = output.unwrap_or_else(|| self.guessed_output());
         let speed = standing.speed;
         let seen = Seen {
             out: None,
@@ -146,8 +181,9 @@ impl Look<'_> {
             first_token_us: speed.map(|speed| speed.ttft_us),
             per_token_us: speed.map(|speed| speed.per_token_us),
             whole_us: speed.map(|speed| speed.expected_us(output)),
+            in_flight: standing.in_flight,
             quota_left: standing.quota_left_permille,
-            samples: u32::try_from(expected.samples).unwrap_or(u32::MAX),
+            samples: u32::try_from(candidate.expected.samples).unwrap_or(u32::MAX),
         };
         (seen, out)
     }
@@ -157,30 +193,35 @@ impl Look<'_> {
     }
 
     /// What the request is expected to cost.
-    fn price(&self, deployment: &Arc<Deployment>, form: &Form, seen: &mut Seen) -> Result<(), Out> {
+    fn price(&self, candidate: &Candidate<'_>, form: &Form, seen: &mut Seen) -> Result<(), Out> {
         if !self.costs {
             return Ok(());
         }
-        let priced = self.priced(deployment, form)?;
-        seen.cost = Some(priced.cost(&self.expected_tokens(deployment, form), None));
+        let priced = self.priced(candidate, &form.request)?;
+        seen.cost = Some(priced.cost(&self.expected_tokens(candidate, &form.request), None));
         Ok(())
     }
 
     /// The price that the request would be booked at.
-    pub(super) fn priced(&self, deployment: &Deployment, form: &Form) -> Result<Priced, Out> {
-        let model = self.resolved.upstream_model(deployment);
-        let found = self.prices.price_of(deployment, &model, self.now_ms);
+    pub(super) fn priced(
+        &self,
+        candidate: &Candidate<'_>,
+        request: &InferenceRequest,
+    ) -> Result<Priced, Out> {
+        let found = self.prices.price_of(candidate.deployment, &candidate.upstream_model, self.now_ms);
         let found = found.map_err(|unpriced| Out::Unpriced(unpriced.to_string()))?;
-        let asked = ServiceTier::served(form.request.service_tier());
+        let asked = ServiceTier::served(request.service_tier());
         Ok(Priced { price: found.price, version: found.version, asked })
     }
 
     /// The tokens that are expected of the request and its answer.
-    pub(super) fn expected_tokens(&self, deployment: &Deployment, form: &Form) -> TokenCounts {
-        let request = &form.request;
-        let expected =
-            self.board.expected(self.resolved.model.name.as_str(), &deployment.name, request.output_cap());
-        let prompt = self.counts.input(deployment, &self.resolved.upstream_model(deployment));
+    pub(super) fn expected_tokens(
+        &self,
+        candidate: &Candidate<'_>,
+        request: &InferenceRequest,
+    ) -> TokenCounts {
+        let expected = candidate.expected;
+        let prompt = self.input(candidate);
         let cached = u64::from(expected.cached_permille.unwrap_or(0)).saturating_mul(prompt) / 1_000;
         let completion = match expected.output_milli {
             Some(milli) => milli.div_ceil(1_000),
@@ -191,17 +232,19 @@ impl Look<'_> {
 
     /// A budget of the deployment or its provider alone that has less left than is needed.
     fn over_budget(&self, deployment: &Deployment, cost: Option<Usd>) -> Option<Late> {
-        if !self.money.ledger.has_budgets_of_deployments() {
-            return None;
-        }
+        let ledger = &self.money.ledger;
+        let budgets = self.budgets.get_or_init(|| match ledger.has_budgets_of_deployments() {
+            true => Budgets::OfDeployments(ledger.left_for(self.attribution, self.now_ms)),
+            false => Budgets::OfNoDeployment,
+        });
+        let Budgets::OfDeployments(anyway) = *budgets else { return None };
         let on = Attribution {
             deployment: Arc::clone(&deployment.name),
             provider: Arc::clone(&deployment.provider.name),
             ..self.attribution.clone()
         };
-        let left = self.money.ledger.left_for(&on, self.now_ms)?;
+        let left = ledger.left_for(&on, self.now_ms)?;
         let wanted = cost.unwrap_or_default();
-        let anyway = self.money.ledger.left_for(self.attribution, self.now_ms);
         let is_its_own = anyway.is_none_or(|anyway| left < anyway);
         (is_its_own && (left < wanted || left <= Usd::ZERO)).then_some(Late::Budget { left, wanted })
     }
@@ -211,3 +254,6 @@ impl Look<'_> {
 pub(super) fn longest_total<'a>(order: impl Iterator<Item = &'a Arc<Deployment>>) -> Duration {
     order.map(|deployment| deployment.timeouts.total).max().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,13 @@
 //! The live catalog: one immutable snapshot of what may be asked, with the handles to ask it. A reload swaps it whole;
 //! a request keeps the one it began with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::domain::catalog::{Catalog, Deployment, Dialect};
-use crate::domain::tokens::Encoding;
+use crate::domain::tokens::{Encoding, TokenCounter};
 use crate::upstream::Upstream;
 use crate::upstream::http::Pools;
 
@@ -17,9 +17,29 @@ pub struct Live {
     pub catalog: Catalog,
     /// By the provider's name.
     upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// What each deployment is counted with, by its name: found out once, not for each request. Not for those that take
+    /// any name.
+    counters: HashMap<Arc<str>, TokenCounter>,
 }
 
 impl Live {
+    fn new(catalog: Catalog, upstreams: BTreeMap<Arc<str>, Arc<Upstream>>) -> Self {
+        let named =
+            catalog.deployments.values().filter(|deployment| !deployment.upstream_model.contains('*'));
+        let counter = |deployment: &Arc<Deployment>| {
+            let counter = TokenCounter::expecting(deployment, &deployment.upstream_model);
+            (Arc::clone(&deployment.name), counter)
+        };
+        let counters = named.map(counter).collect();
+        Self { catalog, upstreams, counters }
+    }
+
+    /// What the input of a request to a deployment is counted with, when it is asked for one of its provider's models.
+    pub(super) fn counter(&self, deployment: &Deployment, upstream_model: &str) -> TokenCounter {
+        let known = self.counters.get(&deployment.name).copied();
+        known.unwrap_or_else(|| TokenCounter::expecting(deployment, upstream_model))
+    }
+
     /// The handle to a deployment's provider.
     pub fn upstream(&self, deployment: &Deployment) -> Option<&Arc<Upstream>> {
         self.upstreams.get(&deployment.provider.name)
@@ -57,7 +77,7 @@ impl LiveCatalog {
     pub fn new(catalog: Catalog) -> Self {
         let pools = Arc::new(Pools::default());
         let upstreams = connect(&catalog, &pools, &BTreeMap::new());
-        Self { now: ArcSwap::from_pointee(Live { catalog, upstreams }), pools }
+        Self { now: ArcSwap::from_pointee(Live::new(catalog, upstreams)), pools }
     }
 
     /// The snapshot of this moment.
@@ -73,7 +93,7 @@ impl LiveCatalog {
             return false;
         }
         let upstreams = connect(&catalog, &self.pools, &before.upstreams);
-        self.now.store(Arc::new(Live { catalog, upstreams }));
+        self.now.store(Arc::new(Live::new(catalog, upstreams)));
         true
     }
 }

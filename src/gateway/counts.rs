@@ -1,6 +1,7 @@
 //! The tokens of a request's input, counted once for each family of models that its route leads to, and shared by all
 //! that need them.
 
+use super::catalog::Live;
 use super::forms::Forms;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::route::Route;
@@ -24,7 +25,13 @@ impl Counts {
     }
 
     /// Counts for all deployments of the routes, where they, or a condition, need it.
-    pub(super) async fn of(forms: &Forms, resolved: &Resolved, routes: &[&Route], wanted: bool) -> Self {
+    pub(super) async fn of(
+        live: &Live,
+        forms: &Forms,
+        resolved: &Resolved,
+        routes: &[&Route],
+        wanted: bool,
+    ) -> Self {
         let mut counts = Self::in_bytes(forms);
         let request = forms.asked();
         let longest = counts.bytes.saturating_add(request.output_cap().unwrap_or(1));
@@ -35,7 +42,7 @@ impl Counts {
         }
         let mut counters: Vec<TokenCounter> = Vec::new();
         for deployment in all() {
-            let counter = TokenCounter::expecting(deployment, &resolved.upstream_model(deployment));
+            let counter = live.counter(deployment, &resolved.upstream_model(deployment));
             if !counters.contains(&counter) {
                 counters.push(counter);
             }
@@ -52,9 +59,12 @@ impl Counts {
     }
 
     /// The input's tokens on a deployment.
-    pub(super) fn input(&self, deployment: &Deployment, upstream_model: &str) -> u64 {
-        let counter = TokenCounter::expecting(deployment, upstream_model);
-        self.counted(counter).map_or(self.bytes, |counted| counted.input)
+    pub(super) fn input(&self, live: &Live, deployment: &Deployment, upstream_model: &str) -> u64 {
+        if self.of.is_empty() {
+            return self.bytes;
+        }
+        let counted = self.counted(live.counter(deployment, upstream_model));
+        counted.map_or(self.bytes, |counted| counted.input)
     }
 
     /// What a counter has counted.

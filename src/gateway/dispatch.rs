@@ -8,39 +8,17 @@ use std::time::{Duration, Instant};
 use pingora::time::sleep;
 
 use super::attempt::{self, Attempted, Entry, Failed, Told};
-use super::board::{Board, Unready};
+use super::board::Unready;
 use super::candidates::longest_total;
-use super::inference::Refused;
+use super::means::Means;
 use super::meter::Answer;
-use super::pins::Pins;
-use super::prepare::{Prepared, Sources};
+use super::prepare::Prepared;
 use super::presence::{Client, Presence};
-use super::record::Record;
+use super::record::{Record, Refused};
 use super::refusal::Refusal;
-use super::reserve::Money;
-use super::retirements::Retirements;
-use super::retries::Retries;
 use crate::clock;
 use crate::domain::retry::{self, Failure, Situation, Step};
 use crate::domain::route::Chosen;
-
-/// What an attempt needs of the gateway.
-#[derive(Clone, Copy)]
-pub(super) struct Means<'a> {
-    pub money: &'a Money,
-    pub board: &'a Arc<Board>,
-    pub retries: &'a Retries,
-    pub pins: &'a Arc<Pins>,
-    pub retirements: &'a Retirements,
-}
-
-impl<'a> Means<'a> {
-    /// What is looked at to decide.
-    pub(super) fn sources(self, now_ms: i64, now: Instant) -> Sources<'a> {
-        let Means { money, board, retirements, .. } = self;
-        Sources { board, money, retirements, now_ms, now }
-    }
-}
 
 /// Asks until one answers. A client that leaves meanwhile ends the asking, unless its answer must be paid for anyway.
 ///
@@ -55,10 +33,17 @@ pub(super) async fn ask<C: Client>(
 ) -> Result<Box<Answer>, Box<Refused>> {
     let mut round = Round::new(means, prepared);
     means.retries.request(&prepared.attribution.model);
+    let mut before: Option<Arc<str>> = None;
     loop {
         let Some((chosen, entry)) = round.current() else {
             return round.gives_up(record);
         };
+        if before
+            .replace(Arc::clone(&chosen.deployment.name))
+            .is_some_and(|before| before != chosen.deployment.name)
+        {
+            record.book().metrics().fell_back(&prepared.attribution.model);
+        }
         let deadline = round.deadline.min(clock::monotonic() + chosen.deployment.timeouts.total);
         let attempted = attempt::make(means, prepared, &chosen, entry, deadline, presence, record).await;
         let failed = match attempted {
@@ -69,12 +54,12 @@ pub(super) async fn ask<C: Client>(
                 *failed
             }
         };
+        failed.is_noted(&chosen.deployment, &mut record);
         if presence.is_gone() {
             // it was read on for what it costs; nobody waits for another answer
-            record.attempt_failed(&chosen.deployment.name, &failed.told);
             return Err(Refused::new(Refusal::ClientGone, record));
         }
-        if let Some(after) = round.learns(failed, &mut record) {
+        if let Some(after) = round.learns(failed, &record) {
             tokio::select! {
                 biased;
                 () = presence.left() => return Err(Refused::new(Refusal::ClientGone, record)),
@@ -143,7 +128,7 @@ impl<'a> Round<'a> {
     }
 
     /// Takes in how an attempt failed; a wait before the same deployment is asked again.
-    fn learns(&mut self, failed: Failed, record: &mut Record) -> Option<Duration> {
+    fn learns(&mut self, failed: Failed, record: &Record) -> Option<Duration> {
         let Failed { failure, wait_asked, told, unready, cheaper, again } = failed;
         let failed_on = self.order[self.at].clone();
         if failure != Failure::NothingSent {
@@ -154,7 +139,6 @@ impl<'a> Round<'a> {
         {
             self.full.push(failed_on.clone());
         }
-        record.attempt_failed(&failed_on.deployment.name, &told);
         // that it is left alone now says less than why
         if self.told.is_none() || !matches!(unready, Some(Unready::Shut { .. })) {
             self.told = Some(told);
@@ -182,21 +166,21 @@ impl<'a> Round<'a> {
                 record.book().metrics().retried(&failed_on.deployment.name);
                 return Some(after);
             }
-            Step::Next => self.next(&failed_on, record, cheaper),
+            Step::Next => self.next(cheaper),
             Step::Longer => {
                 let longer = self.longer_than(&failed_on);
-                self.set_aside(longer, record);
+                self.set_aside(longer);
             }
             Step::Filtered => {
                 let unfiltered = self.without_who_refused(&failed_on, self.prepared.filtered.clone());
-                self.set_aside(unfiltered, record);
+                self.set_aside(unfiltered);
             }
             Step::Stop => self.stopped = true,
         }
         None
     }
 
-    fn next(&mut self, failed_on: &Chosen, record: &Record, cheaper: bool) {
+    fn next(&mut self, cheaper: bool) {
         (self.at, self.on_this) = (self.at + 1, 1);
         if cheaper && self.at < self.order.len() {
             let now = clock::monotonic();
@@ -204,20 +188,14 @@ impl<'a> Round<'a> {
             let rest = self.prepared.by_cost(&self.order[self.at..], sources);
             self.order.splice(self.at.., rest);
         }
-        // the one that was full may be waited for: that is no fallback
-        let next = self.order.get(self.at).or_else(|| self.full.first());
-        if next.is_some_and(|next| next.deployment.name != failed_on.deployment.name) {
-            record.book().metrics().fell_back(&self.prepared.attribution.model);
-        }
     }
 
     /// Goes on with deployments that are there for just this failure.
-    fn set_aside(&mut self, order: Vec<Chosen>, record: &Record) {
+    fn set_aside(&mut self, order: Vec<Chosen>) {
         if order.is_empty() {
             self.stopped = true;
             return;
         }
-        record.book().metrics().fell_back(&self.prepared.attribution.model);
         self.full.clear();
         self.begin(order, Entry::AtOnce);
     }

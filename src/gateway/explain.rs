@@ -12,9 +12,9 @@ use super::candidates::Look;
 use super::counts::Counts;
 use super::forms::Form;
 use super::inference::Gateway;
-use super::prepare::{AllDrawn, Asked, Beside, Prepared, Sources};
+use super::means::Sources;
+use super::prepare::{AllDrawn, Asked, Beside, Prepared};
 use super::refusal::Refusal;
-use super::reserve::Wanted;
 use super::routes::{DeploymentReport, PlanReport, Sights};
 use crate::clock;
 use crate::domain::catalog::Deployment;
@@ -217,8 +217,7 @@ impl Gateway {
         let Row { deployment, mut candidate, paid } = row;
         if let Some((form, priced)) = paid {
             let upstream_model = Arc::clone(&candidate.stands.upstream_model);
-            let wanted =
-                Wanted { prepared, form: &form, deployment: &deployment, upstream_model: &upstream_model };
+            let wanted = prepared.wanted(&form, &deployment, &upstream_model);
             candidate.budget_left_usd = self.money.ledger.left_for(&wanted.attribution(), now_ms);
             match self.money.most(wanted, &priced, now_ms).await {
                 Ok(most) => candidate.upper_bound_usd = Some(most),
@@ -329,8 +328,9 @@ fn row(
 ) -> Row {
     let sights = Sights { board: sources.board, retirements: sources.retirements, now: sources.now };
     let form = asked.forms.of(deployment).ok();
-    let expected = form.as_ref().map(|form| look.expected_tokens(deployment, form));
-    let priced = form.as_ref().map(|form| look.priced(deployment, form));
+    let candidate = look.candidate(deployment);
+    let expected = form.as_ref().map(|form| look.expected_tokens(&candidate, &form.request));
+    let priced = form.as_ref().map(|form| look.priced(&candidate, &form.request));
     let unpriced = priced.as_ref().and_then(|priced| priced.as_ref().err()).map(ToString::to_string);
     let priced = priced.and_then(Result::ok);
     let cost = priced.as_ref().zip(expected).map(|(priced, expected)| priced.cost(&expected, None));

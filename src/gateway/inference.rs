@@ -11,14 +11,15 @@ use http::{HeaderName, HeaderValue};
 use super::admit::{Admitted, KeyRing};
 use super::board::Board;
 use super::catalog::LiveCatalog;
-use super::dispatch::{self, Means};
+use super::dispatch;
 use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
+use super::means::Means;
 use super::meter::Answer;
 use super::pins::Pins;
 use super::prepare::{Asked, Beside, Prepared};
 use super::presence::{Client, Presence};
-use super::record::{Book, Record};
+use super::record::{Book, Record, Refused};
 use super::refusal::Refusal;
 use super::reserve::Money;
 use super::retirements::Retirements;
@@ -65,21 +66,6 @@ pub struct Arrival {
     pub route_headers: Vec<(Arc<str>, String)>,
     /// The tags that the application put on it.
     pub tags: Vec<Arc<str>>,
-}
-
-/// A request that was refused; the door answers, then ends the record with the status it chose.
-pub struct Refused {
-    /// Why.
-    pub refusal: Refusal,
-    /// The outcome, but for its end.
-    pub record: Box<Record>,
-}
-
-impl Refused {
-    /// A refusal, and the record it ends.
-    pub(super) fn new(refusal: Refusal, record: Box<Record>) -> Box<Self> {
-        Box::new(Self { refusal, record })
-    }
 }
 
 impl Gateway {

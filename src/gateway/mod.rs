@@ -11,9 +11,12 @@ mod dispatch;
 mod explain;
 mod forms;
 mod inference;
+#[cfg(test)]
+mod lab;
 pub mod ledger;
 pub mod limited;
 pub mod limits;
+mod means;
 mod meter;
 pub mod pins;
 mod prepare;
@@ -31,9 +34,10 @@ mod stored;
 mod visit;
 
 pub use explain::{Candidate, ExpectedTokens, Explanation, FactsReport, Question, Reason};
-pub use inference::{Arrival, Gateway, Refused};
+pub use inference::{Arrival, Gateway};
 pub use meter::{Answer, AnswerBody, Metered, Next};
 pub use presence::Client;
+pub use record::Refused;
 pub use refusal::{Nobody, Refusal};
 pub use requests::RequestReport;
 pub use reserve::Money;

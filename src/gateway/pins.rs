@@ -65,16 +65,18 @@ impl Pins {
             let unknown = || Refusal::UnknownResponse(id.clone());
             bound = Some(self.find(id, key).await.ok_or_else(unknown)?.deployment.clone());
         }
-        for id in file_ids(request.body()) {
+        for id in request.conversation.iter().cloned().chain(file_ids(request.body())) {
             // one that we do not know was made elsewhere, with the provider's own key
             let Some(pin) = self.look_up(&id).await else { continue };
             if pin.key_id != *key.key.id {
-                return Err(Refusal::UnknownFile(id));
+                return Err(match request.conversation.as_ref() == Some(&id) {
+                    true => Refusal::UnknownResponse(id),
+                    false => Refusal::UnknownFile(id),
+                });
             }
             match &bound {
                 Some(other) if *other != pin.deployment => {
-                    let why =
-                        "it names responses or files of two deployments; one request goes to one of them";
+                    let why = "it names responses, conversations or files of two deployments; one request goes to one of them";
                     return Err(RequestError::Invalid { param: "input", why }.into());
                 }
                 _ => bound = Some(pin.deployment.clone()),

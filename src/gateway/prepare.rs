@@ -1,24 +1,23 @@
 //! Which deployments may answer, in which order: the request's whole order is drawn here, once. All that comes after
 //! uses it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 
 use super::admit::Admitted;
-use super::board::Board;
 use super::candidates::{Look, needs_of};
 use super::catalog::Live;
 use super::counts::Counts;
-use super::forms::Forms;
+use super::forms::{Form, Forms};
+use super::means::Sources;
 use super::refusal::Refusal;
-use super::reserve::Money;
-use super::retirements::Retirements;
+use super::reserve::Wanted;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
-use crate::domain::route::{Chosen, Drawn, Facts, Out, Route, Sight, draw};
+use crate::domain::route::{Chosen, Dice, Drawn, Facts, Out, Route, Sight, draw};
 
 /// A request with everything that is decided before any upstream is asked.
 pub(super) struct Prepared {
@@ -54,16 +53,6 @@ pub(super) struct Beside {
     pub route_headers: Vec<(Arc<str>, String)>,
     /// The application's tags.
     pub tags: Vec<Arc<str>>,
-}
-
-/// What is looked at to decide.
-#[derive(Clone, Copy)]
-pub(super) struct Sources<'a> {
-    pub board: &'a Board,
-    pub money: &'a Money,
-    pub retirements: &'a Retirements,
-    pub now_ms: i64,
-    pub now: Instant,
 }
 
 /// A request with its route, of which nothing is drawn yet.
@@ -116,7 +105,7 @@ impl Asked {
         let routes: Vec<&Route> =
             std::iter::once(&self.resolved.route).chain(set_aside).map(|route| &**route).collect();
         let wanted = costs || routes.iter().any(|route| route.needs.tokens || route.needs.costs);
-        Counts::of(&self.forms, &self.resolved, &routes, wanted).await
+        Counts::of(&self.live, &self.forms, &self.resolved, &routes, wanted).await
     }
 
     /// What is known of its deployments at this moment.
@@ -126,6 +115,7 @@ impl Asked {
             money: sources.money,
             retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
+            live: &self.live,
             resolved: &self.resolved,
             forms: &self.forms,
             counts,
@@ -136,6 +126,8 @@ impl Asked {
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
+            dice: Dice::new(sources.random),
+            budgets: OnceCell::new(),
         }
     }
 
@@ -166,23 +158,23 @@ impl Asked {
     /// Draws all its routes, each as the caller does.
     pub(super) fn draw_all(&self, draw: impl Fn(&Route) -> Drawn) -> AllDrawn {
         let model = &self.resolved.model;
-        // what names stored state stays where that is, and of some of it only the provider knows where
+        // what names stored state stays where that is
         let stays = self.bound.is_some() || self.forms.asked().names_stored_state();
         let set_aside = |route: &Option<Arc<Route>>| match route {
             Some(route) if !stays => draw(route),
             _ => Drawn::default(),
         };
         let (mut drawn, mut longer) = (draw(&self.resolved.route), set_aside(&model.longer_context));
-        if stays && drawn.order.len() > 1 {
-            let others = drawn.order.split_off(1).into_iter();
-            drawn.out.extend(others.map(|other| (other.deployment, Out::Bound, other.seen)));
-        }
         if drawn.order.is_empty()
             && drawn.out.iter().any(|(_, out, _)| matches!(out, Out::ContextWindow { .. }))
         {
             // too long for all of its route, as was seen without asking any
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);
+        }
+        if stays && drawn.order.len() > 1 {
+            let others = drawn.order.split_off(1).into_iter();
+            drawn.out.extend(others.map(|other| (other.deployment, Out::Bound, other.seen)));
         }
         AllDrawn { drawn, longer: longer.order, filtered: set_aside(&model.content_filtered).order }
     }
@@ -234,6 +226,17 @@ impl Asked {
 }
 
 impl Prepared {
+    /// What is to be paid for on one of the deployments.
+    pub(super) const fn wanted<'a>(
+        &'a self,
+        form: &'a Form,
+        deployment: &'a Arc<Deployment>,
+        upstream_model: &'a str,
+    ) -> Wanted<'a> {
+        let Self { admitted, attribution, counts, .. } = self;
+        Wanted { admitted, attribution, counts, form, deployment, upstream_model }
+    }
+
     /// What a deployment is expected to cost, for an order by price when a budget asks for a cheaper one.
     pub(super) fn by_cost(&self, order: &[Chosen], sources: Sources<'_>) -> Vec<Chosen> {
         let mut look = Look {
@@ -241,6 +244,7 @@ impl Prepared {
             money: sources.money,
             retirements: sources.retirements,
             prices: sources.money.prices.load_full(),
+            live: &self.live,
             resolved: &self.resolved,
             forms: &self.forms,
             counts: &self.counts,
@@ -251,6 +255,8 @@ impl Prepared {
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
+            dice: Dice::new(sources.random),
+            budgets: OnceCell::new(),
         };
         let mut priced: Vec<(i64, Chosen)> = order
             .iter()
@@ -292,3 +298,6 @@ fn attribution(
         ..Attribution::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

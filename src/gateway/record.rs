@@ -1,13 +1,13 @@
 //! The Outcome in the making. It writes itself exactly once: when it is ended, or when it is dropped on the way.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
-use super::attempt::Told;
 use super::limited::{RateHeaders, Standings};
 use super::limits::{Entered, Place};
 use super::refusal::Refusal;
@@ -219,10 +219,15 @@ impl Record {
     }
 
     /// Notes, counts and logs an attempt that came to nothing.
-    pub(super) fn attempt_failed(&mut self, deployment: &Arc<str>, told: &Told) {
-        let code = told.code();
+    pub(super) fn attempt_failed(
+        &mut self,
+        deployment: &Arc<str>,
+        code: &'static str,
+        is_requests_fault: bool,
+        told: &dyn fmt::Display,
+    ) {
         self.book.metrics.upstream_failed(deployment, code);
-        if !told.is_requests_fault() {
+        if !is_requests_fault {
             tracing::warn!(request_id = %self.id, %deployment, code, "{told}");
         }
         self.blamed = true;
@@ -296,6 +301,21 @@ impl Record {
             outcome.status = status;
         });
         // dropping writes it
+    }
+}
+
+/// A request that was refused; the door answers, then ends the record with the status it chose.
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// The outcome, but for its end.
+    pub record: Box<Record>,
+}
+
+impl Refused {
+    /// A refusal, and the record it ends.
+    pub(super) fn new(refusal: Refusal, record: Box<Record>) -> Box<Self> {
+        Box::new(Self { refusal, record })
     }
 }
 

@@ -7,7 +7,7 @@ use super::limited::Limited;
 use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::RequestError;
-use crate::domain::route::Out;
+use crate::domain::route::{Out, left_alone};
 use crate::domain::unboundable::Unboundable;
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
@@ -230,11 +230,12 @@ fn reasons(out: &[(Arc<str>, Out)]) -> String {
 
 fn busy(unready: &Unready) -> String {
     match unready {
-        Unready::Shut { .. } => "is not asked for a while, as too much went wrong there".to_owned(),
+        Unready::Shut { cause, .. } => format!("is not asked for a while: {}", left_alone(cause)),
         Unready::Quota { .. } => "has no quota left at its provider for this request just now".to_owned(),
-        Unready::Full(Full { at_once, waiting, .. }) => {
-            format!("serves {at_once} requests at once and {waiting} wait already: try again later")
-        }
+        Unready::Full(Full { at_once, waiting, .. }) => format!(
+            "serves {at_once} {} at once, as many as it may, and {waiting} wait for a place: try again later",
+            if *at_once == 1 { "request" } else { "requests" }
+        ),
     }
 }
 
@@ -280,12 +281,7 @@ impl Refusal {
             Self::Unbounded(_) => "unbounded_cost",
             Self::Unpriced { .. } => "unpriced_model",
             Self::LedgerAway(_) => "ledger_unavailable",
-            Self::Upstream { error, .. } => match error {
-                UpstreamError::Resolve(_) | UpstreamError::Connect(_) => "upstream_unreachable",
-                UpstreamError::Credential(_) => "upstream_auth_failed",
-                UpstreamError::Timeout(_) => "upstream_timeout",
-                UpstreamError::Broken(_) | UpstreamError::TooLarge(_) => "upstream_broke",
-            },
+            Self::Upstream { error, .. } => error.code(),
             Self::UpstreamFault { fault, .. } => match fault {
                 Fault::Auth => "upstream_auth_failed",
                 Fault::DeploymentMissing => "upstream_deployment_missing",

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::counts::QUICK_BYTES;
+use super::admit::Admitted;
+use super::counts::{Counts, QUICK_BYTES};
 use super::forms::Form;
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement, draft};
-use super::prepare::Prepared;
 use super::refusal::Refusal;
 use super::settle::LARGEST_OUTPUT_TOKENS;
 use crate::clock;
@@ -81,7 +81,12 @@ pub(super) enum Unpaid {
 /// What is to be paid for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    pub(super) prepared: &'a Prepared,
+    /// Whose request it is.
+    pub(super) admitted: &'a Admitted,
+    /// Whom it is booked on; the deployment is added.
+    pub(super) attribution: &'a Attribution,
+    /// What was counted of it.
+    pub(super) counts: &'a Counts,
     /// The request as the deployment gets it.
     pub(super) form: &'a Form,
     pub(super) deployment: &'a Arc<Deployment>,
@@ -95,7 +100,7 @@ impl Wanted<'_> {
         Attribution {
             deployment: Arc::clone(&self.deployment.name),
             provider: Arc::clone(&self.deployment.provider.name),
-            ..self.prepared.attribution.clone()
+            ..self.attribution.clone()
         }
     }
 }
@@ -108,7 +113,7 @@ impl Money {
         request_id: &Arc<str>,
         metrics: &Metrics,
     ) -> Result<Reserved, Unpaid> {
-        let Wanted { prepared, form, deployment, upstream_model } = wanted;
+        let Wanted { form, deployment, upstream_model, .. } = wanted;
         let at_ms = clock::unix_ms();
         let found = self.prices.load().price_of(deployment, upstream_model, at_ms).map_err(|unpriced| {
             metrics.unpriced(&deployment.name);
@@ -118,7 +123,7 @@ impl Money {
         if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
             metrics.unpriced(&deployment.name);
             (self.alert)(Alert::Unpriced(Unpriced {
-                model: Arc::clone(&prepared.attribution.model),
+                model: Arc::clone(&wanted.attribution.model),
                 deployment: Arc::clone(&deployment.name),
                 upstream_model: upstream_model.into(),
             }));
@@ -217,7 +222,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// The upper bound in money, and in tokens.
     async fn bound(&self) -> Result<(UpperBound, TokenBound), Refusal> {
-        let Wanted { prepared, form, deployment, upstream_model } = self.wanted;
+        let Wanted { counts, form, deployment, upstream_model, .. } = self.wanted;
         let counter = TokenCounter::bounding(deployment, upstream_model);
         let (request, bytes) = (&form.request, counter.in_bytes());
         let rough = self.tokens(|| bytes.count(request.endpoint, request.body()))?;
@@ -228,7 +233,7 @@ impl Asked<'_> {
             return Ok(bound);
         }
         // what was counted to choose is not counted again, unless other words are sent
-        let shared = (!form.translated).then(|| prepared.counts.counted(counter)).flatten();
+        let shared = (!form.translated).then(|| counts.counted(counter)).flatten();
         let counted = if let Some(counted) = shared {
             counted
         } else if request.body().len() <= QUICK_BYTES {
@@ -246,7 +251,7 @@ impl Asked<'_> {
     fn tokens(&self, count: impl FnOnce() -> Counted) -> Result<Tokens, Refusal> {
         let request = &self.wanted.form.request;
         let counted = token_bound(request, self.wanted.deployment, count);
-        let allowed = self.wanted.prepared.admitted.key.terms.rights.unbounded_cost;
+        let allowed = self.wanted.admitted.key.terms.rights.unbounded_cost;
         match (counted, self.left, allowed) {
             (Ok(bound), Some(_), _) => Ok(Tokens { bound, surcharge: Usd::ZERO, surcharged: false }),
             // nobody's budget is at stake: the request's words are not touched

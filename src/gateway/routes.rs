@@ -14,6 +14,7 @@ use crate::domain::breaker::State;
 use crate::domain::capability::Capability;
 use crate::domain::catalog::{Deployment, Model, Resolved};
 use crate::domain::ids::ModelName;
+use crate::domain::retirement::Stage;
 use crate::domain::route::{Route, Told};
 
 /// A plan, as a tree and in words.
@@ -94,6 +95,10 @@ pub struct DeploymentReport {
     pub retires_by: Option<&'static str>,
     /// `closed`, `open`, `half_open` or `cooling_down`.
     pub breaker: &'static str,
+    /// Whether its provider has ended it: nobody is sent there any more.
+    pub retired: bool,
+    /// What went wrong there last, in one word; it says nothing about now.
+    pub last_trouble: Option<&'static str>,
     /// When a breaker that is not closed lets somebody through, ms from now.
     pub ready_in_ms: u64,
     /// Requests being served.
@@ -147,6 +152,10 @@ impl Sights<'_> {
                 State::HalfOpen { .. } => "half_open",
                 State::CoolingDown { .. } => "cooling_down",
             },
+            retired: retirement.is_some_and(|retirement| {
+                self.retirements.stage(&retirement, clock::unix_ms()) == Stage::Retired
+            }),
+            last_trouble: Some(standing.cause).filter(|cause| !cause.is_empty()),
             ready_in_ms: standing.wait_ms,
             in_flight: standing.in_flight,
             at_once: standing.at_once,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::admit::Admitted;
 use crate::domain::catalog::{Deployment, Dialect};
+use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
 use crate::domain::stream::StreamReader;
 use crate::domain::tokens::TokenCounter;
@@ -29,6 +30,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// The provider's conversation that it goes on in: what comes next must go to the same deployment.
+    pub(super) fn conversation(&self) -> Option<String> {
+        self.request.conversation.clone().filter(|_| self.request.endpoint == Endpoint::Responses)
+    }
+
     fn counter(&self) -> TokenCounter {
         match &self.deployment.base_model {
             Some(base) => TokenCounter::estimating(base),

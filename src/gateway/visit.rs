@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::board::{Board, Stay};
 use crate::clock;
 use crate::domain::fault::Fault;
+use crate::domain::learned::Ended;
 use crate::domain::speed::Observation;
 use crate::domain::usage::{Usage, UsageSource};
 
@@ -18,6 +19,8 @@ pub(super) struct Visit {
     board: Arc<Board>,
     model: Arc<str>,
     deployment: Arc<str>,
+    /// What its output was capped at, tokens.
+    cap: Option<u64>,
     asked_at: Instant,
     first_at: Option<Instant>,
 }
@@ -29,9 +32,10 @@ impl Visit {
         board: Arc<Board>,
         model: Arc<str>,
         deployment: Arc<str>,
+        cap: Option<u64>,
         asked_at: Instant,
     ) -> Self {
-        Self { stay, board, model, deployment, asked_at, first_at: None }
+        Self { stay, board, model, deployment, cap, asked_at, first_at: None }
     }
 
     /// The stay itself, for what a head says.
@@ -51,10 +55,13 @@ impl Visit {
         let now = clock::monotonic();
         let reported = usage.filter(|usage| usage.source == UsageSource::Reported);
         if let Some(usage) = reported {
-            self.board.note_usage(&self.model, &self.deployment, &usage.tokens);
+            let was_cut = self.cap.is_some_and(|cap| usage.tokens.completion >= cap);
+            let ended = if was_cut { Ended::AtItsCap } else { Ended::ByItself };
+            self.board.note_usage(&self.model, &self.deployment, &usage.tokens, ended);
         }
         let total_us = micros(self.asked_at, now);
-        let observed = reported.map(|usage| usage.tokens.completion).filter(|tokens| *tokens > 0);
+        // embeddings have no output: their time is all to the first token
+        let observed = reported.map(|usage| usage.tokens.completion);
         let observation = observed.map(|tokens| match self.first_at {
             Some(first) => Observation::Stream { ttft_us: micros(self.asked_at, first), total_us, tokens },
             None => Observation::Whole { total_us, tokens },
@@ -70,7 +77,7 @@ impl Visit {
             (Fault::Wait, Some(wait)) => self.stay.told_to_wait(wait.min(LONGEST_COOLDOWN), now),
             // nothing else tells for how long to leave it alone
             (Fault::Wait | Fault::Transient | Fault::Auth | Fault::DeploymentMissing, _) => {
-                self.stay.failed(now);
+                self.stay.failed(fault.name(), now);
             }
             // it answers, so it is well
             (
@@ -85,8 +92,8 @@ impl Visit {
     }
 
     /// It failed by the deployment's fault.
-    pub(super) fn failed(self) {
-        self.stay.failed(clock::monotonic());
+    pub(super) fn failed(self, cause: &'static str) {
+        self.stay.failed(cause, clock::monotonic());
     }
 }
 

@@ -50,6 +50,16 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// The code in refusals, logs and metrics: a closed set.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Resolve(_) | Self::Connect(_) => "upstream_unreachable",
+            Self::Credential(_) => "upstream_auth_failed",
+            Self::Timeout(_) => "upstream_timeout",
+            Self::Broken(_) | Self::TooLarge(_) => "upstream_broke",
+        }
+    }
+
     /// Whether the upstream can't have seen any of the request: only then is it safe to ask another.
     pub const fn nothing_was_sent(&self) -> bool {
         matches!(

@@ -157,14 +157,39 @@ fn an_error_in_what_comes_first_of_a_stream_goes_to_the_next() {
         // in one read
         vec![[error_event("server_is_overloaded"), done].concat()],
         vec![[b": hello\n\n".to_vec(), error_event("server_is_overloaded")].concat()],
-        // comments are no answer yet
-        vec![b": hello\n\n".to_vec(), b": hello\n\n".to_vec(), error_event("server_is_overloaded")],
     ] {
         first.replies(Reply::stream(pieces, 1, 0).without_usage());
         let answer = gateway.post(CHAT, &streamed("bot", "somebody")).expect(200);
         assert_eq!(by(&answer), Some("second"), "{}", answer.text());
         assert!(!answer.text().contains("not now"), "{}", answer.text());
     }
+}
+
+#[test]
+fn comments_before_an_error_are_no_answer_yet() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    let gate = Gate::new();
+    let pieces = vec![b": hello\n\n".to_vec(), error_event("server_is_overloaded")];
+    first.replies(Reply::stream(pieces, 1, 0).without_usage().waits_after_events(1, &gate));
+    let mut open = gateway.send(CHAT, &streamed("bot", "somebody"));
+    first.await_requests(1);
+    // the comment is read by then
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    let answer = open.answer().expect(200);
+    assert_eq!(by(&answer), Some("second"), "{}", answer.text());
+    // before an answer they belong to it
+    let word = br#"data: {"choices":[{"index":0,"delta":{"content":"Yes"},"finish_reason":"stop"}]}"#;
+    let pieces = vec![b": hello\n\n".to_vec(), [&word[..], b"\n\ndata: [DONE]\n\n"].concat()];
+    let gate = Gate::new();
+    first.replies(Reply::stream(pieces.clone(), 1, 1).without_usage().waits_after_events(1, &gate));
+    let mut open = gateway.send(CHAT, &streamed("bot", "somebody"));
+    first.await_requests(2);
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    let answer = open.answer().expect(200);
+    assert_eq!((by(&answer), answer.text().as_bytes()), (Some("first"), &*pieces.concat()));
 }
 
 #[test]
@@ -261,21 +286,6 @@ fn a_response_that_is_translated_falls_back_to_one_that_is_not() {
 }
 
 #[test]
-fn what_names_stored_state_goes_nowhere_else() {
-    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
-    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
-    first.always(Reply::trouble(Trouble::server_error()));
-    for stored in [json!({"conversation": "conv_1"}), json!({"prompt": {"id": "pmpt_1"}})] {
-        let mut body = json!({"model": "bot", "input": "hi", "max_output_tokens": 20});
-        for (member, value) in stored.as_object().into_iter().flatten() {
-            body[member] = value.clone();
-        }
-        gateway.post("/v1/responses", &body).expect(500);
-        assert_eq!(second.requests().len(), 0, "another account has no {stored}");
-    }
-}
-
-#[test]
 fn an_attempt_that_nobody_confirms_is_paid_for_before_the_next_is_made() {
     let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
     // enough to hold one of our questions, not two
@@ -316,4 +326,34 @@ fn one_at_a_time_finds_out_whether_a_deployment_is_well_again() {
     assert_eq!(by(&gateway.post(CHAT, &question("bot", "closes it")).expect(200)), Some("first"));
     assert_eq!(metric(&gateway, "tunegate_breaker_state", "first"), Some(0));
     assert_eq!(first.requests().len(), 3);
+}
+
+#[test]
+fn what_names_stored_state_stays_where_it_is() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let plan = "plan = { weighted = [{ share = 1, to = \"first\" }, { share = 1, to = \"second\" }] }";
+    let setup = lab()
+        .and(&deployment("first", &format!("{}/v1", first.url()), ""))
+        .and(&deployment("second", &format!("{}/v1", second.url()), ""))
+        .and(&model("bot", &format!("{plan}\nretry = {{ attempts = 1 }}")))
+        .watched(&first)
+        .watched(&second);
+    let gateway = TestGateway::with(setup).start();
+    let body = |conversation: &str, stream: bool| {
+        let conversation = json!({"id": conversation});
+        json!({"model": "bot", "input": "hi", "conversation": conversation, "stream": stream})
+    };
+    for conversation in ["conv_1", "conv_2", "conv_3"] {
+        let ask = |stream: bool| gateway.post("/v1/responses", &body(conversation, stream));
+        let home = by(&ask(false).expect(200)).map(str::to_owned);
+        for turn in 0..8 {
+            assert_eq!(by(&ask(turn % 2 == 0).expect(200)), home.as_deref(), "{conversation}");
+        }
+        let (its, other) =
+            if home.as_deref() == Some("first") { (&first, &second) } else { (&second, &first) };
+        let asked = other.requests().len();
+        its.replies(Reply::trouble(Trouble::server_error()));
+        ask(false).expect(500);
+        assert_eq!(other.requests().len(), asked, "the other has never heard of it");
+    }
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::Ended::{AtItsCap, ByItself};
 use super::*;
 
 fn of(prompt: u64, cached: u64, completion: u64) -> TokenCounts {
@@ -36,16 +37,16 @@ fn two_thousand_answers_tell_the_mean_and_it_follows() {
     for seed in 0..20 {
         let mut spread = Spread(seed * 1_000_003);
         let mut learned = Learned::default();
-        (0..2_000).for_each(|_| learned.note(&of(100, 0, spread.length(400.0))));
+        (0..2_000).for_each(|_| learned.note(&of(100, 0, spread.length(400.0)), ByItself));
         let off = mean_of(&learned, None) / 400.0 - 1.0;
         // three standard errors: 0.42 / sqrt(1,850), so many answers count in full
         assert!(off.abs() < 0.03, "seed {seed}: off by {off}");
         off_in_all += off.abs();
         // a new prompt: answers are four times as long
         let at = |learned: &Learned| mean_of(learned, None);
-        (0..2_000).for_each(|_| learned.note(&of(100, 0, spread.length(1_600.0))));
+        (0..2_000).for_each(|_| learned.note(&of(100, 0, spread.length(1_600.0)), ByItself));
         assert!(at(&learned) > 1_050.0, "seed {seed}: {} after 2,000", at(&learned));
-        (0..8_000).for_each(|_| learned.note(&of(100, 0, spread.length(1_600.0))));
+        (0..8_000).for_each(|_| learned.note(&of(100, 0, spread.length(1_600.0)), ByItself));
         assert!((at(&learned) / 1_600.0 - 1.0).abs() < 0.03, "seed {seed}: {} after 10,000", at(&learned));
         assert!(learned.samples() <= 2_000);
     }
@@ -60,7 +61,7 @@ fn a_cap_cuts_what_is_longer() {
         (0..2_000).map(|_| spread.length(300.0)).collect()
     };
     // twice, the other way around the second time: then the younger half weighs as the whole
-    lengths.iter().chain(lengths.iter().rev()).for_each(|length| learned.note(&of(1, 0, *length)));
+    lengths.iter().chain(lengths.iter().rev()).for_each(|length| learned.note(&of(1, 0, *length), ByItself));
     for cap in [50, 150, 300, 600, 5_000] {
         let want = lengths.iter().map(|length| (*length).min(cap) as f64).sum::<f64>() / 2_000.0;
         let found = mean_of(&learned, Some(cap));
@@ -71,16 +72,38 @@ fn a_cap_cuts_what_is_longer() {
 }
 
 #[test]
+fn cut_answers_do_not_make_the_others_look_short() {
+    let mut spread = Spread(11);
+    let (mut learned, mut sum) = (Learned::default(), 0);
+    for number in 0..6_000 {
+        let length = spread.length(400.0);
+        sum += length;
+        // every third comes with a cap, which two of three reach
+        match number % 3 {
+            0 if length >= 300 => learned.note(&of(1, 0, 300), AtItsCap),
+            _ => learned.note(&of(1, 0, length), ByItself),
+        }
+    }
+    let (found, want) = (mean_of(&learned, None), sum as f64 / 6_000.0);
+    assert!((found / want - 1.0).abs() < 0.03, "{found}, not {want}");
+    assert!(mean_of(&learned, Some(300)) <= 300.0);
+    // where none was longer, nobody knows more than was seen
+    let mut all_cut = Learned::default();
+    (0..100).for_each(|_| all_cut.note(&of(1, 0, 300), AtItsCap));
+    assert!((mean_of(&all_cut, None) - 300.0).abs() < 0.01);
+}
+
+#[test]
 fn percentiles_are_within_a_class() {
     let mut learned = Learned::default();
     assert_eq!(learned.percentile(50), None);
-    (1..=1_000).for_each(|length| learned.note(&of(1, 0, 1 + (length * 617) % 1_000)));
+    (1..=1_000).for_each(|length| learned.note(&of(1, 0, 1 + (length * 617) % 1_000), ByItself));
     for (percent, want) in [(50, 500.0), (90, 900.0), (99, 990.0)] {
         let found = learned.percentile(percent).expect("seen") as f64;
         assert!((found / want - 1.0).abs() < 0.13, "p{percent}: {found}");
     }
     let mut few = Learned::default();
-    [0, 1, 2, 3, 3].into_iter().for_each(|length| few.note(&of(1, 0, length)));
+    [0, 1, 2, 3, 3].into_iter().for_each(|length| few.note(&of(1, 0, length), ByItself));
     // the older ones count a little less
     assert_eq!([15, 35, 55, 75, 100].map(|percent| few.percentile(percent)), [0, 1, 2, 3, 3].map(Some));
 }
@@ -98,15 +121,15 @@ fn classes_follow_each_other_without_a_gap() {
 fn little_known_is_taken_for_the_rest() {
     let many = |n: u64, output: u64, cached: u64| {
         let mut learned = Learned::default();
-        (0..n).for_each(|_| learned.note(&of(100, cached, output)));
+        (0..n).for_each(|_| learned.note(&of(100, cached, output), ByItself));
         learned
     };
     let route = many(500, 100, 20);
     for (own, output, cached) in [
         (many(0, 0, 0), 100.0, 200),
         // as much as the route's word: half way
-        (many(20, 300, 80), 200.0, 500),
-        (many(180, 300, 80), 280.0, 740),
+        (many(5, 300, 80), 200.0, 500),
+        (many(45, 300, 80), 280.0, 740),
     ] {
         let expectation = Expectation { route: &route, deployment: &own };
         let mean = expectation.mean_output_milli(None).expect("seen") as f64 / MILLI;
@@ -125,7 +148,7 @@ proptest! {
         cap in proptest::option::of(0..(1_u64 << 41)),
     ) {
         let mut learned = Learned::default();
-        told.iter().for_each(|(prompt, cached, completion)| learned.note(&of(*prompt, *cached, *completion)));
+        told.iter().for_each(|(prompt, cached, completion)| learned.note(&of(*prompt, *cached, *completion), ByItself));
         let most = told.iter().map(|told| told.2).max().expect("one");
         let least = told.iter().map(|told| told.2).min().expect("one");
         let mean = mean_of(&learned, None);

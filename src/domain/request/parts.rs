@@ -10,7 +10,9 @@ use super::members::Key;
 /// Whether something within `messages` or `input` has one of these as its `type`. What can't be read is taken for it.
 pub(super) fn any_of(json: &[u8], kinds: &[&str]) -> bool {
     // in a text the quotes would be escaped: nearly every request is done with here
-    let named = |kind: &&str| memmem::find(json, format!("\"{kind}\"").as_bytes()).is_some();
+    let quoted =
+        |kind: &str, at: usize| at > 0 && json[at - 1] == b'"' && json.get(at + kind.len()) == Some(&b'"');
+    let named = |kind: &&str| memmem::find_iter(json, *kind).any(|at| quoted(kind, at));
     if !kinds.iter().any(named) {
         return false;
     }

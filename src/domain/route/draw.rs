@@ -4,13 +4,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::share::ranked;
-use super::{Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
+use super::{Ceiling, Cheapest, Facts, Fastest, Measure, Plan, Weighted, When};
 use crate::domain::capability::Capability;
-use crate::domain::catalog::Deployment;
+use crate::domain::deployment::Deployment;
 use crate::domain::money::Usd;
 
-/// From so many answers on, enough is known of a deployment: [`Cheapest`] sends it no more probes.
-const ENOUGH_SAMPLES: u32 = 30;
+/// From so many answers on, much is known of a deployment: [`Cheapest`] sends it a tenth of the probes.
+const ENOUGH_SAMPLES: u32 = 150;
+/// Fewer answers say little: one in a hundred is ten times as long as the others.
+const FEW_SAMPLES: u32 = 10;
+/// Of 1,000 requests, so many go at most to deployments that were too slow lately, to see whether they still are.
+const SLOW_PROBES: u64 = 5;
+
+/// Where a plan has a ceiling, a deployment of whose answers few have ended gets as many requests at once as that; at
+/// least so many.
+const UNTRIED_AT_ONCE: u32 = 10;
 
 /// Why a deployment can't serve a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +45,8 @@ pub enum Out {
     BreakerOpen {
         /// When it is tried again, ms from now.
         for_ms: u64,
+        /// What went wrong there last: a closed set.
+        cause: &'static str,
     },
     /// It told us to come again later.
     CoolingDown {
@@ -97,7 +107,7 @@ impl Out {
     /// When it is over by itself, ms from now; none where waiting does not help.
     pub const fn over_in_ms(&self) -> Option<u64> {
         match self {
-            Self::BreakerOpen { for_ms } | Self::CoolingDown { for_ms } => Some(*for_ms),
+            Self::BreakerOpen { for_ms, .. } | Self::CoolingDown { for_ms } => Some(*for_ms),
             _ => None,
         }
     }
@@ -113,8 +123,8 @@ impl fmt::Display for Out {
                 write!(f, "{needs} tokens are needed, its context window has {has}")
             }
             Self::Retired { at_ms } => write!(f, "its provider has ended it on {}", day(*at_ms)),
-            Self::BreakerOpen { for_ms } => {
-                write!(f, "too much went wrong there; it is tried again in {} s", for_ms.div_ceil(1_000))
+            Self::BreakerOpen { for_ms, cause } => {
+                write!(f, "{}; it is tried again in {} s", left_alone(cause), for_ms.div_ceil(1_000))
             }
             Self::CoolingDown { for_ms } => {
                 write!(f, "it asked us to come again in {} s", for_ms.div_ceil(1_000))
@@ -134,9 +144,22 @@ impl fmt::Display for Out {
     }
 }
 
+/// Why a deployment is left alone, by what went wrong there last.
+pub fn left_alone(cause: &str) -> String {
+    match cause {
+        "quota" => "the gateway's account there has no money or quota left".to_owned(),
+        "auth" => "it refuses the gateway's credential".to_owned(),
+        "deployment_missing" => "its provider does not know it".to_owned(),
+        "health_check" => "its provider does not answer health checks".to_owned(),
+        "" => "too much went wrong there".to_owned(),
+        other => format!("too much went wrong there ({other})"),
+    }
+}
+
 /// A score of 0 to 1,000 as operators write it, 0 to 1.
 pub(super) fn score(per_mille: u16) -> String {
-    format!("{}.{:03}", per_mille / 1_000, per_mille % 1_000)
+    let digits = format!("{}.{:03}", per_mille / 1_000, per_mille % 1_000);
+    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn day(ms: i64) -> String {
@@ -153,6 +176,11 @@ pub enum Late {
         expected_us: u64,
         /// What they may take, µs.
         ceiling_us: u64,
+    },
+    /// Nobody knows yet how long its answers take, and enough requests are there to find out.
+    Untried {
+        /// How many.
+        in_flight: u32,
     },
     /// Its provider ends it soon.
     Retiring {
@@ -180,6 +208,7 @@ impl Late {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Slow { .. } => "slow",
+            Self::Untried { .. } => "untried",
             Self::Retiring { .. } => "retiring",
             Self::QuotaSpent { .. } => "quota_spent",
             Self::Full => "full",
@@ -197,6 +226,9 @@ impl fmt::Display for Late {
                 expected_us.div_ceil(1_000),
                 ceiling_us / 1_000
             ),
+            Self::Untried { in_flight } => {
+                write!(f, "how fast it is will be known when some of its {in_flight} requests have ended")
+            }
             Self::Retiring { at_ms } => write!(f, "its provider ends it on {}", day(*at_ms)),
             Self::QuotaSpent { for_ms } => {
                 write!(f, "its provider's quota is spent for {} s", for_ms.div_ceil(1_000))
@@ -224,6 +256,8 @@ pub struct Seen {
     pub per_token_us: Option<u64>,
     /// When the answer's end is expected, µs.
     pub whole_us: Option<u64>,
+    /// Requests that it serves just now.
+    pub in_flight: u32,
     /// How much of its provider's quota is left, of 1,000; none where nobody knows.
     pub quota_left: Option<u16>,
     /// How many answers to this route were seen of it lately.
@@ -342,21 +376,23 @@ impl<S: Sight> Drawing<'_, S> {
         let mut among = self.good_enough(&cheapest.among, cheapest.min_quality);
         for placed in among.iter_mut().flatten() {
             let seen = &self.known[placed.at].1;
-            let too_slow = [
-                (seen.first_token_us, cheapest.ceiling.first_token),
-                (seen.whole_us, cheapest.ceiling.whole),
-            ]
-            .into_iter()
-            .find_map(|(expected, ceiling)| {
-                let (expected_us, ceiling_us) = (expected?, u64::try_from(ceiling?.as_micros()).ok()?);
-                (expected_us > ceiling_us).then_some(Late::Slow { expected_us, ceiling_us })
-            });
-            placed.late = placed.late.or(too_slow);
+            placed.late = placed.late.or_else(|| too_slow(seen, cheapest.ceiling));
         }
         let cost = |seen: &Seen| seen.cost.map_or(i64::MAX, Usd::nanos);
         self.sort(&mut among, |seen| cost(seen).unsigned_abs());
-        let little_known = |seen: &Seen| seen.samples < ENOUGH_SAMPLES;
-        self.probe(&mut among, cheapest.probe_per_mille, little_known);
+        let best = among.first().and_then(|part| part.first()).map(|first| cost(&self.known[first.at].1));
+        let random = self.sight.random();
+        let roll = random % 1_000;
+        let (may_be_slow, may_be_known) =
+            (roll < SLOW_PROBES, roll < u64::from(cheapest.probe_per_mille) / 10);
+        let worth = |placed: &Placed, seen: &Seen| match (best, placed.late) {
+            (Some(best), None) => {
+                (may_be_known || seen.samples < ENOUGH_SAMPLES) && may_be_cheapest(seen, best)
+            }
+            (Some(best), Some(Late::Slow { .. })) => may_be_slow && cost(seen) < best,
+            _ => false,
+        };
+        self.probe(&mut among, cheapest.probe_per_mille, random, worth);
         among.concat()
     }
 
@@ -369,7 +405,8 @@ impl<S: Sight> Drawing<'_, S> {
             Measure::TokensPerSecond => seen.per_token_us,
         };
         self.sort(&mut among, |seen| takes(seen).unwrap_or(u64::MAX));
-        self.probe(&mut among, fastest.probe_per_mille, |_| true);
+        let random = self.sight.random();
+        self.probe(&mut among, fastest.probe_per_mille, random, |placed, _| placed.late.is_none());
         among.concat()
     }
 
@@ -401,20 +438,27 @@ impl<S: Sight> Drawing<'_, S> {
     }
 
     /// Lets a share of requests go first to another part than the best.
-    fn probe(&mut self, parts: &mut [Vec<Placed>], per_mille: u16, worth: impl Fn(&Seen) -> bool) {
-        let random = self.sight.random();
-        if !self.sight.probes() || per_mille == 0 || random % 1_000 >= u64::from(per_mille) {
+    fn probe(
+        &self,
+        parts: &mut [Vec<Placed>],
+        per_mille: u16,
+        random: u64,
+        worth: impl Fn(&Placed, &Seen) -> bool,
+    ) {
+        if !self.sight.probes() || random % 1_000 >= u64::from(per_mille) {
             return;
         }
         let other = |(at, part): (usize, &Vec<Placed>)| {
             let first = part.first()?;
-            (at > 0 && first.late.is_none() && worth(&self.known[first.at].1)).then_some(at)
+            (at > 0 && worth(first, &self.known[first.at].1)).then_some(at)
         };
         let others: Vec<usize> = parts.iter().enumerate().filter_map(other).collect();
         if let Some(most) = u64::try_from(others.len()).ok().filter(|most| *most > 0)
             && let Ok(drawn) = usize::try_from((random >> 32) % most)
         {
             parts[..=others[drawn]].rotate_right(1);
+            // one that was slow is asked in time all the same: that is the probe
+            parts[0][0].late = None;
         }
     }
 
@@ -437,6 +481,35 @@ impl<S: Sight> Drawing<'_, S> {
         }
         drawn
     }
+}
+
+/// What of a ceiling stands against a deployment.
+fn too_slow(seen: &Seen, ceiling: Ceiling) -> Option<Late> {
+    let expected = [(seen.first_token_us, ceiling.first_token), (seen.whole_us, ceiling.whole)];
+    expected.into_iter().find_map(|(expected, ceiling)| {
+        let ceiling_us = u64::try_from(ceiling?.as_micros()).ok()?;
+        match expected {
+            Some(expected_us) if expected_us > ceiling_us => Some(Late::Slow { expected_us, ceiling_us }),
+            Some(_) if seen.samples >= ENOUGH_SAMPLES => None,
+            // the answers that end first are the short ones: they do not tell how long the others take
+            Some(_) | None => {
+                let at_once = seen.samples.max(UNTRIED_AT_ONCE);
+                (seen.in_flight >= at_once).then_some(Late::Untried { in_flight: seen.in_flight })
+            }
+        }
+    })
+}
+
+/// Whether a deployment that seems dearer than the best may be the cheapest after all.
+///
+/// The fewer of its answers were seen, the further off it may seem: with a standard error of about 1.3 / √answers, a
+/// little more than twice that. So each one gets some probes in inverse proportion to how much dearer it is, and what they cost is bounded.
+fn may_be_cheapest(seen: &Seen, best: i64) -> bool {
+    let Some(cost) = seen.cost else { return false };
+    let (cost, best) = (i128::from(cost.nanos()), i128::from(best));
+    let gap = (cost - best).max(0);
+    let known = i128::from(seen.samples.saturating_sub(FEW_SAMPLES).max(1));
+    gap.saturating_mul(gap).saturating_mul(known) <= best.saturating_mul(best).saturating_mul(8)
 }
 
 #[cfg(test)]

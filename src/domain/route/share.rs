@@ -110,6 +110,23 @@ pub(super) const fn mix(bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
+/// Random bits for the draws of one request, all from one seed: the same seed, the same draws (SplitMix64).
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice that begin at a seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next bits.
+    pub const fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+}
+
 impl Weighted {
     /// What keeps a request on its choice, and what its conversation is known by there; nothing where it is drawn anew
     /// each time.

@@ -58,17 +58,38 @@ fn what_can_not_be_seen_is_not_made_up() {
 #[test]
 fn a_slow_past_is_not_for_ever() {
     let mut meter = Meter::default();
-    for _ in 0..64 {
+    for _ in 0..32 {
         meter.note(stream(5_000_000, 50_000, 100), 0);
     }
     let weight = |meter: &Meter, now_ms| meter.estimate(now_ms).map(|speed| speed.weight);
-    assert_eq!(weight(&meter, 0), Some(64.0));
-    assert_eq!(weight(&meter, 600_000), Some(16.0), "two half-lives");
+    assert_eq!(weight(&meter, 0), Some(32.0));
+    assert_eq!(weight(&meter, 600_000), Some(8.0), "two half-lives");
     assert_eq!(weight(&meter, 3_600_000), None, "twelve");
-    // after half an hour one new measurement counts as much as all the old ones
-    meter.note(stream(100_000, 1_000, 100), 1_800_000);
-    let speed = meter.estimate(1_800_000).expect("measured");
+    // after 25 minutes one new measurement counts as much as all the old ones
+    meter.note(stream(100_000, 1_000, 100), 1_500_000);
+    let speed = meter.estimate(1_500_000).expect("measured");
     assert_eq!((speed.ttft_us, speed.per_token_us, speed.weight), (2_550_000, 25_500, 2.0));
+}
+
+#[test]
+fn one_very_long_answer_does_not_speak_for_all() {
+    let mut meter = Meter::default();
+    (0..30).for_each(|_| meter.note(stream(500_000, 10_000, 201), 0));
+    meter.note(stream(500_000, 30_000, 16_001), 0);
+    // 6,000 tokens at 10 ms and 256 at 30
+    assert_eq!(meter.estimate(0).map(|speed| speed.per_token_us), Some(10_818));
+}
+
+#[test]
+fn where_many_answers_come_tens_show_a_change() {
+    let mut meter = Meter::default();
+    (0..10_000).for_each(|_| meter.note(stream(1_000_000, 10_000, 100), 0));
+    let ttft_ms = |meter: &Meter| meter.estimate(0).map_or(0, |speed| speed.ttft_us / 1_000);
+    assert_eq!(ttft_ms(&meter), 1_000);
+    (0..35).for_each(|_| meter.note(stream(9_000_000, 10_000, 100), 0));
+    assert!((4_900..5_200).contains(&ttft_ms(&meter)), "half of the way: {}", ttft_ms(&meter));
+    assert!(meter.estimate(0).is_some_and(|speed| speed.weight <= 50.0));
+    assert!(meter.estimate(46 * 60_000).is_none(), "forgotten");
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::domain::learned::{Expectation, Learned};
+use crate::domain::learned::{Ended, Expectation, Learned};
 use crate::domain::usage::TokenCounts;
 
 /// What to expect of an answer.
@@ -28,21 +28,46 @@ pub struct Lengths {
     pub p99: u64,
 }
 
+/// While so many answers of others came, what is known of a deployment's own fades to a half: then one that was taken for
+/// dear by mischance is asked again.
+const HALF_LIFE_ANSWERS: f64 = 20_000.0;
+
 /// The answers to one model's requests.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     all: Learned,
-    of: HashMap<Arc<str>, Learned>,
+    /// How many there were.
+    noted: u64,
+    of: HashMap<Arc<str>, Own>,
+}
+
+/// Those of one deployment.
+#[derive(Debug, Default)]
+struct Own {
+    learned: Learned,
+    /// How many there were of all at its last one.
+    noted: u64,
+}
+
+impl Own {
+    /// What of it counts still.
+    fn kept(&self, noted: u64) -> f64 {
+        (-(noted.saturating_sub(self.noted) as f64) / HALF_LIFE_ANSWERS).exp2()
+    }
 }
 
 impl Answers {
     /// Takes an answer in.
-    pub(super) fn note(&mut self, deployment: &Arc<str>, tokens: &TokenCounts) {
-        self.all.note(tokens);
-        match self.of.get_mut(deployment) {
-            Some(learned) => learned.note(tokens),
-            None => self.of.entry(Arc::clone(deployment)).or_default().note(tokens),
+    pub(super) fn note(&mut self, deployment: &Arc<str>, tokens: &TokenCounts, ended: Ended) {
+        self.all.note(tokens, ended);
+        self.noted += 1;
+        if !self.of.contains_key(deployment) {
+            self.of.insert(Arc::clone(deployment), Own::default());
         }
+        let Some(own) = self.of.get_mut(deployment) else { return };
+        own.learned.fade(own.kept(self.noted));
+        own.learned.note(tokens, ended);
+        own.noted = self.noted;
     }
 
     /// Forgets the deployments that are not to be kept.
@@ -51,13 +76,13 @@ impl Answers {
     }
 
     pub(super) fn expected(&self, deployment: &str, cap: Option<u64>) -> Expected {
-        let none = Learned::default();
+        let none = Own::default();
         let own = self.of.get(deployment).unwrap_or(&none);
-        let expectation = Expectation { route: &self.all, deployment: own };
+        let expectation = Expectation { route: &self.all, deployment: &own.learned };
         Expected {
             output_milli: expectation.mean_output_milli(cap),
             cached_permille: expectation.cached_permille(),
-            samples: own.samples(),
+            samples: (own.learned.samples() as f64 * own.kept(self.noted)).round() as u64,
         }
     }
 

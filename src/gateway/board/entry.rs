@@ -13,7 +13,7 @@ use super::places::{Full, Places};
 use super::stay::{Place, Stay};
 use super::{Standing, Unready};
 use crate::clock;
-use crate::domain::breaker::{Breaker, Policy};
+use crate::domain::breaker::{Breaker, Policy, State};
 use crate::domain::catalog::{Deployment, Provider};
 use crate::domain::quota::Quota;
 use crate::domain::speed;
@@ -25,6 +25,8 @@ pub(super) struct Inner {
     pub(super) speed: speed::Meter,
     pub(super) quota: Quota,
     pub(super) places: Places,
+    /// What went wrong last: a closed set.
+    pub(super) cause: &'static str,
 }
 
 /// One deployment.
@@ -54,6 +56,7 @@ impl Entry {
             speed: speed::Meter::default(),
             quota: Quota::default(),
             places: Places::default(),
+            cause: "",
         };
         let entry = Self {
             name: Arc::clone(&deployment.name),
@@ -107,6 +110,7 @@ impl Entry {
         Standing {
             breaker,
             wait_ms: breaker.wait_ms(now_ms),
+            cause: inner.cause,
             speed: inner.speed.estimate(now_ms),
             quota_left_permille: inner.quota.left_share_permille(now_ms),
             quota_wait_ms: inner.quota.fits(tokens, now_ms).err().unwrap_or(0),
@@ -176,7 +180,11 @@ impl Entry {
         let mut inner = self.inner();
         let entered = inner.is_ready(tokens, now_ms).and_then(|()| {
             let permit = inner.breaker.permit(now_ms);
-            permit.map_err(|state| Unready::Shut { state, wait_ms: state.wait_ms(now_ms) })
+            permit.map_err(|state| Unready::Shut {
+                state,
+                wait_ms: state.wait_ms(now_ms),
+                cause: inner.cause,
+            })
         });
         let entered = entered.map(|permit| (permit, inner.quota.take(tokens, now_ms)));
         // before the place, which takes the lock when it is dropped
@@ -185,16 +193,43 @@ impl Entry {
         Ok(Stay::new(permit, mark, place))
     }
 
-    /// Tells the breaker something that may shut the way; then those that wait are sent elsewhere.
-    pub(super) fn shut(&self, now: Instant, tell: impl FnOnce(&mut Breaker, &Policy, i64)) {
+    /// Tells the breaker something that may shut the way, and what went wrong; then those that wait are sent elsewhere.
+    pub(super) fn shut(
+        &self,
+        now: Instant,
+        cause: Option<&'static str>,
+        tell: impl FnOnce(&mut Breaker, &Policy, i64),
+    ) {
         let now_ms = self.ms(now);
         let mut inner = self.inner();
+        inner.cause = cause.unwrap_or(inner.cause);
         let Inner { breaker, policy, .. } = &mut *inner;
+        let before = breaker.state(now_ms);
         tell(breaker, policy, now_ms);
-        let admits = breaker.state(now_ms).admits();
-        let dismissed = (!admits).then(|| inner.places.dismiss());
+        let (after, cause) = (breaker.state(now_ms), inner.cause);
+        let dismissed = (!after.admits()).then(|| inner.places.dismiss());
         drop(inner);
         drop(dismissed);
+        self.log(before, after, cause, now_ms);
+    }
+
+    /// Says what has become of the breaker, if it is another than before.
+    pub(super) fn log(&self, before: State, after: State, cause: &'static str, now_ms: i64) {
+        let (deployment, for_ms) = (&self.name, after.wait_ms(now_ms));
+        match (before, after) {
+            (State::Open { until_ms: before }, State::Open { until_ms: after }) if before == after => {}
+            (_, State::Open { .. }) => {
+                tracing::warn!(%deployment, cause, for_ms, "a breaker has opened: nobody is sent there for a while");
+            }
+            (State::CoolingDown { .. }, State::CoolingDown { .. }) => {}
+            (_, State::CoolingDown { .. }) => {
+                tracing::info!(%deployment, for_ms, "a deployment asked us to come again later");
+            }
+            (State::HalfOpen { .. } | State::Open { .. }, State::Closed) => {
+                tracing::info!(%deployment, "a breaker has closed: the deployment is well again");
+            }
+            _ => {}
+        }
     }
 
     fn still_full(&self) -> Unready {
@@ -212,7 +247,7 @@ impl Inner {
     fn is_ready(&self, tokens: u64, now_ms: i64) -> Result<(), Unready> {
         let state = self.breaker.state(now_ms);
         if !state.admits() {
-            return Err(Unready::Shut { state, wait_ms: state.wait_ms(now_ms) });
+            return Err(Unready::Shut { state, wait_ms: state.wait_ms(now_ms), cause: self.cause });
         }
         self.quota.fits(tokens, now_ms).map_err(|wait_ms| Unready::Quota { wait_ms })
     }

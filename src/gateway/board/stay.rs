@@ -11,6 +11,9 @@ use crate::domain::patience::QuotaSeen;
 use crate::domain::quota::Mark;
 use crate::domain::speed::Observation;
 
+/// The cause where an account has run out of money; [`Fault::Quota`](crate::domain::fault::Fault)'s name.
+const QUOTA: &str = "quota";
+
 /// A place among the requests that a deployment serves, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -77,7 +80,11 @@ impl Stay {
         let now_ms = self.place.entry.ms(now);
         let mut inner = self.place.entry.inner();
         let policy = inner.policy;
+        let before = inner.breaker.state(now_ms);
         self.permit = Some(inner.breaker.answered(&policy, permit, now_ms));
+        let (after, cause) = (inner.breaker.state(now_ms), inner.cause);
+        drop(inner);
+        self.place.entry.log(before, after, cause, now_ms);
     }
 
     /// It has ended well; what was measured, where all of it was read.
@@ -87,21 +94,26 @@ impl Stay {
         if let Some(observation) = observation {
             inner.speed.note(observation, now_ms);
         }
-        let policy = inner.policy;
+        let (policy, before) = (inner.policy, inner.breaker.state(now_ms));
         if let Some(permit) = self.permit.take() {
             inner.breaker.succeeded(&policy, permit, now_ms);
         }
+        let (after, cause) = (inner.breaker.state(now_ms), inner.cause);
+        drop(inner);
+        self.place.entry.log(before, after, cause, now_ms);
     }
 
-    /// It has failed by the deployment's fault.
-    pub fn failed(mut self, now: Instant) {
+    /// It has failed by the deployment's fault, `cause` of a closed set.
+    pub fn failed(mut self, cause: &'static str, now: Instant) {
         let Some(permit) = self.permit.take() else { return };
-        self.place.entry.shut(now, |breaker, policy, now_ms| breaker.failed(policy, permit, now_ms));
+        self.place
+            .entry
+            .shut(now, Some(cause), |breaker, policy, now_ms| breaker.failed(policy, permit, now_ms));
     }
 
     /// The deployment wants to be left alone for so long.
     pub fn told_to_wait(self, wait: Duration, now: Instant) {
-        self.place.entry.shut(now, |breaker, _, now_ms| {
+        self.place.entry.shut(now, None, |breaker, _, now_ms| {
             let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
             breaker.cool_down(now_ms.saturating_add(wait_ms));
         });
@@ -109,7 +121,10 @@ impl Stay {
 
     /// The account behind the deployment has no money left, or may not use it.
     pub fn out_of_quota(self, now: Instant) {
-        self.place.entry.shut(now, |breaker, policy, now_ms| breaker.open_for(policy.quota_cooldown, now_ms));
+        let entry = &self.place.entry;
+        entry.shut(now, Some(QUOTA), |breaker, policy, now_ms| {
+            breaker.open_for(policy.quota_cooldown, now_ms)
+        });
     }
 }
 

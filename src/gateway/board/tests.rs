@@ -148,7 +148,7 @@ fn a_dead_one_is_left_alone_and_two_probes_bring_it_back() {
     let mut sent = 0;
     while let Ok(stay) = board.try_enter(&one, 1, now) {
         sent += 1;
-        stay.failed(now);
+        stay.failed("transient", now);
     }
     assert_eq!(sent, 5);
     board.publish(now);
@@ -191,13 +191,13 @@ fn what_is_known_outlives_a_reload_unless_it_is_another_model() {
     let (one, two) = (deployment("one", "m"), deployment("two", "m"));
     let (board, metrics, now) = board(&[&one, &two]);
     let tokens = TokenCounts { prompt: 10, completion: 30, ..TokenCounts::default() };
-    let learn = |name: &str| board.note_usage("support-bot", &name.into(), &tokens);
+    let learn = |name: &str| board.note_usage("support-bot", &name.into(), &tokens, Ended::ByItself);
     let samples = |name| board.expected("support-bot", name, None).samples;
     let shut = |one| !board.standing(one, 1, now).breaker.admits();
     let stop = |one| board.try_enter(one, 1, now).expect("a place").out_of_quota(now);
     (0..3).for_each(|_| learn("one"));
     learn("unheard-of");
-    board.note_usage("no-such-model", &"one".into(), &tokens);
+    board.note_usage("no-such-model", &"one".into(), &tokens, Ended::ByItself);
     assert_eq!((samples("one"), samples("unheard-of"), samples("two")), (3, 0, 0));
     assert_eq!(board.expected("support-bot", "two", None).output_milli, Some(30_000), "by the other's");
     assert_eq!(board.expected("no-such-model", "one", None), Expected::default());

@@ -276,7 +276,7 @@ impl Metered {
         let usage = self.usage();
         let Some(visit) = self.visit.take() else { return };
         match self.has_failed() {
-            true => visit.failed(),
+            true => visit.failed("upstream_broke"),
             false => visit.ended(Some(&usage)),
         }
     }
@@ -288,7 +288,7 @@ impl Metered {
         }
         match (self.visit.take(), fault) {
             (Some(visit), Some(fault)) => visit.refused(fault, None),
-            (Some(visit), None) => visit.failed(),
+            (Some(visit), None) => visit.failed("upstream_broke"),
             (None, _) => {}
         }
     }
@@ -371,7 +371,9 @@ impl Metered {
     }
 
     async fn broke(&mut self, error: &UpstreamError) -> Next {
-        tracing::warn!(deployment = %self.facts.deployment.name, %error, "a stream broke off");
+        let request_id = self.record.as_ref().map(|record| record.request_id());
+        let request_id = request_id.as_deref();
+        tracing::warn!(request_id, deployment = %self.facts.deployment.name, %error, "a stream broke off");
         self.give_up(None).await;
         if let Some(record) = &self.record {
             record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
@@ -388,7 +390,10 @@ impl Metered {
     }
 
     async fn remember(&mut self) {
-        for id in self.reader.take_ids() {
+        let ids = self.reader.take_ids();
+        // with the response's own id, which comes first
+        let conversation = if ids.is_empty() { None } else { self.facts.conversation() };
+        for id in ids.into_iter().chain(conversation) {
             self.pins.remember(id, &self.facts.admitted, &self.facts.deployment.name).await;
         }
     }

@@ -85,7 +85,7 @@ pub(super) async fn read<C: Client>(
         Err(error) => {
             record.attempt_over(Some(facts.unconfirmed()));
             exchange.abort().await;
-            visit.failed();
+            visit.failed(error.code());
             return Followed::Broke(error, record);
         }
     };
@@ -107,7 +107,7 @@ pub(super) async fn read<C: Client>(
         Ok(body) => body,
         Err(error) => {
             record.attempt_over(Some(usage));
-            visit.failed();
+            visit.failed(error.code());
             return Followed::Broke(error, record);
         }
     };
@@ -118,7 +118,7 @@ pub(super) async fn read<C: Client>(
         return Followed::Fault(fault, provider::message(status, &body), record);
     }
     visit.ended(Some(&usage));
-    for id in read.ids {
+    for id in read.ids.into_iter().chain(facts.conversation()) {
         pins.remember(id, &facts.admitted, &facts.deployment.name).await;
     }
     headers.extend(money(&record));

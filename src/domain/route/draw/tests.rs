@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::catalog::tests::deployment;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::route::share::{Share, StickyBy, mix, salt};
-use crate::domain::route::{Ceiling, Condition};
+use crate::domain::route::{CHEAPEST_PROBES, Ceiling, Condition};
 
 /// What is known, by name; random bits from a counter.
 struct Known {
@@ -124,6 +124,30 @@ fn the_cheapest_first_unless_it_is_not_good_or_fast_enough() {
 }
 
 #[test]
+fn where_a_ceiling_counts_few_go_to_whom_nobody_knows() {
+    let old = Seen { whole_us: Some(1), in_flight: 99, ..cost(2) };
+    for (ceiling, in_flight, whole_us, samples, first) in [
+        (Some(8), 9, None, 0, "new"),
+        (Some(8), 10, None, 0, "old"),
+        (Some(8), 10, Some(1), 9, "old"),
+        (Some(8), 40, Some(1), 40, "old"),
+        (Some(8), 40, Some(1), 41, "new"),
+        (Some(8), 500, Some(1), 150, "new"),
+        (None, 10, None, 0, "new"),
+    ] {
+        let ceiling = Ceiling { whole: ceiling.map(Duration::from_secs), first_token: None };
+        let plan = Plan::Cheapest(Cheapest { ceiling, ..cheapest(vec![to("new"), to("old")]) });
+        let new = Seen { in_flight, whole_us, samples, ..cost(1) };
+        let mut known = Known::new([("new", new), ("old", old.clone())]);
+        assert_eq!(
+            names(&drawn(&plan, &mut known))[0],
+            first,
+            "{ceiling:?} {in_flight} {whole_us:?} {samples}"
+        );
+    }
+}
+
+#[test]
 fn one_that_is_not_good_enough_here_may_be_elsewhere() {
     let plan = Plan::Ordered(vec![
         Plan::Cheapest(Cheapest { min_quality: Some(500), ..cheapest(vec![to("a")]) }),
@@ -156,13 +180,52 @@ fn the_fastest_first_and_the_others_now_and_then() {
 }
 
 #[test]
-fn cheap_probes_go_only_to_what_is_little_known() {
-    let mut known = Known::new([("a", cost(1)), ("b", Seen { samples: 29, ..cost(2) }), ("c", cost(3))]);
+fn cheap_probes_go_only_to_what_may_be_the_cheapest() {
     let plan =
         Plan::Cheapest(Cheapest { probe_per_mille: 1_000, ..cheapest(vec![to("a"), to("b"), to("c")]) });
-    assert_eq!(names(&drawn(&plan, &mut known)), ["b", "a", "c"]);
-    known.of.insert("b", cost(2));
-    assert_eq!(names(&drawn(&plan, &mut known)), ["a", "b", "c"]);
+    // how much dearer it seems, after how many answers
+    for (nanos, samples, probed) in [
+        (1_230, 149, true),
+        (1_250, 149, false),
+        (1_100, 149, true),
+        (1_630, 30, true),
+        (1_640, 30, false),
+        (3_820, 11, true),
+        (3_820, 12, false),
+        (3_840, 0, false),
+        (i64::MAX, 0, false),
+    ] {
+        let seen = Seen { samples, ..cost(nanos) };
+        let mut known = Known::new([("a", cost(1_000)), ("b", seen), ("c", cost(9_000))]);
+        let want = if probed { "b" } else { "a" };
+        assert_eq!(names(&drawn(&plan, &mut known))[0], want, "{nanos} after {samples}");
+    }
+    // one that is known gets a tenth of them
+    let mut known = Known::new([("a", cost(1_000)), ("b", Seen { samples: 150, ..cost(1_100) })]);
+    let plan = Plan::Cheapest(Cheapest { probe_per_mille: 1_000, ..cheapest(vec![to("a"), to("b")]) });
+    let probes = (0..20_000).filter(|_| names(&drawn(&plan, &mut known))[0] == "b").count();
+    assert!(probes.abs_diff(2_000) <= 127, "{probes}: three standard deviations are 127");
+}
+
+#[test]
+fn now_and_then_one_that_was_slow_is_asked_again() {
+    let slow = |nanos| Seen { whole_us: Some(9_000_000), ..cost(nanos) };
+    let mut known = Known::new([("a", cost(1_000)), ("b", slow(900)), ("c", slow(1_100))]);
+    let plan = |probe_per_mille| {
+        let among = vec![to("a"), to("b"), to("c")];
+        let ceiling = Ceiling { whole: Some(Duration::from_secs(8)), first_token: None };
+        Plan::Cheapest(Cheapest { ceiling, probe_per_mille, ..cheapest(among) })
+    };
+    let mut first = BTreeMap::<String, u32>::new();
+    for _ in 0..20_000 {
+        *first.entry(names(&drawn(&plan(CHEAPEST_PROBES), &mut known))[0].to_owned()).or_default() += 1;
+    }
+    // 100 expected; three standard deviations are 30
+    assert!((70..=130).contains(&first["b"]), "{first:?}");
+    assert!(!first.contains_key("c"), "it would not be the cheapest: {first:?}");
+    for _ in 0..2_000 {
+        assert_eq!(names(&drawn(&plan(0), &mut known)), ["a", "b", "c"]);
+    }
 }
 
 #[test]
