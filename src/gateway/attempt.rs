@@ -32,7 +32,7 @@ use crate::domain::retry::Failure;
 use crate::domain::route::Chosen;
 use crate::domain::stream::StreamReader;
 use crate::domain::usage::Usage;
-use crate::provider;
+use crate::provider::{self, CapNamed};
 use crate::upstream::http::Exchange;
 use crate::upstream::{Phase, Upstream, UpstreamError};
 
@@ -200,6 +200,14 @@ impl Failed {
         }
     }
 
+    /// Notes it as a failed attempt; one that was not asked, for our own reasons, has not failed.
+    pub(super) fn is_noted(&self, deployment: &Deployment, record: &mut Record) {
+        if self.again {
+            let told = &self.told;
+            record.attempt_failed(&deployment.name, told.code(), told.is_requests_fault(), told);
+        }
+    }
+
     fn with(self, record: Box<Record>) -> Attempted {
         Attempted::Failed(Box::new(self), record)
     }
@@ -271,7 +279,9 @@ impl Attempt<'_> {
         presence: &mut Presence<'_, C>,
         mut record: Box<Record>,
     ) -> Attempted {
-        let outgoing = provider::inference(self.deployment, &self.form.request, &self.model, output_cap);
+        let named = if self.form.translated { CapNamed::ByUs } else { CapNamed::ByClient };
+        let outgoing =
+            provider::inference(self.deployment, &self.form.request, &self.model, output_cap, named);
         let asking = Asking {
             deployment: self.deployment,
             unseen: self.deployment.makes_unseen_tokens(&self.model),
@@ -339,7 +349,11 @@ impl Attempt<'_> {
         client_gone: bool,
         mut record: Box<Record>,
     ) -> Attempted {
-        visit.failed(error.code());
+        match client_gone {
+            // it may be our patience that has ended, and nothing of its own
+            true => drop(visit),
+            false => visit.failed(error.code()),
+        }
         let failure = match &error {
             error if error.nothing_was_sent() => Failure::NothingSent,
             UpstreamError::Timeout(_) => Failure::TimedOut,
@@ -403,9 +417,6 @@ impl Attempt<'_> {
             Followed::Broke(error, record) => {
                 let timed_out = matches!(error, UpstreamError::Timeout(Phase::BetweenChunks | Phase::Total));
                 let failure = if timed_out { Failure::TimedOut } else { Failure::Broke };
-                if presence.is_gone() {
-                    return Attempted::Ended(Refusal::ClientGone, record);
-                }
                 Failed { failure, ..Failed::unsent(self.refusal(error)) }.with(record)
             }
         }

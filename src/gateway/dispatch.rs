@@ -54,10 +54,12 @@ pub(super) async fn ask<C: Client>(
                 *failed
             }
         };
-        if let Some(after) = round.learns(failed, &mut record) {
-            if !means.retries.take(&prepared.attribution.model) {
-                return round.gives_up(record);
-            }
+        failed.is_noted(&chosen.deployment, &mut record);
+        if presence.is_gone() {
+            // it was read on for what it costs; nobody waits for another answer
+            return Err(Refused::new(Refusal::ClientGone, record));
+        }
+        if let Some(after) = round.learns(failed, &record) {
             tokio::select! {
                 biased;
                 () = presence.left() => return Err(Refused::new(Refusal::ClientGone, record)),
@@ -82,6 +84,8 @@ struct Round<'a> {
     /// How often the current one was tried.
     on_this: u32,
     deadline: Instant,
+    /// Who has refused it for its length or its content: not asked again for the same.
+    refused_by: Vec<Arc<str>>,
     /// What the client hears if nobody answers.
     told: Option<Told>,
     /// It is over.
@@ -101,6 +105,7 @@ impl<'a> Round<'a> {
             sent: 0,
             on_this: 1,
             deadline: clock::monotonic() + total,
+            refused_by: Vec::new(),
             told: None,
             stopped: false,
         }
@@ -123,7 +128,7 @@ impl<'a> Round<'a> {
     }
 
     /// Takes in how an attempt failed; a wait before the same deployment is asked again.
-    fn learns(&mut self, failed: Failed, record: &mut Record) -> Option<Duration> {
+    fn learns(&mut self, failed: Failed, record: &Record) -> Option<Duration> {
         let Failed { failure, wait_asked, told, unready, cheaper, again } = failed;
         let failed_on = self.order[self.at].clone();
         if failure != Failure::NothingSent {
@@ -134,32 +139,42 @@ impl<'a> Round<'a> {
         {
             self.full.push(failed_on.clone());
         }
-        // one that was not asked, for our own reasons, has not failed
-        if again {
-            record.attempt_failed(&failed_on.deployment.name, told.code(), told.is_requests_fault(), &told);
-        }
         // that it is left alone now says less than why
         if self.told.is_none() || !matches!(unready, Some(Unready::Shut { .. })) {
             self.told = Some(told);
         }
-        let situation = Situation {
+        let retries = self.means.retries;
+        let mut situation = Situation {
             sent: self.sent,
             on_this: self.on_this,
             wait_asked,
             others_left: self.at + 1 < self.order.len() || !self.full.is_empty(),
             time_left: self.deadline.saturating_duration_since(clock::monotonic()),
-            budget_allows: again && self.means.retries.allows(&self.prepared.attribution.model),
+            budget_allows: again && retries.allows(&self.prepared.attribution.model),
             jitter: rand::random(),
         };
-        match retry::after(failure, &situation, &self.prepared.resolved.model.retry) {
+        let policy = &self.prepared.resolved.model.retry;
+        let mut step = retry::after(failure, &situation, policy);
+        if matches!(step, Step::Same { .. }) && !retries.take(&self.prepared.attribution.model) {
+            // another request has taken the last one since
+            situation.budget_allows = false;
+            step = retry::after(failure, &situation, policy);
+        }
+        match step {
             Step::Same { after } => {
                 self.on_this += 1;
                 record.book().metrics().retried(&failed_on.deployment.name);
                 return Some(after);
             }
             Step::Next => self.next(cheaper),
-            Step::Longer => self.set_aside(self.longer_than(&failed_on)),
-            Step::Filtered => self.set_aside(self.prepared.filtered.clone()),
+            Step::Longer => {
+                let longer = self.longer_than(&failed_on);
+                self.set_aside(longer);
+            }
+            Step::Filtered => {
+                let unfiltered = self.without_who_refused(&failed_on, self.prepared.filtered.clone());
+                self.set_aside(unfiltered);
+            }
             Step::Stop => self.stopped = true,
         }
         None
@@ -186,20 +201,28 @@ impl<'a> Round<'a> {
     }
 
     /// Who has a longer context: what is set aside for it, then the rest of the order.
-    fn longer_than(&self, failed_on: &Chosen) -> Vec<Chosen> {
+    fn longer_than(&mut self, failed_on: &Chosen) -> Vec<Chosen> {
         let had = failed_on.deployment.context_window;
         let is_longer = |chosen: &&Chosen| match (chosen.deployment.context_window, had) {
             (Some(window), Some(had)) => window > had,
             _ => false,
         };
-        let aside =
-            self.prepared.longer.iter().filter(|chosen| chosen.deployment.name != failed_on.deployment.name);
         let rest = self.order[self.at + 1..].iter().filter(is_longer);
-        // what was tried as longer and failed is not tried again
-        match self.order == self.prepared.longer {
-            true => rest.cloned().collect(),
-            false => aside.chain(rest).cloned().collect(),
+        let longer = self.prepared.longer.iter().chain(rest).cloned().collect();
+        self.without_who_refused(failed_on, longer)
+    }
+
+    /// Each once, without those that have refused this request for what it is.
+    fn without_who_refused(&mut self, failed_on: &Chosen, order: Vec<Chosen>) -> Vec<Chosen> {
+        self.refused_by.push(Arc::clone(&failed_on.deployment.name));
+        let mut left: Vec<Chosen> = Vec::new();
+        for chosen in order {
+            let name = &chosen.deployment.name;
+            if !self.refused_by.contains(name) && left.iter().all(|known| known.deployment.name != *name) {
+                left.push(chosen);
+            }
         }
+        left
     }
 
     fn gives_up(self, record: Box<Record>) -> Result<Box<Answer>, Box<Refused>> {

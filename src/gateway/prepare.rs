@@ -172,8 +172,9 @@ impl Asked {
             drawn.order = std::mem::take(&mut longer.order);
             drawn.out.extend(longer.out);
         }
-        if stays {
-            drawn.order.truncate(1);
+        if stays && drawn.order.len() > 1 {
+            let others = drawn.order.split_off(1).into_iter();
+            drawn.out.extend(others.map(|other| (other.deployment, Out::Bound, other.seen)));
         }
         AllDrawn { drawn, longer: longer.order, filtered: set_aside(&model.content_filtered).order }
     }

@@ -45,7 +45,6 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::Unbounded(_) => StatusCode::BAD_REQUEST,
         Refusal::Unpriced { .. } => StatusCode::FORBIDDEN,
         Refusal::LedgerAway(_) => StatusCode::SERVICE_UNAVAILABLE,
-        // nobody reads it; nginx's number for it is known to operators
         Refusal::NoCandidate { out, .. } => match Nobody::of(out) {
             Nobody::ForThisRequest | Nobody::OfItsLength | Nobody::WithThatMember(_) | Nobody::WhoMadeIt => {
                 StatusCode::BAD_REQUEST
@@ -55,6 +54,7 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         },
         Refusal::Busy { unready: Unready::Shut { .. }, .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+        // nobody reads it; nginx's number for it is known to operators
         Refusal::ClientGone => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
     }
 }

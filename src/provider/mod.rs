@@ -94,6 +94,15 @@ pub fn output_cap(
     OutputCap { name, tokens }
 }
 
+/// Who has chosen the name under which a request caps its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapNamed {
+    /// The client, who may know what its server takes.
+    ByClient,
+    /// We have, when we translated it: it must be the name that the deployment takes, or nothing is capped.
+    ByUs,
+}
+
 /// The only name under which a deployment takes a cap on a chat's output; none where both will do. Only models that
 /// are known to refuse the old name are asked under the new one: a server that knows neither would make what it likes.
 ///
@@ -118,7 +127,8 @@ pub fn inference(
     deployment: &Deployment,
     request: &InferenceRequest,
     upstream_model: &str,
-    output_cap: Option<OutputCap>,
+    cap: Option<OutputCap>,
+    named: CapNamed,
 ) -> Outgoing {
     let provider = &deployment.provider;
     let dialect = asks(&provider.dialect);
@@ -130,8 +140,11 @@ pub fn inference(
         OnUnsupported::Drop => &*deployment.unsupported,
         OnUnsupported::Refuse => &[],
     };
-    let only_cap = only_cap(deployment, endpoint, upstream_model);
-    let rewrite = Rewrite { model, ask_usage, output_cap, only_cap, dropped };
+    let only_cap = match named {
+        CapNamed::ByUs => Some(output_cap(deployment, endpoint, upstream_model, 0).name),
+        CapNamed::ByClient => only_cap(deployment, endpoint, upstream_model),
+    };
+    let rewrite = Rewrite { model, ask_usage, output_cap: cap, only_cap, dropped };
     let mut headers = dialect.headers();
     headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     Outgoing {

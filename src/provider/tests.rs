@@ -51,7 +51,7 @@ fn each_dialect_has_its_paths_and_keys() {
     for (dialect, base, endpoint, path, header) in table {
         let deployment = deployment(dialect, base, "my dep");
         let provider = &deployment.provider;
-        let out = inference(&deployment, &request(endpoint, false), "my dep", None);
+        let out = inference(&deployment, &request(endpoint, false), "my dep", None, CapNamed::ByClient);
         assert_eq!(out.path, path);
         let body: serde_json::Value = serde_json::from_slice(&out.body.expect("a body")).expect("JSON");
         assert_eq!(body["model"], "my dep");
@@ -62,8 +62,14 @@ fn each_dialect_has_its_paths_and_keys() {
         let (name, value) = authorize(provider, &Authorization::Bearer(Secret::new("t"))).expect("a header");
         assert_eq!((name.as_str(), value.to_str().ok()), ("authorization", Some("Bearer t")));
     }
-    let headers =
-        inference(&deployment(openai, "/v1", "m"), &request(ChatCompletions, false), "m", None).headers;
+    let headers = inference(
+        &deployment(openai, "/v1", "m"),
+        &request(ChatCompletions, false),
+        "m",
+        None,
+        CapNamed::ByClient,
+    )
+    .headers;
     assert_eq!(headers[0].0, "openai-organization");
 }
 
@@ -78,7 +84,13 @@ fn usage_is_asked_for_where_the_dialect_knows_it() {
         (Dialect::Candle, Endpoint::Completions, true, true),
         (Dialect::Candle, Endpoint::Responses, true, false),
     ] {
-        let out = inference(&deployment(dialect, "", "m"), &request(endpoint, stream), "m", None);
+        let out = inference(
+            &deployment(dialect, "", "m"),
+            &request(endpoint, stream),
+            "m",
+            None,
+            CapNamed::ByClient,
+        );
         assert_eq!(out.usage_injected, want);
         let body = String::from_utf8(out.body.expect("a body").to_vec()).expect("text");
         assert_eq!(body.contains("include_usage"), want);
@@ -128,7 +140,8 @@ fn a_cap_goes_under_the_name_that_the_model_takes() {
         deployment.reasoning = reasoning;
         let cap = output_cap(&deployment, endpoint, model, 50);
         assert_eq!(cap.name.name(), want, "{model} {endpoint:?}");
-        let outgoing = inference(&deployment, &request(endpoint, false), model, Some(cap));
+        let outgoing =
+            inference(&deployment, &request(endpoint, false), model, Some(cap), CapNamed::ByClient);
         let body: serde_json::Value = serde_json::from_slice(&outgoing.body.expect("a body")).expect("JSON");
         assert_eq!(body[want], 50, "{body}");
     }
@@ -158,10 +171,23 @@ fn the_clients_cap_travels_under_the_name_that_is_taken() {
         deployment.reasoning = reasoning;
         for (body, want) in [(OLD, of_old), (NEW, of_new)] {
             let request = InferenceRequest::parse(Endpoint::ChatCompletions, body.into(), None);
-            let outgoing = inference(&deployment, &request.expect("right"), model, None);
+            let outgoing = inference(&deployment, &request.expect("right"), model, None, CapNamed::ByClient);
             let want = want.replace("\"m\"", &format!("\"{model}\""));
             assert_eq!(outgoing.body.expect("a body"), want, "{model}");
         }
+    }
+}
+
+#[test]
+fn a_cap_that_we_named_travels_under_the_name_that_is_taken() {
+    const NEW: &str = r#"{"model":"m","max_completion_tokens":9,"messages":[1]}"#;
+    let request = InferenceRequest::parse(Endpoint::ChatCompletions, NEW.into(), None).expect("right");
+    for (reasoning, want) in [(false, "max_tokens"), (true, "max_completion_tokens")] {
+        // a server that knows only the old name would take the new one for no cap at all
+        let mut deployment = deployment(Dialect::OpenAi(OpenAi::default()), "/v1", "m");
+        deployment.reasoning = reasoning;
+        let sent = inference(&deployment, &request, "m", None, CapNamed::ByUs).body.expect("a body");
+        assert_eq!(sent, NEW.replace("max_completion_tokens", want));
     }
 }
 
@@ -171,7 +197,9 @@ fn what_a_deployment_does_not_take_is_dropped_only_where_the_operator_says_so() 
     let request = InferenceRequest::parse(Endpoint::ChatCompletions, body.into(), None).expect("right");
     let mut deployment = deployment(Dialect::Candle, "/v1", "m");
     deployment.unsupported = vec!["logit_bias".into(), "seed".into()];
-    let sent = |deployment: &Deployment| inference(deployment, &request, "m", None).body.expect("a body");
+    let sent = |deployment: &Deployment| {
+        inference(deployment, &request, "m", None, CapNamed::ByClient).body.expect("a body")
+    };
     assert_eq!(sent(&deployment), body);
     deployment.on_unsupported = OnUnsupported::Drop;
     assert_eq!(sent(&deployment), r#"{"model":"m","messages":[1]}"#);

@@ -130,3 +130,35 @@ fn what_a_filter_has_stopped_goes_nowhere_else_by_itself() {
     assert_eq!(lax.requests().len(), 0);
     assert_eq!(booked(&gateway, 1), [pair("strict", "estimated")]);
 }
+
+#[test]
+fn who_has_refused_it_for_what_it_is_is_not_asked_again() {
+    let [strict, longer, longest] = [(); 3].map(|()| SimulatedProvider::start());
+    let url = |provider: &SimulatedProvider| format!("{}/v1", provider.url());
+    let setup = lab()
+        .and(&deployment("strict", &url(&strict), ""))
+        .and(&deployment("longer", &url(&longer), ""))
+        .and(&deployment("longest", &url(&longest), ""))
+        .and(&model("aside", "deployments = [\"longer\", \"longest\"]"))
+        .and(&model(
+            "bot",
+            "deployments = [\"strict\"]\nlonger_context = \"aside\"\ncontent_filtered = \"aside\"\n\
+             retry = { attempts = 9 }",
+        ))
+        .watched(&strict)
+        .watched(&longer)
+        .watched(&longest);
+    let gateway = TestGateway::with(setup).start();
+    let filtered = Trouble::openai(400, "invalid_request_error", Some("content_filter"), "not that");
+    for (trouble, code) in [(Trouble::bad_request(), "context_length_exceeded"), (filtered, "content_filter")]
+    {
+        let before: Vec<usize> = [&strict, &longer, &longest].map(|one| one.requests().len()).into();
+        for provider in [&strict, &longer, &longest] {
+            provider.always(Reply::trouble(trouble.clone()));
+        }
+        let answer = gateway.post(CHAT, &question("bot", "one")).expect(400);
+        assert_eq!(answer.json()["error"]["code"], code, "{}", answer.text());
+        let after: Vec<usize> = [&strict, &longer, &longest].map(|one| one.requests().len()).into();
+        assert!(after.iter().zip(before).all(|(after, before)| *after == before + 1), "{after:?}");
+    }
+}

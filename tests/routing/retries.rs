@@ -91,6 +91,54 @@ fn a_client_that_leaves_during_a_wait_is_not_asked_for_again() {
     assert_eq!(provider.requests().len(), 1);
 }
 
+#[test]
+fn nobody_else_is_asked_for_a_client_that_has_left() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    let wrong = Reply::body(200, "text/html", b"<html>".to_vec()).billed(1, 0).without_usage();
+    for (at, (reply, source)) in [
+        (Reply::trouble(Trouble::server_error()), json!(null)),
+        (wrong, json!("unconfirmed")),
+        (Reply::json(200, &Trouble::overloaded().body), json!(null)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let gate = Gate::new();
+        first.replies(reply.waits_for(&gate));
+        let leaves = gateway.send(CHAT, &question("bot", "leaves"));
+        first.await_requests(at + 1);
+        drop(leaves);
+        gateway.notice_departures();
+        gate.open();
+        let outcome = eventually("its Outcome", || {
+            let all = gateway.outcomes();
+            (all.len() > at).then(|| all[0].clone())
+        });
+        assert_eq!(outcome["ending"], "client_gone", "{outcome:#}");
+        assert_eq!(outcome["usage"]["source"], source, "{outcome:#}");
+        assert_eq!(outcome["failed_attempts"].as_array().map(Vec::len), Some(1), "{outcome:#}");
+    }
+    assert_eq!((first.requests().len(), second.requests().len()), (3, 0));
+}
+
+#[test]
+fn a_client_that_leaves_is_no_fault_of_the_deployment() {
+    let provider = SimulatedProvider::start();
+    let lines = "reasoning = true\ndrain_ms = 50\nbreaker = { consecutive_failures = 1 }";
+    let gateway = alone(&provider, lines, "");
+    provider.replies(Reply::usual().hangs());
+    let leaves = gateway.send(CHAT, &streamed("bot", "leaves"));
+    provider.await_requests(1);
+    drop(leaves);
+    let outcome = gateway.last_outcome();
+    assert_eq!(
+        (&outcome["ending"], &outcome["usage"]["source"]),
+        (&json!("client_gone"), &json!("unconfirmed"))
+    );
+    gateway.post(CHAT, &question("bot", "stays")).expect(200);
+}
+
 /// An event of a stream as Python's `json` writes it: blanks between.
 fn error_event(code: &str) -> Vec<u8> {
     format!(
@@ -115,6 +163,33 @@ fn an_error_in_what_comes_first_of_a_stream_goes_to_the_next() {
         assert_eq!(by(&answer), Some("second"), "{}", answer.text());
         assert!(!answer.text().contains("not now"), "{}", answer.text());
     }
+}
+
+#[test]
+fn comments_before_an_error_are_no_answer_yet() {
+    let (first, second) = (SimulatedProvider::start(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_turn(&first, &second, "")).start();
+    let gate = Gate::new();
+    let pieces = vec![b": hello\n\n".to_vec(), error_event("server_is_overloaded")];
+    first.replies(Reply::stream(pieces, 1, 0).without_usage().waits_after_events(1, &gate));
+    let mut open = gateway.send(CHAT, &streamed("bot", "somebody"));
+    first.await_requests(1);
+    // the comment is read by then
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    let answer = open.answer().expect(200);
+    assert_eq!(by(&answer), Some("second"), "{}", answer.text());
+    // before an answer they belong to it
+    let word = br#"data: {"choices":[{"index":0,"delta":{"content":"Yes"},"finish_reason":"stop"}]}"#;
+    let pieces = vec![b": hello\n\n".to_vec(), [&word[..], b"\n\ndata: [DONE]\n\n"].concat()];
+    let gate = Gate::new();
+    first.replies(Reply::stream(pieces.clone(), 1, 1).without_usage().waits_after_events(1, &gate));
+    let mut open = gateway.send(CHAT, &streamed("bot", "somebody"));
+    first.await_requests(2);
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    let answer = open.answer().expect(200);
+    assert_eq!((by(&answer), answer.text().as_bytes()), (Some("first"), &*pieces.concat()));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use pingora::time::sleep;
 use serde::de::IgnoredAny;
@@ -30,6 +30,9 @@ use crate::upstream::http::Exchange;
 /// So long the first event is waited for before the client gets the head. After that it must not be left in silence: what
 /// stands between it and us may give it up.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of comments that are kept back before the first event; a provider that sends more is not waited for.
+const MOST_COMMENTS: usize = 64 << 10;
 
 /// Chunks that are still read, without waiting for any, of a stream that is stopped.
 const MOST_UNREAD: usize = 64;
@@ -59,12 +62,13 @@ pub(super) async fn begin<C: Client>(
         record: None,
         visit: Some(visit),
         pins: Arc::clone(pins),
+        comments: BytesMut::new(),
         first: None,
     };
     let wait = record.if_dropped(|| Some(unseen));
     let first = tokio::select! {
         biased;
-        first = metered.advance() => Some(first),
+        first = metered.first_event() => Some(first),
         () = presence.left() => None,
         () = sleep(PATIENCE) => {
             wait.ends();
@@ -76,6 +80,7 @@ pub(super) async fn begin<C: Client>(
         Some(Ok(Some(bytes))) => match amiss(&bytes) {
             None => {
                 wait.ends();
+                metered.begun();
                 let answer = metered.with(record, Some(bytes));
                 return Followed::Answer(Box::new(Answer {
                     status,
@@ -132,6 +137,15 @@ fn amiss(first: &Bytes) -> Option<Ended> {
     found
 }
 
+/// Whether there is more than comments in whole events.
+fn has_event(events: &Bytes) -> bool {
+    let mut found = false;
+    sse::Splitter::new().push(events.clone(), |piece| {
+        found |= matches!(&piece, sse::Piece::Event(event) if sse::data(event).is_some());
+    });
+    found
+}
+
 /// A stream being metered. It settles itself at its end; dropped on the way, it settles at what was counted.
 pub struct Metered {
     facts: Facts,
@@ -148,7 +162,9 @@ pub struct Metered {
     /// Nothing once it is over.
     visit: Option<Visit>,
     pins: Arc<Pins>,
-    /// What has come and is not handed on yet.
+    /// Comments that came before the first event and are not handed on yet.
+    comments: BytesMut,
+    /// What has come behind them and is not handed on yet.
     first: Option<Bytes>,
 }
 
@@ -170,9 +186,30 @@ impl Metered {
             return Next::Bytes(first);
         }
         match self.advance().await {
-            Ok(Some(bytes)) => Next::Bytes(bytes),
+            Ok(Some(bytes)) => {
+                self.begun();
+                Next::Bytes(bytes)
+            }
             Ok(None) => Next::End,
             Err(error) => self.broke(&error).await,
+        }
+    }
+
+    /// What comes first that is more than a comment: a provider that is about to fail sends those, too.
+    async fn first_event(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        while let Some(bytes) = self.advance().await? {
+            if has_event(&bytes) || self.comments.len() + bytes.len() > MOST_COMMENTS {
+                return Ok(Some(bytes));
+            }
+            self.comments.extend_from_slice(&bytes);
+        }
+        Ok(None)
+    }
+
+    /// The answer has begun, and well.
+    fn begun(&mut self) {
+        if let Some(visit) = &mut self.visit {
+            visit.first();
         }
     }
 
@@ -188,9 +225,6 @@ impl Metered {
                     self.remember().await;
                     let out = self.first.take().unwrap_or_default();
                     if !out.is_empty() {
-                        if let Some(visit) = &mut self.visit {
-                            visit.first();
-                        }
                         return Ok(Some(out));
                     }
                 }
@@ -215,10 +249,11 @@ impl Metered {
                     }
                     self.settle_usage();
                     self.over();
+                    self.first = Some(rest);
                     if let Some(exchange) = self.exchange.take() {
                         exchange.release().await;
                     }
-                    return Ok((!rest.is_empty()).then_some(rest));
+                    return Ok(self.first.take().filter(|rest| !rest.is_empty()));
                 }
             }
         }
@@ -261,13 +296,18 @@ impl Metered {
     /// The stream as the client gets it, from its first event on.
     fn with(mut self, record: Box<Record>, first: Option<Bytes>) -> Self {
         self.record = Some(record);
-        self.first = first.or_else(|| self.first.take());
+        let first = first.or_else(|| self.first.take());
+        self.first = match self.comments.is_empty() {
+            true => first,
+            false => Some([self.comments.split().freeze(), first.unwrap_or_default()].concat().into()),
+        };
         if self.exchange.is_none() {
             // that was all of it
             self.settle_usage();
         }
         self
     }
+
     /// Ends the record after the client got everything; an error event of the upstream's is no good end.
     pub fn served(mut self, status: u16) {
         let Some(mut record) = self.record.take() else { return };

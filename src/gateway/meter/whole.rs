@@ -93,14 +93,15 @@ pub(super) async fn read<C: Client>(
     // cut off from here on, it is settled at that
     record.usage(usage);
     exchange.release().await;
+    // `"error": {}` beside an answer is none
+    let fault = read.is_error.then(|| provider::fault_of_event(&read.body)).flatten();
     let body = match (read.wrong, response) {
         (Some(wrong), _) => Err(wrong),
-        (None, _) if read.is_error => Ok(read.body.clone()),
-        (None, None) => Ok(read.body),
-        (None, Some(response)) => {
+        (None, Some(response)) if fault.is_none() => {
             let made = response_of(&read.body, &response.echo, &response.id, response.created_at_s);
             made.map_err(|unreadable| UpstreamError::Broken(unreadable.to_string()))
         }
+        (None, _) => Ok(read.body),
     };
     let body = match body {
         Ok(body) => body,
@@ -110,7 +111,7 @@ pub(super) async fn read<C: Client>(
             return Followed::Broke(error, record);
         }
     };
-    if let Some(fault) = read.is_error.then(|| provider::fault_of_event(&body)).flatten() {
+    if let Some(fault) = fault {
         // no provider bills an error, unless it says what it used
         record.attempt_over((usage.source == UsageSource::Reported).then_some(usage));
         visit.refused(fault, None);
