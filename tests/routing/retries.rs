@@ -277,6 +277,15 @@ fn a_response_that_is_translated_falls_back_to_one_that_is_not() {
             assert_eq!(by(&ask(stream)), Some("chat"));
         }
     }
+    // some servers write an empty error beside each answer
+    let whole = json!({
+        "id": "c", "object": "chat.completion", "model": "m", "error": {},
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Yes"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    });
+    chat.replies(Reply::json(200, &whole).billed(1, 1));
+    let answer = ask(false);
+    assert_eq!((by(&answer), &answer.json()["object"]), (Some("chat"), &json!("response")));
     // what has begun ends with its failure, in the words of responses
     chat.replies(Reply::usual().resets_after_events(3));
     let answer = gateway.post("/v1/responses", &body(true)).expect(200);
