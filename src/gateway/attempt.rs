@@ -89,8 +89,10 @@ pub(super) struct ToldAnswer {
 impl ToldAnswer {
     /// The answer that tells it.
     pub(super) fn into_answer(self, record: Box<Record>) -> Answer {
+        let mut headers = self.headers;
+        headers.extend(meter::failed(&record));
         let body = AnswerBody::Whole { body: self.body, record, ending: Ending::UpstreamError };
-        Answer { status: self.status, headers: self.headers, body }
+        Answer { status: self.status, headers, body }
     }
 }
 

@@ -84,6 +84,15 @@ fn money(record: &Record) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         .filter_map(|(name, amount)| Some((name.clone(), HeaderValue::from_str(&amount?.to_string()).ok()?)))
 }
 
+/// What a client hears of attempts that all failed: how many there were, where it was more than one, and what they cost
+/// all the same.
+pub(super) fn failed(record: &Record) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let attempts = record.failed_attempts();
+    let attempts = (attempts > 1).then(|| (ATTEMPTS.clone(), HeaderValue::from(attempts)));
+    let cost = record.spent().and_then(|spent| HeaderValue::from_str(&spent.to_string()).ok());
+    attempts.into_iter().chain(cost.map(|cost| (COST.clone(), cost)))
+}
+
 /// An answer that has begun, and all that following it takes.
 pub(super) struct Following<'a> {
     pub(super) facts: Facts,

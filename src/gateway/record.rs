@@ -236,6 +236,11 @@ impl Record {
         self.note(|outcome| outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost }));
     }
 
+    /// What the attempts that are over cost.
+    pub(super) const fn spent(&self) -> Option<Usd> {
+        self.spent
+    }
+
     /// How many attempts came to nothing so far.
     pub(super) fn failed_attempts(&self) -> usize {
         self.outcome.as_ref().map_or(0, |outcome| outcome.failed_attempts.len())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::board::{Full, Unready};
 use super::limited::Limited;
+use crate::domain::breaker::State;
 use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::RequestError;
@@ -230,6 +231,7 @@ fn reasons(out: &[(Arc<str>, Out)]) -> String {
 
 fn busy(unready: &Unready) -> String {
     match unready {
+        Unready::Shut { state: State::CoolingDown { .. }, .. } => "asked us to come again later".to_owned(),
         Unready::Shut { cause, .. } => format!("is not asked for a while: {}", left_alone(cause)),
         Unready::Quota { .. } => "has no quota left at its provider for this request just now".to_owned(),
         Unready::Full(Full { at_once, waiting, .. }) => format!(
@@ -303,6 +305,9 @@ impl Refusal {
             },
             Self::Busy { unready: Unready::Full(_), .. } => "deployment_full",
             Self::Busy { unready: Unready::Quota { .. }, .. } => "deployment_quota",
+            Self::Busy { unready: Unready::Shut { state: State::CoolingDown { .. }, .. }, .. } => {
+                "rate_limit_exceeded"
+            }
             Self::Busy { unready: Unready::Shut { .. }, .. } => "no_deployment",
             Self::ClientGone => "client_gone",
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::domain::breaker::State;
 use crate::domain::budget::Exceeded;
 use crate::gateway::board::Unready;
 use crate::gateway::{Nobody, Refusal};
@@ -52,6 +53,10 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
             Nobody::Rested { .. } => StatusCode::TOO_MANY_REQUESTS,
             Nobody::Now { .. } => StatusCode::SERVICE_UNAVAILABLE,
         },
+        // it asked for time: as where nobody is asked at all for that reason
+        Refusal::Busy { unready: Unready::Shut { state: State::CoolingDown { .. }, .. }, .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         Refusal::Busy { unready: Unready::Shut { .. }, .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
         // nobody reads it; nginx's number for it is known to operators
