@@ -1,5 +1,5 @@
 //! Asks the deployments in their order until one answers: the same again, the next, or the end, as
-//! [`retry::after`](crate::domain::retry::after) decides. Nothing is tried again once a byte of the answer has gone to the
+//! [`retry::after`] decides. Nothing is tried again once a byte of the answer has gone to the
 //! client. Each attempt is held and settled on its own.
 
 use std::sync::Arc;
