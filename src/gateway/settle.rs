@@ -18,6 +18,7 @@ use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 pub(super) const LARGEST_OUTPUT_TOKENS: u64 = 128_000;
 
 /// What settling needs to know of the request.
+#[derive(Clone)]
 pub(super) struct Facts {
     pub(super) admitted: Admitted,
     /// The request as the deployment got it.

@@ -46,7 +46,9 @@ pub(super) async fn begin<C: Client>(
     let Following { facts, exchange, usage_injected, deadline, visit, pins, response, .. } = following;
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
-    let (framed, unseen) = (is_framed(&exchange), facts.unanswered());
+    let framed = is_framed(&exchange);
+    // counted only where it is needed: that takes a while
+    let unanswered = facts.clone();
     let priced = record.bill().map(|bill| bill.priced().clone());
     let translator = response.map(|it| ResponsesStream::new(it.echo, it.id, it.created_at_s));
     // what is translated ends with its usage, whoever asked for it
@@ -65,7 +67,7 @@ pub(super) async fn begin<C: Client>(
         comments: BytesMut::new(),
         first: None,
     };
-    let wait = record.if_dropped(|| Some(unseen));
+    let wait = record.if_dropped(|| Some(unanswered.unanswered()));
     let first = tokio::select! {
         biased;
         first = metered.first_event() => Some(first),
@@ -247,8 +249,11 @@ impl Metered {
                             ));
                         }
                     }
-                    self.settle_usage();
-                    self.over();
+                    let usage = self.usage();
+                    if let Some(record) = &mut self.record {
+                        record.usage(usage);
+                    }
+                    self.over(usage);
                     self.first = Some(rest);
                     if let Some(exchange) = self.exchange.take() {
                         exchange.release().await;
@@ -272,8 +277,7 @@ impl Metered {
     }
 
     /// The end of the visit: it went well unless the stream itself says otherwise.
-    fn over(&mut self) {
-        let usage = self.usage();
+    fn over(&mut self, usage: Usage) {
         let Some(visit) = self.visit.take() else { return };
         match self.has_failed() {
             true => visit.failed("upstream_broke"),
