@@ -11,12 +11,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
 pub use rewrite::{CapName, OutputCap, Rewrite, droppable};
 
 use super::endpoint::Endpoint;
+use super::file_ids::file_ids;
 use super::ids::{ModelName, ModelNameError};
 use super::unboundable::Unboundable;
 use super::usage::MOST_TOKENS;
@@ -122,6 +124,10 @@ pub struct InferenceRequest {
     wants_json_schema: bool,
     /// Whether an answer in sound is asked for.
     wants_sound: bool,
+    /// Found when first asked for: a long body is not searched again.
+    images: OnceLock<bool>,
+    audio: OnceLock<bool>,
+    file_ids: OnceLock<Vec<String>>,
     body: Bytes,
     metadata_at: Option<Range<usize>>,
     model_at: Option<Range<usize>>,
@@ -227,6 +233,9 @@ impl InferenceRequest {
             has_tools,
             wants_json_schema,
             wants_sound,
+            images: OnceLock::new(),
+            audio: OnceLock::new(),
+            file_ids: OnceLock::new(),
             metadata_at,
             model_at,
             stream_options_at,
@@ -281,7 +290,12 @@ impl InferenceRequest {
             self.unboundable,
             Some(Unboundable::StoredConversation | Unboundable::StoredPrompt | Unboundable::StoredItem)
         );
-        kept || self.conversation.is_some() || memchr::memmem::find(&self.body, b"\"file_id\"").is_some()
+        kept || self.conversation.is_some() || !self.file_ids().is_empty()
+    }
+
+    /// The files that it names ([`file_ids`]).
+    pub fn file_ids(&self) -> &[String] {
+        self.file_ids.get_or_init(|| file_ids(&self.body))
     }
 
     /// Why it can't be bounded, as far as the members at its top tell. What stands deeper is found by the count.
@@ -301,12 +315,13 @@ impl InferenceRequest {
 
     /// Whether a picture is among its messages. Read once more only where a word in it looks so.
     pub fn has_images(&self) -> bool {
-        parts::any_of(&self.body, &["image_url", "input_image", "computer_screenshot"])
+        let find = || parts::any_of(&self.body, &["image_url", "input_image", "computer_screenshot"]);
+        *self.images.get_or_init(find)
     }
 
     /// Whether a sound is among its messages, or asked for. Read once more only where a word in it looks so.
     pub fn has_audio(&self) -> bool {
-        self.wants_sound || parts::any_of(&self.body, &["input_audio"])
+        self.wants_sound || *self.audio.get_or_init(|| parts::any_of(&self.body, &["input_audio"]))
     }
 
     /// The client's bytes.

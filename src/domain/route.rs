@@ -120,6 +120,8 @@ pub struct When {
 pub struct Needs {
     /// The tokens of the input.
     pub tokens: bool,
+    /// Whether the request brings images: a long body is searched for them.
+    pub images: bool,
     /// The price of each deployment.
     pub costs: bool,
     /// The headers that the plan looks at, in lower case, each once.
@@ -209,6 +211,7 @@ impl Plan {
             Self::When(when) => {
                 for (condition, _) in &when.cases {
                     needs.tokens |= condition.input_tokens.is_some();
+                    needs.images |= condition.images.is_some();
                     needs.headers.extend(condition.headers.iter().map(|header| Arc::clone(&header.name)));
                 }
             }

@@ -41,8 +41,8 @@ pub(super) struct Look<'a> {
     pub(super) bound: Option<&'a str>,
     /// Whether prices are wanted.
     pub(super) costs: bool,
-    /// What the request needs beyond plain text.
-    pub(super) needs: Vec<Capability>,
+    /// What the request needs beyond plain text, filled at the first deployment that can't do all.
+    pub(super) needs: OnceCell<Vec<Capability>>,
     /// The tokens that limits take it for.
     pub(super) tokens: u64,
     pub(super) now_ms: i64,
@@ -68,7 +68,7 @@ pub(super) struct Candidate<'a> {
 }
 
 /// What a request needs beyond plain text.
-pub(super) fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
+fn needs_of(request: &InferenceRequest) -> Vec<Capability> {
     let all = [
         (request.has_tools(), Capability::Tools),
         (request.has_images(), Capability::Images),
@@ -116,8 +116,12 @@ impl Look<'_> {
             return Err(Out::Bound);
         }
         let form = self.forms.of(deployment)?;
-        if let Some(lacks) = self.needs.iter().find(|capability| !deployment.can(**capability)) {
-            return Err(Out::Lacks(*lacks));
+        // a long body is searched for images only where somebody can't see them
+        if deployment.capabilities.is_some() {
+            let needs = self.needs.get_or_init(|| needs_of(self.forms.asked()));
+            if let Some(lacks) = needs.iter().find(|capability| !deployment.can(**capability)) {
+                return Err(Out::Lacks(*lacks));
+            }
         }
         if deployment.on_unsupported == OnUnsupported::Refuse
             && let Some(member) = form.request.members_of(&deployment.unsupported).first()

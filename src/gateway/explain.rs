@@ -231,7 +231,7 @@ impl Gateway {
 /// Draws a route as a request's is drawn, but for what is sent elsewhere to learn.
 fn shown(asked: &Asked, route: &Route, counts: &Counts, sources: Sources<'_>) -> Drawn {
     let look = asked.look(counts, sources, route.needs.costs);
-    draw(&route.plan, &asked.facts(counts), sources.now_ms, &mut Shown(look))
+    draw(&route.plan, &asked.facts(counts, true), sources.now_ms, &mut Shown(look))
 }
 
 fn described(
@@ -240,7 +240,7 @@ fn described(
     all: &AllDrawn,
     sources: Sources<'_>,
 ) -> (Explanation, Vec<Row>) {
-    let facts = asked.facts(counts);
+    let facts = asked.facts(counts, true);
     let plan = Told::of(&asked.resolved.route.plan, Some(&facts), sources.now_ms);
     let names = |order: &[Chosen]| order.iter().map(|chosen| Arc::clone(&chosen.deployment.name)).collect();
     let explanation = Explanation {

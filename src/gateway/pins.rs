@@ -9,7 +9,6 @@ use moka::sync::Cache;
 use super::admit::Admitted;
 use super::refusal::Refusal;
 use crate::clock;
-use crate::domain::file_ids::file_ids;
 use crate::domain::request::{InferenceRequest, RequestError};
 use crate::store::pins::{Pin, PinRows};
 
@@ -65,7 +64,7 @@ impl Pins {
             let unknown = || Refusal::UnknownResponse(id.clone());
             bound = Some(self.find(id, key).await.ok_or_else(unknown)?.deployment.clone());
         }
-        for id in request.conversation.iter().cloned().chain(file_ids(request.body())) {
+        for id in request.conversation.iter().chain(request.file_ids()).cloned() {
             // one that we do not know was made elsewhere, with the provider's own key
             let Some(pin) = self.look_up(&id).await else { continue };
             if pin.key_id != *key.key.id {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 
 use super::admit::Admitted;
-use super::candidates::{Look, needs_of};
+use super::candidates::Look;
 use super::catalog::Live;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
@@ -122,7 +122,7 @@ impl Asked {
             attribution: &self.attribution,
             bound: self.bound.as_deref(),
             costs,
-            needs: needs_of(self.forms.asked()),
+            needs: OnceCell::new(),
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,
@@ -132,7 +132,7 @@ impl Asked {
     }
 
     /// The facts that conditions look at.
-    pub(super) fn facts<'a>(&'a self, counts: &Counts) -> Facts<'a> {
+    pub(super) fn facts<'a>(&'a self, counts: &Counts, look_for_images: bool) -> Facts<'a> {
         let request = self.forms.asked();
         Facts {
             endpoint: request.endpoint,
@@ -142,7 +142,7 @@ impl Asked {
             tags: &self.attribution.tags,
             headers: &self.beside.route_headers,
             tools: request.has_tools(),
-            images: request.has_images(),
+            images: look_for_images && request.has_images(),
             json_schema: request.wants_json_schema(),
             stream: request.stream,
             input_tokens: counts.for_conditions(),
@@ -152,7 +152,7 @@ impl Asked {
     /// Draws one of its routes.
     pub(super) fn draw(&self, route: &Route, counts: &Counts, sources: Sources<'_>) -> Drawn {
         let mut look = self.look(counts, sources, route.needs.costs);
-        draw(&route.plan, &self.facts(counts), sources.now_ms, &mut look)
+        draw(&route.plan, &self.facts(counts, route.needs.images), sources.now_ms, &mut look)
     }
 
     /// Draws all its routes, each as the caller does.
@@ -251,7 +251,7 @@ impl Prepared {
             attribution: &self.attribution,
             bound: None,
             costs: true,
-            needs: Vec::new(),
+            needs: OnceCell::new(),
             tokens: self.tokens,
             now_ms: sources.now_ms,
             now: sources.now,

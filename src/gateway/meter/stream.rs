@@ -123,13 +123,13 @@ enum Ended {
 
 /// What is wrong with the first that came of a stream, if anything is: an error among its events, or no JSON.
 fn amiss(first: &Bytes) -> Option<Ended> {
-    let mut found = None;
+    let (mut found, mut is_first) = (None, true);
     sse::Splitter::new().push(first.clone(), |piece| {
         let sse::Piece::Event(event) = piece else { return };
         let Some(json) = sse::data(&event).filter(|json| **json != *b"[DONE]") else { return };
         let amiss = match provider::fault_of_event(&json) {
             Some(fault) => Some(Ended::Fault(fault, provider::message(200, &json))),
-            None if serde_json::from_slice::<IgnoredAny>(&json).is_err() => {
+            None if std::mem::take(&mut is_first) && serde_json::from_slice::<IgnoredAny>(&json).is_err() => {
                 Some(Ended::Broke(UpstreamError::Broken("its first event is no JSON".to_owned())))
             }
             None => None,
