@@ -19,6 +19,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import helm_python
@@ -479,15 +480,20 @@ def systemd_units() -> None:
 
 
 def leave(folder: Path, name: str, text: str, environment: dict[str, str], secrets: dict[str, str]) -> None:
-    """Leaves a configuration as its process would find it, /run/secrets and all, in a folder of its own."""
+    """Leaves a configuration as its process would find it, mounted secrets and all, in a folder of its own."""
     own = folder / name
     for path, value in secrets.items():
         (own / path.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
         (own / path.removeprefix("/")).write_text(value)
-    moved = {key: value.replace("/run/secrets", f"{own}/run/secrets") for key, value in environment.items()}
+    moved = {key: below(own, value) for key, value in environment.items()}
     own.mkdir(parents=True, exist_ok=True)
-    (own / "tunegate.toml").write_text(text.replace("/run/secrets", f"{own}/run/secrets"))
+    (own / "tunegate.toml").write_text(below(own, text))
     (own / "environment").write_text("".join(f"{key}={value}\n" for key, value in sorted(moved.items())))
+
+
+def below(folder: Path, text: str) -> str:
+    """A text whose paths of secrets lead into a folder."""
+    return re.sub(r"(?=/run/(secrets|credentials)/)", str(folder), text)
 
 
 def secret_for(name: str) -> str:
@@ -514,10 +520,16 @@ def leave_configurations(folder: Path) -> None:
     image = re.findall(r"(TUNEGATE__\w+)=(\S+)", (DEPLOY / "docker" / "Dockerfile").read_text())
     environment = {**dict(image), **{key: value for key, value in gateway["environment"].items() if value}}
     leave(folder, "compose", text, environment, secrets)
+    # what the files suggest, as it would be without its comment signs
+    uncommented = partial(re.sub, r"^# ?(?=\[|\w+ = )", "", flags=re.MULTILINE)
     suggested = re.findall(r"^#(TUNEGATE__\w+)=(\S+)", (COMPOSE / ".env.example").read_text(), re.MULTILINE)
-    # the provider that the file suggests, as it would be without its comment signs
-    provider = re.sub(r"^# ?(?=\[|\w+ = )", "", text, flags=re.MULTILINE)
-    leave(folder, "compose-postgres", provider, {**environment, **dict(suggested)}, secrets)
+    leave(folder, "compose-postgres", uncommented(text), {**environment, **dict(suggested)}, secrets)
+    text = (DEPLOY / "systemd" / "tunegate.toml").read_text()
+    unit = (DEPLOY / "systemd" / "tunegate.service").read_text()
+    need(re.search(r"^LoadCredential=tunegate:", unit, re.MULTILINE), "the unit passes no credentials on")
+    credentials = {f"/run/credentials/tunegate.service/tunegate_{name}": secret_for(name) for name in ("admin", "openai")}
+    leave(folder, "systemd", text, {}, {})
+    leave(folder, "systemd-providers", uncommented(text), {}, credentials)
 
 
 CHECKS: list[Callable[[], None]] = [

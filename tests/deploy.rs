@@ -60,6 +60,15 @@ fn what_is_deployed_passes_its_tools_and_the_gateway_reads_it() {
         read.push(name);
     }
     read.sort();
-    let known = ["compose", "compose-postgres", "helm-default", "helm-postgres", "helm-sqlite", "helm-worker"];
+    let known = [
+        "compose",
+        "compose-postgres",
+        "helm-default",
+        "helm-postgres",
+        "helm-sqlite",
+        "helm-worker",
+        "systemd",
+        "systemd-providers",
+    ];
     assert_eq!(read, known);
 }
