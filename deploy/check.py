@@ -44,6 +44,8 @@ MOST_EXPOSED = 2.0
 KUBERNETES = ("1.30", "1.37")
 # Kinds that come with the Prometheus operator: there is no schema of Kubernetes for them.
 OPERATOR = "monitoring.coreos.com/v1"
+# What a rule of a PrometheusRule may have (its API, v1).
+RULE_KEYS = {"alert", "record", "expr", "for", "keep_firing_for", "labels", "annotations"}
 
 
 class Wrong(Exception):
@@ -442,6 +444,8 @@ def check_monitoring(objects: list[dict]) -> None:
         (endpoint,) = monitor["spec"]["endpoints"]
         need(endpoint["port"] in ports and endpoint["path"] == "/metrics", "the ServiceMonitor finds no /metrics")
         need(found[0]["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "tunegate", "the job is not tunegate")
+    for rule in (rule for o in rules for group in o["spec"]["groups"] for rule in group["rules"]):
+        need(set(rule) <= RULE_KEYS, f"the operator does not know {set(rule) - RULE_KEYS} of a rule")
     if rules:
         groups = [group for o in rules for group in o["spec"]["groups"]]
         written = [group for path in sorted(RULES.glob("*.yaml")) for group in read_yaml(path)["groups"]]
