@@ -324,6 +324,7 @@ def chart_refusals() -> None:
         ({"ingress": {"enabled": True}}, "/ingress/hosts"),
         ({"config": "[admin]\nlisten = '0.0.0.0:1'\n"}, "leave [admin] and [state] to the chart"),
         ({"config": "state.dir = '/tmp'\n"}, "leave [admin] and [state] to the chart"),
+        ({"extraEnv": [{"name": "TUNEGATE__SERVER__LISTEN", "value": "127.0.0.1:1"}]}, "/extraEnv/0/name"),
         ({"providerSecrets": [{"name": "admin-key", "secretName": "a", "key": "b"}]}, "/providerSecrets/0/name"),
     ]:
         said = refusal(chart, values)

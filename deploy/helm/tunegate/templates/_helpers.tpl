@@ -97,11 +97,11 @@ spec:
       workingDir: /etc/tunegate
       env:
         - name: TUNEGATE__SERVER__LISTEN
-          value: 0.0.0.0:8080
+          value: {{ printf "%s:8080" .Values.bindAddress | quote }}
         - name: TUNEGATE__SERVER__DRAIN_TIMEOUT_MS
           value: {{ mul .Values.drainSeconds 1000 | quote }}
         - name: TUNEGATE__ADMIN__LISTEN
-          value: 0.0.0.0:8081
+          value: {{ printf "%s:8081" .Values.bindAddress | quote }}
         - name: TUNEGATE__ADMIN__KEY__FILE
           value: /run/secrets/tunegate/admin-key
         - name: TUNEGATE__STATE__DIR
