@@ -126,7 +126,7 @@ spec:
           containerPort: 8080
         - name: admin
           containerPort: 8081
-      # Two minutes to begin: a large SQLite file is checked, a database may still be starting.
+      # Two minutes to begin: the tables may have to be brought into a new shape.
       startupProbe:
         httpGet:
           path: /livez
