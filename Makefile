@@ -13,7 +13,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # cmake may live in the virtual environment: see scripts/setup.sh.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run model setup check deploy-check test bench soak kills
+.PHONY: help run model setup check deploy-check test bench soak kills dashboards
 
 help: ## this list
 	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
@@ -61,3 +61,6 @@ soak: ## holds many idle streams and measures memory alone
 
 kills: ## kill -9 fifty times under load, on both databases; then the books must balance
 	TUNEGATE_TEST_KILLS=50 cargo test --locked --test tunegate -- money::crashes::pain_02 --nocapture
+
+dashboards: ## writes dashboards/*.json from their source, dashboards/src
+	cargo run --quiet --locked --package tunegate-dashboards -- dashboards
