@@ -3,8 +3,7 @@
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
 #   setup.sh test    the same, the openai packages for Python and Node that the client tests run, PostgreSQL, of which
 #                    the tests of the store start a server of their own, and Prometheus and Alertmanager, of which the
-#                    tests of metrics and alerts do the same;
-#                    and what `deploy` brings
+#                    tests of metrics and alerts do the same; and what `deploy` brings
 #   setup.sh deploy  the tools that check deploy/: those of deploy/requirements.txt, promtool, amtool, systemd-analyze
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
