@@ -1,5 +1,10 @@
 //! What an operator sees: rules and alerts in Prometheus' own tools.
 
+mod boards;
+mod everything;
+mod history;
+mod live;
+
 use std::path::PathBuf;
 use std::process::Command;
 
