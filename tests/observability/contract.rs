@@ -34,7 +34,8 @@ impl Contract {
     /// Reads the document.
     pub(super) fn read() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self::of(&text)
     }
 
@@ -93,7 +94,10 @@ impl Contract {
                 wrong.push(format!("docs/METRICS.md has no {name}"));
                 continue;
             };
-            for label in labels.iter().filter(|label| !has.contains(label.as_str()) && !TARGET.contains(&label.as_str())) {
+            for label in labels
+                .iter()
+                .filter(|label| !has.contains(label.as_str()) && !TARGET.contains(&label.as_str()))
+            {
                 wrong.push(format!("{name} has no label {label}"));
             }
             known.extend(has);
@@ -107,12 +111,15 @@ impl Contract {
 
     /// The labels of a series' name, also one of a histogram's.
     fn labels(&self, name: &str) -> Option<BTreeSet<&str>> {
-        let of = |name: &str| Some(self.metrics.get(name)?.labels.iter().map(String::as_str).collect());
+        let of = |name: &str| -> Option<BTreeSet<&str>> {
+            Some(self.metrics.get(name)?.labels.iter().map(String::as_str).collect())
+        };
         if name == "up" || name.starts_with("process_") {
             return Some(BTreeSet::new());
         }
         for (suffix, has_le) in [("_bucket", true), ("_sum", false), ("_count", false)] {
-            let base = name.strip_suffix(suffix).filter(|base| self.metrics.get(*base).is_some_and(|m| m.histogram));
+            let base =
+                name.strip_suffix(suffix).filter(|base| self.metrics.get(*base).is_some_and(|m| m.histogram));
             if let Some(mut labels) = base.and_then(of) {
                 if has_le {
                     labels.insert("le");
@@ -203,9 +210,11 @@ fn walk(expression: &Expr, found: &mut Asked) {
 }
 
 fn select(name: Option<&str>, matchers: &Matchers, found: &mut Asked) {
-    let by_name = matchers.matchers.iter().find(|matcher| matcher.name == "__name__" && matcher.op == MatchOp::Equal);
+    let by_name =
+        matchers.matchers.iter().find(|matcher| matcher.name == "__name__" && matcher.op == MatchOp::Equal);
     let name = name.or(by_name.map(|matcher| matcher.value.as_str())).unwrap_or("a selector without a name");
-    let labels = matchers.matchers.iter().map(|matcher| matcher.name.clone()).filter(|label| label != "__name__");
+    let labels =
+        matchers.matchers.iter().map(|matcher| matcher.name.clone()).filter(|label| label != "__name__");
     found.selected.push((name.to_owned(), labels.collect()));
 }
 
@@ -252,10 +261,16 @@ mod tests {
             ("job:known:max > 3", None),
             ("up == 0", None),
             ("tunegate_request_total", Some("docs/METRICS.md has no tunegate_request_total")),
-            ("rate(tunegate_requests_total{team=\"a\"}[5m])", Some("tunegate_requests_total has no label team")),
+            (
+                "rate(tunegate_requests_total{team=\"a\"}[5m])",
+                Some("tunegate_requests_total has no label team"),
+            ),
             ("sum by (team) (tunegate_requests_total)", Some("nothing in it has the label team")),
             ("job:unknown:max", Some("docs/METRICS.md has no job:unknown:max")),
-            ("max_over_time((up == bool tunegate_nothing)[5m:1m])", Some("docs/METRICS.md has no tunegate_nothing")),
+            (
+                "max_over_time((up == bool tunegate_nothing)[5m:1m])",
+                Some("docs/METRICS.md has no tunegate_nothing"),
+            ),
         ] {
             let found = contract.objections(&asked(expression).expect("PromQL"), &recorded);
             assert_eq!(found.first().map(String::as_str), objection, "{expression}");

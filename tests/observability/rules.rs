@@ -117,7 +117,11 @@ fn recorded() -> BTreeSet<String> {
 fn unit_tests() -> Vec<(String, UnitTest)> {
     let files = yaml_in("dashboards/rules/tests").into_iter();
     let named = files.map(|path| (path.file_stem().expect("a name").to_string_lossy().into_owned(), path));
-    named.flat_map(|(name, path)| parsed::<TestFile>(&path).tests.into_iter().map(move |test| (name.clone(), test))).collect()
+    named
+        .flat_map(|(name, path)| {
+            parsed::<TestFile>(&path).tests.into_iter().map(move |test| (name.clone(), test))
+        })
+        .collect()
 }
 
 #[track_caller]
@@ -144,7 +148,8 @@ fn every_alert_has_a_test_where_it_fires_and_one_where_it_nearly_does() {
     let known: BTreeSet<String> = alerts().into_iter().map(|(name, _)| name).collect();
     let tested = |fires: bool| -> BTreeSet<String> {
         // that of the idle gateway is about all of them, and near to none
-        let near = tests.iter().filter(|(file, _)| file != "idle").flat_map(|(_, test)| &test.alert_rule_test);
+        let near =
+            tests.iter().filter(|(file, _)| file != "idle").flat_map(|(_, test)| &test.alert_rule_test);
         near.filter(|test| test.exp_alerts.is_empty() != fires).map(|test| test.alertname.clone()).collect()
     };
     assert_eq!(tested(true), known, "where they fire");
@@ -177,11 +182,15 @@ fn names_are_as_prometheus_wants_them() {
     for group in groups() {
         assert!(group.name.starts_with("tunegate."), "{}", group.name);
         // an instant query looks back for five minutes
-        assert!(group.interval.as_deref().is_none_or(|interval| ["1m", "2m", "3m", "4m"].contains(&interval)));
+        assert!(
+            group.interval.as_deref().is_none_or(|interval| ["1m", "2m", "3m", "4m"].contains(&interval))
+        );
     }
     for rule in rules() {
         match (&rule.record, &rule.alert) {
-            (Some(record), None) => assert_eq!(record.split(':').count(), 3, "{record}: level:metric:operations"),
+            (Some(record), None) => {
+                assert_eq!(record.split(':').count(), 3, "{record}: level:metric:operations")
+            }
             (None, Some(alert)) => {
                 assert!(alert.starts_with("Tunegate") && alert.chars().all(char::is_alphanumeric), "{alert}");
             }
@@ -194,7 +203,9 @@ fn names_are_as_prometheus_wants_them() {
 fn every_alert_says_how_bad_it_is_what_to_do_and_where_to_look() {
     let boards: BTreeSet<String> = std::fs::read_dir(root().join("dashboards"))
         .expect("dashboards/")
-        .filter_map(|entry| Some(entry.expect("an entry").file_name().to_str()?.strip_suffix(".json")?.to_owned()))
+        .filter_map(|entry| {
+            Some(entry.expect("an entry").file_name().to_str()?.strip_suffix(".json")?.to_owned())
+        })
         .collect();
     let mut named = BTreeSet::new();
     for (name, rule) in alerts() {
@@ -202,8 +213,12 @@ fn every_alert_says_how_bad_it_is_what_to_do_and_where_to_look() {
         assert!(rule.lasts.is_some(), "{name}: for");
         let severity = rule.labels.get("severity").map_or("", String::as_str);
         assert!(["page", "ticket", "info"].contains(&severity), "{name}: severity {severity}");
-        let annotation = |key: &str| rule.annotations.get(key).unwrap_or_else(|| panic!("{name}: {key}")).clone();
-        assert!(!annotation("summary").is_empty() && annotation("description").len() > 80, "{name}: more words");
+        let annotation =
+            |key: &str| rule.annotations.get(key).unwrap_or_else(|| panic!("{name}: {key}")).clone();
+        assert!(
+            !annotation("summary").is_empty() && annotation("description").len() > 80,
+            "{name}: more words"
+        );
         assert_eq!(annotation("runbook_url"), format!("{RUNBOOKS}{}", name.to_lowercase()));
         assert!(boards.contains(&annotation("dashboard_uid")), "{name}: {}", annotation("dashboard_uid"));
     }
@@ -221,7 +236,9 @@ fn every_alert_has_its_section_in_the_runbooks() {
     for (name, rule) in alerts() {
         let (_, words) = sections.iter().find(|(title, _)| **title == name).expect("just seen");
         let means = format!("**Means** ({}): ", rule.labels["severity"]);
-        for part in [&*means, "**How bad:** ", "**Look first:**", "**Act:** ", "**Over:** ", "**Silence or tune:**"] {
+        for part in
+            [&*means, "**How bad:** ", "**Look first:**", "**Act:** ", "**Over:** ", "**Silence or tune:**"]
+        {
             assert!(words.contains(part), "{name}: {part}");
         }
     }
