@@ -1,9 +1,11 @@
 //! What an operator sees: rules and alerts in Prometheus' own tools.
 
 mod boards;
+mod contract;
 mod everything;
 mod history;
 mod live;
+mod rules;
 
 use std::path::PathBuf;
 use std::process::Command;
