@@ -6,6 +6,7 @@ pub mod banner;
 mod bookkeeper;
 mod happenings;
 mod money;
+mod reload;
 mod services;
 mod watcher;
 
@@ -28,10 +29,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
+use self::reload::{Reloader, reload};
 use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
 use crate::clock;
-use crate::config::{self, Config, ProcessEnvironment, state};
+use crate::config::{Config, state};
 use crate::control::audit::AuditLog;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
@@ -46,8 +48,8 @@ use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
-use crate::gateway::{Gateway, Money};
-use crate::http::admin::{self, Admin, Reload, Reloaded};
+use crate::gateway::{Gateway, Money, REFUSAL_CODES};
+use crate::http::admin::{self, Admin};
 use crate::http::{Door, Readiness};
 use crate::store::Store;
 use crate::store::audit::AuditRows;
@@ -146,7 +148,7 @@ fn build(
     runtime: &Runtime,
     options: &ServeOptions,
 ) -> anyhow::Result<Built> {
-    let metrics = Arc::new(Metrics::new()?);
+    let metrics = Arc::new(Metrics::new(config.metrics)?);
     let ring = Arc::new(KeyRing::new(&pepper));
     let publish = {
         let ring = Arc::clone(&ring);
@@ -194,6 +196,9 @@ fn build(
             },
         },
     };
+    let metrics = gateway.book.metrics();
+    metrics.requests.refuses(REFUSAL_CODES);
+    metrics.process.configured(clock::unix_ms());
     Ok(Built {
         gateway: Arc::new(gateway),
         directory,
@@ -342,58 +347,4 @@ fn greeter(config: &Config, built: &Built) -> anyhow::Result<Greeter> {
         missing_model_file: missing,
         worker: worker.unwrap_or_else(|| watch::Sender::new(WorkerState::Ready).subscribe()),
     })
-}
-
-/// Reads the configuration again, all or nothing.
-struct Reloader {
-    current: Arc<Mutex<Config>>,
-    run: Reload,
-}
-
-impl Reloader {
-    fn as_fn(&self) -> Reload {
-        Arc::clone(&self.run)
-    }
-}
-
-fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
-    let current = Arc::new(Mutex::new(config));
-    let held = Arc::clone(&current);
-    let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
-    let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
-    let board = Arc::clone(&built.gateway.board);
-    let run = move || {
-        let mut current = held.lock();
-        if let Some(path) = &path
-            && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
-        {
-            // half written by an editor or a full disk: a start may do without a file, a running catalog is not given up
-            return Err(vec![format!("{} is empty", path.display())]);
-        }
-        let new = config::load(path.as_deref(), &ProcessEnvironment)
-            .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-        let restart_needed = config::restart_needed(&current, &new);
-        directory.declare(new.teams.clone())?;
-        let teams_changed = current.teams != new.teams;
-        let rebudgeted = current.budgets != new.budgets;
-        let declared = budgets.declare(new.budgets.clone()).and_then(|()| {
-            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])
-        });
-        let repriced = declared.inspect_err(|_| {
-            // all or nothing: what was in force before contradicted nothing
-            let _ = directory.declare(current.teams.clone());
-            let _ = budgets.declare(current.budgets.clone());
-        })?;
-        // before the catalog: who comes with the new one finds all its deployments there
-        board.replace(&new.catalog, clock::monotonic());
-        let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
-        services::load_token_tables(&catalog.load());
-        current.catalog = new.catalog;
-        current.prices = new.prices;
-        current.teams = new.teams;
-        current.budgets = new.budgets;
-        tracing::info!(changed, ?restart_needed, "configuration read again");
-        Ok(Reloaded { changed, restart_needed })
-    };
-    Reloader { current, run: Arc::new(run) }
 }

@@ -32,6 +32,7 @@ pub(super) struct File {
     pub(super) budgets: BTreeMap<String, Draft>,
     pub(super) alerts: Alerts,
     pub(super) retirements: Retirements,
+    pub(super) metrics: Metrics,
 }
 
 /// `[server]`
@@ -333,6 +334,13 @@ pub(super) struct Ledger {
 pub(super) struct Alerts {
     pub(super) webhook_url: Option<String>,
     pub(super) webhook_secret: Option<SecretSource>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Metrics {
+    pub(super) max_label_values: Option<u64>,
 }
 
 /// `[retirements]`

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
 use super::limited::{RateHeaders, Standings};
 use super::limits::{Entered, Place};
-use super::refusal::Refusal;
+use super::refusal::{CODES, Refusal};
 use super::reserve::Bill;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
@@ -18,7 +18,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
 use crate::domain::outcome::{Ending, FailedAttempt, Outcome};
 use crate::domain::usage::Usage;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
 
 /// How many outcomes the list of recent requests keeps.
 const RECENT: usize = 1_000;
@@ -52,7 +52,15 @@ impl Book {
 
     /// Requests being served now.
     pub fn in_flight(&self) -> u64 {
-        u64::try_from(self.metrics.in_flight.get()).unwrap_or(0)
+        u64::try_from(self.metrics.requests.in_flight.get()).unwrap_or(0)
+    }
+
+    /// Counts the tokens of an attempt.
+    fn used(&self, outcome: &Outcome, usage: &Usage) {
+        if let Some(deployment) = &outcome.deployment {
+            let model = outcome.model.as_deref().unwrap_or(metrics::NONE);
+            self.metrics.upstreams.used(model, deployment, usage);
+        }
     }
 
     fn write(&self, outcome: Outcome) {
@@ -88,6 +96,7 @@ fn log(outcome: &Outcome) {
         usage_source = outcome.usage.map(|usage| usage.source.name()),
         cost_usd = outcome.cost.map(tracing::field::display),
         duration_us = outcome.duration_us,
+        overhead_us = outcome.overhead_us,
         first_byte_us = outcome.first_byte_us,
         failed_attempts = outcome.failed_attempts.len(),
         "request"
@@ -108,6 +117,8 @@ pub struct Record {
     blamed: bool,
     id: RequestId,
     started: Instant,
+    /// For the upstream, the client or a queue.
+    waited: Duration,
     book: Arc<Book>,
     /// Its place among the requests being served.
     place: Option<Place>,
@@ -120,7 +131,7 @@ pub struct Record {
 impl Record {
     /// Begins with what the door knows.
     pub fn begin(book: &Arc<Book>, id: &RequestId, at_ms: i64, started: Instant) -> Self {
-        book.metrics.in_flight.inc();
+        book.metrics.requests.in_flight.inc();
         let outcome = Outcome {
             request_id: id.as_str().to_owned(),
             at_ms,
@@ -139,6 +150,7 @@ impl Record {
             failed_attempts: Vec::new(),
             cost: None,
             duration_us: 0,
+            overhead_us: 0,
             first_byte_us: None,
         };
         Self {
@@ -149,6 +161,7 @@ impl Record {
             blamed: false,
             id: id.clone(),
             started,
+            waited: Duration::ZERO,
             book: Arc::clone(book),
             place: None,
             entered: None,
@@ -211,8 +224,8 @@ impl Record {
             let cost = bill.cost(&usage);
             self.over = Some((usage, cost));
             self.spent = Some(self.spent.unwrap_or_default() + cost);
-            if let Some(deployment) = self.outcome.as_ref().and_then(|outcome| outcome.deployment.as_ref()) {
-                self.book.metrics.used(deployment, &usage);
+            if let Some(outcome) = &self.outcome {
+                self.book.used(outcome, &usage);
             }
         }
         bill.settle(usage.as_ref());
@@ -226,7 +239,7 @@ impl Record {
         is_requests_fault: bool,
         told: &dyn fmt::Display,
     ) {
-        self.book.metrics.upstream_failed(deployment, code);
+        self.book.metrics.upstreams.failed(deployment, code);
         if !is_requests_fault {
             tracing::warn!(request_id = %self.id, %deployment, code, "{told}");
         }
@@ -259,9 +272,22 @@ impl Record {
         Some((self.spent.unwrap_or_default() + cost, bill.left_after(cost, now_ms)))
     }
 
-    /// Books a wait at what `usage` says, should the request be dropped before the wait is over.
+    /// Books a wait for the upstream at what `usage` says, should the request be dropped before the wait is over.
     pub(super) fn if_dropped<F: Fn() -> Option<Usage>>(&mut self, usage: F) -> IfDropped<'_, F> {
-        IfDropped { record: self, usage, over: false }
+        IfDropped { record: self, usage, began: clock::monotonic(), over: false }
+    }
+
+    /// Waits for the upstream, the client or a queue: time that is not ours.
+    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
+        let began = clock::monotonic();
+        let done = what.await;
+        self.waited(clock::monotonic().saturating_duration_since(began));
+        done
+    }
+
+    /// Notes such a wait.
+    pub fn waited(&mut self, wait: Duration) {
+        self.waited += wait;
     }
 
     /// Notes the moment of the upstream's first byte.
@@ -278,7 +304,7 @@ impl Record {
     /// Counts and logs what an upstream did wrong, if one did.
     fn blame(&self, refusal: &Refusal) {
         if let Some(deployment) = refusal.blames_upstream() {
-            self.book.metrics.upstream_failed(deployment, refusal.code());
+            self.book.metrics.upstreams.failed(deployment, refusal.code());
             tracing::warn!(%deployment, code = refusal.code(), "{refusal}");
         }
     }
@@ -295,6 +321,7 @@ impl Record {
             Refusal::UpstreamFault { .. } => Ending::UpstreamError,
             _ => Ending::Refused,
         };
+        debug_assert!(CODES.contains(&refusal.code()), "{} is not born", refusal.code());
         self.note(|outcome| outcome.code = Some(refusal.code()));
         self.ended(ending, status);
     }
@@ -328,6 +355,7 @@ impl Refused {
 pub(super) struct IfDropped<'r, F: Fn() -> Option<Usage>> {
     record: &'r mut Record,
     usage: F,
+    began: Instant,
     over: bool,
 }
 
@@ -340,6 +368,7 @@ impl<F: Fn() -> Option<Usage>> IfDropped<'_, F> {
 
 impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     fn drop(&mut self) {
+        self.record.waited(clock::monotonic().saturating_duration_since(self.began));
         if !self.over
             && let Some(usage) = (self.usage)()
         {
@@ -357,16 +386,20 @@ fn tokens_of(outcome: &Outcome) -> u64 {
 }
 
 fn micros_since(started: Instant) -> u64 {
-    let elapsed = clock::monotonic().saturating_duration_since(started);
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+    micros(clock::monotonic().saturating_duration_since(started))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         if let Some(mut outcome) = self.outcome.take() {
             outcome.duration_us = micros_since(self.started);
-            if let (Some(deployment), Some(usage)) = (&outcome.deployment, &outcome.usage) {
-                self.book.metrics.used(deployment, usage);
+            outcome.overhead_us = outcome.duration_us.saturating_sub(micros(self.waited));
+            if let Some(usage) = &outcome.usage {
+                self.book.used(&outcome, usage);
             }
             outcome.cost = self.spent;
             if let Some(bill) = self.bill.take() {
@@ -384,7 +417,7 @@ impl Drop for Record {
             let metrics = Arc::clone(&self.book.metrics);
             self.book.write(outcome);
             // last: whoever sees nothing in flight finds every outcome written
-            metrics.in_flight.dec();
+            metrics.requests.in_flight.dec();
         }
     }
 }
