@@ -248,6 +248,21 @@ fn a_file_can_be_provisioned_as_it_is() {
     }
 }
 
+#[test]
+fn the_rules_and_the_dashboards_speak_of_the_same() {
+    let read = |name: &str| std::fs::read_to_string(root().join("dashboards/rules").join(name)).expect(name);
+    let recording = read("recording.yaml");
+    let objective = format!("expr: vector({})", tunegate_dashboards::ERROR_BUDGET);
+    assert!(recording.contains(&objective), "no {objective} in recording.yaml");
+    let uids: BTreeSet<String> = dashboards().iter().map(|dashboard| text(dashboard, "uid")).collect();
+    let alerts = read("alerts.yaml");
+    let named: BTreeSet<&str> = alerts.split("dashboard_uid: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
+    assert!(named.len() > 3, "{named:?}");
+    for uid in named {
+        assert!(uids.contains(uid), "an alert leads to {uid}: {uids:?}");
+    }
+}
+
 /// Type-checks dashboards, or nothing when `TUNEGATE_SKIP_GRAFANA_TYPES` gives a reason to go without the packages.
 fn typed(files: &[PathBuf]) -> Option<Output> {
     let folder = root().join("tests/observability/schema");
