@@ -256,7 +256,8 @@ fn the_rules_and_the_dashboards_speak_of_the_same() {
     assert!(recording.contains(&objective), "no {objective} in recording.yaml");
     let uids: BTreeSet<String> = dashboards().iter().map(|dashboard| text(dashboard, "uid")).collect();
     let alerts = read("alerts.yaml");
-    let named: BTreeSet<&str> = alerts.split("dashboard_uid: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
+    let named: BTreeSet<&str> =
+        alerts.split("dashboard_uid: ").skip(1).filter_map(|rest| rest.lines().next()).collect();
     assert!(named.len() > 3, "{named:?}");
     for uid in named {
         assert!(uids.contains(uid), "an alert leads to {uid}: {uids:?}");
