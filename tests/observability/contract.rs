@@ -186,16 +186,12 @@ impl Contract {
             .iter()
             .find(|arg| matches!(arg.value_type(), ValueType::Vector | ValueType::Matrix));
         let mut labels = series.map_or_else(|| Ok(Labels::new()), |arg| self.follow(arg))?;
-        match call.func.name {
-            "histogram_quantile" => {
-                if !labels.remove("le") {
-                    return Err("histogram_quantile of something without `le`".to_owned());
-                }
-            }
-            "label_replace" | "label_join" | "absent" | "absent_over_time" | "scalar" => {
-                return Err(format!("{}: its labels are not followed here", call.func.name));
-            }
-            _ => {}
+        let name = call.func.name;
+        if name == "histogram_quantile" && !labels.remove("le") {
+            return Err("histogram_quantile of something without `le`".to_owned());
+        }
+        if matches!(name, "label_replace" | "label_join" | "absent" | "absent_over_time" | "scalar") {
+            return Err(format!("{name}: its labels are not followed here"));
         }
         Ok(labels)
     }
@@ -369,7 +365,7 @@ fn an_expression_is_followed_label_by_label() {
         match labels {
             Ok(labels) => assert_eq!(found.as_deref(), Ok(labels), "{expr}"),
             Err(about) => {
-                assert!(found.as_ref().is_err_and(|said| said.contains(about)), "{expr}: {found:?}")
+                assert!(found.as_ref().is_err_and(|said| said.contains(about)), "{expr}: {found:?}");
             }
         }
     }
