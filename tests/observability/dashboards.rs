@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::contract::{Contract, Labels};
+use super::labels::{Contract, Labels};
 use super::linter::{Exceptions, Finding, lint, panels, substituted, targets, text, variable_selector};
 
 fn root() -> &'static Path {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use promql_parser::parser::parse;
 use serde_json::{Value, json};
 
-use super::contract::selectors;
+use super::labels::selectors;
 
 /// What a rule found.
 #[derive(Debug, PartialEq, Eq)]

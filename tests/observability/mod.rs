@@ -5,8 +5,10 @@ mod contract;
 mod dashboards;
 mod everything;
 mod history;
+mod labels;
 mod linter;
 mod live;
+mod rules;
 
 use std::path::PathBuf;
 use std::process::Command;
