@@ -17,7 +17,7 @@ impl Page {
     pub(crate) fn uid(self) -> &'static str {
         match self {
             Page::Overview => "tunegate-overview",
-            Page::Models => "tunegate-fine-tuned",
+            Page::Models => "tunegate-models",
             Page::Spend => "tunegate-spend",
             Page::Routing => "tunegate-routing",
             Page::Worker => "tunegate-worker",
