@@ -3,7 +3,8 @@
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
 #   setup.sh test    the same, the openai packages for Python and Node that the client tests run, Grafana's types for
 #                    those of the dashboards, PostgreSQL, of which the tests of the store start a server of their own,
-#                    and Prometheus and Alertmanager, of which the tests of metrics and alerts do the same
+#                    and Prometheus and Alertmanager, of which the tests of metrics and alerts do the same; and what `deploy` brings
+#   setup.sh deploy  the tools that check deploy/: those of deploy/requirements.txt, promtool, amtool, systemd-analyze
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
 set -euo pipefail
@@ -153,6 +154,20 @@ prometheus() {
     fi
 }
 
+deploy_tools() {
+    local wanted=deploy/requirements.txt stamp=.venv/deploy.stamp
+    prometheus
+    command -v systemd-analyze >/dev/null || apt_install systemd || skip deploy 'apt could not install systemd'
+    cmp -s "$wanted" "$stamp" && return
+    venv || { skip deploy 'no virtual environment could be made (python3-venv)'; return; }
+    say 'installing the tools that check deploy/ into .venv'
+    if .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"; then
+        cp "$wanted" "$stamp"
+    else
+        skip deploy 'pip could not install its tools'
+    fi
+}
+
 case $purpose in
 build)
     need_rust
@@ -167,7 +182,10 @@ test)
     node_clients
     grafana_types
     postgres
-    prometheus
+    deploy_tools
+    ;;
+deploy)
+    deploy_tools
     ;;
 bench)
     "$0" build
@@ -176,7 +194,7 @@ bench)
     done
     ;;
 *)
-    say "unknown purpose: $purpose (build, test or bench)" >&2
+    say "unknown purpose: $purpose (build, test, deploy or bench)" >&2
     exit 2
     ;;
 esac

@@ -12,5 +12,9 @@ if [[ -s .venv/skips ]]; then
         TUNEGATE_SKIP_PROMETHEUS=$(tr '\t\n' ': ' <<<"$prometheus")
         export TUNEGATE_SKIP_PROMETHEUS
     fi
+    if deploy=$(grep -e '^deploy' -e '^prometheus' .venv/skips); then
+        TUNEGATE_SKIP_DEPLOY=$(tr '\t\n' ': ' <<<"$deploy")
+        export TUNEGATE_SKIP_DEPLOY
+    fi
     printf 'skipped in this run: %s\n' "$(tr '\t\n' ': ' <.venv/skips)"
 fi
