@@ -4,6 +4,10 @@ if [[ -s .venv/skips ]]; then
         TUNEGATE_SKIP_CLIENTS=$(tr '\t\n' ': ' <<<"$clients")
         export TUNEGATE_SKIP_CLIENTS
     fi
+    if types=$(grep -e '^grafana-types' .venv/skips); then
+        TUNEGATE_SKIP_GRAFANA_TYPES=$(tr '\t\n' ': ' <<<"$types")
+        export TUNEGATE_SKIP_GRAFANA_TYPES
+    fi
     if prometheus=$(grep -e '^prometheus' .venv/skips); then
         TUNEGATE_SKIP_PROMETHEUS=$(tr '\t\n' ': ' <<<"$prometheus")
         export TUNEGATE_SKIP_PROMETHEUS
