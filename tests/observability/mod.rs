@@ -1,7 +1,6 @@
 //! What an operator sees: dashboards, and rules and alerts in Prometheus' own tools.
 
 mod boards;
-mod contract;
 mod dashboards;
 mod everything;
 mod history;
