@@ -104,6 +104,9 @@ pub enum WorkerError {
     /// The system's signals can't be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// A metric is declared wrongly.
+    #[error("cannot declare the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The engine's thread ended by itself.
     #[error("the engine has stopped working")]
     Engine,
