@@ -1,8 +1,7 @@
 //! `GET /metrics` of the real worker.
 
-use std::io::Write as _;
-
 use super::*;
+use crate::observability::promtool_is_content;
 
 /// Every family of docs/METRICS.md that the worker itself has, with its kind.
 fn documented() -> Vec<(String, String)> {
@@ -17,7 +16,8 @@ fn documented() -> Vec<(String, String)> {
             families.push((name, kinds[at.min(kinds.len() - 1)].to_owned()));
         }
     }
-    families.retain(|(name, _)| !["tunegate_worker_up", "tunegate_worker_starts_total"].contains(&name.as_str()));
+    families
+        .retain(|(name, _)| !["tunegate_worker_up", "tunegate_worker_starts_total"].contains(&name.as_str()));
     families.sort();
     families
 }
@@ -82,7 +82,10 @@ async fn traffic_of_every_kind_is_told_as_the_contract_says() {
     let (held, most) =
         (value(&during, "tunegate_worker_kv_tokens"), value(&during, "tunegate_worker_kv_tokens_limit"));
     assert!(held > 0.0 && held <= most, "{held} of {most}");
-    assert!(value(&during, "tunegate_worker_batch_size_bucket{le=\"1\"}") < value(&during, "tunegate_worker_batch_size_count"));
+    assert!(
+        value(&during, "tunegate_worker_batch_size_bucket{le=\"1\"}")
+            < value(&during, "tunegate_worker_batch_size_count")
+    );
     drop((first, second));
     drop(waiting.await);
     worker.until_active(0).await;
@@ -95,7 +98,8 @@ async fn traffic_of_every_kind_is_told_as_the_contract_says() {
     assert_eq!(value(&after, "tunegate_worker_kv_tokens"), 0.0);
     let completions = of("gen_ai_server_time_to_first_token_seconds_sum", None, "text_completion");
     let first_token = value(&after, &completions);
-    let between = value(&after, &of("gen_ai_server_time_per_output_token_seconds_sum", None, "text_completion"));
+    let between =
+        value(&after, &of("gen_ai_server_time_per_output_token_seconds_sum", None, "text_completion"));
     let whole = value(&after, &of("gen_ai_server_request_duration_seconds_sum", Some(""), "text_completion"));
     assert!(0.0 < between && 0.0 < first_token, "{between}, {first_token}");
     // Five tokens: one, and four behind it. Sums of floats differ in their last digits.
@@ -106,25 +110,15 @@ async fn traffic_of_every_kind_is_told_as_the_contract_says() {
     };
     assert!(value(&after, "tunegate_worker_tokens_total{class=\"prompt\"}") > usage("prompt_tokens"));
     assert!(value(&after, "tunegate_worker_tokens_total{class=\"completion\"}") > usage("completion_tokens"));
-    let (steps, passes) =
-        (value(&after, "tunegate_worker_batch_size_count"), value(&after, "tunegate_worker_step_duration_seconds_count"));
+    let (steps, passes) = (
+        value(&after, "tunegate_worker_batch_size_count"),
+        value(&after, "tunegate_worker_step_duration_seconds_count"),
+    );
     assert!(steps == passes && steps > usage("completion_tokens"), "{steps}, {passes}");
-    assert!(value(&after, "tunegate_worker_resident_memory_bytes") > 50e6, "the model alone has a hundred MB");
+    assert!(
+        value(&after, "tunegate_worker_resident_memory_bytes") > 50e6,
+        "the model alone has a hundred MB"
+    );
     assert!(value(&after, "tunegate_worker_cpu_seconds_total") >= 0.0);
-    promtool(&after);
-}
-
-/// `promtool check metrics`: the format, and the customs of names.
-fn promtool(text: &str) {
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics", "--lint=all"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let words = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && words.trim().is_empty(), "{words}");
+    promtool_is_content(&after);
 }
