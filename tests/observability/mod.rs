@@ -1,9 +1,14 @@
-//! What an operator sees: rules and alerts in Prometheus' own tools.
+//! What an operator sees: dashboards, and rules and alerts in Prometheus' own tools.
 
 mod boards;
+mod contract;
+mod dashboards;
 mod everything;
 mod history;
+mod labels;
+mod linter;
 mod live;
+mod rules;
 
 use std::io::Write as _;
 use std::path::PathBuf;
