@@ -1,10 +1,12 @@
 //! What the tests stand on: a simulated provider, a gateway process, and clients that see every byte.
 
 pub(crate) mod client;
+pub(crate) mod exposition;
 pub(crate) mod gateway;
 pub(crate) mod journal;
 #[path = "../../src/store/testing/postgres.rs"]
 pub(crate) mod postgres;
+pub(crate) mod prometheus;
 pub(crate) mod provider;
 mod server;
 pub(crate) mod setup;
