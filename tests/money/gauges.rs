@@ -47,8 +47,7 @@ fn await_spend(admin_address: SocketAddr, nanos: i64) -> Exposition {
     within_limit(look).unwrap_or_else(|| eventually("the ledger's sums in the metrics", look))
 }
 
-/// Answers, a stream, a refusal, an upstream that fails, and one that is charged an upper bound. Returns how many
-/// entries are unconfirmed.
+/// Answers, a stream, a refusal, and two answers that say nothing of their tokens and are charged whole.
 fn traffic(provider: &SimulatedProvider, gateway: &TestGateway) {
     for user in ["ann", "bob", "ann"] {
         gateway.post(CHAT, &of_user(capped("paid", ANSWER_TOKENS), user)).expect(200);
@@ -159,6 +158,11 @@ fn what_is_held_is_seen_while_it_is_and_budgets_that_go_leave_no_trace() {
     let provider = SimulatedProvider::start();
     let gate = Gate::new();
     let gateway = TestGateway::with(paid(&provider).and(&budget("all", 1_000 * ANSWER_NANOS, ""))).start();
+    eventually("the catalog's sums, at nothing", || {
+        let told = metrics(&gateway);
+        let born = told.samples("tunegate_spend_usd", &[("model", "paid"), ("team", "none"), ("kind", "usage")]);
+        (born.len() == WINDOWS.len() && born.iter().all(|sample| sample.text == "0")).then_some(())
+    });
     let day = json!({"name": "daily", "limit_usd": "5", "window": "day"});
     gateway.admin(Call::post(BUDGETS, &day)).expect(201);
     provider.replies(Reply::usual().waits_after_events(3, &gate));
