@@ -160,7 +160,8 @@ fn what_is_held_is_seen_while_it_is_and_budgets_that_go_leave_no_trace() {
     let gateway = TestGateway::with(paid(&provider).and(&budget("all", 1_000 * ANSWER_NANOS, ""))).start();
     eventually("the catalog's sums, at nothing", || {
         let told = metrics(&gateway);
-        let born = told.samples("tunegate_spend_usd", &[("model", "paid"), ("team", "none"), ("kind", "usage")]);
+        let born =
+            told.samples("tunegate_spend_usd", &[("model", "paid"), ("team", "none"), ("kind", "usage")]);
         (born.len() == WINDOWS.len() && born.iter().all(|sample| sample.text == "0")).then_some(())
     });
     let day = json!({"name": "daily", "limit_usd": "5", "window": "day"});

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{Admin, error, store_failed};
 use crate::clock;
+use crate::telemetry::metrics::with_worker;
 
 /// How many recent requests are listed unasked.
 const SHOWN: usize = 100;
@@ -27,6 +28,18 @@ pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let text = match &admin.worker {
+        None => own_metrics(&admin).await,
+        Some(worker) => {
+            // our own while the worker is asked
+            let (answer, own) = tokio::join!(worker.text(), own_metrics(&admin));
+            with_worker(own, answer.as_deref())
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn own_metrics(admin: &Admin) -> Vec<u8> {
     let budgets = admin.standings.watch(clock::unix_ms()).await;
     // nothing waits between here and the text: no other scrape sees it half said
     let metrics = admin.book.metrics();
@@ -37,7 +50,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     metrics.born(&live.catalog, teams.iter().map(|alias| &**alias));
     admin.gateway.board.publish(clock::monotonic());
     admin.gateway.retirements.publish(&live.catalog, metrics);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text()).into_response()
+    metrics.text()
 }
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {
