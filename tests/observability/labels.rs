@@ -64,7 +64,8 @@ impl Contract {
 
     /// Reads the tables of a document.
     fn read(text: &str) -> Self {
-        let mut contract = Self { metrics: BTreeMap::new(), families: BTreeSet::new(), recorded: BTreeMap::new() };
+        let mut contract =
+            Self { metrics: BTreeMap::new(), families: BTreeSet::new(), recorded: BTreeMap::new() };
         // labels that a paragraph gives to all of a prefix
         let mut common: Option<(String, Labels)> = None;
         let mut before = Labels::new();

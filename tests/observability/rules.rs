@@ -166,11 +166,8 @@ fn every_alert_has_a_test_where_it_fires_and_one_where_it_nearly_does() {
 #[test]
 fn every_recording_rule_is_used_and_its_value_is_tested() {
     let recorded = recorded();
-    let used: BTreeSet<String> = rules()
-        .iter()
-        .flat_map(|rule| asked(&rule.expr))
-        .filter(|name| recorded.contains(name))
-        .collect();
+    let used: BTreeSet<String> =
+        rules().iter().flat_map(|rule| asked(&rule.expr)).filter(|name| recorded.contains(name)).collect();
     assert_eq!(used, recorded, "used by a rule");
     let tested: BTreeSet<String> = unit_tests()
         .iter()
