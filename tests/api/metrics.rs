@@ -25,7 +25,7 @@ fn count(metrics: &Exposition, name: &str, labels: &[(&str, &str)]) -> f64 {
 fn in_order(first: &SimulatedProvider, second: &SimulatedProvider) -> Setup {
     let deployment = |name: &str, provider: &SimulatedProvider| {
         format!(
-            "\n[providers.{name}]\nkind = \"openai\"\nbase_url = \"{}\"\napi_key = {{ file = \"upstream.key\" }}\n\
+            "\n[providers.{name}]\nkind = \"openai\"\nbase_url = \"{}/v1\"\napi_key = {{ file = \"upstream.key\" }}\n\
              \n[deployments.{name}]\nprovider = \"{name}\"\nmodel = \"ft:gpt-4.1-mini-2025-04-14:acme:bot:{name}\"\n",
             provider.url()
         )

@@ -25,10 +25,9 @@ pub(crate) struct Contract {
     families: BTreeSet<String>,
     /// What recording rules have made of them, with its labels.
     recorded: BTreeMap<String, Labels>,
+    /// Labels that Prometheus gives to all that it scrapes.
+    scraped: Vec<&'static str>,
 }
-
-/// Labels that Prometheus gives to all that it scrapes.
-const TARGET: [&str; 3] = ["job", "instance", "namespace"];
 
 /// The words in backquotes; what stands in brackets is a label's values.
 fn quoted(text: &str) -> Vec<String> {
@@ -64,8 +63,12 @@ impl Contract {
 
     /// Reads the tables of a document.
     fn read(text: &str) -> Self {
-        let mut contract =
-            Self { metrics: BTreeMap::new(), families: BTreeSet::new(), recorded: BTreeMap::new() };
+        let mut contract = Self {
+            metrics: BTreeMap::new(),
+            families: BTreeSet::new(),
+            recorded: BTreeMap::new(),
+            scraped: vec!["job", "instance"],
+        };
         // labels that a paragraph gives to all of a prefix
         let mut common: Option<(String, Labels)> = None;
         let mut before = Labels::new();
@@ -114,7 +117,7 @@ impl Contract {
     /// Returns the labels of a series, Prometheus' own among them; nothing where no metric is called so.
     fn labels_of(&self, series: &str) -> Option<Labels> {
         let with = |labels: &Labels, more: &[&str]| {
-            let own = TARGET.iter().chain(more).map(|label| (*label).to_owned());
+            let own = self.scraped.iter().chain(more).map(|label| (*label).to_owned());
             labels.iter().cloned().chain(own).collect()
         };
         // made by Prometheus of our alerts
@@ -140,6 +143,12 @@ impl Contract {
         };
         let metric = self.metrics.get(name).filter(|metric| metric.kind == "histogram")?;
         Some(with(&metric.labels, more))
+    }
+
+    /// The same where targets have one more label.
+    pub(crate) fn scraped_with(mut self, label: &'static str) -> Self {
+        self.scraped.push(label);
+        self
     }
 
     /// Takes in what a recording rule makes; from then on it can be asked for.
