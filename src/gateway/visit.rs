@@ -58,7 +58,8 @@ impl Visit {
     /// The first of a stream has come.
     pub(super) fn first(&mut self) {
         let now = clock::monotonic();
-        self.seen.first_at.get_or_insert(now);
+        let came_at = self.seen.last_chunk_at.unwrap_or(now);
+        self.seen.first_at.get_or_insert(came_at);
         self.stay.answered(now);
     }
 

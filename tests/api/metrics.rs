@@ -36,7 +36,8 @@ fn in_order(first: &SimulatedProvider, second: &SimulatedProvider) -> Setup {
         "\n[models.bot]\nplan = [\"first\", \"second\"]\n".to_owned(),
     ]
     .concat();
-    Setup::bare().patient().file("upstream.key", UPSTREAM_KEY).and(&sections)
+    let setup = Setup::bare().patient().file("upstream.key", UPSTREAM_KEY).and(&sections).watched(first);
+    if std::ptr::eq(first, second) { setup } else { setup.watched(second) }
 }
 
 #[test]
