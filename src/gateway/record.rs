@@ -13,10 +13,13 @@ use super::limits::{Entered, Place};
 use super::refusal::Refusal;
 use super::reserve::Bill;
 use crate::clock;
+use crate::domain::attempt::Attempt;
+use crate::domain::catalog::Deployment;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
 use crate::domain::outcome::{Ending, FailedAttempt, Outcome};
+use crate::domain::trace::{SpanId, Trace, TraceId};
 use crate::domain::usage::Usage;
 use crate::telemetry::metrics::Metrics;
 
@@ -26,13 +29,18 @@ const RECENT: usize = 1_000;
 /// Where outcomes are written: metrics, the log, and the list of recent requests.
 pub struct Book {
     metrics: Arc<Metrics>,
+    /// Who makes spans of them, if anybody does; never waits.
+    spans: Option<Spans>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
 }
 
+/// Takes an outcome whose spans are kept.
+pub type Spans = Box<dyn Fn(&Arc<Outcome>) + Send + Sync>;
+
 impl Book {
     /// An empty book.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, recent: Mutex::new(VecDeque::with_capacity(64)) }
+    pub fn new(metrics: Arc<Metrics>, spans: Option<Spans>) -> Self {
+        Self { metrics, spans, recent: Mutex::new(VecDeque::with_capacity(64)) }
     }
 
     /// The metrics it counts in.
@@ -59,6 +67,11 @@ impl Book {
         self.metrics.ended(&outcome);
         log(&outcome);
         let outcome = Arc::new(outcome);
+        if let Some(spans) = &self.spans
+            && outcome.trace.as_ref().is_some_and(|trace| trace.sampled)
+        {
+            spans(&outcome);
+        }
         let mut recent = self.recent.lock();
         if recent.len() == RECENT {
             recent.pop_front();
@@ -75,8 +88,10 @@ fn log(outcome: &Outcome) {
     tracing::info!(
         target: "tunegate::request",
         request_id = outcome.request_id,
+        trace_id = outcome.trace_id.map(tracing::field::display),
         endpoint = outcome.endpoint,
         key = outcome.key.as_deref(),
+        team = outcome.team.as_deref(),
         model = outcome.model.as_deref(),
         deployment = outcome.deployment.as_deref(),
         stream = outcome.stream,
@@ -89,6 +104,7 @@ fn log(outcome: &Outcome) {
         cost_usd = outcome.cost.map(tracing::field::display),
         duration_us = outcome.duration_us,
         first_byte_us = outcome.first_byte_us,
+        attempts = outcome.attempts.len(),
         failed_attempts = outcome.failed_attempts.len(),
         "request"
     );
@@ -125,8 +141,11 @@ impl Record {
             request_id: id.as_str().to_owned(),
             at_ms,
             endpoint: "",
+            trace_id: None,
+            trace: None,
             key: None,
             key_id: None,
+            team: None,
             model: None,
             asked: None,
             deployment: None,
@@ -136,6 +155,7 @@ impl Record {
             code: None,
             upstream_status: None,
             usage: None,
+            attempts: Vec::new(),
             failed_attempts: Vec::new(),
             cost: None,
             duration_us: 0,
@@ -166,6 +186,16 @@ impl Record {
     /// Notes which endpoint it is for.
     pub fn endpoint(&mut self, endpoint: Endpoint) {
         self.note(|outcome| outcome.endpoint = endpoint.name());
+    }
+
+    /// Notes the trace it is part of, and where it stands in it if we make spans.
+    pub fn traced(&mut self, id: TraceId, trace: Option<Trace>) {
+        self.note(|outcome| (outcome.trace_id, outcome.trace) = (Some(id), trace));
+    }
+
+    /// Where it stands in its trace, if we make spans.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.outcome.as_ref()?.trace.as_ref()
     }
 
     /// Keeps its place until it is written.
@@ -203,8 +233,56 @@ impl Record {
         self.bill = Some(bill);
     }
 
+    /// A deployment is asked, since a moment. Returns the attempt's span, if we make spans.
+    pub(super) fn asks(&mut self, asked: Asked<'_>, since: Instant) -> Option<SpanId> {
+        let span = self.trace().map(|_| SpanId::new(rand::random()));
+        let begun_us = micros_between(self.started, since);
+        self.note(|outcome| {
+            outcome.attempts.push(Attempt {
+                deployment: Arc::clone(asked.deployment),
+                model: asked.model.into(),
+                endpoint: asked.endpoint,
+                stream: asked.stream,
+                span,
+                begun_us,
+                first_chunk_us: None,
+                ended_us: None,
+                status: None,
+                code: None,
+                usage: None,
+            });
+        });
+        span
+    }
+
+    /// Notes more about the attempt that is under way.
+    fn note_attempt(&mut self, with: impl FnOnce(&mut Attempt, u64)) {
+        let now_us = micros_since(self.started);
+        let last = self.outcome.as_mut().and_then(|outcome| outcome.attempts.last_mut());
+        if let Some(attempt) = last.filter(|attempt| attempt.ended_us.is_none()) {
+            with(attempt, now_us);
+        }
+    }
+
+    /// Notes the upstream's status.
+    pub(super) fn upstream_status(&mut self, status: u16) {
+        self.note(|outcome| outcome.upstream_status = Some(status));
+        self.note_attempt(|attempt, _| attempt.status = Some(status));
+    }
+
+    /// The first event of a stream has come.
+    pub(super) fn first_chunk(&mut self) {
+        self.note_attempt(|attempt, now_us| attempt.first_chunk_us = attempt.first_chunk_us.or(Some(now_us)));
+    }
+
+    /// The upstream has given all it had to give.
+    pub(super) fn attempt_ended(&mut self, usage: Option<Usage>) {
+        self.note_attempt(|attempt, now_us| (attempt.ended_us, attempt.usage) = (Some(now_us), usage));
+    }
+
     /// The attempt is over without an answer for the client: it is settled at what it used, if anything.
     pub(super) fn attempt_over(&mut self, usage: Option<Usage>) {
+        self.attempt_ended(usage);
         self.note(|outcome| outcome.usage = None);
         let Some(bill) = self.bill.take() else { return };
         if let Some(usage) = usage {
@@ -233,7 +311,13 @@ impl Record {
         self.blamed = true;
         let (usage, cost) = self.over.take().unzip();
         let deployment = Arc::clone(deployment);
-        self.note(|outcome| outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost }));
+        self.note(|outcome| {
+            // one that was not sent is none of them
+            if let Some(last) = outcome.attempts.last_mut().filter(|last| last.deployment.name == deployment) {
+                last.code = last.code.or(Some(code));
+            }
+            outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost });
+        });
     }
 
     /// What the attempts that are over cost.
@@ -348,6 +432,31 @@ impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     }
 }
 
+/// Whom a request asks, and for what.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// The deployment.
+    pub(super) deployment: &'a Arc<Deployment>,
+    /// The provider's own name of the model.
+    pub(super) model: &'a str,
+    /// What it is asked for.
+    pub(super) endpoint: Endpoint,
+    /// Whether a stream is asked for.
+    pub(super) stream: bool,
+}
+
+/// Notes how the last attempt ended, of a request that has ended: with an answer, broken, or left alone.
+fn end_last_attempt(outcome: &mut Outcome) {
+    let (duration_us, usage) = (outcome.duration_us, outcome.usage);
+    let broke = matches!(outcome.ending, Ending::UpstreamBroke | Ending::UpstreamError);
+    let code = outcome.code.filter(|_| broke);
+    let Some(last) = outcome.attempts.last_mut() else { return };
+    if last.ended_us.is_none() {
+        (last.ended_us, last.usage) = (Some(duration_us), usage);
+    }
+    last.code = last.code.or(code);
+}
+
 /// The tokens of the answer and of all attempts before it.
 fn tokens_of(outcome: &Outcome) -> u64 {
     let failed = outcome.failed_attempts.iter().filter_map(|attempt| attempt.usage);
@@ -357,8 +466,11 @@ fn tokens_of(outcome: &Outcome) -> u64 {
 }
 
 fn micros_since(started: Instant) -> u64 {
-    let elapsed = clock::monotonic().saturating_duration_since(started);
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+    micros_between(started, clock::monotonic())
+}
+
+fn micros_between(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Record {
@@ -374,6 +486,7 @@ impl Drop for Record {
                 outcome.cost = own.map_or(self.spent, |own| Some(self.spent.unwrap_or_default() + own));
                 bill.settle(outcome.usage.as_ref());
             }
+            end_last_attempt(&mut outcome);
             if let Some(entered) = self.entered.take() {
                 entered.settle(tokens_of(&outcome), clock::monotonic());
             }

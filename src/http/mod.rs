@@ -198,6 +198,7 @@ impl Door {
             return self.serve_aside(exchange).await;
         }
         let mut record = Record::begin(&gateway.book, &exchange.id, clock::unix_ms(), clock::monotonic());
+        api::trace::note(gateway, exchange, &route(&path), &mut record);
         if let Some(why) = exchange.wrong_framing() {
             return api::inference::refuse(exchange, &Refusal::Framing(why), record).await;
         }

@@ -5,6 +5,7 @@ pub(super) mod models;
 pub(super) mod requests;
 pub(super) mod route;
 pub(super) mod stored;
+pub(super) mod trace;
 
 use http::{HeaderMap, header};
 

@@ -27,6 +27,27 @@ pub(in crate::http) enum Route<'a> {
     Other,
 }
 
+impl Route<'_> {
+    /// The path as spans name it: our own form of it, with names for what differs between requests; empty for one that we
+    /// don't know.
+    pub(in crate::http) const fn template(&self) -> &'static str {
+        match self {
+            Self::Inference(endpoint, _) => match endpoint {
+                Endpoint::ChatCompletions => "/v1/chat/completions",
+                Endpoint::Completions => "/v1/completions",
+                Endpoint::Embeddings => "/v1/embeddings",
+                Endpoint::Responses => "/v1/responses",
+                Endpoint::Moderations => "/v1/moderations",
+            },
+            Self::Stored { .. } => "/v1/responses/{id}",
+            Self::Request(_) => "/v1/tunegate/requests/{id}",
+            Self::Models => "/v1/models",
+            Self::Model(_) => "/v1/models/{model}",
+            Self::Other => "",
+        }
+    }
+}
+
 /// Reads a path without its query.
 pub(in crate::http) fn route(path: &str) -> Route<'_> {
     let Some(path) = path.strip_prefix('/') else { return Route::Other };
