@@ -6,7 +6,10 @@ pub mod banner;
 mod bookkeeper;
 mod happenings;
 mod money;
+mod reload;
 mod services;
+#[cfg(feature = "otel")]
+mod spans;
 mod watcher;
 
 use std::net::{SocketAddr, TcpListener};
@@ -28,10 +31,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
-use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
+use self::reload::{Reloader, reload};
+use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
 use crate::clock;
-use crate::config::{self, Config, ProcessEnvironment, state};
+use crate::config::{Config, state};
 use crate::control::audit::AuditLog;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
@@ -46,8 +50,8 @@ use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
-use crate::gateway::{Gateway, Money};
-use crate::http::admin::{self, Admin, Reload, Reloaded};
+use crate::gateway::{Gateway, Money, REFUSAL_CODES};
+use crate::http::admin::{self, Admin};
 use crate::http::{Door, Readiness};
 use crate::store::Store;
 use crate::store::audit::AuditRows;
@@ -87,6 +91,8 @@ struct Built {
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
+    /// How spans are sent; taken when the services are started.
+    exporter: Mutex<Option<Exporter>>,
     first_key: Option<(Arc<str>, Secret)>,
 }
 
@@ -146,7 +152,7 @@ fn build(
     runtime: &Runtime,
     options: &ServeOptions,
 ) -> anyhow::Result<Built> {
-    let metrics = Arc::new(Metrics::new()?);
+    let metrics = Arc::new(Metrics::new(config.metrics)?);
     let ring = Arc::new(KeyRing::new(&pepper));
     let publish = {
         let ring = Arc::clone(&ring);
@@ -174,13 +180,21 @@ fn build(
             Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), options.upgrade)))
         }
     };
+    let (spans, exporter) = match &config.tracing {
+        #[cfg(feature = "otel")]
+        Some(tracing) => Some(spans::open(tracing, &metrics)),
+        // the configuration refuses it where it is not built in
+        _ => None,
+    }
+    .unzip();
     let gateway = Gateway {
         keys: ring,
         catalog,
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
-        book: Arc::new(Book::new(metrics)),
+        sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
+        book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
         retirements: Arc::new(Retirements::new(config.retirements)),
         money: Money {
@@ -194,6 +208,9 @@ fn build(
             },
         },
     };
+    let metrics = gateway.book.metrics();
+    metrics.requests.refuses(REFUSAL_CODES);
+    metrics.process.configured(clock::unix_ms());
     Ok(Built {
         gateway: Arc::new(gateway),
         directory,
@@ -202,6 +219,7 @@ fn build(
         store,
         readiness: Arc::default(),
         supervisor,
+        exporter: Mutex::new(exporter),
         first_key: first.map(|(listed, secret)| (listed.key.alias, secret)),
     })
 }
@@ -290,6 +308,10 @@ fn add_background(
         let starter = Starter { supervisor: Arc::clone(supervisor), parting, gone: worker_gone };
         server.add_service(background_service("worker", starter));
     }
+    let flush_spans = built.exporter.lock().take().map(|exporter| {
+        (exporter.serve)(server);
+        exporter.flush
+    });
     let warden = Warden {
         book: Arc::clone(&built.gateway.book),
         readiness: Arc::clone(&built.readiness),
@@ -298,6 +320,7 @@ fn add_background(
         worker_gone: gone,
         ledger: Arc::clone(&built.money.ledger),
         store: built.store.clone(),
+        flush_spans,
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));
@@ -342,58 +365,4 @@ fn greeter(config: &Config, built: &Built) -> anyhow::Result<Greeter> {
         missing_model_file: missing,
         worker: worker.unwrap_or_else(|| watch::Sender::new(WorkerState::Ready).subscribe()),
     })
-}
-
-/// Reads the configuration again, all or nothing.
-struct Reloader {
-    current: Arc<Mutex<Config>>,
-    run: Reload,
-}
-
-impl Reloader {
-    fn as_fn(&self) -> Reload {
-        Arc::clone(&self.run)
-    }
-}
-
-fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
-    let current = Arc::new(Mutex::new(config));
-    let held = Arc::clone(&current);
-    let (catalog, directory) = (Arc::clone(&built.gateway.catalog), Arc::clone(&built.directory));
-    let (prices, budgets) = (Arc::clone(&built.money.prices), Arc::clone(&built.money.budgets));
-    let board = Arc::clone(&built.gateway.board);
-    let run = move || {
-        let mut current = held.lock();
-        if let Some(path) = &path
-            && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
-        {
-            // half written by an editor or a full disk: a start may do without a file, a running catalog is not given up
-            return Err(vec![format!("{} is empty", path.display())]);
-        }
-        let new = config::load(path.as_deref(), &ProcessEnvironment)
-            .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-        let restart_needed = config::restart_needed(&current, &new);
-        directory.declare(new.teams.clone())?;
-        let teams_changed = current.teams != new.teams;
-        let rebudgeted = current.budgets != new.budgets;
-        let declared = budgets.declare(new.budgets.clone()).and_then(|()| {
-            prices.replace(Arc::clone(&new.prices)).map_err(|error| vec![format!("prices.file: {error}")])
-        });
-        let repriced = declared.inspect_err(|_| {
-            // all or nothing: what was in force before contradicted nothing
-            let _ = directory.declare(current.teams.clone());
-            let _ = budgets.declare(current.budgets.clone());
-        })?;
-        // before the catalog: who comes with the new one finds all its deployments there
-        board.replace(&new.catalog, clock::monotonic());
-        let changed = catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
-        services::load_token_tables(&catalog.load());
-        current.catalog = new.catalog;
-        current.prices = new.prices;
-        current.teams = new.teams;
-        current.budgets = new.budgets;
-        tracing::info!(changed, ?restart_needed, "configuration read again");
-        Ok(Reloaded { changed, restart_needed })
-    };
-    Reloader { current, run: Arc::new(run) }
 }

@@ -35,7 +35,7 @@ impl Alerts {
     /// Hands an alert in.
     pub(super) fn give(&self, alert: Alert) {
         if self.queue.try_send((clock::unix_ms(), alert)).is_err() {
-            self.metrics.alerts_dropped.inc();
+            self.metrics.money.alerts_dropped.inc();
         }
     }
 }
@@ -79,7 +79,7 @@ impl BackgroundService for Teller {
             let id = format!("alert_{:016x}", rand::random::<u64>());
             let body = body(&Message { id: &id, at_ms, held_back, alert: &alert });
             if let Err(why) = webhook.tell(&body).await {
-                self.metrics.webhook_failures.inc();
+                self.metrics.money.webhook_failures.inc();
                 tracing::warn!(alert = id, webhook = webhook.authority(), why, "an alert could not be told");
             }
         }
@@ -177,11 +177,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted() {
-        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let metrics = Arc::new(Metrics::new(crate::telemetry::metrics::Config::default()).expect("metrics"));
         let (alerts, _teller) = alerts(None, &metrics);
         for _ in 0..QUEUE + 3 {
             alerts.give(overshoot("d"));
         }
-        assert_eq!(metrics.alerts_dropped.get(), 3);
+        assert_eq!(metrics.money.alerts_dropped.get(), 3);
     }
 }

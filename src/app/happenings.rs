@@ -10,10 +10,10 @@ use crate::telemetry::metrics::Metrics;
 /// An observer that passes on what people have to be told.
 pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts) -> Observer {
     let observe = move |happened: Happened| match &happened {
-        Happened::Wrote(entries) => metrics.ledger_wrote(*entries),
-        Happened::Conflict => metrics.ledger_conflicts.inc(),
+        Happened::Wrote(entries) => metrics.wrote(entries),
+        Happened::Conflict => metrics.ledger.conflicts.inc(),
         Happened::Failed(words) => {
-            metrics.ledger_failures.inc();
+            metrics.ledger.failures.inc();
             tracing::error!(
                 error = words,
                 "the ledger can't be written: what would have to be paid for is refused"
@@ -22,11 +22,12 @@ pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts) -> Observer {
         Happened::Recovered => tracing::info!("the ledger can be written again"),
         Happened::Booked(entry) => metrics.booked(entry),
         Happened::Orphans(holds) => {
+            metrics.ledger.orphans.inc_by(*holds as u64);
             tracing::warn!(holds, "another process is gone: its open holds are charged whole, unconfirmed");
         }
-        Happened::Dropped => metrics.ledger_dropped.inc(),
+        Happened::Dropped => metrics.ledger.dropped.inc(),
         Happened::Overshot(entry) => {
-            metrics.overshot(entry);
+            metrics.money.overshot(entry);
             alerts.give(Alert::overshoot(entry));
             tracing::warn!(
                 request_id = %entry.request_id,
@@ -37,7 +38,7 @@ pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts) -> Observer {
             );
         }
         Happened::Crossed(crossing) => {
-            metrics.budget_crossed(crossing.percent);
+            metrics.money.budget_crossed(crossing.percent);
             tracing::warn!(
                 budget = %crossing.standing.budget,
                 subject = %crossing.standing.subject,

@@ -161,7 +161,7 @@ impl Watcher {
         let now = clock::monotonic();
         // a tenth earlier or later: questions that met once do not meet for ever
         round.next = Some(now + round.every.mul_f64(0.9 + 0.2 * rand::random::<f64>()));
-        self.metrics.upstream_polled(&provider.name, result(listed));
+        self.metrics.upstreams.polled(&provider.name, result(listed));
         if let Some(health) = health(listed) {
             for deployment in &round.checked {
                 self.gateway.board.checked(deployment, health, now);

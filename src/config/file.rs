@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) alerts: Alerts,
     pub(super) tracing: Tracing,
     pub(super) retirements: Retirements,
+    pub(super) metrics: Metrics,
 }
 
 /// `[server]`
@@ -334,6 +335,13 @@ pub(super) struct Ledger {
 pub(super) struct Alerts {
     pub(super) webhook_url: Option<String>,
     pub(super) webhook_secret: Option<SecretSource>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Metrics {
+    pub(super) max_label_values: Option<u64>,
 }
 
 /// `[retirements]`

@@ -39,7 +39,7 @@ use crate::gateway::ledger;
 use crate::gateway::limits::Config as Limits;
 use crate::gateway::retirements::Config as Retirements;
 use crate::store::{DatabaseConfig, Location};
-use crate::telemetry::{log, traces};
+use crate::telemetry::{log, metrics, traces};
 use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
@@ -64,6 +64,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// For the log.
     pub log: log::Config,
+    /// For the metrics.
+    pub metrics: metrics::Config,
     /// The local worker, if we start one.
     pub worker: Option<worker::Config>,
     /// Everything a request may be sent to.
@@ -109,6 +111,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let http = sections::server(&file.server, access.listen, budget_exceeded, &mut checker);
     let database = sections::database(&file.database, &access.state_dir, &mut checker);
     let log = sections::log(&file.log, &mut checker);
+    let metrics = sections::metrics(&file.metrics, &mut checker);
     let worker = sections::worker(&file.worker, &access.state_dir, &mut checker);
     if file.providers.is_empty() {
         builtin::add_from_environment(&mut file, http.listen, &mut checker);
@@ -136,6 +139,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         state_dir: access.state_dir,
         database,
         log,
+        metrics,
         worker,
         catalog,
         teams,
@@ -214,6 +218,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare_databases(&old.database, &new.database, &mut compare);
     compare("log.format", old.log.format == new.log.format);
     compare("log.level", old.log.filter == new.log.filter);
+    compare("metrics.max_label_values", old.metrics == new.metrics);
     compare("limits.max_in_flight", old.limits.max_in_flight == new.limits.max_in_flight);
     compare("limits.max_body_bytes_in_flight", old.limits.max_body_bytes == new.limits.max_body_bytes);
     compare("ledger.lease_ms", old.ledger.lease == new.ledger.lease);

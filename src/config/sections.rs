@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[state]`, `[database]`, `[log]`, `[worker]` and `[retirements]`: one check each.
+//! `[server]`, `[admin]`, `[state]`, `[database]`, `[log]`, `[metrics]`, `[worker]` and `[retirements]`: one check each.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -13,7 +13,7 @@ use crate::domain::secret::Secret;
 use crate::gateway::retirements;
 use crate::http::config as http;
 use crate::store::{DatabaseConfig, Location};
-use crate::telemetry::log;
+use crate::telemetry::{log, metrics};
 use crate::upstream::worker;
 
 use super::file;
@@ -38,6 +38,8 @@ const CONNECTIONS: RangeInclusive<u32> = 2..=256;
 const MAX_DRAIN_TIMEOUT_MS: u64 = 3_600_000;
 /// Shortest admin key we take from an operator, characters.
 const MIN_ADMIN_KEY_LEN: usize = 16;
+/// Teams and budgets that get a label of their own.
+const LABEL_VALUES: RangeInclusive<usize> = 0..=10_000;
 /// Longest path of a unix socket, bytes (`sun_path` without its final zero).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// How often a provider is asked for its list of models, ms.
@@ -303,6 +305,14 @@ pub(super) fn worker(
         );
     }
     Some(config)
+}
+
+/// Checks `[metrics]`.
+pub(super) fn metrics(section: &file::Metrics, checker: &mut Checker<'_>) -> metrics::Config {
+    let default = metrics::Config::default().max_label_values;
+    let key = Place::top("metrics").key("max_label_values");
+    let most = section.max_label_values.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+    metrics::Config { max_label_values: in_range(&key, most, default, LABEL_VALUES, checker) }
 }
 
 /// Checks `[retirements]`: how the end of a model is met, and how often the providers are asked for it, if at all.

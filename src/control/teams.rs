@@ -76,6 +76,13 @@ impl Teams {
         Self { directory }
     }
 
+    /// The aliases of the teams that are not archived, as they were known last.
+    pub fn aliases(&self) -> Vec<Arc<str>> {
+        let known = self.directory.known();
+        let live = known.teams.iter().filter(|team| team.archived_at_ms.is_none());
+        live.map(|team| Arc::clone(&team.alias)).collect()
+    }
+
     /// Makes a team as a body says.
     pub async fn create(&self, body: &Value, now_ms: i64) -> Result<ListedTeam, TeamsError> {
         let changing = self.directory.change().await;

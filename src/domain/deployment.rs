@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::provider::Provider;
+use super::fine_tuned_name::FineTunedName;
+use super::provider::{Provider, ProviderKind};
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
 use crate::domain::endpoint::Endpoint;
@@ -156,10 +157,30 @@ pub enum OnUnpriced {
     Allow,
 }
 
+/// Where a model comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lineage<'a> {
+    /// The base model.
+    pub base: &'a str,
+    /// Whether it was trained further.
+    pub fine_tuned: bool,
+}
+
 impl Deployment {
     /// Whether it can do something; one of which nobody said anything is taken to.
     pub fn can(&self, capability: Capability) -> bool {
         self.capabilities.as_ref().is_none_or(|all| all.contains(&capability))
+    }
+
+    /// What it was trained from, if it was, else its own name: equal for a fine-tuned model and its base. The date of a
+    /// base's version is not part of it.
+    pub fn lineage(&self) -> Lineage<'_> {
+        let named = [&*self.upstream_model, self.model_identity()].into_iter().find_map(FineTunedName::parse);
+        // on Azure `base_model` says which model a deployment is of, elsewhere what it was trained from
+        let is_azure = self.provider.dialect.kind() == ProviderKind::Azure;
+        let told = self.base_model.as_deref().is_some_and(|base| !is_azure && *base != *self.upstream_model);
+        let base = named.map_or_else(|| model_name::base_of(self.model_identity()), |named| named.base);
+        Lineage { base: model_name::undated(base), fine_tuned: told || named.is_some() }
     }
 
     /// The name that says which model it really is: the base where it was given, else the provider's name.

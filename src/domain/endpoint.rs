@@ -49,16 +49,6 @@ impl Endpoint {
         }
     }
 
-    /// The value of `gen_ai.operation.name` (OpenTelemetry's GenAI conventions, November 2026; they know no moderation).
-    pub const fn gen_ai_operation(self) -> &'static str {
-        match self {
-            Self::ChatCompletions | Self::Responses => "chat",
-            Self::Completions => "text_completion",
-            Self::Embeddings => "embeddings",
-            Self::Moderations => "moderation",
-        }
-    }
-
     /// The endpoint behind a path without its leading slash.
     pub fn from_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)

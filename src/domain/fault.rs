@@ -40,7 +40,7 @@ impl Fault {
         Self::Told,
     ];
 
-    /// The name in logs and metric labels.
+    /// The name in what is said of a breaker.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auth => "auth",
@@ -53,6 +53,21 @@ impl Fault {
             Self::ContentFilter => "content_filter",
             Self::Unsupported => "unsupported",
             Self::Told => "told",
+        }
+    }
+
+    /// The code in clients' errors, logs and metric labels.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Auth => "upstream_auth_failed",
+            Self::DeploymentMissing => "upstream_deployment_missing",
+            Self::Quota => "upstream_quota",
+            Self::Wait => "upstream_rate_limited",
+            Self::TooLarge => "upstream_too_large",
+            Self::Transient => "upstream_failed",
+            Self::ContextLength => "context_length_exceeded",
+            Self::ContentFilter => "content_filter",
+            Self::Unsupported | Self::Told => "upstream_refused",
         }
     }
 

@@ -14,6 +14,18 @@ pub fn base_of(name: &str) -> &str {
     }
 }
 
+/// A base model's name without the date of its version: `gpt-4.1-mini` of `gpt-4.1-mini-2025-04-14`.
+pub fn undated(base: &str) -> &str {
+    let Some((rest, date)) = base.len().checked_sub(11).and_then(|at| base.split_at_checked(at)) else {
+        return base;
+    };
+    let is_date = date.bytes().enumerate().all(|(at, byte)| match at {
+        0 | 5 | 8 => byte == b'-',
+        _ => byte.is_ascii_digit(),
+    });
+    if is_date && !rest.is_empty() { rest } else { base }
+}
+
 /// Whether a model makes tokens that the client does not see but pays for, as far as its name tells.
 pub fn makes_unseen_tokens(name: &str) -> bool {
     let base = base_of(name);
@@ -50,6 +62,21 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(base_of(name), base, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_not_part_of_the_name() {
+        for (base, want) in [
+            ("gpt-4.1-mini-2025-04-14", "gpt-4.1-mini"),
+            ("gpt-4.1-mini", "gpt-4.1-mini"),
+            ("gpt-4-0613", "gpt-4-0613"),
+            ("-2025-04-14", "-2025-04-14"),
+            ("é-2025-04-14", "é"),
+            ("ééééééé", "ééééééé"),
+            ("", ""),
+        ] {
+            assert_eq!(undated(base), want, "{base}");
         }
     }
 

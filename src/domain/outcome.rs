@@ -52,6 +52,28 @@ impl Ending {
     }
 }
 
+/// Whose fault it is that a request failed, where it is not its sender's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blamed {
+    /// Ours: full, without its database, or stopped.
+    Gateway,
+    /// A provider's, or nobody of the route could be asked.
+    Upstream,
+}
+
+impl Blamed {
+    /// Both, for metrics that are born at 0.
+    pub const ALL: [Self; 2] = [Self::Gateway, Self::Upstream];
+
+    /// The name in labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// An attempt at a deployment that came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailedAttempt {
@@ -117,10 +139,93 @@ pub struct Outcome {
     pub cost: Option<Usd>,
     /// From the first byte at the door to the end, microseconds.
     pub duration_us: u64,
+    /// The part of it in which neither the upstream nor the client nor a queue was waited for, microseconds.
+    pub overhead_us: u64,
     /// From the first byte at the door to the answer's first byte from upstream, microseconds.
     pub first_byte_us: Option<u64>,
 }
 
 fn how_many<S: Serializer>(attempts: &[Attempt], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(attempts.len() as u64)
+}
+
+/// Codes of refusals with which a full gateway, or a full deployment of it, says no.
+const FULL: [&str; 2] = ["overloaded", "deployment_full"];
+/// Codes of refusals for which nobody of a route could be asked.
+const NOBODY: [&str; 2] = ["no_deployment", "deployment_quota"];
+
+impl Outcome {
+    /// Whose fault it is that it failed, where it is not its sender's: what an error budget counts.
+    pub fn blamed(&self) -> Option<Blamed> {
+        let code = self.code.unwrap_or_default();
+        match self.ending {
+            Ending::Served | Ending::ClientGone => None,
+            Ending::UpstreamBroke => Some(Blamed::Upstream),
+            Ending::Interrupted => Some(Blamed::Gateway),
+            Ending::UpstreamError => (self.status >= 500 || self.status == 429).then_some(Blamed::Upstream),
+            Ending::Refused if FULL.contains(&code) => Some(Blamed::Gateway),
+            Ending::Refused if NOBODY.contains(&code) => Some(Blamed::Upstream),
+            Ending::Refused if self.status < 500 => None,
+            Ending::Refused if code.starts_with("upstream_") => Some(Blamed::Upstream),
+            Ending::Refused => Some(Blamed::Gateway),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn outcome(ending: Ending, status: u16, code: Option<&'static str>) -> Outcome {
+        Outcome {
+            request_id: "req_1".to_owned(),
+            at_ms: 0,
+            trace_id: None,
+            trace: None,
+            endpoint: "chat.completions",
+            key: None,
+            key_id: None,
+            team: None,
+            model: None,
+            asked: None,
+            deployment: None,
+            stream: false,
+            ending,
+            status,
+            code,
+            upstream_status: None,
+            usage: None,
+            attempts: Vec::new(),
+            failed_attempts: Vec::new(),
+            cost: None,
+            duration_us: 0,
+            overhead_us: 0,
+            first_byte_us: None,
+        }
+    }
+
+    #[test]
+    fn whose_fault_it_is() {
+        let (ours, theirs) = (Some(Blamed::Gateway), Some(Blamed::Upstream));
+        for (ending, status, code, want) in [
+            (Ending::Served, 200, None, None),
+            (Ending::ClientGone, 0, Some("client_gone"), None),
+            (Ending::Refused, 401, Some("invalid_api_key"), None),
+            (Ending::Refused, 429, Some("project_spend_limit_exceeded"), None),
+            (Ending::Refused, 429, Some("rate_limit_exceeded"), None),
+            (Ending::Refused, 503, Some("overloaded"), ours),
+            (Ending::Refused, 429, Some("deployment_full"), ours),
+            (Ending::Refused, 503, Some("ledger_unavailable"), ours),
+            (Ending::Refused, 503, Some("no_deployment"), theirs),
+            (Ending::Refused, 429, Some("deployment_quota"), theirs),
+            (Ending::Refused, 502, Some("upstream_unreachable"), theirs),
+            (Ending::UpstreamError, 400, None, None),
+            (Ending::UpstreamError, 429, None, theirs),
+            (Ending::UpstreamError, 502, Some("upstream_auth_failed"), theirs),
+            (Ending::UpstreamBroke, 200, Some("upstream_broke"), theirs),
+            (Ending::Interrupted, 0, None, ours),
+        ] {
+            assert_eq!(outcome(ending, status, code).blamed(), want, "{ending:?} {status} {code:?}");
+        }
+    }
 }

@@ -81,15 +81,6 @@ impl ProviderKind {
         }
     }
 
-    /// The value of `gen_ai.provider.name` (OpenTelemetry's GenAI conventions, November 2026; they know no local engine).
-    pub const fn gen_ai_name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Azure => "azure.ai.openai",
-            Self::Candle => "candle",
-        }
-    }
-
     /// Reads back what [`ProviderKind::name`] wrote.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)

@@ -22,7 +22,7 @@ use super::refusal::Refusal;
 use super::reserve::{Reserved, Unpaid};
 use super::settle::Facts;
 use super::trace;
-use super::visit::Visit;
+use super::visit::{Purpose, Visit};
 use crate::clock;
 use crate::domain::catalog::Deployment;
 use crate::domain::fault::Fault;
@@ -110,10 +110,7 @@ impl Told {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Refusal(refusal) => refusal.code(),
-            Self::Answer(answer) => match answer.fault {
-                Fault::Told | Fault::Unsupported => "told",
-                fault => fault.name(),
-            },
+            Self::Answer(answer) => answer.fault.code(),
         }
     }
 }
@@ -157,10 +154,15 @@ pub(super) async fn make<C: Client>(
         deadline,
         sent: AtomicBool::new(false),
     };
-    let stay = tokio::select! {
-        biased;
-        entered = attempt.enter(entry) => entered,
-        () = presence.left() => return Attempted::Ended(Refusal::ClientGone, record),
+    let entering = async {
+        tokio::select! {
+            biased;
+            entered = attempt.enter(entry) => Some(entered),
+            () = presence.left() => None,
+        }
+    };
+    let Some(stay) = record.waiting(entering).await else {
+        return Attempted::Ended(Refusal::ClientGone, record);
     };
     let stay = match stay {
         Ok(stay) => stay,
@@ -257,8 +259,13 @@ impl Attempt<'_> {
     ) -> Result<Option<OutputCap>, Unmade> {
         let (request_id, book) = (record.request_id(), Arc::clone(record.book()));
         let wanted = self.prepared.wanted(&self.form, self.deployment, &self.model);
+        let mut held_at = None;
         let held = async {
-            let hold = self.means.money.reserve(wanted, &request_id, book.metrics());
+            let hold = async {
+                let held = self.means.money.reserve(wanted, &request_id, book.metrics()).await;
+                held_at = Some(clock::monotonic());
+                held
+            };
             let limit = self.deployment.timeouts.connect;
             // a refusal does not wait for a connection that it does not need
             tokio::try_join!(hold, async { Ok(self.upstream.link.warm(limit).await) })
@@ -269,6 +276,10 @@ impl Attempt<'_> {
             // what may have been held meanwhile is released: nobody has taken it over
             () = presence.left() => return Err(Unpaid::Refused(Refusal::ClientGone).into()),
         };
+        if let Some(held_at) = held_at {
+            // from here on only the connection was waited for
+            record.waited(clock::monotonic().saturating_duration_since(held_at));
+        }
         let (Reserved { bill, output_cap }, warm) = both?;
         if let Err(error) = warm {
             bill.settle(None);
@@ -303,8 +314,7 @@ impl Attempt<'_> {
         let visit = Visit::new(
             stay,
             Arc::clone(self.means.board),
-            Arc::clone(&self.prepared.attribution.model),
-            Arc::clone(&self.deployment.name),
+            self.purpose(),
             cap.map(|cap| cap.saturating_mul(request.choices())),
             clock::monotonic(),
         );
@@ -340,6 +350,15 @@ impl Attempt<'_> {
             model: &self.model,
             endpoint: request.endpoint,
             stream: request.stream,
+        }
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose {
+            model: Arc::clone(&self.prepared.attribution.model),
+            deployment: Arc::clone(self.deployment),
+            endpoint: self.form.request.endpoint,
+            stream: self.form.request.stream,
         }
     }
 
@@ -458,11 +477,12 @@ impl Attempt<'_> {
     ) -> Attempted {
         let status = exchange.status();
         let between = self.deployment.timeouts.between_chunks.min(Duration::from_secs(30));
-        let body = exchange.whole(ERROR_BYTES, between, self.deadline).await.unwrap_or_default();
+        let reading = exchange.whole(ERROR_BYTES, between, self.deadline);
+        let body = record.waiting(reading).await.unwrap_or_default();
         let headers = exchange.headers().clone();
         exchange.release().await;
         if status < 400 {
-            visit.failed(Fault::DeploymentMissing.name());
+            visit.refused(Fault::DeploymentMissing, None);
             record.attempt_over(None);
             let failure = Failure::Fault(Fault::DeploymentMissing);
             return Failed { failure, ..Failed::unsent(redirected(self.deployment, status)) }.with(record);

@@ -157,7 +157,7 @@ impl Board {
         }
         known.models = models;
         for gone in before.deployments.keys().filter(|name| !known.deployments.contains_key(*name)) {
-            self.metrics.deployment_gone(gone);
+            self.metrics.upstreams.gone(gone);
         }
         self.known.store(Arc::new(known));
         self.publish(now);
@@ -230,6 +230,11 @@ impl Board {
         });
     }
 
+    /// Where it counts.
+    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Writes into the metrics how all stand now.
     pub fn publish(&self, now: Instant) {
         for entry in self.known.load().deployments.values() {
@@ -240,7 +245,7 @@ impl Board {
                 State::Open { .. } => 2,
                 State::CoolingDown { .. } => 3,
             };
-            self.metrics.deployment_stands(&entry.name, state, standing.in_flight, standing.waiting);
+            self.metrics.upstreams.stands(&entry.name, state, standing.in_flight, standing.waiting);
         }
     }
 
@@ -254,7 +259,7 @@ impl Board {
     }
 
     fn unknown(&self, deployment: &Deployment) -> Entry {
-        Entry::new(deployment, self.started, self.metrics.sheds(&deployment.name))
+        Entry::new(deployment, self.started, self.metrics.upstreams.sheds(&deployment.name))
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn ask<C: Client>(
             .replace(Arc::clone(&chosen.deployment.name))
             .is_some_and(|before| before != chosen.deployment.name)
         {
-            record.book().metrics().fell_back(&prepared.attribution.model);
+            record.book().metrics().upstreams.fell_back(&prepared.attribution.model);
         }
         let deadline = round.deadline.min(clock::monotonic() + chosen.deployment.timeouts.total);
         let attempted = attempt::make(means, prepared, &chosen, entry, deadline, presence, record).await;
@@ -60,10 +60,15 @@ pub(super) async fn ask<C: Client>(
             return Err(Refused::new(Refusal::ClientGone, record));
         }
         if let Some(after) = round.learns(failed, &record) {
-            tokio::select! {
-                biased;
-                () = presence.left() => return Err(Refused::new(Refusal::ClientGone, record)),
-                () = sleep(after) => {}
+            let resting = async {
+                tokio::select! {
+                    biased;
+                    () = presence.left() => false,
+                    () = sleep(after) => true,
+                }
+            };
+            if !record.waiting(resting).await {
+                return Err(Refused::new(Refusal::ClientGone, record));
             }
         }
     }
@@ -163,7 +168,7 @@ impl<'a> Round<'a> {
         match step {
             Step::Same { after } => {
                 self.on_this += 1;
-                record.book().metrics().retried(&failed_on.deployment.name);
+                record.book().metrics().upstreams.retried(&failed_on.deployment.name);
                 return Some(after);
             }
             Step::Next => self.next(cheaper),

@@ -44,7 +44,7 @@ impl Lab {
         let deployments = all.map(|one| (Arc::clone(&one.name), Arc::clone(one))).collect();
         let live = LiveCatalog::new(Catalog::new([].into(), deployments, models)).load();
         let started = clock::monotonic();
-        let metrics = Arc::new(Metrics::new().expect("metrics"));
+        let metrics = Arc::new(Metrics::new(crate::telemetry::metrics::Config::default()).expect("metrics"));
         let database = TestDatabase::sqlite();
         let store = database.open().await;
         let journal = StoredJournal::new(&store);

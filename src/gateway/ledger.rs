@@ -109,8 +109,8 @@ pub enum BookError {
 /// What happened that somebody may want to know.
 #[derive(Debug, Clone)]
 pub enum Happened {
-    /// So many entries were written, in one go.
-    Wrote(usize),
+    /// These entries were written, in one go.
+    Wrote(Vec<Arc<Entry>>),
     /// Another process had written first; the decision was made again.
     Conflict,
     /// Nothing could be written.

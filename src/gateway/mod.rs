@@ -39,7 +39,7 @@ pub use inference::{Arrival, Gateway};
 pub use meter::{Answer, AnswerBody, Metered, Next};
 pub use presence::Client;
 pub use record::Refused;
-pub use refusal::{Nobody, Refusal};
+pub use refusal::{CODES as REFUSAL_CODES, Nobody, Refusal};
 pub use requests::RequestReport;
 pub use reserve::Money;
 pub use resolve::{Resolution, ResolveError};

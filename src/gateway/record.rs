@@ -1,27 +1,29 @@
 //! The Outcome in the making. It writes itself exactly once: when it is ended, or when it is dropped on the way.
 
+mod attempts;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
+pub(super) use attempts::Asked;
+
 use super::limited::{RateHeaders, Standings};
 use super::limits::{Entered, Place};
-use super::refusal::Refusal;
+use super::refusal::{CODES, Refusal};
 use super::reserve::Bill;
 use crate::clock;
-use crate::domain::attempt::Attempt;
-use crate::domain::catalog::Deployment;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
 use crate::domain::outcome::{Ending, FailedAttempt, Outcome};
-use crate::domain::trace::{SpanId, Trace, TraceId};
+use crate::domain::trace::{Trace, TraceId};
 use crate::domain::usage::Usage;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
 
 /// How many outcomes the list of recent requests keeps.
 const RECENT: usize = 1_000;
@@ -60,7 +62,15 @@ impl Book {
 
     /// Requests being served now.
     pub fn in_flight(&self) -> u64 {
-        u64::try_from(self.metrics.in_flight.get()).unwrap_or(0)
+        u64::try_from(self.metrics.requests.in_flight.get()).unwrap_or(0)
+    }
+
+    /// Counts the tokens of an attempt.
+    fn used(&self, outcome: &Outcome, usage: &Usage) {
+        if let Some(deployment) = &outcome.deployment {
+            let model = outcome.model.as_deref().unwrap_or(metrics::NONE);
+            self.metrics.upstreams.used(model, deployment, usage);
+        }
     }
 
     fn write(&self, outcome: Outcome) {
@@ -103,6 +113,7 @@ fn log(outcome: &Outcome) {
         usage_source = outcome.usage.map(|usage| usage.source.name()),
         cost_usd = outcome.cost.map(tracing::field::display),
         duration_us = outcome.duration_us,
+        overhead_us = outcome.overhead_us,
         first_byte_us = outcome.first_byte_us,
         attempts = outcome.attempts.len(),
         failed_attempts = outcome.failed_attempts.len(),
@@ -124,6 +135,8 @@ pub struct Record {
     blamed: bool,
     id: RequestId,
     started: Instant,
+    /// For the upstream, the client or a queue.
+    waited: Duration,
     book: Arc<Book>,
     /// Its place among the requests being served.
     place: Option<Place>,
@@ -136,7 +149,7 @@ pub struct Record {
 impl Record {
     /// Begins with what the door knows.
     pub fn begin(book: &Arc<Book>, id: &RequestId, at_ms: i64, started: Instant) -> Self {
-        book.metrics.in_flight.inc();
+        book.metrics.requests.in_flight.inc();
         let outcome = Outcome {
             request_id: id.as_str().to_owned(),
             at_ms,
@@ -159,6 +172,7 @@ impl Record {
             failed_attempts: Vec::new(),
             cost: None,
             duration_us: 0,
+            overhead_us: 0,
             first_byte_us: None,
         };
         Self {
@@ -169,6 +183,7 @@ impl Record {
             blamed: false,
             id: id.clone(),
             started,
+            waited: Duration::ZERO,
             book: Arc::clone(book),
             place: None,
             entered: None,
@@ -233,53 +248,6 @@ impl Record {
         self.bill = Some(bill);
     }
 
-    /// A deployment is asked, since a moment. Returns the attempt's span, if we make spans.
-    pub(super) fn asks(&mut self, asked: Asked<'_>, since: Instant) -> Option<SpanId> {
-        let span = self.trace().map(|_| SpanId::new(rand::random()));
-        let begun_us = micros_between(self.started, since);
-        self.note(|outcome| {
-            outcome.attempts.push(Attempt {
-                deployment: Arc::clone(asked.deployment),
-                model: asked.model.into(),
-                endpoint: asked.endpoint,
-                stream: asked.stream,
-                span,
-                begun_us,
-                first_chunk_us: None,
-                ended_us: None,
-                status: None,
-                code: None,
-                usage: None,
-            });
-        });
-        span
-    }
-
-    /// Notes more about the attempt that is under way.
-    fn note_attempt(&mut self, with: impl FnOnce(&mut Attempt, u64)) {
-        let now_us = micros_since(self.started);
-        let last = self.outcome.as_mut().and_then(|outcome| outcome.attempts.last_mut());
-        if let Some(attempt) = last.filter(|attempt| attempt.ended_us.is_none()) {
-            with(attempt, now_us);
-        }
-    }
-
-    /// Notes the upstream's status.
-    pub(super) fn upstream_status(&mut self, status: u16) {
-        self.note(|outcome| outcome.upstream_status = Some(status));
-        self.note_attempt(|attempt, _| attempt.status = Some(status));
-    }
-
-    /// The first event of a stream has come.
-    pub(super) fn first_chunk(&mut self) {
-        self.note_attempt(|attempt, now_us| attempt.first_chunk_us = attempt.first_chunk_us.or(Some(now_us)));
-    }
-
-    /// The upstream has given all it had to give.
-    pub(super) fn attempt_ended(&mut self, usage: Option<Usage>) {
-        self.note_attempt(|attempt, now_us| (attempt.ended_us, attempt.usage) = (Some(now_us), usage));
-    }
-
     /// The attempt is over without an answer for the client: it is settled at what it used, if anything.
     pub(super) fn attempt_over(&mut self, usage: Option<Usage>) {
         self.attempt_ended(usage);
@@ -289,8 +257,8 @@ impl Record {
             let cost = bill.cost(&usage);
             self.over = Some((usage, cost));
             self.spent = Some(self.spent.unwrap_or_default() + cost);
-            if let Some(deployment) = self.outcome.as_ref().and_then(|outcome| outcome.deployment.as_ref()) {
-                self.book.metrics.used(deployment, &usage);
+            if let Some(outcome) = &self.outcome {
+                self.book.used(outcome, &usage);
             }
         }
         bill.settle(usage.as_ref());
@@ -304,7 +272,7 @@ impl Record {
         is_requests_fault: bool,
         told: &dyn fmt::Display,
     ) {
-        self.book.metrics.upstream_failed(deployment, code);
+        self.book.metrics.upstreams.failed(deployment, code);
         if !is_requests_fault {
             tracing::warn!(request_id = %self.id, %deployment, code, "{told}");
         }
@@ -312,10 +280,7 @@ impl Record {
         let (usage, cost) = self.over.take().unzip();
         let deployment = Arc::clone(deployment);
         self.note(|outcome| {
-            // one that was not sent is none of them
-            if let Some(last) = outcome.attempts.last_mut().filter(|last| last.deployment.name == deployment) {
-                last.code = last.code.or(Some(code));
-            }
+            attempts::failed_last(outcome, &deployment, code);
             outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost });
         });
     }
@@ -343,9 +308,22 @@ impl Record {
         Some((self.spent.unwrap_or_default() + cost, bill.left_after(cost, now_ms)))
     }
 
-    /// Books a wait at what `usage` says, should the request be dropped before the wait is over.
+    /// Books a wait for the upstream at what `usage` says, should the request be dropped before the wait is over.
     pub(super) fn if_dropped<F: Fn() -> Option<Usage>>(&mut self, usage: F) -> IfDropped<'_, F> {
-        IfDropped { record: self, usage, over: false }
+        IfDropped { record: self, usage, began: clock::monotonic(), over: false }
+    }
+
+    /// Waits for the upstream, the client or a queue: time that is not ours.
+    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
+        let began = clock::monotonic();
+        let done = what.await;
+        self.waited(clock::monotonic().saturating_duration_since(began));
+        done
+    }
+
+    /// Notes such a wait.
+    pub fn waited(&mut self, wait: Duration) {
+        self.waited += wait;
     }
 
     /// Notes the moment of the upstream's first byte.
@@ -362,7 +340,7 @@ impl Record {
     /// Counts and logs what an upstream did wrong, if one did.
     fn blame(&self, refusal: &Refusal) {
         if let Some(deployment) = refusal.blames_upstream() {
-            self.book.metrics.upstream_failed(deployment, refusal.code());
+            self.book.metrics.upstreams.failed(deployment, refusal.code());
             tracing::warn!(%deployment, code = refusal.code(), "{refusal}");
         }
     }
@@ -379,6 +357,7 @@ impl Record {
             Refusal::UpstreamFault { .. } => Ending::UpstreamError,
             _ => Ending::Refused,
         };
+        debug_assert!(CODES.contains(&refusal.code()), "{} is not born", refusal.code());
         self.note(|outcome| outcome.code = Some(refusal.code()));
         self.ended(ending, status);
     }
@@ -412,6 +391,7 @@ impl Refused {
 pub(super) struct IfDropped<'r, F: Fn() -> Option<Usage>> {
     record: &'r mut Record,
     usage: F,
+    began: Instant,
     over: bool,
 }
 
@@ -424,37 +404,13 @@ impl<F: Fn() -> Option<Usage>> IfDropped<'_, F> {
 
 impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     fn drop(&mut self) {
+        self.record.waited(clock::monotonic().saturating_duration_since(self.began));
         if !self.over
             && let Some(usage) = (self.usage)()
         {
             self.record.usage(usage);
         }
     }
-}
-
-/// Whom a request asks, and for what.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
-    /// The deployment.
-    pub(super) deployment: &'a Arc<Deployment>,
-    /// The provider's own name of the model.
-    pub(super) model: &'a str,
-    /// What it is asked for.
-    pub(super) endpoint: Endpoint,
-    /// Whether a stream is asked for.
-    pub(super) stream: bool,
-}
-
-/// Notes how the last attempt ended, of a request that has ended: with an answer, broken, or left alone.
-fn end_last_attempt(outcome: &mut Outcome) {
-    let (duration_us, usage) = (outcome.duration_us, outcome.usage);
-    let broke = matches!(outcome.ending, Ending::UpstreamBroke | Ending::UpstreamError);
-    let code = outcome.code.filter(|_| broke);
-    let Some(last) = outcome.attempts.last_mut() else { return };
-    if last.ended_us.is_none() {
-        (last.ended_us, last.usage) = (Some(duration_us), usage);
-    }
-    last.code = last.code.or(code);
 }
 
 /// The tokens of the answer and of all attempts before it.
@@ -470,15 +426,20 @@ fn micros_since(started: Instant) -> u64 {
 }
 
 fn micros_between(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+    micros(to.saturating_duration_since(from))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         if let Some(mut outcome) = self.outcome.take() {
             outcome.duration_us = micros_since(self.started);
-            if let (Some(deployment), Some(usage)) = (&outcome.deployment, &outcome.usage) {
-                self.book.metrics.used(deployment, usage);
+            outcome.overhead_us = outcome.duration_us.saturating_sub(micros(self.waited));
+            if let Some(usage) = &outcome.usage {
+                self.book.used(&outcome, usage);
             }
             outcome.cost = self.spent;
             if let Some(bill) = self.bill.take() {
@@ -486,7 +447,7 @@ impl Drop for Record {
                 outcome.cost = own.map_or(self.spent, |own| Some(self.spent.unwrap_or_default() + own));
                 bill.settle(outcome.usage.as_ref());
             }
-            end_last_attempt(&mut outcome);
+            attempts::end_last(&mut outcome);
             if let Some(entered) = self.entered.take() {
                 entered.settle(tokens_of(&outcome), clock::monotonic());
             }
@@ -497,7 +458,7 @@ impl Drop for Record {
             let metrics = Arc::clone(&self.book.metrics);
             self.book.write(outcome);
             // last: whoever sees nothing in flight finds every outcome written
-            metrics.in_flight.dec();
+            metrics.requests.in_flight.dec();
         }
     }
 }

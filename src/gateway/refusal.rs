@@ -261,6 +261,50 @@ fn date(ms: i64) -> String {
     moment.map_or_else(|_| format!("{ms} ms since 1970"), |moment| moment.to_string())
 }
 
+/// All codes of refusals, for metrics that are born at 0.
+pub const CODES: [&str; 40] = [
+    "client_gone",
+    "content_filter",
+    "context_length_exceeded",
+    "deployment_full",
+    "deployment_quota",
+    "duplicate_parameter",
+    "file_not_found",
+    "invalid_api_key",
+    "invalid_framing",
+    "invalid_json",
+    "invalid_type",
+    "invalid_value",
+    "ledger_unavailable",
+    "method_not_allowed",
+    "missing_required_parameter",
+    "model_not_found",
+    "no_deployment",
+    "overloaded",
+    "project_spend_limit_exceeded",
+    "rate_limit_exceeded",
+    "request_incomplete",
+    "request_not_found",
+    "request_timeout",
+    "request_too_large",
+    "response_not_found",
+    "unbounded_cost",
+    "unpriced_model",
+    "unsupported_endpoint",
+    "unsupported_parameter",
+    "unsupported_request",
+    "upstream_auth_failed",
+    "upstream_broke",
+    "upstream_deployment_missing",
+    "upstream_failed",
+    "upstream_quota",
+    "upstream_rate_limited",
+    "upstream_refused",
+    "upstream_timeout",
+    "upstream_too_large",
+    "upstream_unreachable",
+];
+
 impl Refusal {
     /// The code in the client's envelope, in logs and in metrics: a closed set.
     pub fn code(&self) -> &'static str {
@@ -284,17 +328,7 @@ impl Refusal {
             Self::Unpriced { .. } => "unpriced_model",
             Self::LedgerAway(_) => "ledger_unavailable",
             Self::Upstream { error, .. } => error.code(),
-            Self::UpstreamFault { fault, .. } => match fault {
-                Fault::Auth => "upstream_auth_failed",
-                Fault::DeploymentMissing => "upstream_deployment_missing",
-                Fault::Quota => "upstream_quota",
-                Fault::Wait => "upstream_rate_limited",
-                Fault::TooLarge => "upstream_too_large",
-                Fault::Transient => "upstream_failed",
-                Fault::ContextLength => "context_length_exceeded",
-                Fault::ContentFilter => "content_filter",
-                Fault::Unsupported | Fault::Told => "upstream_refused",
-            },
+            Self::UpstreamFault { fault, .. } => fault.code(),
             Self::NoCandidate { out, .. } => match Nobody::of(out) {
                 Nobody::ForThisRequest => "unsupported_request",
                 Nobody::OfItsLength => "context_length_exceeded",

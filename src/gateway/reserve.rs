@@ -116,12 +116,12 @@ impl Money {
         let Wanted { form, deployment, upstream_model, .. } = wanted;
         let at_ms = clock::unix_ms();
         let found = self.prices.load().price_of(deployment, upstream_model, at_ms).map_err(|unpriced| {
-            metrics.unpriced(&deployment.name);
+            metrics.money.unpriced(&deployment.name);
             let (deployment, words) = (Arc::clone(&deployment.name), unpriced.to_string());
             Unpaid::PassedOver { refusal: Refusal::Unpriced { deployment, words }, cheaper: false }
         })?;
         if matches!(found.warning, Some(Warning::Unpriced | Warning::Cap)) {
-            metrics.unpriced(&deployment.name);
+            metrics.money.unpriced(&deployment.name);
             (self.alert)(Alert::Unpriced(Unpriced {
                 model: Arc::clone(&wanted.attribution.model),
                 deployment: Arc::clone(&deployment.name),

@@ -118,7 +118,7 @@ impl Retirements {
 
     /// Writes into the metrics when the models of a catalog's deployments end.
     pub fn publish(&self, catalog: &Catalog, metrics: &Metrics) {
-        metrics.deployments_retire(catalog.deployments.iter().filter_map(|(name, deployment)| {
+        metrics.upstreams.retire(catalog.deployments.iter().filter_map(|(name, deployment)| {
             Some((&**name, self.of(deployment, &deployment.upstream_model)?.at_ms))
         }));
     }

@@ -14,6 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, SpanFlags, Status};
 use prost::Message as _;
 
+use super::metrics::{operation_name, provider_name};
 use super::traces::Config;
 use crate::domain::attempt::Attempt;
 use crate::domain::catalog::Address;
@@ -136,11 +137,11 @@ fn failure(outcome: &Outcome) -> Option<String> {
 
 /// A CLIENT span; nothing where none was begun.
 fn of_attempt(outcome: &Outcome, trace: &Trace, attempt: &Attempt) -> Option<Span> {
-    let operation = attempt.endpoint.gen_ai_operation();
+    let operation = operation_name(attempt.endpoint);
     let to_us = attempt.ended_us.unwrap_or(outcome.duration_us);
     let mut attributes = Attributes::default();
     attributes.text("gen_ai.operation.name", operation);
-    attributes.text("gen_ai.provider.name", attempt.deployment.provider.dialect.kind().gen_ai_name());
+    attributes.text("gen_ai.provider.name", provider_name(&attempt.deployment.provider.dialect));
     attributes.text("gen_ai.request.model", &attempt.model);
     attributes.text("tunegate.deployment", &attempt.deployment.name);
     if attempt.stream {

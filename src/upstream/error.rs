@@ -68,3 +68,23 @@ impl UpstreamError {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::UNANSWERED;
+
+    #[test]
+    fn every_code_has_a_series() {
+        for error in [
+            UpstreamError::Resolve(String::new()),
+            UpstreamError::Connect(String::new()),
+            UpstreamError::Credential(String::new()),
+            UpstreamError::Timeout(Phase::Total),
+            UpstreamError::Broken(String::new()),
+            UpstreamError::TooLarge(1),
+        ] {
+            assert!(UNANSWERED.contains(&error.code()), "{error}");
+        }
+    }
+}

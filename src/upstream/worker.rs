@@ -158,7 +158,7 @@ impl Supervisor {
         }
         self.state.send_replace(WorkerState::Starting);
         let mut child = self.spawn().map_err(|error| error.to_string())?;
-        self.metrics.worker_starts.inc();
+        self.metrics.process.worker_starts.inc();
         let late = || Err(format!("it did not answer within {} s", START_LIMIT.as_secs()));
         match timeout(START_LIMIT, self.started(&mut child)).await.unwrap_or_else(|_| late()) {
             Ok(bond) => Ok(Held { child: Some(child), bond }),

@@ -37,6 +37,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[database]\nconnections = 1", "database.connections: 1 is out of bounds: 2 to 256"),
     ("[database]\nstatement_timeout_ms = 0", "database.statement_timeout_ms: 0 ms leaves no time"),
     ("[database]\ndurability = \"forever\"", "database.durability: "),
+    ("[metrics]\nmax_label_values = 99999", "metrics.max_label_values: 99999 is out of bounds: 0 to 10000"),
     ("[retirements]\npoll_ms = 10", "retirements.poll_ms: 10 is out of bounds: 1000 to 86400000"),
     ("[retirements]\nlead_ms = 999999999999", "retirements.lead_ms: 999999999999 is out of bounds"),
     ("[retirements]\nwarn_days = 99999", "retirements.warn_days: 99999 is out of bounds: 0 to 3660"),

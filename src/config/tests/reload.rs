@@ -13,13 +13,15 @@ fn a_reload_says_what_only_a_restart_applies() {
                 [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n\
                 [limits]\nmax_in_flight = 5\n[teams.a]\n\
                 [tracing]\nendpoint = \"http://localhost:4318\"\n\
-                [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n";
+                [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n\
+                [metrics]\nmax_label_values = 7\n";
     let want = [
         "server.listen",
         "server.sse_keepalive_ms",
         "admin.listen",
         "state.dir",
         "log.level",
+        "metrics.max_label_values",
         "limits.max_in_flight",
         "tracing",
         "retirements.poll_ms",

@@ -31,7 +31,7 @@ fn catalog(deployments: &[&Arc<Deployment>]) -> Catalog {
 }
 
 fn board(deployments: &[&Arc<Deployment>]) -> (Board, Arc<Metrics>, Instant) {
-    let metrics = Arc::new(Metrics::new().expect("metrics"));
+    let metrics = Arc::new(Metrics::new(crate::telemetry::metrics::Config::default()).expect("metrics"));
     let now = clock::monotonic();
     (Board::new(&catalog(deployments), Arc::clone(&metrics), now), metrics, now)
 }
@@ -99,7 +99,7 @@ async fn a_wait_ends() {
         assert!(matches!(full, Unready::Full(full) if full.waiting == 0), "{full:?}");
     }
     assert_eq!(board.standing(&one, 1, now).waiting, 0);
-    assert_eq!(metrics.sheds("d").get(), 3);
+    assert_eq!(metrics.upstreams.sheds("d").get(), 3);
 }
 
 #[tokio::test]

@@ -590,7 +590,7 @@ impl Writer {
         }
         let loose = batch.ends.iter().filter(|end| matches!(end, End::Loose(_))).count();
         self.handle.0.loose.fetch_sub(loose, Ordering::Relaxed);
-        (self.observer)(Happened::Wrote(batch.entries.len()));
+        (self.observer)(Happened::Wrote(batch.entries.clone()));
         let now_ms = clock::unix_ms();
         for (entry, ended) in batch.entries.iter().zip(&batch.ended) {
             if entry.kind == EntryKind::Hold || entry.kind == EntryKind::Release {

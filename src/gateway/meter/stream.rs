@@ -223,7 +223,10 @@ impl Metered {
     async fn advance(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let Some(exchange) = &mut self.exchange else { return Ok(None) };
-            match exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await? {
+            let waits_since = clock::monotonic();
+            let chunk = exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await;
+            self.came(waits_since);
+            match chunk? {
                 Some(chunk) => {
                     let out = self.reader.push(chunk);
                     self.first = Some(self.translated(out));
@@ -266,6 +269,26 @@ impl Metered {
                     return Ok(self.first.take().filter(|rest| !rest.is_empty()));
                 }
             }
+        }
+    }
+
+    /// Something has come, or nothing ever will.
+    fn came(&mut self, waited_since: Instant) {
+        let now = clock::monotonic();
+        if let Some(visit) = &mut self.visit {
+            visit.chunk(now);
+        }
+        // before the first event somebody else has the record, and measures
+        if let Some(record) = &mut self.record {
+            record.waited(now.saturating_duration_since(waited_since));
+        }
+    }
+
+    /// Waits for the client.
+    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
+        match &mut self.record {
+            Some(record) => record.waiting(what).await,
+            None => what.await,
         }
     }
 
@@ -321,7 +344,7 @@ impl Metered {
     pub fn served(mut self, status: u16) {
         let Some(mut record) = self.record.take() else { return };
         if self.has_failed() {
-            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+            record.book().metrics().upstreams.failed(&self.facts.deployment.name, "upstream_broke");
             record.note(|outcome| outcome.code = Some("upstream_broke"));
             return record.ended(Ending::UpstreamBroke, status);
         }
@@ -385,7 +408,7 @@ impl Metered {
         tracing::warn!(request_id, deployment = %self.facts.deployment.name, %error, "a stream broke off");
         self.give_up(None).await;
         if let Some(record) = &self.record {
-            record.book().metrics().upstream_failed(&self.facts.deployment.name, "upstream_broke");
+            record.book().metrics().upstreams.failed(&self.facts.deployment.name, "upstream_broke");
         }
         self.settle_usage();
         let message = format!("deployment `{}` ended in mid-stream: {error}", self.facts.deployment.name);

@@ -27,10 +27,14 @@ pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    // nothing waits between here and the text: no other scrape sees it half said
+    let metrics = admin.book.metrics();
+    let live = admin.gateway.catalog.load();
+    let teams = admin.teams.aliases();
+    metrics.born(&live.catalog, teams.iter().map(|alias| &**alias));
     admin.gateway.board.publish(clock::monotonic());
-    admin.gateway.retirements.publish(&admin.gateway.catalog.load().catalog, admin.book.metrics());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.book.metrics().text())
-        .into_response()
+    admin.gateway.retirements.publish(&live.catalog, metrics);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text()).into_response()
 }
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {

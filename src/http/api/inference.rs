@@ -49,7 +49,8 @@ pub(in crate::http) async fn serve(
         Ok(arrived) => arrived,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
-    let body = match exchange.body(limits, limits.max_body_bytes, Some(&mut place)).await {
+    let reading = exchange.body(limits, limits.max_body_bytes, Some(&mut place));
+    let body = match record.waiting(reading).await {
         Ok(body) => body,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
@@ -124,8 +125,8 @@ pub(in crate::http) async fn refuse(exchange: &mut Exchange, refusal: &Refusal, 
 async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Duration>) -> Done {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     match answer.body {
-        AnswerBody::Whole { body, record, ending } => {
-            match exchange.whole(status, answer.headers, body).await {
+        AnswerBody::Whole { body, mut record, ending } => {
+            match record.waiting(exchange.whole(status, answer.headers, body)).await {
                 Ok(()) => {
                     record.ended(ending, status.as_u16());
                     if ending == Ending::ClientGone { Done::Close } else { Done::Reuse }
@@ -162,7 +163,7 @@ async fn stream(
         let turn = turn(exchange, &mut metered, keepalive).await;
         let left = match turn {
             Turn::Left => true,
-            Turn::Next(Next::Bytes(bytes)) => exchange.write(bytes).await.is_err(),
+            Turn::Next(Next::Bytes(bytes)) => metered.waiting(exchange.write(bytes)).await.is_err(),
             Turn::Next(Next::End) => {
                 return match exchange.end_stream().await {
                     Ok(()) => {

@@ -1,0 +1,98 @@
+//! Reads the configuration again while the gateway runs: what a reload can change, all or nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Built, services};
+use crate::clock;
+use crate::config::{self, Config, ProcessEnvironment};
+use crate::control::Directory;
+use crate::control::budgets::Budgets;
+use crate::control::prices::Prices;
+use crate::gateway::board::Board;
+use crate::gateway::catalog::LiveCatalog;
+use crate::http::admin::{Reload, Reloaded};
+
+/// Reads the configuration again, all or nothing.
+pub(super) struct Reloader {
+    pub(super) current: Arc<Mutex<Config>>,
+    run: Reload,
+}
+
+impl Reloader {
+    /// As others call it.
+    pub(super) fn as_fn(&self) -> Reload {
+        Arc::clone(&self.run)
+    }
+}
+
+/// The parts that a reload changes.
+struct Parts {
+    catalog: Arc<LiveCatalog>,
+    directory: Arc<Directory>,
+    prices: Arc<Prices>,
+    budgets: Arc<Budgets>,
+    board: Arc<Board>,
+}
+
+/// What reads the configuration of a gateway again.
+pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Reloader {
+    let current = Arc::new(Mutex::new(config));
+    let held = Arc::clone(&current);
+    let metrics = Arc::clone(built.gateway.book.metrics());
+    let parts = Parts {
+        catalog: Arc::clone(&built.gateway.catalog),
+        directory: Arc::clone(&built.directory),
+        prices: Arc::clone(&built.money.prices),
+        budgets: Arc::clone(&built.money.budgets),
+        board: Arc::clone(&built.gateway.board),
+    };
+    let run = move || {
+        let reloaded = parts.reload(&mut held.lock(), path.as_deref());
+        metrics.process.reloaded(reloaded.is_ok());
+        if reloaded.is_ok() {
+            metrics.process.configured(clock::unix_ms());
+        }
+        reloaded
+    };
+    Reloader { current, run: Arc::new(run) }
+}
+
+impl Parts {
+    fn reload(&self, current: &mut Config, path: Option<&Path>) -> Result<Reloaded, Vec<String>> {
+        if let Some(path) = path
+            && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
+        {
+            // half written by an editor or a full disk: a start may do without a file, a running catalog is not given up
+            return Err(vec![format!("{} is empty", path.display())]);
+        }
+        let new = config::load(path, &ProcessEnvironment)
+            .map_err(|error| error.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let restart_needed = config::restart_needed(current, &new);
+        self.directory.declare(new.teams.clone())?;
+        let teams_changed = current.teams != new.teams;
+        let rebudgeted = current.budgets != new.budgets;
+        let declared = self.budgets.declare(new.budgets.clone()).and_then(|()| {
+            self.prices
+                .replace(Arc::clone(&new.prices))
+                .map_err(|error| vec![format!("prices.file: {error}")])
+        });
+        let repriced = declared.inspect_err(|_| {
+            // all or nothing: what was in force before contradicted nothing
+            let _ = self.directory.declare(current.teams.clone());
+            let _ = self.budgets.declare(current.budgets.clone());
+        })?;
+        // before the catalog: who comes with the new one finds all its deployments there
+        self.board.replace(&new.catalog, clock::monotonic());
+        let changed = self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
+        services::load_token_tables(&self.catalog.load());
+        current.catalog = new.catalog;
+        current.prices = new.prices;
+        current.teams = new.teams;
+        current.budgets = new.budgets;
+        tracing::info!(changed, ?restart_needed, "configuration read again");
+        Ok(Reloaded { changed, restart_needed })
+    }
+}

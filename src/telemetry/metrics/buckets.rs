@@ -1,0 +1,36 @@
+//! Bounds of histograms.
+
+/// Seconds of an operation: OpenTelemetry's fourteen (GenAI conventions, November 2026), and three for who waits up to
+/// ten minutes.
+pub(super) const SECONDS: &[f64] = &[
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68,
+    655.36,
+];
+
+/// Seconds between two chunks, and to the first one: OpenTelemetry's fourteen.
+pub(super) const CHUNK_SECONDS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+
+/// Tokens of one request: OpenTelemetry's fourteen.
+pub(super) const TOKENS: &[f64] = &[
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+
+/// Seconds of our own work.
+pub(super) const OWN_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.025, 0.05, 0.1, 0.5,
+    1.0,
+];
