@@ -21,6 +21,8 @@ mod dependencies;
 #[cfg(test)]
 mod money;
 #[cfg(test)]
+mod observability;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod routing;
