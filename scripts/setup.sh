@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what is missing for a purpose, and says what it does:
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
-#   setup.sh test    the same, the openai packages for Python and Node that the client tests run, and PostgreSQL, of
-#                    which the tests of the store start a server of their own
+#   setup.sh test    the same, the openai packages for Python and Node that the client tests run, PostgreSQL, of which
+#                    the tests of the store start a server of their own, and Prometheus and Alertmanager, of which the
+#                    tests of metrics and alerts do the same
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
 set -euo pipefail
@@ -37,6 +38,20 @@ apt_install() {
     export DEBIAN_FRONTEND=noninteractive
     as_root apt-get update -qq >/dev/null 2>&1 || true
     as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# without_services COMMAND…: what it installs is not started now, nor when the machine starts. Debian's packages ask
+# policy-rc.d, which containers have already.
+without_services() {
+    local policy=/usr/sbin/policy-rc.d
+    if [[ -e $policy ]]; then
+        "$@"
+        return
+    fi
+    (
+        trap 'as_root rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy" && "$@"
+    )
 }
 
 venv() {
@@ -108,6 +123,23 @@ postgres() {
     apt_install postgresql || skip postgres 'apt could not install it; the store is tested on SQLite alone'
 }
 
+# The programs alone: the packages' services would listen on 9090 and 9093.
+prometheus() {
+    local pair missing=()
+    for pair in prometheus:prometheus promtool:prometheus amtool:prometheus-alertmanager; do
+        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+    done
+    [[ ${#missing[@]} == 0 ]] && return
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    if ! can_be_root || ! without_services apt_install "${missing[@]}"; then
+        skip prometheus 'apt could not install it; rules, alerts and dashboards are not tried in a real one'
+        return
+    fi
+    if command -v systemctl >/dev/null; then
+        as_root systemctl disable --quiet "${missing[@]}" 2>/dev/null || true # not a machine with systemd
+    fi
+}
+
 case $purpose in
 build)
     need_rust
@@ -121,6 +153,7 @@ test)
     python_clients
     node_clients
     postgres
+    prometheus
     ;;
 bench)
     "$0" build

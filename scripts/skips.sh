@@ -4,5 +4,9 @@ if [[ -s .venv/skips ]]; then
         TUNEGATE_SKIP_CLIENTS=$(tr '\t\n' ': ' <<<"$clients")
         export TUNEGATE_SKIP_CLIENTS
     fi
+    if prometheus=$(grep -e '^prometheus' .venv/skips); then
+        TUNEGATE_SKIP_PROMETHEUS=$(tr '\t\n' ': ' <<<"$prometheus")
+        export TUNEGATE_SKIP_PROMETHEUS
+    fi
     printf 'skipped in this run: %s\n' "$(tr '\t\n' ': ' <.venv/skips)"
 fi

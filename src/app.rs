@@ -15,6 +15,7 @@ mod watcher;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -52,7 +53,7 @@ use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
-use crate::http::{Door, Readiness};
+use crate::http::{Check, Door, OK, Readiness};
 use crate::store::Store;
 use crate::store::audit::AuditRows;
 use crate::store::installation::InstallationRows;
@@ -208,6 +209,7 @@ fn build(
             },
         },
     };
+    let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
     metrics.process.configured(clock::unix_ms());
@@ -217,11 +219,29 @@ fn build(
         keys: Arc::new(keys),
         money,
         store,
-        readiness: Arc::default(),
+        readiness: Arc::new(Readiness::on(checks)),
         supervisor,
         exporter: Mutex::new(exporter),
         first_key: first.map(|(listed, secret)| (listed.key.alias, secret)),
     })
+}
+
+/// What the gateway stands on, as it is known already: looking asks nobody.
+fn checks(written: &Arc<AtomicBool>, supervisor: Option<&Supervisor>) -> Vec<Check> {
+    let written = Arc::clone(written);
+    let database = Check::new("database", move || match written.load(Ordering::Relaxed) {
+        true => OK,
+        false => "unavailable",
+    });
+    let worker = supervisor.map(|supervisor| {
+        let state = supervisor.state();
+        Check::new("worker", move || match *state.borrow() {
+            WorkerState::Ready => OK,
+            WorkerState::Starting => "starting",
+            WorkerState::NoModel => "no_model",
+        })
+    });
+    std::iter::once(database).chain(worker).collect()
 }
 
 fn server_conf(config: &Config) -> ServerConf {

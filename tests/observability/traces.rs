@@ -111,8 +111,10 @@ fn retries_and_fallbacks_are_children_of_one_request() {
         .model("gone", &closed.url(), credential, "")
         .model("ill", &first.url(), credential, "")
         .model("well", &second.url(), credential, "")
-        .and("\n[models.all]\nplan = { fallback = [\"gone\", \"ill\", \"well\"] }\n")
-        .and("\n[routing]\nretry = { attempts = 4, base_ms = 1 }\n")
+        .and(
+            "\n[models.all]\ndeployments = [\"gone\", \"ill\", \"well\"]\n\
+             retry = { attempts = 5, same = 1, first_wait_ms = 1, longest_wait_ms = 5 }\n",
+        )
         .watched(&first)
         .watched(&second)
         .and(&collector.section(""));
@@ -268,9 +270,7 @@ fn a_collector_that_is_gone_is_missed_by_nobody() {
         gateway.post(CHAT, &chat("support-bot", "hi")).expect(200);
     }
     eventually("a full queue", || (dropped(&gateway) >= 20).then_some(()));
-    collector.answers(503);
     collector.resumes();
-    collector.answers(0);
     eventually("spans again", || {
         let id = gateway.post(CHAT, &chat("support-bot", "hi")).expect(200).request_id();
         let spans = collector.spans();
@@ -290,4 +290,20 @@ fn what_waits_is_sent_at_the_end() {
     gateway.stop();
     let sent = collector.spans();
     assert!(sent.iter().any(|span| span.attributes.get("tunegate.request_id") == Some(&json!(id))), "{sent:#?}");
+}
+
+#[test]
+fn a_collector_that_asks_for_time_is_asked_again() {
+    let (provider, collector) = (SimulatedProvider::start(), Collector::start());
+    collector.answers(503);
+    let gateway = traced(&provider, &collector, "");
+    let id = gateway.post(CHAT, &chat("support-bot", "hi")).expect(200).request_id();
+    eventually("a first try", || (collector.refused() > 0).then_some(()));
+    collector.answers(200);
+    collector.spans_of(&id);
+    assert_eq!(dropped(&gateway), 0);
+    collector.answers(400);
+    gateway.post(CHAT, &chat("support-bot", "hi")).expect(200);
+    eventually("that it is given up", || (dropped(&gateway) == 2).then_some(()));
+    assert!(gateway.log().contains("it answered 400"));
 }

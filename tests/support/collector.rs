@@ -1,7 +1,7 @@
 //! A simulated collector of traces: OTLP over HTTP, on a real socket.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -19,8 +19,9 @@ use super::server::{After, Handler, Request, Server, Wire};
 /// What it was sent.
 #[derive(Default)]
 struct Desk {
-    /// 0: 200.
+    /// What it answers; 0 stands for 200.
     status: AtomicU16,
+    refused: AtomicUsize,
     requests: Mutex<Vec<Request>>,
 }
 
@@ -66,6 +67,11 @@ impl Collector {
     /// Answers with this status from now on.
     pub(crate) fn answers(&self, status: u16) {
         self.desk.status.store(status, Ordering::Relaxed);
+    }
+
+    /// How often it did not take what it was sent.
+    pub(crate) fn refused(&self) -> usize {
+        self.desk.refused.load(Ordering::Relaxed)
     }
 
     /// Nobody listens from now on.
@@ -119,8 +125,9 @@ impl Handler for Desk {
             0 => 200,
             status => status,
         };
-        if status == 200 {
-            self.requests.lock().push(request);
+        match status {
+            200 => self.requests.lock().push(request),
+            _ => drop(self.refused.fetch_add(1, Ordering::Relaxed)),
         }
         let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
         match wire.write(head.as_bytes()).await {

@@ -3,10 +3,12 @@
 pub(crate) mod client;
 #[cfg(feature = "otel")]
 pub(crate) mod collector;
+pub(crate) mod exposition;
 pub(crate) mod gateway;
 pub(crate) mod journal;
 #[path = "../../src/store/testing/postgres.rs"]
 pub(crate) mod postgres;
+pub(crate) mod prometheus;
 pub(crate) mod provider;
 mod server;
 pub(crate) mod setup;

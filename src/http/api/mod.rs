@@ -1,5 +1,6 @@
 //! The data address: inference straight to the gateway, everything else to a router.
 
+pub(super) mod health;
 pub(super) mod inference;
 pub(super) mod models;
 pub(super) mod requests;

@@ -33,6 +33,9 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .route("/health", get(health))
+        .route("/readyz", get(health))
+        .route("/livez", get(alive))
+        .route("/healthz", get(alive))
         .route("/internal/supervise", get(supervise))
         .route("/internal/stop", post(stop))
         .fallback(async |method: Method, uri: Uri| Refusal::unknown_url(method.as_str(), uri.path()))
@@ -104,6 +107,11 @@ async fn health(State(worker): State<Arc<Worker>>) -> Response {
     };
     let health = Health { status, model: &worker.model.name, active: load.active, queued: load.queued };
     (code, Json(health)).into_response()
+}
+
+/// That it answers is all there is to say: a worker whose engine has stopped ends by itself.
+async fn alive() -> Response {
+    Json(serde_json::json!({"status": "ok"})).into_response()
 }
 
 /// Streams comment lines until the worker stops; whoever reads them supervises.
