@@ -123,7 +123,9 @@ impl Sender {
         self.metrics.process.spans_dropped.inc_by(dropped);
         let (works, collector) = (dropped == 0, self.collector.authority());
         match (worked, works) {
-            (true, false) => tracing::warn!(collector, why, "spans are dropped until the collector takes them"),
+            (true, false) => {
+                tracing::warn!(collector, why, "spans are dropped until the collector takes them")
+            }
             (false, true) => tracing::info!(collector, "the collector takes spans again"),
             (true, true) | (false, false) => {}
         }

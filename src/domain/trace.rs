@@ -140,11 +140,11 @@ pub fn trace_state<'a>(values: impl Iterator<Item = &'a str>) -> Option<Arc<str>
 fn key_is_good(key: &str) -> bool {
     let is_part = |part: &str, most: usize, may_begin: fn(u8) -> bool| {
         let fits = |byte: u8| {
-            byte.is_ascii_lowercase()
-                || byte.is_ascii_digit()
-                || matches!(byte, b'_' | b'-' | b'*' | b'/')
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-' | b'*' | b'/')
         };
-        (1..=most).contains(&part.len()) && part.bytes().all(fits) && part.bytes().next().is_some_and(may_begin)
+        (1..=most).contains(&part.len())
+            && part.bytes().all(fits)
+            && part.bytes().next().is_some_and(may_begin)
     };
     let letter = |byte: u8| byte.is_ascii_lowercase();
     match key.split_once('@') {

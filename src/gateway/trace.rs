@@ -17,7 +17,8 @@ pub(super) fn headers<'h>(
     let (parent, state) = (HeaderName::from_static(TRACEPARENT), HeaderName::from_static(TRACESTATE));
     let mut headers = travelling.to_vec();
     headers.retain(|(name, _)| *name != parent && *name != state);
-    let ours = [(parent, Some(trace.child(span).to_string())), (state, trace.state.as_deref().map(str::to_owned))];
+    let ours =
+        [(parent, Some(trace.child(span).to_string())), (state, trace.state.as_deref().map(str::to_owned))];
     for (name, value) in ours {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
             headers.push((name, value));

@@ -43,7 +43,8 @@ pub(super) fn is_health(path: &str) -> bool {
 pub(super) fn routes(readiness: &Arc<Readiness>, book: &Arc<Book>) -> Router {
     let mut router = Router::new();
     for path in ALIVE {
-        router = router.route(path, get(|uri: Uri| async move { said(&uri, StatusCode::OK, OK, Vec::new()) }));
+        router =
+            router.route(path, get(|uri: Uri| async move { said(&uri, StatusCode::OK, OK, Vec::new()) }));
     }
     for path in READY {
         let readiness = Arc::clone(readiness);
@@ -85,4 +86,39 @@ fn said(uri: &Uri, code: StatusCode, status: &str, checks: Vec<(&'static str, &'
         body["checks"] = checks.into();
     }
     (code, axum::Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readiness_tells_what_is_amiss_and_only_draining_is_unready() {
+        let cases = [
+            (&[][..], false, 200, json!({"status": "ok"})),
+            (&[OK, OK], false, 200, json!({"status": "ok", "checks": {"a": "ok", "b": "ok"}})),
+            (&[OK, "gone"], false, 200, json!({"status": "degraded", "checks": {"a": "ok", "b": "gone"}})),
+            (&[OK, "gone"], true, 503, json!({"status": "draining", "checks": {"a": "ok", "b": "gone"}})),
+            (&[OK], true, 503, json!({"status": "draining", "checks": {"a": "ok"}})),
+        ];
+        for (found, drains, code, want) in cases {
+            let checks =
+                ["a", "b"].into_iter().zip(found).map(|(name, found)| Check::new(name, move || *found));
+            let readiness = Readiness::on(checks.collect());
+            if drains {
+                readiness.drain();
+            }
+            let (status, body) = answer(&readiness, "/readyz").await;
+            assert_eq!((status, serde_json::from_str::<Value>(&body).expect("JSON")), (code, want));
+            let (status, lines) = answer(&readiness, "/readyz?x=1&verbose").await;
+            assert_eq!((status, lines.lines().count()), (code, found.len() + 1), "{lines}");
+        }
+    }
+
+    async fn answer(readiness: &Readiness, target: &str) -> (u16, String) {
+        let response = ready(&target.parse().expect("a target"), readiness);
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.expect("a body");
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
 }

@@ -28,7 +28,8 @@ fn a_request_is_one_line_with_the_outcomes_names() {
     let provider = SimulatedProvider::start();
     let setup = Setup::in_front_of(&provider).log("format = \"json\"").and("\n[teams.support]\n");
     let gateway = TestGateway::with(setup).start();
-    let made = gateway.admin(Call::post("/admin/v1/keys", &json!({"alias": "app", "team": "support"}))).expect(201);
+    let made =
+        gateway.admin(Call::post("/admin/v1/keys", &json!({"alias": "app", "team": "support"}))).expect(201);
     let key = made.json()["key"].as_str().expect("shown once").to_owned();
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let call = Call::post(CHAT, &streamed_chat("support-bot", "hi")).bearer(&key);
@@ -39,8 +40,20 @@ fn a_request_is_one_line_with_the_outcomes_names() {
     assert_eq!((&line["key"], &line["team"]), (&json!("app"), &json!("support")));
     assert_eq!((&line["trace_id"], &line["attempts"]), (&json!(trace), &json!(1)));
     for name in [
-        "request_id", "trace_id", "endpoint", "key", "team", "model", "deployment", "stream", "ending", "status",
-        "duration_us", "overhead_us", "first_byte_us", "attempts",
+        "request_id",
+        "trace_id",
+        "endpoint",
+        "key",
+        "team",
+        "model",
+        "deployment",
+        "stream",
+        "ending",
+        "status",
+        "duration_us",
+        "overhead_us",
+        "first_byte_us",
+        "attempts",
     ] {
         assert!(!line[name].is_null(), "{name} is missing in {line}");
         assert_eq!(line[name], outcome[name], "{name}");
@@ -55,7 +68,10 @@ fn a_request_is_one_line_with_the_outcomes_names() {
     assert!(line.get("code").is_none() && line["failed_attempts"] == 0, "{line}");
     let refused = gateway.post(CHAT, &chat("nobody", "hi")).expect(404).request_id();
     let line = line_of(&gateway, &refused);
-    assert_eq!((&line["code"], &line["status"], &line["attempts"]), (&json!("model_not_found"), &json!(404), &json!(0)));
+    assert_eq!(
+        (&line["code"], &line["status"], &line["attempts"]),
+        (&json!("model_not_found"), &json!(404), &json!(0))
+    );
     assert!(line.get("team").is_none() && line.get("deployment").is_none(), "{line}");
 }
 
@@ -95,7 +111,8 @@ fn no_word_of_anybody_is_logged_counted_or_kept() {
     ] {
         assert!(gateway.post(path, &body).status < 500, "{path}");
     }
-    let trouble = json!({"error": {"message": "went wrong", "code": "Xylophoncode", "param": "Xylophonparam"}});
+    let trouble =
+        json!({"error": {"message": "went wrong", "code": "Xylophoncode", "param": "Xylophonparam"}});
     for status in [400, 401, 404, 429, 500] {
         provider.replies(Reply::json(status, &trouble));
         gateway.post(CHAT, &chat("support-bot", text));
@@ -116,7 +133,9 @@ fn no_word_of_anybody_is_logged_counted_or_kept() {
     gateway.call(Call::new("POST", CHAT).body("application/json", b"{\"Xylophonjson")).expect(400);
     let stranger = "sk-tg-Xylophonkey-Xylophonkey";
     gateway.call(Call::post("/v1/Xylophonpath?Xylophonquery=1", &chat("a", text))).expect(404);
-    gateway.call(Call::post(CHAT, &chat("a", text)).bearer(stranger).header("user-agent", "Xylophonagent")).expect(401);
+    gateway
+        .call(Call::post(CHAT, &chat("a", text)).bearer(stranger).header("user-agent", "Xylophonagent"))
+        .expect(401);
     gateway.outcomes();
     let admin_key = std::fs::read_to_string(gateway.folder().join("state/admin_key")).expect("a key");
     let metrics = gateway.admin(Call::get("/metrics")).expect(200).text();

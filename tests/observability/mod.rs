@@ -25,6 +25,8 @@ pub(crate) fn prometheus_tool(name: &str) -> Option<PathBuf> {
             println!("skipped without {name}: {reason}");
             None
         }
-        _ => panic!("{name} is missing: `make setup` installs it; TUNEGATE_SKIP_PROMETHEUS=REASON goes without"),
+        _ => panic!(
+            "{name} is missing: `make setup` installs it; TUNEGATE_SKIP_PROMETHEUS=REASON goes without"
+        ),
     }
 }

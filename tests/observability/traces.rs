@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 use super::CHAT;
 use crate::support::collector::{Collector, Seen, attributes};
 use crate::support::provider::UPSTREAM_KEY;
-use crate::support::{
-    Call, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, streamed_chat,
-};
+use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, streamed_chat};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
@@ -32,7 +30,10 @@ fn picked(span: &Seen, want: &Value) -> Value {
 /// A span begins and ends within its parent.
 #[track_caller]
 fn lies_within(child: &Seen, parent: &Seen) {
-    assert!(parent.from <= child.from && child.from <= child.to && child.to <= parent.to, "{child:?}\n{parent:?}");
+    assert!(
+        parent.from <= child.from && child.from <= child.to && child.to <= parent.to,
+        "{child:?}\n{parent:?}"
+    );
 }
 
 #[test]
@@ -43,7 +44,8 @@ fn a_request_is_a_span_and_each_attempt_is_its_child() {
     let setup = Setup::in_front_of(&provider).and(&collector.section(lines));
     let gateway = TestGateway::with(setup.file("otlp.key", "Bearer otlp secret")).start();
     let call = |body| {
-        let call = Call::post(CHAT, &body).header("traceparent", &caller(true)).header("tracestate", "a=1, b=2");
+        let call =
+            Call::post(CHAT, &body).header("traceparent", &caller(true)).header("tracestate", "a=1, b=2");
         gateway.call(call).expect(200)
     };
     let answer = call(streamed_chat("support-bot", "hi"));
@@ -125,7 +127,9 @@ fn retries_and_fallbacks_are_children_of_one_request() {
     let (own, attempts) = spans.split_first().expect("spans");
     let told: Vec<_> = attempts
         .iter()
-        .map(|span| (span.attributes["tunegate.deployment"].as_str(), span.attributes.get("error.type").is_some()))
+        .map(|span| {
+            (span.attributes["tunegate.deployment"].as_str(), span.attributes.get("error.type").is_some())
+        })
         .collect();
     assert_eq!(told.first(), Some(&(Some("gone"), true)), "{told:?}");
     assert_eq!(told.last(), Some(&(Some("well"), false)), "{told:?}");
@@ -174,7 +178,10 @@ fn refusals_and_failures_have_spans_too() {
         assert_eq!(own.attributes.get("tunegate.code").cloned().unwrap_or_default(), code);
         assert_eq!(own.attributes.contains_key("error.type"), failed);
         for attempt in &spans[1..] {
-            assert!(attempt.has_failed && attempt.attributes["error.type"] == "upstream_broke", "{attempt:?}");
+            assert!(
+                attempt.has_failed && attempt.attributes["error.type"] == "upstream_broke",
+                "{attempt:?}"
+            );
         }
     }
 }
@@ -191,7 +198,10 @@ fn a_caller_decides_for_its_trace_and_the_share_for_others() {
     };
     // a parent that is not kept, one that is not valid, none: not kept, and upstreams are told so
     let (not_kept, told) = ask(Some(&caller(false)));
-    assert!(told.starts_with(&format!("00-{TRACE}-")) && told.ends_with("-00") && !told.contains(SPAN), "{told}");
+    assert!(
+        told.starts_with(&format!("00-{TRACE}-")) && told.ends_with("-00") && !told.contains(SPAN),
+        "{told}"
+    );
     for parent in [Some("00-junk"), None] {
         let (_, told) = ask(parent);
         assert!(told.ends_with("-00") && !told.contains(TRACE), "{told}");
@@ -228,7 +238,8 @@ fn no_word_and_no_secret_is_in_any_span() {
     for body in [chat("support-bot", "Xylophonprompt"), streamed_chat("azure-bot", "Xylophonprompt")] {
         last = gateway.post(CHAT, &body).expect(200).request_id();
     }
-    provider.replies(Reply::json(400, &json!({"error": {"message": "Xylophonerror", "code": "Xylophoncode"}})));
+    provider
+        .replies(Reply::json(400, &json!({"error": {"message": "Xylophonerror", "code": "Xylophoncode"}})));
     gateway.post(CHAT, &chat("support-bot", "Xylophonprompt")).expect(400);
     let mut body = chat("Xylophonmodel", "Xylophonprompt");
     body["user"] = json!("Xylophonuser");
@@ -289,7 +300,10 @@ fn what_waits_is_sent_at_the_end() {
     gateway.outcome_of(&id);
     gateway.stop();
     let sent = collector.spans();
-    assert!(sent.iter().any(|span| span.attributes.get("tunegate.request_id") == Some(&json!(id))), "{sent:#?}");
+    assert!(
+        sent.iter().any(|span| span.attributes.get("tunegate.request_id") == Some(&json!(id))),
+        "{sent:#?}"
+    );
 }
 
 #[test]

@@ -111,7 +111,9 @@ impl Collector {
     pub(crate) fn spans_of(&self, request_id: &str) -> Vec<Seen> {
         eventually(&format!("the spans of {request_id}"), || {
             let all = self.spans();
-            let own = all.iter().find(|span| span.attributes.get("tunegate.request_id") == Some(&json!(request_id)))?;
+            let own = all
+                .iter()
+                .find(|span| span.attributes.get("tunegate.request_id") == Some(&json!(request_id)))?;
             let children = all.iter().filter(|span| span.parent == own.id);
             Some(std::iter::once(own).chain(children).cloned().collect())
         })
@@ -129,7 +131,9 @@ impl Handler for Desk {
             200 => self.requests.lock().push(request),
             _ => drop(self.refused.fetch_add(1, Ordering::Relaxed)),
         }
-        let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
+        let head = format!(
+            "HTTP/1.1 {status} X\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
+        );
         match wire.write(head.as_bytes()).await {
             Ok(()) => After::KeepAlive,
             Err(_) => After::Close,

@@ -22,12 +22,7 @@ const METHODS: [&Method; 9] = [
 ];
 
 /// Notes the caller's trace, and where we make spans goes on with it, or begins one.
-pub(in crate::http) fn note(
-    gateway: &Gateway,
-    exchange: &Exchange,
-    route: &Route<'_>,
-    record: &mut Record,
-) {
+pub(in crate::http) fn note(gateway: &Gateway, exchange: &Exchange, route: &Route<'_>, record: &mut Record) {
     let headers = exchange.headers();
     let incoming = parent(headers);
     let Some(ratio) = gateway.sampling else {
