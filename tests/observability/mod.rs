@@ -1,11 +1,13 @@
 //! What an operator sees from outside: health, log lines, traces, and what Prometheus' own tools make of the metrics.
 
 mod boards;
+mod contract;
 mod everything;
 mod health;
 mod history;
 mod live;
 mod logs;
+mod rules;
 #[cfg(feature = "otel")]
 mod traces;
 
