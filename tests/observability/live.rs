@@ -123,10 +123,10 @@ impl Scene {
             week: self.ask(query, &week_words, self.week.span()).map(|series| size(&series)),
             live: self.ask(query, &live_words, self.live).map(|series| size(&series)),
         };
-        let of_panels = board.panels.iter().flat_map(|panel| panel.queries.iter().map(|query| ask(&panel.title, query)));
+        let of_panels =
+            board.panels.iter().flat_map(|panel| panel.queries.iter().map(|query| ask(&panel.title, query)));
         let of_annotations = board.annotations.iter().map(|(name, expression)| {
-            let query =
-                Query { expression: expression.clone(), legend: String::new(), is_instant: false };
+            let query = Query { expression: expression.clone(), legend: String::new(), is_instant: false };
             ask(&format!("annotation {name}"), &query)
         });
         of_panels.chain(of_annotations).collect()
@@ -153,7 +153,11 @@ impl Scene {
                 for query in board.panels.iter().flat_map(|panel| &panel.queries) {
                     let answer = self.prometheus.query(&replaced(&query.expression, &words), span.until);
                     let problem = answer.err();
-                    assert_eq!(problem, None, "{} with ${}={value}: {}", board.title, variable.name, query.expression);
+                    assert_eq!(
+                        problem, None,
+                        "{} with ${}={value}: {}",
+                        board.title, variable.name, query.expression
+                    );
                 }
             }
         }
@@ -168,7 +172,8 @@ impl Scene {
             let expression = replaced(&query.expression, &words);
             let Some(truth) = without_increase(&expression) else { continue };
             let value = |expression: &str| {
-                let mut found = self.prometheus.query(expression, until).unwrap_or_else(|e| panic!("{expression}: {e}"));
+                let mut found =
+                    self.prometheus.query(expression, until).unwrap_or_else(|e| panic!("{expression}: {e}"));
                 found.sort_by_key(Series::name);
                 found
             };
@@ -192,15 +197,24 @@ impl Scene {
     #[track_caller]
     fn check_spend(&self, board: &Board) {
         let words = self.live_words(board);
-        for (panel, query) in board.panels.iter().flat_map(|panel| panel.queries.iter().map(move |query| (panel, query))) {
+        for (panel, query) in
+            board.panels.iter().flat_map(|panel| panel.queries.iter().map(move |query| (panel, query)))
+        {
             if !is_total(&query.expression) {
                 continue;
             }
             let expression = replaced(&query.expression, &words);
-            let found = self.prometheus.query(&expression, self.live.until).unwrap_or_else(|e| panic!("{expression}: {e}"));
+            let found = self
+                .prometheus
+                .query(&expression, self.live.until)
+                .unwrap_or_else(|e| panic!("{expression}: {e}"));
             let shown: f64 = found.iter().map(Series::last).filter(|value| value.is_finite()).sum();
             let owed = dollars(self.spent.into());
-            assert!((shown - owed).abs() <= TOTAL_TOLERANCE, "{}: {shown} of {owed} USD: {expression}", panel.title);
+            assert!(
+                (shown - owed).abs() <= TOTAL_TOLERANCE,
+                "{}: {shown} of {owed} USD: {expression}",
+                panel.title
+            );
         }
     }
 
@@ -230,11 +244,13 @@ impl Scene {
     #[track_caller]
     fn check_totals(&self, everything: &Everything) {
         let exposition = Exposition::read(&everything.exposition());
-        let counted = exposition.nanos("tunegate_cost_usd_total", &[]) - exposition.nanos("tunegate_credit_usd_total", &[]);
+        let counted = exposition.nanos("tunegate_cost_usd_total", &[])
+            - exposition.nanos("tunegate_credit_usd_total", &[]);
         assert_eq!(counted, self.spent.into(), "counters, and the ledger");
         let owed = dollars(self.spent.into());
         let list = everything.gateway.admin(Call::get("/admin/v1/spend?by=model")).expect(200).json();
-        let told: f64 = list["data"].as_array().expect("rows").iter().filter_map(|row| row["cost_usd"].as_f64()).sum();
+        let told: f64 =
+            list["data"].as_array().expect("rows").iter().filter_map(|row| row["cost_usd"].as_f64()).sum();
         assert!((told - owed).abs() < TOTAL_TOLERANCE, "the admin API has {told} of {owed} USD");
         for window in ["today", "7d", "30d", "month"] {
             let expression = format!("sum(tunegate_spend_usd{{window=\"{window}\"}})");
@@ -247,9 +263,11 @@ impl Scene {
 
     /// Writes down what chosen panels show of the week.
     fn leave_pictures(&self, boards: &[Board], folder: &Path) {
-        let pictures: Vec<Value> = PICTURES.iter().map(|(board, panel)| self.picture(boards, board, panel)).collect();
+        let pictures: Vec<Value> =
+            PICTURES.iter().map(|(board, panel)| self.picture(boards, board, panel)).collect();
         std::fs::create_dir_all(folder).expect("a folder for the pictures");
-        std::fs::write(folder.join("panels.json"), json!({ "panels": pictures }).to_string()).expect("panels.json");
+        std::fs::write(folder.join("panels.json"), json!({ "panels": pictures }).to_string())
+            .expect("panels.json");
     }
 
     #[track_caller]
@@ -265,7 +283,8 @@ impl Scene {
             let expression = replaced(&query.expression, &words);
             for one in self.prometheus.query_range(&expression, span).expect("an answer") {
                 let labels = one.labels.iter().map(|(name, value)| (format!("{{{{{name}}}}}"), value));
-                let legend = labels.fold(query.legend.clone(), |text, (name, value)| text.replace(&name, value));
+                let legend =
+                    labels.fold(query.legend.clone(), |text, (name, value)| text.replace(&name, value));
                 let points: Vec<_> = one.points.iter().filter(|(_, value)| value.is_finite()).collect();
                 series.push(json!({"name": legend, "points": points}));
             }
@@ -301,7 +320,7 @@ fn dollars(nanos: i128) -> f64 {
 /// Whether a query adds up what the ledger has for one window, and nothing else.
 fn is_total(expression: &str) -> bool {
     let parts = expression.matches("tunegate_spend_usd{").count();
-    parts == 1 && expression.contains("window=\"") && !expression.contains([ '/', '*', '-', '>', '<'])
+    parts == 1 && expression.contains("window=\"") && !expression.contains(['/', '*', '-', '>', '<'])
 }
 
 fn may_be_empty(name: &str) -> Option<&'static str> {
@@ -327,7 +346,9 @@ fn check_found(found: &[Found]) {
             let place = format!("{}, {}, {when}: {}", one.board, one.panel, one.expression);
             match outcome {
                 Err(error) => problems.push(format!("{error}: {place}")),
-                Ok((_, 0)) if may_be_empty(&one.panel).is_none() => problems.push(format!("nothing: {place}")),
+                Ok((_, 0)) if may_be_empty(&one.panel).is_none() => {
+                    problems.push(format!("nothing: {place}"))
+                }
                 Ok(_) => {}
             }
         }

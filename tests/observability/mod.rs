@@ -1,10 +1,14 @@
-//! What an operator sees from outside: health, log lines, traces, and what Prometheus' own tools make of the metrics.
+//! What an operator sees from outside: health, log lines, traces, dashboards, and what Prometheus' own tools make of the
+//! metrics.
 
 mod boards;
 mod contract;
+mod dashboards;
 mod everything;
 mod health;
 mod history;
+mod labels;
+mod linter;
 mod live;
 mod logs;
 mod rules;
