@@ -11,7 +11,6 @@ use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway, chat, e
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
-const MODEL: &str = "gpt-4.1-mini-2025-04-14";
 
 fn caller(sampled: bool) -> String {
     format!("00-{TRACE}-{SPAN}-{:02x}", u8::from(sampled))
@@ -110,9 +109,9 @@ fn retries_and_fallbacks_are_children_of_one_request() {
     let setup = Setup::bare()
         .patient()
         .file("upstream.key", UPSTREAM_KEY)
-        .model("gone", &closed.url(), credential, "")
-        .model("ill", &first.url(), credential, "")
-        .model("well", &second.url(), credential, "")
+        .model("gone", &format!("{}/v1", closed.url()), credential, "")
+        .model("ill", &format!("{}/v1", first.url()), credential, "")
+        .model("well", &format!("{}/v1", second.url()), credential, "")
         .and(
             "\n[models.all]\ndeployments = [\"gone\", \"ill\", \"well\"]\n\
              retry = { attempts = 5, same = 1, first_wait_ms = 1, longest_wait_ms = 5 }\n",
