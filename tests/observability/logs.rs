@@ -118,9 +118,8 @@ fn no_word_of_anybody_is_logged_counted_or_kept() {
         gateway.post(CHAT, &chat("support-bot", text));
     }
     for reply in [
-        Reply::usual().hangs_up(),
         Reply::usual().resets_after_events(3),
-        Reply::body(200, "application/json", b"{\"Xylophongarbage".to_vec()),
+        Reply::body(200, "application/json", b"{\"Xylophongarbage".to_vec()).billed(9, 9),
         Reply::body(200, "text/html", b"<p>Xylophonpage".to_vec()),
     ] {
         provider.replies(reply);
