@@ -120,7 +120,7 @@ fn no_word_of_anybody_is_logged_counted_or_kept() {
     for reply in [
         Reply::usual().resets_after_events(3),
         Reply::body(200, "application/json", b"{\"Xylophongarbage".to_vec()).billed(9, 9),
-        Reply::body(200, "text/html", b"<p>Xylophonpage".to_vec()),
+        Reply::body(200, "text/html", b"<p>Xylophonpage".to_vec()).billed(9, 9),
     ] {
         provider.replies(reply);
         gateway.post(CHAT, &streamed_chat("support-bot", text));

@@ -57,11 +57,17 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[tracing]\ntimeout_ms = 99999", "tracing.timeout_ms: 99999 is out of bounds"),
     ("[tracing]\nqueue = 0", "tracing.queue: 0 is out of bounds"),
     ("[tracing]\nservice_name = \"\"", "tracing.service_name: write 1 to 256 bytes"),
-    ("[tracing]\nresource = { \"service.name\" = \"x\" }", "tracing.resource.\"service.name\": write tracing.service_name"),
+    (
+        "[tracing]\nresource = { \"service.name\" = \"x\" }",
+        "tracing.resource.\"service.name\": write tracing.service_name",
+    ),
     ("[tracing]\nresource = { k = \"\" }", "tracing.resource.k: key and value have 1 to 256 bytes"),
     ("[tracing]\nheaders = { Host = { env = \"KEY\" } }", "tracing.headers.Host: written by tunegate itself"),
     ("[tracing]\nheaders = { \"a b\" = { env = \"KEY\" } }", "tracing.headers.\"a b\": no name of a header"),
-    ("[tracing]\nheaders = { authorization = \"Bearer hunter2\" }", "tracing.headers.authorization: write { env = "),
+    (
+        "[tracing]\nheaders = { authorization = \"Bearer hunter2\" }",
+        "tracing.headers.authorization: write { env = ",
+    ),
     ("[tracing]\nca_file = \"/nowhere/ca.crt\"", "tracing.ca_file: can't read /nowhere/ca.crt"),
     (
         "[budgets.\"a/b\"]\nlimit_usd = \"1\"\nwindow = \"day\"",

@@ -15,10 +15,14 @@ fn traces_go_where_the_file_says() {
     assert!(config.notices.is_empty(), "{:?}", config.notices);
     let tracing = config.tracing.expect("somewhere");
     assert_eq!((&*tracing.url, &*tracing.authority), ("https://otel.example/v1/traces", "otel.example"));
-    assert_eq!((tracing.ratio, tracing.timeout), (SampleRatio::per_million(1_000), Duration::from_millis(700)));
+    assert_eq!(
+        (tracing.ratio, tracing.timeout),
+        (SampleRatio::per_million(1_000), Duration::from_millis(700))
+    );
     assert_eq!((&*tracing.service_name, tracing.queue), ("tunegate", 2_048));
     assert_eq!(tracing.resource, [("a".to_owned(), "b".to_owned())]);
-    let headers: Vec<_> = tracing.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let headers: Vec<_> =
+        tracing.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(headers, [("x-token", "Bearer of a token")]);
     assert!(!format!("{:?}", tracing.headers).contains("of a token"));
 }
