@@ -251,13 +251,8 @@ fn a_file_can_be_provisioned_as_it_is() {
 #[test]
 fn the_rules_and_the_dashboards_speak_of_the_same() {
     let rules = root().join("dashboards/rules");
-    // that there are rules is the live test's to say
-    let (Ok(recording), Ok(alerts)) = (
-        std::fs::read_to_string(rules.join("recording.yaml")),
-        std::fs::read_to_string(rules.join("alerts.yaml")),
-    ) else {
-        return;
-    };
+    let read = |name: &str| std::fs::read_to_string(rules.join(name)).expect(name);
+    let (recording, alerts) = (read("recording.yaml"), read("alerts.yaml"));
     let objective = format!("expr: vector({})", tunegate_dashboards::ERROR_BUDGET);
     assert!(recording.contains(&objective), "no {objective} in recording.yaml");
     let uids: BTreeSet<String> = dashboards().iter().map(|dashboard| text(dashboard, "uid")).collect();

@@ -23,7 +23,12 @@ pub(crate) struct Contract {
     metrics: BTreeMap<String, Metric>,
     /// Names that stand for all that begin so: `process_*`.
     families: BTreeSet<String>,
+    /// What recording rules have made of them, with its labels.
+    recorded: BTreeMap<String, Labels>,
 }
+
+/// Labels that Prometheus gives to all that it scrapes.
+const TARGET: [&str; 3] = ["job", "instance", "namespace"];
 
 /// The words in backquotes; what stands in brackets is a label's values.
 fn quoted(text: &str) -> Vec<String> {
@@ -59,7 +64,7 @@ impl Contract {
 
     /// Reads the tables of a document.
     fn read(text: &str) -> Self {
-        let mut contract = Self { metrics: BTreeMap::new(), families: BTreeSet::new() };
+        let mut contract = Self { metrics: BTreeMap::new(), families: BTreeSet::new(), recorded: BTreeMap::new() };
         // labels that a paragraph gives to all of a prefix
         let mut common: Option<(String, Labels)> = None;
         let mut before = Labels::new();
@@ -108,12 +113,18 @@ impl Contract {
     /// Returns the labels of a series, Prometheus' own among them; nothing where no metric is called so.
     fn labels_of(&self, series: &str) -> Option<Labels> {
         let with = |labels: &Labels, more: &[&str]| {
-            let own = ["job", "instance"].iter().chain(more).map(|label| (*label).to_owned());
+            let own = TARGET.iter().chain(more).map(|label| (*label).to_owned());
             labels.iter().cloned().chain(own).collect()
         };
         // made by Prometheus of our alerts
         if series == "ALERTS" {
             return Some(with(&Labels::new(), &["alertname", "alertstate", "severity"]));
+        }
+        if series == "up" {
+            return Some(with(&Labels::new(), &[]));
+        }
+        if let Some(labels) = self.recorded.get(series) {
+            return Some(labels.clone());
         }
         if let Some(metric) = self.metrics.get(series).filter(|metric| metric.kind != "histogram") {
             return Some(with(&metric.labels, &[]));
@@ -128,6 +139,15 @@ impl Contract {
         };
         let metric = self.metrics.get(name).filter(|metric| metric.kind == "histogram")?;
         Some(with(&metric.labels, more))
+    }
+
+    /// Takes in what a recording rule makes; from then on it can be asked for.
+    pub(crate) fn record(&mut self, name: &str, expr: &str, own: &Labels) -> Result<(), String> {
+        let labels = self.check(expr)?.union(own).cloned().collect();
+        match self.recorded.insert(name.to_owned(), labels) {
+            None => Ok(()),
+            Some(_) => Err(format!("{name} is recorded twice")),
+        }
     }
 
     /// Returns the labels that an expression's series have, or what of it is not in the document.
@@ -190,8 +210,12 @@ impl Contract {
         if name == "histogram_quantile" && !labels.remove("le") {
             return Err("histogram_quantile of something without `le`".to_owned());
         }
-        if matches!(name, "label_replace" | "label_join" | "absent" | "absent_over_time" | "scalar") {
+        if matches!(name, "label_replace" | "label_join") {
             return Err(format!("{name}: its labels are not followed here"));
+        }
+        // nothing is left of the series but whether it is there, or its value
+        if matches!(name, "absent" | "absent_over_time" | "scalar") {
+            return Ok(Labels::new());
         }
         Ok(labels)
     }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{Admin, error, store_failed};
 use crate::clock;
+use crate::telemetry::metrics::with_worker;
 
 /// How many recent requests are listed unasked.
 const SHOWN: usize = 100;
@@ -27,14 +28,26 @@ pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    // nothing waits between here and the text: no other scrape sees it half said
+    let text = match &admin.worker {
+        None => own_metrics(&admin),
+        Some(worker) => {
+            // our own while the worker is asked
+            let (answer, own) = tokio::join!(worker.text(), async { own_metrics(&admin) });
+            with_worker(own, answer.as_deref())
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Waits for nothing: no other scrape sees it half said.
+fn own_metrics(admin: &Admin) -> Vec<u8> {
     let metrics = admin.book.metrics();
     let live = admin.gateway.catalog.load();
     let teams = admin.teams.aliases();
     metrics.born(&live.catalog, teams.iter().map(|alias| &**alias));
     admin.gateway.board.publish(clock::monotonic());
     admin.gateway.retirements.publish(&live.catalog, metrics);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.text()).into_response()
+    metrics.text()
 }
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {

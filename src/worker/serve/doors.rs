@@ -16,6 +16,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
 use super::{GRACE, Worker, reply};
+use crate::clock;
+use crate::telemetry::metrics::Occupancy;
 use crate::worker::model::Model;
 use crate::worker::prepare::{self, Prepared};
 use crate::worker::wire::{ModelList, ModelObject, Refusal};
@@ -36,6 +38,7 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
         .route("/readyz", get(health))
         .route("/livez", get(alive))
         .route("/healthz", get(alive))
+        .route("/metrics", get(metrics))
         .route("/internal/supervise", get(supervise))
         .route("/internal/stop", post(stop))
         .fallback(async |method: Method, uri: Uri| Refusal::unknown_url(method.as_str(), uri.path()))
@@ -57,6 +60,7 @@ type Prepare = fn(&Model, &[u8]) -> Result<Prepared, Refusal>;
 
 async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<Response, Refusal> {
     let body = read(body).await?;
+    let arrived = clock::monotonic();
     let preparing = Arc::clone(&worker);
     // A long prompt takes a while to tokenise, during which other sockets must be served.
     let prepared = tokio::task::spawn_blocking(move || prepare(&preparing.model, &body)).await;
@@ -64,7 +68,7 @@ async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<R
         tracing::error!(%error, "a request could not be prepared");
         Refusal::failed()
     })??;
-    reply::answer(&worker, prepared).await
+    reply::answer(&worker, prepared, arrived).await
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
@@ -112,6 +116,14 @@ async fn health(State(worker): State<Arc<Worker>>) -> Response {
 /// That it answers is all there is to say: a worker whose engine has stopped ends by itself.
 async fn alive() -> Response {
     Json(serde_json::json!({"status": "ok"})).into_response()
+}
+
+/// What Prometheus reads, or the gateway for it.
+async fn metrics(State(worker): State<Arc<Worker>>) -> Response {
+    let load = worker.scheduler.load();
+    let text =
+        worker.metrics.text(Occupancy { queue: load.queued, active: load.active, kv_tokens: load.tokens });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Streams comment lines until the worker stops; whoever reads them supervises.
