@@ -8,11 +8,14 @@ mod happenings;
 mod money;
 mod reload;
 mod services;
+#[cfg(feature = "otel")]
+mod spans;
 mod watcher;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -30,7 +33,7 @@ use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
 use self::reload::{Reloader, reload};
-use self::services::{Farewells, Greeter, Housekeeper, Starter, Warden};
+use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
 use crate::clock;
 use crate::config::{Config, state};
@@ -50,7 +53,7 @@ use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
-use crate::http::{Door, Readiness};
+use crate::http::{Check, Door, OK, Readiness};
 use crate::store::Store;
 use crate::store::audit::AuditRows;
 use crate::store::installation::InstallationRows;
@@ -89,6 +92,8 @@ struct Built {
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
+    /// How spans are sent; taken when the services are started.
+    exporter: Mutex<Option<Exporter>>,
     first_key: Option<(Arc<str>, Secret)>,
 }
 
@@ -176,13 +181,21 @@ fn build(
             Some(Arc::new(Supervisor::new(worker.clone(), binary, Arc::clone(&metrics), options.upgrade)))
         }
     };
+    let (spans, exporter) = match &config.tracing {
+        #[cfg(feature = "otel")]
+        Some(tracing) => Some(spans::open(tracing, &metrics)),
+        // the configuration refuses it where it is not built in
+        _ => None,
+    }
+    .unzip();
     let gateway = Gateway {
         keys: ring,
         catalog,
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
-        book: Arc::new(Book::new(metrics)),
+        sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
+        book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
         retirements: Arc::new(Retirements::new(config.retirements)),
         money: Money {
@@ -196,6 +209,7 @@ fn build(
             },
         },
     };
+    let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
     metrics.process.configured(clock::unix_ms());
@@ -205,10 +219,29 @@ fn build(
         keys: Arc::new(keys),
         money,
         store,
-        readiness: Arc::default(),
+        readiness: Arc::new(Readiness::on(checks)),
         supervisor,
+        exporter: Mutex::new(exporter),
         first_key: first.map(|(listed, secret)| (listed.key.alias, secret)),
     })
+}
+
+/// What the gateway stands on, as it is known already: looking asks nobody.
+fn checks(written: &Arc<AtomicBool>, supervisor: Option<&Supervisor>) -> Vec<Check> {
+    let written = Arc::clone(written);
+    let database = Check::new("database", move || match written.load(Ordering::Relaxed) {
+        true => OK,
+        false => "unavailable",
+    });
+    let worker = supervisor.map(|supervisor| {
+        let state = supervisor.state();
+        Check::new("worker", move || match *state.borrow() {
+            WorkerState::Ready => OK,
+            WorkerState::Starting => "starting",
+            WorkerState::NoModel => "no_model",
+        })
+    });
+    std::iter::once(database).chain(worker).collect()
 }
 
 fn server_conf(config: &Config) -> ServerConf {
@@ -296,6 +329,10 @@ fn add_background(
         let starter = Starter { supervisor: Arc::clone(supervisor), parting, gone: worker_gone };
         server.add_service(background_service("worker", starter));
     }
+    let flush_spans = built.exporter.lock().take().map(|exporter| {
+        (exporter.serve)(server);
+        exporter.flush
+    });
     let warden = Warden {
         book: Arc::clone(&built.gateway.book),
         readiness: Arc::clone(&built.readiness),
@@ -304,6 +341,7 @@ fn add_background(
         worker_gone: gone,
         ledger: Arc::clone(&built.money.ledger),
         store: built.store.clone(),
+        flush_spans,
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));

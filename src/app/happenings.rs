@@ -1,25 +1,30 @@
 //! What the ledger tells while it works: counted, and said where a person may have to act.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::alerts::Alerts;
 use crate::domain::alert::Alert;
 use crate::gateway::ledger::{Happened, Observer};
 use crate::telemetry::metrics::Metrics;
 
-/// An observer that passes on what people have to be told.
-pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts) -> Observer {
+/// An observer that passes on what people have to be told; `written` is whether the ledger could be written last.
+pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts, written: Arc<AtomicBool>) -> Observer {
     let observe = move |happened: Happened| match &happened {
         Happened::Wrote(entries, took) => metrics.wrote(entries, *took),
         Happened::Conflict => metrics.ledger.conflicts.inc(),
         Happened::Failed(words) => {
             metrics.ledger.failures.inc();
+            written.store(false, Ordering::Relaxed);
             tracing::error!(
                 error = words,
                 "the ledger can't be written: what would have to be paid for is refused"
             );
         }
-        Happened::Recovered => tracing::info!("the ledger can be written again"),
+        Happened::Recovered => {
+            written.store(true, Ordering::Relaxed);
+            tracing::info!("the ledger can be written again");
+        }
         Happened::Booked(entry) => metrics.booked(entry),
         Happened::Orphans(holds) => {
             metrics.ledger.orphans.inc_by(*holds as u64);

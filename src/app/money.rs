@@ -1,6 +1,7 @@
 //! Puts together what money needs: the ledger and its task, the prices, the budgets.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ use crate::telemetry::metrics::Metrics;
 /// What has been opened.
 pub(super) struct Opened {
     pub(super) ledger: Arc<Ledger>,
+    /// Whether it could be written last.
+    pub(super) written: Arc<AtomicBool>,
     pub(super) prices: Arc<Prices>,
     pub(super) budgets: Arc<Budgets>,
     /// Takes what people should hear of.
@@ -48,7 +51,8 @@ pub(super) async fn open(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Opened> {
     let (alerts, teller) = alerts::alerts(config.webhook.clone(), metrics);
-    let observer = happenings::observer(Arc::clone(metrics), alerts.clone());
+    let written = Arc::new(AtomicBool::new(true));
+    let observer = happenings::observer(Arc::clone(metrics), alerts.clone(), Arc::clone(&written));
     let instance = format!("gw_{:016x}", rand::random::<u64>());
     let (ledger, writer) = Ledger::new(StoredJournal::new(store), instance.into(), config.ledger, observer);
     #[expect(clippy::disallowed_methods, reason = "the warden closes the ledger, and so ends its task")]
@@ -63,6 +67,7 @@ pub(super) async fn open(
     let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), unknown, enforce).await?;
     Ok(Opened {
         ledger,
+        written,
         prices: Arc::new(prices),
         budgets: Arc::new(budgets),
         alerts,

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use pingora::server::{
-    ExecutionPhase, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch, UnixShutdownSignalWatch,
+    ExecutionPhase, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch, UnixShutdownSignalWatch,
 };
 use pingora::services::background::BackgroundService;
 use pingora::time::{sleep, timeout};
@@ -39,10 +40,12 @@ const CUT_LIMIT: Duration = Duration::from_secs(2);
 const WORKER_LIMIT: Duration = Duration::from_secs(8);
 /// For what has ended to be written into the ledger.
 const LEDGER_LIMIT: Duration = Duration::from_secs(6);
+/// For the spans that wait to be sent.
+const SPANS_LIMIT: Duration = Duration::from_secs(2);
 /// For the store to be closed.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// For all that comes after the drain time: longer than these together.
-pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(22);
 /// How long the first banner waits for the worker.
 const BANNER_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two look-ups of the providers' names.
@@ -106,6 +109,17 @@ impl ShutdownSignalWatch for Signals {
     }
 }
 
+/// How the spans of requests are sent.
+pub(super) struct Exporter {
+    /// Sends what waits, at the end.
+    pub(super) flush: Flush,
+    /// Adds the service that sends.
+    pub(super) serve: Box<dyn FnOnce(&mut Server) + Send>,
+}
+
+/// Sends what still waits to be sent.
+pub(super) type Flush = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// Ends the process as soon as its last answer is out. pingora itself would always wait for its whole grace period.
 pub(super) struct Warden {
     pub(super) book: Arc<Book>,
@@ -115,6 +129,7 @@ pub(super) struct Warden {
     pub(super) worker_gone: watch::Receiver<bool>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) store: Store,
+    pub(super) flush_spans: Option<Flush>,
     pub(super) limit: Duration,
 }
 
@@ -148,6 +163,9 @@ impl BackgroundService for Warden {
             let _ = timeout(CUT_LIMIT, self.quiet()).await;
         }
         self.farewell.send_replace(Some(self.farewells.kind()));
+        if let Some(flush) = &self.flush_spans {
+            let _ = timeout(SPANS_LIMIT, flush()).await;
+        }
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
         let _ = timeout(LEDGER_LIMIT, self.ledger.close()).await;

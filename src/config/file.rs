@@ -31,6 +31,7 @@ pub(super) struct File {
     pub(super) ledger: Ledger,
     pub(super) budgets: BTreeMap<String, Draft>,
     pub(super) alerts: Alerts,
+    pub(super) tracing: Tracing,
     pub(super) retirements: Retirements,
     pub(super) metrics: Metrics,
 }
@@ -350,4 +351,18 @@ pub(super) struct Retirements {
     pub(super) poll_ms: Option<u64>,
     pub(super) lead_ms: Option<u64>,
     pub(super) warn_days: Option<u64>,
+}
+
+/// `[tracing]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tracing {
+    pub(super) endpoint: Option<String>,
+    pub(super) headers: BTreeMap<String, SecretSource>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) sample_ratio: Option<f64>,
+    pub(super) service_name: Option<String>,
+    pub(super) resource: BTreeMap<String, String>,
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) queue: Option<usize>,
 }

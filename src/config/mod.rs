@@ -22,6 +22,7 @@ mod sections;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod tracing;
 mod values;
 
 use std::fs;
@@ -38,7 +39,7 @@ use crate::gateway::ledger;
 use crate::gateway::limits::Config as Limits;
 use crate::gateway::retirements::Config as Retirements;
 use crate::store::{DatabaseConfig, Location};
-use crate::telemetry::{log, metrics};
+use crate::telemetry::{log, metrics, traces};
 use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
@@ -83,6 +84,8 @@ pub struct Config {
     pub budgets: Vec<Budget>,
     /// Who is told of alerts beside the log, if anybody is.
     pub webhook: Option<webhook::Config>,
+    /// Where traces go, if any are made.
+    pub tracing: Option<traces::Config>,
     /// How the end of a model is met.
     pub retirements: Retirements,
     /// How often the providers are asked when their models end; none never.
@@ -123,6 +126,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let catalog = catalog::check(&file, &served, &prices, &mut checker);
     let budgets = budgets::check(&file, &mut checker);
     let webhook = budgets::alerts(&file.alerts, &mut checker);
+    let tracing = tracing::check(&file.tracing, &mut checker);
     let (retirements, retirements_polled) = sections::retirements(&file.retirements, &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -145,6 +149,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         ledger_kept,
         budgets,
         webhook,
+        tracing,
         retirements,
         retirements_polled,
         source: path.map(Path::to_owned),
@@ -225,6 +230,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     let signature = |config: &Config| config.webhook.as_ref().and_then(|webhook| webhook.secret.clone());
     compare("alerts.webhook_url", address(old) == address(new));
     compare("alerts.webhook_secret", signature(old) == signature(new));
+    compare("tracing", old.tracing == new.tracing);
     compare("retirements.poll_ms", old.retirements_polled == new.retirements_polled);
     compare("retirements.lead_ms", old.retirements.lead == new.retirements.lead);
     compare("retirements.warn_days", old.retirements.warn == new.retirements.warn);

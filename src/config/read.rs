@@ -14,7 +14,7 @@ const PREFIX: &str = "TUNEGATE";
 /// Two underscores: Kubernetes sets variables such as `TUNEGATE_PORT` for a service of that name.
 const SEPARATOR: &str = "__";
 /// Keys whose value may be a secret written there by mistake: it is never repeated.
-const SECRET_KEYS: [&str; 5] = ["api_key", "client_secret", "key", "url", "webhook_secret"];
+const SECRET_KEYS: [&str; 6] = ["api_key", "client_secret", "headers", "key", "url", "webhook_secret"];
 
 /// What stands at a wrongly placed secret.
 const SECRET_ADVICE: &str = "write { env = \"NAME\" } or { file = \"PATH\" }, never the secret itself";

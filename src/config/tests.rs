@@ -7,6 +7,7 @@ mod providers;
 mod refused_plans;
 mod reload;
 mod shipped;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

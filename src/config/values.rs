@@ -70,6 +70,24 @@ pub(super) fn duration_up_to(
 
 /// A secret from where the operator keeps it, without white space around it.
 pub(super) fn secret(place: &Place, source: &SecretSource, checker: &mut Checker<'_>) -> Option<Secret> {
+    secret_of(place, source, |byte| byte.is_ascii_graphic(), checker)
+}
+
+/// A secret that is a header's whole value, such as `Bearer …`: spaces may stand in it.
+pub(super) fn secret_value(
+    place: &Place,
+    source: &SecretSource,
+    checker: &mut Checker<'_>,
+) -> Option<Secret> {
+    secret_of(place, source, |byte| byte.is_ascii_graphic() || byte == b' ', checker)
+}
+
+fn secret_of(
+    place: &Place,
+    source: &SecretSource,
+    fits: fn(u8) -> bool,
+    checker: &mut Checker<'_>,
+) -> Option<Secret> {
     let (place, text) = match (&source.env, &source.file) {
         (Some(_), Some(_)) => {
             checker.wrong(place, "env and file contradict: keep one");
@@ -85,7 +103,7 @@ pub(super) fn secret(place: &Place, source: &SecretSource, checker: &mut Checker
         (Some(name), None) => (place.key("env"), variable(&place.key("env"), name, checker)?),
         (None, Some(path)) => (place.key("file"), text_of(&place.key("file"), path, checker)?),
     };
-    if !text.trim().bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !text.trim().bytes().all(fits) {
         checker.wrong(&place, "holds white space or characters that no HTTP header can carry");
         return None;
     }

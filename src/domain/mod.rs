@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod allowed;
+pub mod attempt;
 pub mod bound;
 pub mod breaker;
 pub mod budget;
@@ -38,6 +39,7 @@ pub mod spend;
 pub mod stream;
 pub mod team;
 pub mod tokens;
+pub mod trace;
 pub mod translate;
 pub mod unboundable;
 pub mod usage;

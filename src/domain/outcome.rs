@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::attempt::Attempt;
 use super::money::Usd;
+use super::trace::{Trace, TraceId};
 use super::usage::Usage;
 
 /// How a request ended.
@@ -93,6 +95,12 @@ pub struct Outcome {
     pub request_id: String,
     /// When it began, ms since 1970 UTC.
     pub at_ms: i64,
+    /// The trace that it is part of: the caller's, or ours; none where neither makes one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<TraceId>,
+    /// Where it stands in that trace, where we make spans.
+    #[serde(skip)]
+    pub trace: Option<Trace>,
     /// Which endpoint; empty where none was recognised.
     pub endpoint: &'static str,
     /// The key's alias, when one was recognised.
@@ -100,6 +108,8 @@ pub struct Outcome {
     /// Its id.
     #[serde(skip)]
     pub key_id: Option<Arc<str>>,
+    /// The alias of the team that owns the key.
+    pub team: Option<Arc<str>>,
     /// The catalog's entry: a bounded set.
     pub model: Option<Arc<str>>,
     /// The name the client asked for.
@@ -118,6 +128,9 @@ pub struct Outcome {
     pub upstream_status: Option<u16>,
     /// What the answer used, or else the last attempt at it; nothing when no upstream did any work.
     pub usage: Option<Usage>,
+    /// Each time that a deployment was asked, in their order; written as how often that was.
+    #[serde(serialize_with = "how_many")]
+    pub attempts: Vec<Attempt>,
     /// The attempts before the answer, if there is one, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed_attempts: Vec<FailedAttempt>,
@@ -130,6 +143,10 @@ pub struct Outcome {
     pub overhead_us: u64,
     /// From the first byte at the door to the answer's first byte from upstream, microseconds.
     pub first_byte_us: Option<u64>,
+}
+
+fn how_many<S: Serializer>(attempts: &[Attempt], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(attempts.len() as u64)
 }
 
 /// Codes of refusals with which a full gateway, or a full deployment of it, says no.
@@ -163,9 +180,12 @@ pub(crate) mod tests {
         Outcome {
             request_id: "req_1".to_owned(),
             at_ms: 0,
+            trace_id: None,
+            trace: None,
             endpoint: "chat.completions",
             key: None,
             key_id: None,
+            team: None,
             model: None,
             asked: None,
             deployment: None,
@@ -175,6 +195,7 @@ pub(crate) mod tests {
             code,
             upstream_status: None,
             usage: None,
+            attempts: Vec::new(),
             failed_attempts: Vec::new(),
             cost: None,
             duration_us: 0,

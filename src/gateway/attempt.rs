@@ -17,10 +17,11 @@ use super::means::Means;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
-use super::record::Record;
+use super::record::{Asked, Record};
 use super::refusal::Refusal;
 use super::reserve::{Reserved, Unpaid};
 use super::settle::Facts;
+use super::trace;
 use super::visit::{Purpose, Visit};
 use crate::clock;
 use crate::domain::catalog::Deployment;
@@ -167,6 +168,7 @@ pub(super) async fn make<C: Client>(
         Ok(stay) => stay,
         Err(unready) => return attempt.unready(unready, record),
     };
+    let since = clock::monotonic();
     match attempt.pay(presence, &mut record).await {
         Ok(output_cap) => attempt.send(stay, output_cap, presence, record).await,
         Err(Unmade::Unpaid(Unpaid::Refused(refusal))) => Attempted::Ended(refusal, record),
@@ -175,6 +177,8 @@ pub(super) async fn make<C: Client>(
         }
         Err(Unmade::Unreachable(error)) => {
             stay.failed(error.code(), clock::monotonic());
+            record.asks(attempt.asked(), since);
+            record.attempt_ended(None);
             Failed::unsent(attempt.refusal(error)).with(record)
         }
     }
@@ -295,12 +299,13 @@ impl Attempt<'_> {
         let named = if self.form.translated { CapNamed::ByUs } else { CapNamed::ByClient };
         let outgoing =
             provider::inference(self.deployment, &self.form.request, &self.model, output_cap, named);
+        let span = record.asks(self.asked(), clock::monotonic());
         let asking = Asking {
             deployment: self.deployment,
             unseen: self.deployment.makes_unseen_tokens(&self.model),
             upstream: self.upstream,
             outgoing: &outgoing,
-            headers: &self.prepared.headers,
+            headers: &trace::headers(&self.prepared.headers, record.trace(), span),
             deadline: self.deadline,
             sent: &self.sent,
         };
@@ -335,6 +340,16 @@ impl Attempt<'_> {
                 }
                 Attempted::Ended(refusal, record)
             }
+        }
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        let request = &self.form.request;
+        Asked {
+            deployment: self.deployment,
+            model: &self.model,
+            endpoint: request.endpoint,
+            stream: request.stream,
         }
     }
 
@@ -405,7 +420,7 @@ impl Attempt<'_> {
     ) -> Attempted {
         record.first_byte();
         let status = exchange.status();
-        record.note(|outcome| outcome.upstream_status = Some(status));
+        record.upstream_status(status);
         visit.stay().seen(&quota_seen(exchange.headers()), clock::monotonic());
         if status >= 300 {
             return self.refused(visit, exchange, &facts, record).await;

@@ -27,6 +27,7 @@ use super::retries::Retries;
 use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
+use crate::domain::trace::SampleRatio;
 
 /// The data plane.
 pub struct Gateway {
@@ -48,6 +49,8 @@ pub struct Gateway {
     pub money: Money,
     /// How many retries are left.
     pub retries: Retries,
+    /// The share of new traces that is kept, where traces are made.
+    pub sampling: Option<SampleRatio>,
 }
 
 /// An inference request as it came through the door.

@@ -31,6 +31,7 @@ pub mod retries;
 mod routes;
 mod settle;
 mod stored;
+mod trace;
 mod visit;
 
 pub use explain::{Candidate, ExpectedTokens, Explanation, FactsReport, Question, Reason};

@@ -1,5 +1,7 @@
 //! The Outcome in the making. It writes itself exactly once: when it is ended, or when it is dropped on the way.
 
+mod attempts;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -7,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
+
+pub(super) use attempts::Asked;
 
 use super::limited::{RateHeaders, Standings};
 use super::limits::{Entered, Place};
@@ -17,6 +21,7 @@ use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
 use crate::domain::outcome::{Ending, FailedAttempt, Outcome};
+use crate::domain::trace::{Trace, TraceId};
 use crate::domain::usage::Usage;
 use crate::telemetry::metrics::{self, Metrics};
 
@@ -26,13 +31,18 @@ const RECENT: usize = 1_000;
 /// Where outcomes are written: metrics, the log, and the list of recent requests.
 pub struct Book {
     metrics: Arc<Metrics>,
+    /// Who makes spans of them, if anybody does; never waits.
+    spans: Option<Spans>,
     recent: Mutex<VecDeque<Arc<Outcome>>>,
 }
 
+/// Takes an outcome whose spans are kept.
+pub type Spans = Box<dyn Fn(&Arc<Outcome>) + Send + Sync>;
+
 impl Book {
     /// An empty book.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, recent: Mutex::new(VecDeque::with_capacity(64)) }
+    pub fn new(metrics: Arc<Metrics>, spans: Option<Spans>) -> Self {
+        Self { metrics, spans, recent: Mutex::new(VecDeque::with_capacity(64)) }
     }
 
     /// The metrics it counts in.
@@ -67,6 +77,11 @@ impl Book {
         self.metrics.ended(&outcome);
         log(&outcome);
         let outcome = Arc::new(outcome);
+        if let Some(spans) = &self.spans
+            && outcome.trace.as_ref().is_some_and(|trace| trace.sampled)
+        {
+            spans(&outcome);
+        }
         let mut recent = self.recent.lock();
         if recent.len() == RECENT {
             recent.pop_front();
@@ -83,8 +98,10 @@ fn log(outcome: &Outcome) {
     tracing::info!(
         target: "tunegate::request",
         request_id = outcome.request_id,
+        trace_id = outcome.trace_id.map(tracing::field::display),
         endpoint = outcome.endpoint,
         key = outcome.key.as_deref(),
+        team = outcome.team.as_deref(),
         model = outcome.model.as_deref(),
         deployment = outcome.deployment.as_deref(),
         stream = outcome.stream,
@@ -98,6 +115,7 @@ fn log(outcome: &Outcome) {
         duration_us = outcome.duration_us,
         overhead_us = outcome.overhead_us,
         first_byte_us = outcome.first_byte_us,
+        attempts = outcome.attempts.len(),
         failed_attempts = outcome.failed_attempts.len(),
         "request"
     );
@@ -136,8 +154,11 @@ impl Record {
             request_id: id.as_str().to_owned(),
             at_ms,
             endpoint: "",
+            trace_id: None,
+            trace: None,
             key: None,
             key_id: None,
+            team: None,
             model: None,
             asked: None,
             deployment: None,
@@ -147,6 +168,7 @@ impl Record {
             code: None,
             upstream_status: None,
             usage: None,
+            attempts: Vec::new(),
             failed_attempts: Vec::new(),
             cost: None,
             duration_us: 0,
@@ -179,6 +201,16 @@ impl Record {
     /// Notes which endpoint it is for.
     pub fn endpoint(&mut self, endpoint: Endpoint) {
         self.note(|outcome| outcome.endpoint = endpoint.name());
+    }
+
+    /// Notes the trace it is part of, and where it stands in it if we make spans.
+    pub fn traced(&mut self, id: TraceId, trace: Option<Trace>) {
+        self.note(|outcome| (outcome.trace_id, outcome.trace) = (Some(id), trace));
+    }
+
+    /// Where it stands in its trace, if we make spans.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.outcome.as_ref()?.trace.as_ref()
     }
 
     /// Keeps its place until it is written.
@@ -218,6 +250,7 @@ impl Record {
 
     /// The attempt is over without an answer for the client: it is settled at what it used, if anything.
     pub(super) fn attempt_over(&mut self, usage: Option<Usage>) {
+        self.attempt_ended(usage);
         self.note(|outcome| outcome.usage = None);
         let Some(bill) = self.bill.take() else { return };
         if let Some(usage) = usage {
@@ -246,7 +279,10 @@ impl Record {
         self.blamed = true;
         let (usage, cost) = self.over.take().unzip();
         let deployment = Arc::clone(deployment);
-        self.note(|outcome| outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost }));
+        self.note(|outcome| {
+            attempts::failed_last(outcome, &deployment, code);
+            outcome.failed_attempts.push(FailedAttempt { deployment, code, usage, cost });
+        });
     }
 
     /// What the attempts that are over cost.
@@ -386,7 +422,11 @@ fn tokens_of(outcome: &Outcome) -> u64 {
 }
 
 fn micros_since(started: Instant) -> u64 {
-    micros(clock::monotonic().saturating_duration_since(started))
+    micros_between(started, clock::monotonic())
+}
+
+fn micros_between(from: Instant, to: Instant) -> u64 {
+    micros(to.saturating_duration_since(from))
 }
 
 fn micros(time: Duration) -> u64 {
@@ -407,6 +447,7 @@ impl Drop for Record {
                 outcome.cost = own.map_or(self.spent, |own| Some(self.spent.unwrap_or_default() + own));
                 bill.settle(outcome.usage.as_ref());
             }
+            attempts::end_last(&mut outcome);
             if let Some(entered) = self.entered.take() {
                 entered.settle(tokens_of(&outcome), clock::monotonic());
             }

@@ -25,6 +25,8 @@ use pingora::server::ShutdownWatch;
 use pingora::time::{sleep, timeout};
 use tokio::sync::watch;
 
+pub use self::ops::{Check, OK};
+
 use self::api::route::{Route, route};
 use self::config::Limits;
 use self::exchange::{Done, Exchange};
@@ -34,15 +36,22 @@ use crate::domain::outcome::Ending;
 use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 
-/// Whether this process wants more requests: what `/readyz` says.
-#[derive(Debug, Default)]
+/// Whether this process wants more requests, and what it lacks: what `/readyz` says.
+#[derive(Default)]
 pub struct Readiness {
     draining: AtomicBool,
+    /// What it stands on.
+    checks: Vec<Check>,
     /// Whether running answers are cut off.
     cut: watch::Sender<bool>,
 }
 
 impl Readiness {
+    /// Wants requests, and stands on these.
+    pub fn on(checks: Vec<Check>) -> Self {
+        Self { checks, ..Self::default() }
+    }
+
     /// From now on `/readyz` says 503, so that a balancer sends no more.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -198,6 +207,7 @@ impl Door {
             return self.serve_aside(exchange).await;
         }
         let mut record = Record::begin(&gateway.book, &exchange.id, clock::unix_ms(), clock::monotonic());
+        api::trace::note(gateway, exchange, &route(&path), &mut record);
         if let Some(why) = exchange.wrong_framing() {
             return api::inference::refuse(exchange, &Refusal::Framing(why), record).await;
         }
@@ -208,7 +218,7 @@ impl Door {
             }
             Route::Stored { id, tail } => api::stored::serve(gateway, exchange, id, tail, record).await,
             Route::Request(id) => api::requests::serve(gateway, exchange, id, record).await,
-            Route::Models | Route::Model(_) | Route::Other => {
+            Route::Models | Route::Model(_) | Route::Health | Route::Other => {
                 let (done, status, code) = router::call(&self.router, exchange, &self.limits).await;
                 record.note(|outcome| outcome.code = code);
                 record.ended(if code.is_some() { Ending::Refused } else { Ending::Served }, status);

@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
 use super::api::route::{Route, route};
-use super::api::{credential, models};
+use super::api::{credential, health, models};
 use super::config::Limits;
 use super::exchange::{Done, Exchange};
 use super::{Readiness, ops, respond};
@@ -28,11 +28,12 @@ struct Code(&'static str);
 
 /// What stands at the data address beside inference.
 pub(super) fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>) -> Router {
+    let routes = ops::routes(readiness, &gateway.book);
     let beside = move |request: Request| {
         let gateway = Arc::clone(&gateway);
         async move { beside(&gateway, &request).unwrap_or_else(|refusal| refused(&refusal)) }
     };
-    ops::routes(readiness).fallback(beside).method_not_allowed_fallback(|method: http::Method| async move {
+    routes.fallback(beside).method_not_allowed_fallback(|method: http::Method| async move {
         refused(&Refusal::MethodNotAllowed { method: method.to_string(), allowed: "GET, HEAD" })
     })
 }
@@ -49,6 +50,7 @@ fn beside(gateway: &Gateway, request: &Request) -> Result<Response, Refusal> {
     }
     let live = gateway.catalog.load();
     match route {
+        Route::Health => Ok(json(health::report(gateway, &live.catalog, &admitted.key.terms.models))),
         Route::Model(name) => {
             let unknown = || Refusal::UnknownModel(name.clone().into_owned());
             let found = models::one(&live.catalog, &gateway.retirements, &admitted.key.terms.models, &name);

@@ -1,5 +1,7 @@
 //! Live handles to deployments: sockets, credentials, the worker process. Carries values and decides nothing.
 
+#[cfg(feature = "otel")]
+pub mod collector;
 mod credential;
 mod error;
 pub mod http;

@@ -1,17 +1,25 @@
-//! What an operator sees: dashboards, and rules and alerts in Prometheus' own tools.
+//! What an operator sees from outside: health, log lines, traces, dashboards, and what Prometheus' own tools make of the
+//! metrics.
 
 mod boards;
 mod dashboards;
 mod everything;
+mod health;
 mod history;
 mod labels;
 mod linter;
 mod live;
+mod logs;
 mod rules;
+#[cfg(feature = "otel")]
+mod traces;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+
+/// Where chats are asked.
+const CHAT: &str = "/v1/chat/completions";
 
 /// A program of Debian's Prometheus packages, or nothing when `TUNEGATE_SKIP_PROMETHEUS` gives a reason to go without.
 pub(crate) fn prometheus_tool(name: &str) -> Option<PathBuf> {

@@ -93,15 +93,19 @@ fn a_stream_that_is_left_stops_the_worker_and_is_counted() {
 fn a_worker_that_died_is_started_again() {
     let gateway = gateway();
     answers(&gateway);
+    let ready = || gateway.get("/readyz").expect(200).json();
+    assert_eq!(ready(), json!({"status": "ok", "checks": {"database": "ok", "worker": "ok"}}));
     let first = workers(&gateway);
     assert_eq!(first.len(), 1);
     // SAFETY: a plain system call on a process that the gateway under test owns.
     unsafe { libc::kill(first[0], libc::SIGKILL) };
+    eventually("that it is missed", || (ready()["checks"]["worker"] == "starting").then_some(()));
     let second = eventually("another worker", || {
         Some(workers(&gateway)).filter(|now| now.len() == 1 && *now != first)
     });
     answers(&gateway);
     assert_eq!(workers(&gateway), second);
+    assert_eq!(ready()["status"], "ok");
     end(gateway);
 }
 

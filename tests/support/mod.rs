@@ -1,6 +1,8 @@
 //! What the tests stand on: a simulated provider, a gateway process, and clients that see every byte.
 
 pub(crate) mod client;
+#[cfg(feature = "otel")]
+pub(crate) mod collector;
 pub(crate) mod exposition;
 pub(crate) mod gateway;
 pub(crate) mod journal;

@@ -12,6 +12,10 @@ pub(crate) struct Setup {
     sections: String,
     worker: Option<String>,
     retirements: Option<String>,
+    /// More lines of `[log]`.
+    log: String,
+    /// The level of the log; `debug` unless a test says otherwise.
+    level: Option<String>,
     /// Retries and breakers as they are shipped.
     patient: bool,
     /// PostgreSQL instead of the file in the state folder.
@@ -178,6 +182,18 @@ deployments = ["{name}"]
         self
     }
 
+    /// Adds lines to `[log]`.
+    pub(crate) fn log(mut self, lines: &str) -> Self {
+        self.log.push_str(lines);
+        self.log.push('\n');
+        self
+    }
+
+    /// Replaces the log's level.
+    pub(crate) fn level(self, level: &str) -> Self {
+        Self { level: Some(level.to_owned()), ..self }
+    }
+
     /// Keeps its rows in PostgreSQL.
     pub(crate) fn on(mut self, url: &str) -> Self {
         self.database = Some(url.to_owned());
@@ -199,7 +215,7 @@ deployments = ["{name}"]
 
     /// The file's text.
     pub(super) fn text(&self, data_port: u16, admin_port: u16) -> String {
-        let Self { server, sections, worker, retirements, .. } = self;
+        let Self { server, sections, worker, retirements, log, level, .. } = self;
         let retirements = retirements.as_deref().unwrap_or("poll_ms = 0");
         let routing = match self.patient {
             true => "",
@@ -209,10 +225,11 @@ deployments = ["{name}"]
             }
         };
         let worker = worker.as_deref().unwrap_or("enabled = false");
+        let level = level.as_deref().unwrap_or("debug");
         format!(
             "[server]\nlisten = \"127.0.0.1:{data_port}\"\nthreads = 1\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n\n[state]\ndir = \"state\"\n\n\
-             [log]\nlevel = \"debug\"\n\n{routing}\n[worker]\n{worker}\n\n[retirements]\n{retirements}\n{sections}"
+             [log]\nlevel = \"{level}\"\n{log}\n{routing}\n[worker]\n{worker}\n\n[retirements]\n{retirements}\n{sections}"
         )
     }
 }

@@ -113,6 +113,17 @@ async fn a_unix_socket_belongs_to_one_worker_and_one_user() {
     assert!(!socket.exists());
 }
 
+#[tokio::test]
+async fn probes_find_the_names_that_the_gateway_has() {
+    let worker = Worker::start(&[]);
+    for (path, with_load) in [("/livez", false), ("/healthz", false), ("/readyz", true), ("/health", true)] {
+        let answer = worker.get(path).await;
+        assert_eq!(answer.status(), 200, "{path}");
+        let said: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!((&said["status"], said.get("queued").is_some()), (&"ok".into(), with_load), "{path}");
+    }
+}
+
 #[test]
 fn a_missing_model_is_one_clear_line() {
     let output = Command::new(env!("CARGO_BIN_EXE_tunegate"))

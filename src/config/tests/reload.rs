@@ -12,6 +12,7 @@ fn a_reload_says_what_only_a_restart_applies() {
     let text = "[server]\nlisten = \"127.0.0.1:9\"\nsse_keepalive_ms = 5\n[admin]\nlisten = \"127.0.0.1:10\"\n\
                 [state]\ndir = \"/x\"\n[log]\nlevel = \"debug\"\n[worker]\nqueue = 1\n\
                 [limits]\nmax_in_flight = 5\n[teams.a]\n\
+                [tracing]\nendpoint = \"http://localhost:4318\"\n\
                 [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n\
                 [metrics]\nmax_label_values = 7\n";
     let want = [
@@ -22,6 +23,7 @@ fn a_reload_says_what_only_a_restart_applies() {
         "log.level",
         "metrics.max_label_values",
         "limits.max_in_flight",
+        "tracing",
         "retirements.poll_ms",
         "retirements.lead_ms",
         "retirements.warn_days",

@@ -72,6 +72,7 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Retirements>(),
         fields::<file::Ledger>(),
         fields::<file::Alerts>(),
+        fields::<file::Tracing>(),
         fields::<file::Retirements>(),
         fields::<Draft>(),
         fields::<DraftRaise>(),

@@ -237,8 +237,11 @@ impl Writer {
             Ok(()) => self.journal.beats().await,
             Err(error) => Err(error),
         };
-        // a database that is away shows where it is needed
+        // a database that is away shows where it is needed; one that is back shows here, where nobody needs it
         let Ok(beats) = beats else { return };
+        if !self.is_failing() {
+            self.succeeded();
+        }
         let now = clock::monotonic();
         let orphans = {
             let books = self.books.lock();

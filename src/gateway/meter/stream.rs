@@ -83,6 +83,7 @@ pub(super) async fn begin<C: Client>(
             None => {
                 wait.ends();
                 metered.begun();
+                record.first_chunk();
                 let answer = metered.with(record, Some(bytes));
                 return Followed::Answer(Box::new(Answer {
                     status,
@@ -213,6 +214,9 @@ impl Metered {
         if let Some(visit) = &mut self.visit {
             visit.first();
         }
+        if let Some(record) = &mut self.record {
+            record.first_chunk();
+        }
     }
 
     /// The next bytes for the client, or nothing at the end, which settles it.
@@ -255,6 +259,7 @@ impl Metered {
                     let usage = self.usage();
                     if let Some(record) = &mut self.record {
                         record.usage(usage);
+                        record.attempt_ended(Some(usage));
                     }
                     self.over(usage);
                     self.first = Some(rest);

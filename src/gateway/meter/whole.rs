@@ -118,6 +118,7 @@ pub(super) async fn read<C: Client>(
         return Followed::Fault(fault, provider::message(status, &body), record);
     }
     visit.ended(Some(&usage));
+    record.attempt_ended(Some(usage));
     for id in read.ids.into_iter().chain(facts.conversation()) {
         pins.remember(id, &facts.admitted, &facts.deployment.name).await;
     }

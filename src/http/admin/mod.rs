@@ -95,6 +95,7 @@ pub struct Admin {
 
 /// The routes of the admin address.
 pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
+    let health = health::routes(readiness, &admin.book);
     let admin = Arc::new(admin);
     let guarded = Router::new()
         .merge(keys::routes())
@@ -112,7 +113,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(guarded)
         .merge(ops::open_routes())
         .with_state(admin)
-        .merge(health::routes(readiness))
+        .merge(health)
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such admin endpoint", "unsupported_endpoint") })
         .method_not_allowed_fallback(|| async {
             error(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here", "method_not_allowed")

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::label::{MAX_TAGS, tag_is_good};
 use crate::domain::outcome::Ending;
+use crate::domain::trace::{TRACEPARENT, TRACESTATE};
 use crate::gateway::admit::Admitted;
 use crate::gateway::limited::RateHeaders;
 use crate::gateway::limits::Place;
@@ -28,8 +29,8 @@ static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
 static TRAVELLING: [HeaderName; 3] = [
     HeaderName::from_static("openai-beta"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
+    HeaderName::from_static(TRACEPARENT),
+    HeaderName::from_static(TRACESTATE),
 ];
 
 const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -77,6 +78,7 @@ fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result
     record.note(|outcome| {
         outcome.key = Some(Arc::clone(&admitted.key.alias));
         outcome.key_id = Some(Arc::clone(&admitted.key.id));
+        outcome.team = admitted.team.as_ref().map(|team| Arc::clone(&team.alias));
     });
     match exchange.method() {
         &http::Method::POST => Ok((admitted, gateway.limits.place()?)),

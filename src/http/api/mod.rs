@@ -1,10 +1,12 @@
 //! The data address: inference straight to the gateway, everything else to a router.
 
+pub(super) mod health;
 pub(super) mod inference;
 pub(super) mod models;
 pub(super) mod requests;
 pub(super) mod route;
 pub(super) mod stored;
+pub(super) mod trace;
 
 use http::{HeaderMap, header};
 

@@ -19,6 +19,8 @@ pub(in crate::http) enum Route<'a> {
     },
     /// What became of a request, by its id.
     Request(&'a str),
+    /// How the models that a key may use stand.
+    Health,
     /// The list of models.
     Models,
     /// One model.
@@ -27,9 +29,34 @@ pub(in crate::http) enum Route<'a> {
     Other,
 }
 
+impl Route<'_> {
+    /// The path as spans name it: our own form of it, with names for what differs between requests; empty for one that we
+    /// don't know.
+    pub(in crate::http) const fn template(&self) -> &'static str {
+        match self {
+            Self::Inference(endpoint, _) => match endpoint {
+                Endpoint::ChatCompletions => "/v1/chat/completions",
+                Endpoint::Completions => "/v1/completions",
+                Endpoint::Embeddings => "/v1/embeddings",
+                Endpoint::Responses => "/v1/responses",
+                Endpoint::Moderations => "/v1/moderations",
+            },
+            Self::Stored { .. } => "/v1/responses/{id}",
+            Self::Request(_) => "/v1/tunegate/requests/{id}",
+            Self::Health => "/health",
+            Self::Models => "/v1/models",
+            Self::Model(_) => "/v1/models/{model}",
+            Self::Other => "",
+        }
+    }
+}
+
 /// Reads a path without its query.
 pub(in crate::http) fn route(path: &str) -> Route<'_> {
     let Some(path) = path.strip_prefix('/') else { return Route::Other };
+    if path == "health" {
+        return Route::Health;
+    }
     if let Some(azure) = path.strip_prefix("openai/") {
         if let Some(rest) = azure.strip_prefix("deployments/") {
             return match rest.split_once('/') {
@@ -118,6 +145,8 @@ mod tests {
             ("/openai/deployments/bot/responses", Route::Other),
             ("/openai/deployments/bot/audio/speech", Route::Other),
             ("/openai/deployments/%zz/embeddings", Route::Other),
+            ("/health", Route::Health),
+            ("/v1/health", Route::Other),
             ("/v1/models", Route::Models),
             ("/v1/models/ft:gpt-4.1:acme::id", Route::Model("ft:gpt-4.1:acme::id".into())),
             ("/v1/models/ft%3Agpt", Route::Model("ft:gpt".into())),

@@ -18,6 +18,8 @@ metrics! {
         reloads: IntCounterVec = "tunegate_config_reloads_total" ["result"];
         /// Starts of the local worker since this process began.
         pub worker_starts: IntCounter = "tunegate_worker_starts_total";
+        /// Spans that no collector got: too many waited, or it could not be reached.
+        pub spans_dropped: IntCounter = "tunegate_spans_dropped_total";
         /// Values that found no label of their own, by label.
         overflows: IntCounterVec = "tunegate_label_overflows_total" ["label"];
     }

@@ -35,6 +35,9 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .route("/health", get(health))
+        .route("/readyz", get(health))
+        .route("/livez", get(alive))
+        .route("/healthz", get(alive))
         .route("/metrics", get(metrics))
         .route("/internal/supervise", get(supervise))
         .route("/internal/stop", post(stop))
@@ -108,6 +111,11 @@ async fn health(State(worker): State<Arc<Worker>>) -> Response {
     };
     let health = Health { status, model: &worker.model.name, active: load.active, queued: load.queued };
     (code, Json(health)).into_response()
+}
+
+/// That it answers is all there is to say: a worker whose engine has stopped ends by itself.
+async fn alive() -> Response {
+    Json(serde_json::json!({"status": "ok"})).into_response()
 }
 
 /// What Prometheus reads, or the gateway for it.
