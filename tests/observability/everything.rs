@@ -77,6 +77,7 @@ impl Everything {
         self.left();
         self.odd_bills();
         self.gateway.post(CHAT, &streamed(LOCAL, "local")).expect(200);
+        self.gateway.reload().expect(200);
     }
 
     /// Every model and endpoint, whole and streamed.

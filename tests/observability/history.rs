@@ -12,7 +12,7 @@ use crate::support::exposition::{Exposition, Family, Labels, Sample, braces};
 use crate::support::prometheus::{Span, Target, now_seconds};
 
 /// Between two samples, seconds.
-pub(super) const STEP: i64 = 600;
+pub(super) const STEP: i64 = 900;
 const DAY: i64 = 86_400;
 const STEPS: i64 = 7 * DAY / STEP;
 
@@ -40,6 +40,8 @@ enum Motion {
     Sinks { from: f64, by: f64 },
     /// As busy as the day, so much at its height.
     Waves(f64),
+    /// The last midnight.
+    Midnight,
 }
 
 impl Week {
@@ -74,7 +76,7 @@ impl Week {
                 _ => &family.name,
             };
             writeln!(out, "# TYPE {named} {}", family.kind).expect("written");
-            for sample in &family.samples {
+            for sample in family.samples.iter().filter(|sample| !was_never_observed(family, sample)) {
                 let motion = motion(family, sample);
                 let labels = of_target(&sample.labels);
                 text.clear();
@@ -91,6 +93,18 @@ impl Week {
         out.write_all(b"# EOF\n").and_then(|()| out.flush()).expect("written");
         samples
     }
+}
+
+/// Whether it is of a histogram that live traffic did not touch: at 0 for a week, it says nothing, at twenty lines each.
+fn was_never_observed(family: &Family, sample: &Sample) -> bool {
+    if family.kind != "histogram" {
+        return false;
+    }
+    let mut labels = sample.labels.clone();
+    labels.remove("le");
+    let counts = format!("{}_count", family.name);
+    let its_count = |one: &&Sample| one.name == counts && one.labels == labels;
+    family.samples.iter().find(its_count).is_none_or(|count| count.value() == 0.0)
 }
 
 /// What a scrape adds of its own.
@@ -121,6 +135,7 @@ impl Motion {
             Self::Climbs(most) => most * of_day,
             Self::Sinks { from, by } => from - by * of_day,
             Self::Waves(most) => (most * busyness(at) as f64 / 18.0).round(),
+            Self::Midnight => at.div_euclid(DAY) as f64 * DAY as f64,
         }
     }
 }
@@ -206,6 +221,7 @@ fn standing(sample: &Sample, lot: f64) -> Motion {
             "7d" => Motion::Stands(84.0 * lot),
             _ => Motion::Stands(300.0 * lot),
         },
+        "tunegate_config_loaded_timestamp_seconds" => Motion::Midnight,
         "tunegate_budget_limit_usd" => Motion::Stands(limit),
         "tunegate_budget_spent_usd" => Motion::Climbs(limit * spent),
         "tunegate_budget_left_usd" => Motion::Sinks { from: limit, by: limit * spent },

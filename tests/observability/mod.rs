@@ -1,6 +1,7 @@
 //! What an operator sees: rules and alerts in Prometheus' own tools.
 
 mod boards;
+mod cardinality;
 mod everything;
 mod history;
 mod live;
