@@ -13,13 +13,13 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # cmake may live in the virtual environment: see scripts/setup.sh.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run model setup check test bench soak kills
+.PHONY: help run model setup check test bench soak kills dashboards
 
 help: ## this list
 	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+		printf '  make %-10s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "Applications then need only OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and the key that the first start shows."
 
@@ -57,3 +57,6 @@ soak: ## holds many idle streams and measures memory alone
 
 kills: ## kill -9 fifty times under load, on both databases; then the books must balance
 	TUNEGATE_TEST_KILLS=50 cargo test --locked --test tunegate -- money::crashes::pain_02 --nocapture
+
+dashboards: ## writes dashboards/*.json from their source, dashboards/src
+	cargo run --quiet --locked --package tunegate-dashboards -- dashboards

@@ -421,9 +421,10 @@ def ask(port, key, body, path=PATH, method="POST"):
 def counted(thing):
     """Served chat requests and tokens, as /metrics says."""
     _, text = ask(thing.admin_port, "", None, "/metrics", "GET")
-    served = re.search(r'tunegate_requests_total\{ending="served",endpoint="chat.completions"\} (\d+)', text)
+    served = re.findall(
+        r'tunegate_requests_total\{ending="served",endpoint="chat.completions",model="[^"]*"\} (\d+)', text)
     tokens = sum(int(n) for n in re.findall(r'tunegate_tokens_total\{[^}]*source="reported"\} (\d+)', text))
-    return int(served[1]), tokens
+    return sum(int(n) for n in served), tokens
 
 
 def ledger_rows(thing):
@@ -431,7 +432,7 @@ def ledger_rows(thing):
     if not thing.admin_port:
         return 0
     _, text = ask(thing.admin_port, "", None, "/metrics", "GET")
-    return int(re.search(r"^tunegate_ledger_entries_total (\d+)", text, re.M)[1])
+    return sum(int(n) for n in re.findall(r"^tunegate_ledger_entries_total\{[^}]*\} (\d+)", text, re.M))
 
 
 def check(thing):
