@@ -61,7 +61,9 @@ pub(super) fn shipped() -> Vec<Board> {
     files.sort();
     let read = |file: &PathBuf| {
         let text = std::fs::read_to_string(file).expect("a dashboard");
-        Board::read(&serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+        Board::read(
+            &serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display())),
+        )
     };
     files.iter().map(read).collect()
 }
@@ -85,13 +87,15 @@ impl Board {
                 query => text(query, "query"),
             },
         };
-        let rows = list(&board["panels"]).flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])));
+        let rows =
+            list(&board["panels"]).flat_map(|panel| std::iter::once(panel).chain(list(&panel["panels"])));
         let panels = rows.map(|panel| Panel {
             title: text(panel, "title"),
             queries: list(&panel["targets"]).map(query).collect(),
             unit: text(&panel["fieldConfig"]["defaults"], "unit"),
         });
-        let annotations = list(&board["annotations"]["list"]).filter(|annotation| annotation["expr"].is_string());
+        let annotations =
+            list(&board["annotations"]["list"]).filter(|annotation| annotation["expr"].is_string());
         Self {
             title: text(board, "title"),
             variables: list(&board["templating"]["list"]).map(variable).collect(),
@@ -128,8 +132,10 @@ impl Variable {
     fn asked(&self, prometheus: &Prometheus, words: &Words, span: Span) -> Vec<String> {
         let query = replaced(&self.text, words);
         let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
-        let inside = inside.unwrap_or_else(|| panic!("${}: neither a list nor label_values: {query}", self.name));
-        let (selector, label) = inside.rsplit_once(',').unwrap_or_else(|| panic!("${}: no selector: {query}", self.name));
+        let inside =
+            inside.unwrap_or_else(|| panic!("${}: neither a list nor label_values: {query}", self.name));
+        let (selector, label) =
+            inside.rsplit_once(',').unwrap_or_else(|| panic!("${}: no selector: {query}", self.name));
         let found = prometheus.label_values(label.trim(), selector.trim(), span);
         found.unwrap_or_else(|error| panic!("${}: {query}: {error}", self.name))
     }
@@ -146,7 +152,7 @@ pub(super) fn words_of(board: &Board, prometheus: &Prometheus, span: Span, range
     words.insert("__range_ms".to_owned(), format!("{seconds}000"));
     for variable in &board.variables {
         let Some(values) = variable.values(prometheus, &words, span) else { continue };
-        if values.is_empty() { println!("{}: ${} can be nothing", board.title, variable.name);}
+        assert!(!values.is_empty(), "{}: ${} can be nothing", board.title, variable.name);
         // one value of a list that is written out is taken as it stands
         let word = if variable.kind == "query" { ALL } else { values.first().map_or("", String::as_str) };
         words.insert(variable.name.clone(), word.to_owned());
@@ -185,7 +191,8 @@ fn name_at(text: &str) -> (&str, usize) {
         }
     }
     let Some(rest) = text.strip_prefix('$') else { return ("", 0) };
-    let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len());
+    let end =
+        rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').unwrap_or(rest.len());
     (&rest[..end], 1 + end)
 }
 
@@ -245,9 +252,10 @@ mod tests {
 
     #[test]
     fn variables_are_replaced_in_every_way_they_are_written() {
-        let words = Words::from([("job", ".+"), ("model", "a\\\\.b"), ("__rate_interval", "5m")].map(|(name, word)| {
-            (name.to_owned(), word.to_owned())
-        }));
+        let words = Words::from(
+            [("job", ".+"), ("model", "a\\\\.b"), ("__rate_interval", "5m")]
+                .map(|(name, word)| (name.to_owned(), word.to_owned())),
+        );
         for (text, want) in [
             ("rate(a{job=~\"$job\"}[$__rate_interval])", "rate(a{job=~\".+\"}[5m])"),
             ("a{m=~\"${model:regex}\", j=\"[[job]]\"}", "a{m=~\"a\\\\.b\", j=\".+\"}"),

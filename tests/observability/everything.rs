@@ -83,7 +83,9 @@ impl Everything {
     /// Every model and endpoint, whole and streamed.
     fn served(&self, key: &str) {
         let ask = |path: &str, body: &Value| {
-            self.gateway.call(Call::post(path, body).bearer(key).header("x-tunegate-tags", "live")).expect(200)
+            self.gateway
+                .call(Call::post(path, body).bearer(key).header("x-tunegate-tags", "live"))
+                .expect(200)
         };
         for model in WELL {
             ask(CHAT, &question(model, "ann"));
@@ -92,7 +94,10 @@ impl Everything {
         ask("/v1/embeddings", &json!({"model": "embedder", "input": "one two"}));
         ask("/v1/moderations", &json!({"model": "any/omni-moderation-latest", "input": "a kind word"}));
         for stream in [false, true] {
-            ask("/v1/completions", &json!({"model": "mini", "prompt": "hi", "max_tokens": 9, "stream": stream}));
+            ask(
+                "/v1/completions",
+                &json!({"model": "mini", "prompt": "hi", "max_tokens": 9, "stream": stream}),
+            );
             let input = json!({"model": "mini", "input": "hi", "max_output_tokens": 20, "stream": stream});
             ask("/v1/responses", &input);
         }
@@ -161,6 +166,12 @@ impl Everything {
             self.gateway.notice_departures();
             self.well.await_fate();
         }
+        let mut long = streamed(LOCAL, "leaves");
+        long["max_tokens"] = 500.into();
+        let mut open = self.gateway.open(CHAT, &long);
+        open.await_events(EVENTS);
+        drop(open);
+        self.gateway.notice_departures();
     }
 
     /// A bill beyond its bound, and an answer that does not say what it used.
@@ -209,11 +220,14 @@ fn catalog(urls: &[String; 5]) -> String {
     for (name, url) in [("openai", well), ("ill", ill), ("dead", dead), ("narrow", narrow), ("busy", busy)] {
         text.push_str(&format!("\n[providers.{name}]\nkind = \"openai\"\nbase_url = \"{url}/v1\"\n{key}\n"));
     }
-    text.push_str(&format!("\n[providers.azure]\nkind = \"azure\"\nbase_url = \"{well}\"\napi = \"v1\"\n{key}\n"));
+    text.push_str(&format!(
+        "\n[providers.azure]\nkind = \"azure\"\nbase_url = \"{well}\"\napi = \"v1\"\n{key}\n"
+    ));
     text.push_str(&format!("\n[providers.gpu-node]\nkind = \"candle\"\nbase_url = \"{well}/v1\"\n{key}\n"));
     let mini = "gpt-4.1-mini-2025-04-14";
     let free = "price = { input_per_1m_usd = \"0\", output_per_1m_usd = \"0\" }";
-    let breaker = "breaker = { consecutive_failures = 3, cooldown_ms = 600000, longest_cooldown_ms = 600000 }";
+    let breaker =
+        "breaker = { consecutive_failures = 3, cooldown_ms = 600000, longest_cooldown_ms = 600000 }";
     let tough = "breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n\
                  timeouts = { first_byte_ms = 300, between_chunks_ms = 300 }";
     for (name, provider, model, lines) in [
@@ -223,10 +237,20 @@ fn catalog(urls: &[String; 5]) -> String {
         ("mini", "openai", mini, ""),
         ("thinker", "openai", "o4-mini-2025-04-16", ""),
         ("lora", "gpu-node", "support-lora", free),
-        ("embedder", "openai", "acme-embeddings", "price = { input_per_1m_usd = \"0.02\", output_per_1m_usd = \"0\" }"),
+        (
+            "embedder",
+            "openai",
+            "acme-embeddings",
+            "price = { input_per_1m_usd = \"0.02\", output_per_1m_usd = \"0\" }",
+        ),
         ("mystery", "openai", "acme-mystery", "on_unpriced = \"allow\""),
         ("unpriced", "openai", "acme-unpriced", ""),
-        ("beyond", "openai", "acme-writer", "price = { input_per_1m_usd = \"0\", output_per_1m_usd = \"1000\" }"),
+        (
+            "beyond",
+            "openai",
+            "acme-writer",
+            "price = { input_per_1m_usd = \"0\", output_per_1m_usd = \"1000\" }",
+        ),
         ("any", "openai", "*", "on_unpriced = \"cap\"\ncap_price = \"gpt-4\""),
         ("retired", "openai", mini, "retires = \"2026-01-14\""),
         ("ill", "ill", mini, tough),
@@ -234,19 +258,30 @@ fn catalog(urls: &[String; 5]) -> String {
         ("busy", "busy", mini, tough),
         ("narrow", "narrow", mini, "limits.concurrent = 1\nqueue = { places = 1, wait_ms = 20000 }"),
     ] {
-        text.push_str(&format!("\n[deployments.{name}]\nprovider = \"{provider}\"\nmodel = \"{model}\"\n{lines}\n"));
+        text.push_str(&format!(
+            "\n[deployments.{name}]\nprovider = \"{provider}\"\nmodel = \"{model}\"\n{lines}\n"
+        ));
     }
     for (name, lines) in [
-        ("support-bot", "plan = { weighted = [{ share = 70, to = \"support-v3\" }, { share = 30, to = \"support-azure\" }] }"),
+        (
+            "support-bot",
+            "plan = { weighted = [{ share = 70, to = \"support-v3\" }, { share = 30, to = \"support-azure\" }] }",
+        ),
         ("writer", "deployments = [\"writer-v2\", \"mini\"]"),
-        ("backed", "deployments = [\"ill\", \"mini\"]\nretry = { attempts = 3, same = 1, first_wait_ms = 5, longest_wait_ms = 50 }"),
+        (
+            "backed",
+            "deployments = [\"ill\", \"mini\"]\nretry = { attempts = 3, same = 1, first_wait_ms = 5, longest_wait_ms = 50 }",
+        ),
         ("crowded", "deployments = [\"busy\", \"mini\"]"),
         ("any/*", "deployments = [\"any\"]"),
         ("spent", "deployments = [\"mini\"]"),
     ] {
         text.push_str(&format!("\n[models.\"{name}\"]\n{lines}\n"));
     }
-    for name in ["mini", "thinker", "lora", "embedder", "mystery", "unpriced", "beyond", "retired", "ill", "dead", "narrow"] {
+    for name in [
+        "mini", "thinker", "lora", "embedder", "mystery", "unpriced", "beyond", "retired", "ill", "dead",
+        "narrow",
+    ] {
         text.push_str(&format!("\n[models.{name}]\ndeployments = [\"{name}\"]\n"));
     }
     text

@@ -1,5 +1,6 @@
 //! What an operator sees: rules and alerts in Prometheus' own tools.
 
+mod birth;
 mod boards;
 mod cardinality;
 mod everything;
@@ -19,6 +20,8 @@ pub(crate) fn prometheus_tool(name: &str) -> Option<PathBuf> {
             println!("skipped without {name}: {reason}");
             None
         }
-        _ => panic!("{name} is missing: `make setup` installs it; TUNEGATE_SKIP_PROMETHEUS=REASON goes without"),
+        _ => panic!(
+            "{name} is missing: `make setup` installs it; TUNEGATE_SKIP_PROMETHEUS=REASON goes without"
+        ),
     }
 }

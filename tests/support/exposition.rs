@@ -78,7 +78,8 @@ impl Exposition {
             let sample = sample(line).unwrap_or_else(|| panic!("no sample: {line}"));
             let suffixes: &[&str] =
                 if family.kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
-            let is_its_own = sample.name.strip_prefix(&family.name).is_some_and(|end| suffixes.contains(&end));
+            let is_its_own =
+                sample.name.strip_prefix(&family.name).is_some_and(|end| suffixes.contains(&end));
             assert!(is_its_own && !family.kind.is_empty(), "{sample} stands below {}", family.name);
             assert!(seen.insert(sample.to_string()), "twice: {sample}");
             family.samples.push(sample);
@@ -200,7 +201,12 @@ mod tests {
 
     #[test]
     fn amounts_are_exact() {
-        let cases = [("0", Some(0)), ("1", Some(1_000_000_000)), ("0.1", Some(100_000_000)), ("-2.5", Some(-2_500_000_000))];
+        let cases = [
+            ("0", Some(0)),
+            ("1", Some(1_000_000_000)),
+            ("0.1", Some(100_000_000)),
+            ("-2.5", Some(-2_500_000_000)),
+        ];
         for (text, want) in cases.into_iter().chain([("0.0000000001", None), ("1e3", None), ("", None)]) {
             assert_eq!(nanos(text), want, "{text}");
         }

@@ -135,7 +135,8 @@ impl Prometheus {
     /// What its API answers; its own words where that is an error.
     pub(crate) fn api(&self, path: &str, form: &[(&str, &str)]) -> Result<Value, String> {
         let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let pairs: Vec<String> = form.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let pairs: Vec<String> =
+            form.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
         let target = format!("/api/v1/{path}");
         let call = match form.is_empty() {
             true => Call::get(&target),
@@ -170,7 +171,12 @@ impl Prometheus {
     }
 
     /// The values that a label has in the series of a selector, over a span.
-    pub(crate) fn label_values(&self, label: &str, selector: &str, span: Span) -> Result<Vec<String>, String> {
+    pub(crate) fn label_values(
+        &self,
+        label: &str,
+        selector: &str,
+        span: Span,
+    ) -> Result<Vec<String>, String> {
         let (from, until) = (span.from.to_string(), span.until.to_string());
         let form = [("match[]", selector), ("start", &*from), ("end", &*until)];
         let series = self.api("series", &form)?;
@@ -224,7 +230,8 @@ impl Drop for Prometheus {
 #[track_caller]
 fn check(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("the program starts");
-    let said = [&output.stdout[..], &output.stderr[..]].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let said =
+        [&output.stdout[..], &output.stderr[..]].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     assert!(output.status.success(), "{command:?}: {}", said.concat());
     said.concat()
 }
@@ -240,7 +247,8 @@ fn import(promtool: &Path, history: &Path, blocks: &Path) {
 /// The configuration's text. The rules are copied into the folder, their own intervals left out.
 fn configuration(plan: &Plan, folder: &Path) -> String {
     let seconds = SCRAPE.as_secs();
-    let mut text = format!("global: {{ scrape_interval: {seconds}s, evaluation_interval: {seconds}s }}\nrule_files:\n");
+    let mut text =
+        format!("global: {{ scrape_interval: {seconds}s, evaluation_interval: {seconds}s }}\nrule_files:\n");
     for file in &plan.rules {
         let rules = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let lines = rules.lines().filter(|line| !line.trim_start().starts_with("interval:"));
@@ -250,7 +258,9 @@ fn configuration(plan: &Plan, folder: &Path) -> String {
     }
     text.push_str("scrape_configs:\n");
     for Target { job, address } in &plan.targets {
-        text.push_str(&format!("  - {{ job_name: {job}, static_configs: [{{ targets: [\"{address}\"] }}] }}\n"));
+        text.push_str(&format!(
+            "  - {{ job_name: {job}, static_configs: [{{ targets: [\"{address}\"] }}] }}\n"
+        ));
     }
     text
 }
