@@ -7,6 +7,7 @@ mod completions;
 mod embeddings;
 mod errors;
 mod limits;
+mod metrics;
 mod models;
 mod responses;
 mod retirements;
