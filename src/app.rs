@@ -319,7 +319,12 @@ fn add_background(
     if let Some(teller) = built.money.teller.lock().take() {
         server.add_service(background_service("teller", teller));
     }
-    let bookkeeper = Bookkeeper { reports: Arc::clone(&built.money.reports), store: built.store.clone() };
+    let bookkeeper = Bookkeeper {
+        reports: Arc::clone(&built.money.reports),
+        store: built.store.clone(),
+        catalog: Arc::clone(&built.gateway.catalog),
+        metrics: Arc::clone(built.gateway.book.metrics()),
+    };
     server.add_service(background_service("bookkeeper", bookkeeper));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),

@@ -10,7 +10,7 @@ use crate::telemetry::metrics::Metrics;
 /// An observer that passes on what people have to be told.
 pub(super) fn observer(metrics: Arc<Metrics>, alerts: Alerts) -> Observer {
     let observe = move |happened: Happened| match &happened {
-        Happened::Wrote(entries) => metrics.wrote(entries),
+        Happened::Wrote(entries, took) => metrics.wrote(entries, *took),
         Happened::Conflict => metrics.ledger.conflicts.inc(),
         Happened::Failed(words) => {
             metrics.ledger.failures.inc();

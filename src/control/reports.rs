@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::domain::spend::recent::Spending;
+use crate::store::ledger::LedgerPages;
 use crate::store::spend::{SpendQuery, SpendRow, SpendRows, Step};
 use crate::store::{Store, StoreError};
 
@@ -13,10 +15,20 @@ const STEPS_FIRST: usize = 50;
 /// Steps of one round; the next one goes on.
 const STEPS_A_ROUND: usize = 1_000;
 
+/// What totals are watched over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lately {
+    /// What was spent, by account.
+    pub spending: Vec<Spending>,
+    /// Entries at an upper bound that nobody has resolved.
+    pub unconfirmed: i64,
+}
+
 /// The sums of the ledger.
 #[derive(Debug, Clone)]
 pub struct Reports {
     rows: SpendRows,
+    pages: LedgerPages,
     /// How long entries stay in the journal; nothing for ever.
     kept: Option<Duration>,
 }
@@ -24,13 +36,21 @@ pub struct Reports {
 impl Reports {
     /// The sums in a store, whose entries are kept for a time, or for ever.
     pub fn new(store: &Store, kept: Option<Duration>) -> Self {
-        Self { rows: SpendRows::new(store), kept }
+        Self { rows: SpendRows::new(store), pages: LedgerPages::new(store), kept }
     }
 
     /// What was spent, the most expensive first.
     pub async fn spend(&self, query: &SpendQuery) -> Result<Vec<SpendRow>, StoreError> {
         self.fold(STEPS_FIRST).await?;
         self.rows.report(query).await
+    }
+
+    /// What was spent lately, up to the last entry that is durable, and how many entries wait for somebody to confirm
+    /// them.
+    pub async fn recent(&self, now_ms: i64) -> Result<Lately, StoreError> {
+        self.fold(STEPS_A_ROUND).await?;
+        let spending = self.rows.recent(now_ms).await?;
+        Ok(Lately { spending, unconfirmed: self.pages.count_unconfirmed().await? })
     }
 
     /// Works up what is new and takes away what is old. Returns how many entries were cleaned up.

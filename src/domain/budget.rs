@@ -5,6 +5,7 @@ mod books;
 mod counter;
 pub mod draft;
 pub mod reach;
+pub mod watch;
 
 use std::fmt;
 use std::sync::Arc;

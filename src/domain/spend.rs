@@ -1,6 +1,8 @@
 //! Sums of the ledger: what was spent, by quarter of an hour and by all that an entry is booked on. A fold over entries,
 //! like everything about money; sums stop at their largest value, they do not wrap.
 
+pub mod recent;
+
 use serde::Serialize;
 
 use super::ledger::{Entry, EntryKind};

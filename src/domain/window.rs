@@ -46,6 +46,22 @@ pub enum Window {
     },
 }
 
+/// A stretch of time, ms since 1970 UTC; its end is not part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its first moment.
+    pub from_ms: i64,
+    /// The first moment behind it.
+    pub to_ms: i64,
+}
+
+impl Stretch {
+    /// How long it is, ms.
+    pub const fn length_ms(&self) -> i64 {
+        self.to_ms - self.from_ms
+    }
+}
+
 /// Why a text is no window.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
@@ -114,6 +130,16 @@ impl Window {
                 self.bucket(now_ms - seconds * 1_000) + width
             }
             Self::Total | Self::Calendar { .. } => self.bucket(now_ms),
+        }
+    }
+
+    /// The calendar's unit that a moment is in; none for windows that have no units.
+    pub fn span(&self, now_ms: i64) -> Option<Stretch> {
+        match self {
+            Self::Total | Self::Rolling { .. } => None,
+            Self::Calendar { unit, zone } => {
+                Some(Stretch { from_ms: start_of(*unit, zone, now_ms)?, to_ms: end_of(*unit, zone, now_ms)? })
+            }
         }
     }
 

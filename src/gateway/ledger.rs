@@ -17,19 +17,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use self::desk::{Define, Desk, End, Proof, Wanted};
+use self::desk::{Backlog, Define, Desk, End, Ended, Proof, Wanted};
 use self::journal::Journal;
 use self::writer::{Writer, work};
 use crate::clock;
 use crate::domain::bound::UpperBound;
+use crate::domain::budget::watch::{Look, Watched};
 use crate::domain::budget::{Books, Budget, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::usage::{TokenCounts, UsageSource};
+use crate::telemetry::metrics::{LedgerStands, Metrics};
 
 /// Holds that may wait to be decided; beyond, requests are refused.
 const QUEUE: usize = 16_384;
@@ -42,6 +44,8 @@ const HOLD_LIMIT: Duration = Duration::from_secs(12);
 /// Bookings without a hold that may wait to be written while the database is away. They carry no money that a budget
 /// has not seen; beyond, they are dropped and counted.
 const LOOSE: usize = 65_536;
+/// Counters of budgets that are watched in one go: requests wait for the books meanwhile, for a tenth of a millisecond.
+const WATCHED: usize = 500;
 
 /// What the ledger needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +113,8 @@ pub enum BookError {
 /// What happened that somebody may want to know.
 #[derive(Debug, Clone)]
 pub enum Happened {
-    /// These entries were written, in one go.
-    Wrote(Vec<Arc<Entry>>),
+    /// These entries were written, in one go that took so long.
+    Wrote(Vec<Arc<Entry>>, Duration),
     /// Another process had written first; the decision was made again.
     Conflict,
     /// Nothing could be written.
@@ -155,9 +159,10 @@ struct Ends(Arc<Shared>);
 
 impl Ends {
     fn push(&self, end: End) {
+        let ended = Ended { end, since: clock::monotonic() };
         let first = {
             let mut desk = self.0.desk.lock();
-            desk.ends.push_back(end);
+            desk.ends.push_back(ended);
             !std::mem::replace(&mut desk.lingers, true)
         };
         // the first waits for company, the others go with it
@@ -196,7 +201,8 @@ impl Ledger {
     /// When a budget has not enough, or nothing can be written.
     pub async fn hold(&self, ask: Ask) -> Result<Reservation, HoldError> {
         let (reply, answer) = oneshot::channel();
-        let wanted = Wanted { ask, wait: self.hold_wait, until: None, reply };
+        let since = clock::monotonic();
+        let wanted = Wanted { ask, since, wait: self.hold_wait, until: None, reply };
         self.put(|desk| match desk.holds.len() < QUEUE {
             true => {
                 desk.holds.push_back(Box::new(wanted));
@@ -347,12 +353,39 @@ impl Ledger {
         self.books.lock().new_among(budgets).into_iter().cloned().collect()
     }
 
-    /// Holds that are open, and their sum: of all processes.
-    #[cfg(test)]
-    pub fn open_holds(&self) -> (usize, Usd) {
+    /// How all budgets stand. Taken in slices, between which requests are decided on: however many counters there are,
+    /// none waits long.
+    pub async fn watch(&self, now_ms: i64) -> Vec<Watched> {
+        let mut look = Look::at(now_ms);
+        while self.go_on(&mut look) {
+            tokio::task::yield_now().await;
+        }
+        look.ends()
+    }
+
+    fn go_on(&self, look: &mut Look) -> bool {
         let books = self.books.lock();
-        let held = books.open_holds().map(|hold| hold.held).sum();
-        (books.open_holds().count(), held)
+        let more = books.go_on(look, WATCHED);
+        // whoever waits has it next, not we again
+        MutexGuard::unlock_fair(books);
+        more
+    }
+
+    /// Holds that are open, and their sum: of all processes.
+    pub fn open_holds(&self) -> (usize, Usd) {
+        self.books.lock().held()
+    }
+
+    /// What waits to be written.
+    fn backlog(&self) -> Backlog {
+        self.shared.desk.lock().backlog()
+    }
+
+    /// Writes into the metrics how the ledger stands.
+    pub fn publish(&self, metrics: &Metrics, now: Instant) {
+        let (backlog, (open, held)) = (self.backlog(), self.open_holds());
+        let lag = backlog.oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        metrics.ledger.stands(LedgerStands { lag, holds: backlog.holds, ends: backlog.ends, open, held });
     }
 }
 

@@ -11,9 +11,10 @@ use super::ledger::attribution;
 use super::open::Store;
 use super::pool::Pool;
 use crate::domain::budget::Spent;
-use crate::domain::budget::reach::{Entries, Reach, Stretch};
+use crate::domain::budget::reach::{Entries, Reach};
 use crate::domain::ledger::Seq;
 use crate::domain::money::Usd;
+use crate::domain::window::Stretch;
 
 /// How often the sums are read again where entries were folded in meanwhile.
 const TRIES: u32 = 20;

@@ -27,6 +27,8 @@ use crate::domain::usage::UsageSource;
 pub const BATCH: usize = 64;
 /// Entries on one page, at most.
 pub const PAGE: usize = 1_000;
+/// The latest settlements at an upper bound that are looked at when they are counted.
+const MOST_UNCONFIRMED: i64 = 10_000;
 
 /// Why nothing was appended.
 #[derive(Debug, thiserror::Error)]
@@ -240,6 +242,18 @@ impl LedgerPages {
         let uncorrected =
             " AND NOT EXISTS (SELECT 1 FROM ledger c WHERE c.corrects_seq IN (l.seq, l.ends_seq))";
         self.fetch(Page::new(&filter), uncorrected, limit).await
+    }
+
+    /// How many of the latest settlements at an upper bound nobody has corrected yet: of [`MOST_UNCONFIRMED`] at most.
+    pub async fn count_unconfirmed(&self) -> Result<i64, StoreError> {
+        // the words of its index, not bound: SQLite compares them
+        let query = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM (
+                 SELECT seq, ends_seq FROM ledger WHERE source = 'unconfirmed' AND kind = 'usage'
+                 ORDER BY seq DESC LIMIT $1
+             ) AS l WHERE NOT EXISTS (SELECT 1 FROM ledger c WHERE c.corrects_seq IN (l.seq, l.ends_seq))",
+        );
+        Ok(query.bind(MOST_UNCONFIRMED).fetch_one(&self.pool).await?)
     }
 
     async fn fetch(&self, mut page: Page, more: &str, limit: usize) -> Result<Vec<Entry>, StoreError> {

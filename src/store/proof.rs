@@ -10,7 +10,8 @@ use super::engine::StoreError;
 use super::ledger;
 use super::open::Store;
 use super::spend::{
-    AFTER_ATTRIBUTION, HEADS, Heads, booked_on, heads, on_columns, sum_columns, summed_columns, sums,
+    AFTER_ATTRIBUTION, DIFFERENT_DAYS, HEADS, Heads, booked_on, heads, on_columns, sum_columns,
+    summed_columns, sums,
 };
 use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
@@ -72,8 +73,8 @@ impl Books {
         Self { store: store.clone() }
     }
 
-    /// Adds everything up again: entries and closings equal the slots for each attribution, numbers have no gap, each
-    /// hold has at most one end, with its amount and its attribution, and what is reserved is what the open holds hold.
+    /// Adds everything up again: entries and closings equal the slots for each attribution, the slots of each day equal
+    /// the sums by day, numbers have no gap, each hold has at most one end, with its amount and its attribution, and what is reserved is what the open holds hold.
     pub async fn audit(&self) -> Result<Audit, StoreError> {
         self.store.pool().snapshot(|connection| audit(connection).boxed()).await
     }
@@ -118,6 +119,11 @@ async fn audit(connection: &mut AnyConnection) -> Result<Audit, StoreError> {
         ),
     );
     reading.compare(slots.await?);
+    for row in sqlx::query(DIFFERENT_DAYS).fetch_all(&mut *connection).await? {
+        let usd = |column| row.try_get(column).map(Usd::from_nanos);
+        let (day, days, slots): (i64, _, _) = (row.try_get(0)?, usd(1)?, usd(2)?);
+        reading.differ(format!("day {day} since 1970: the sums by day say {days} USD, the slots {slots}"));
+    }
     Ok(reading.end(heads))
 }
 

@@ -4,6 +4,7 @@
 //! Closings stand in a table of their own and not in the journal: they are no entries that anybody may fold again, and
 //! their number is that of the attributions, however often is cleaned up.
 
+mod days;
 mod report;
 mod row;
 #[cfg(test)]
@@ -14,6 +15,8 @@ use std::collections::BTreeMap;
 use futures_util::FutureExt as _;
 use sqlx::{AnyConnection, Row as _};
 
+pub(super) use self::days::DIFFERENT_DAYS;
+use self::days::Days;
 pub use self::report::{Dimension, SpendQuery, SpendRow};
 pub(super) use self::row::{AFTER_ATTRIBUTION, booked_on, on_columns, sum_columns, summed_columns, sums};
 use self::row::{add_to, bind};
@@ -67,7 +70,7 @@ impl SpendRows {
         Ok(heads(&row)?)
     }
 
-    /// Adds the next entries of the journal to the slots; at most `limit`. Two processes never add the same twice.
+    /// Adds the next entries of the journal to the slots and the days; at most `limit`. Two processes never add the same twice.
     pub async fn fold_next(&self, limit: usize) -> Result<Step, StoreError> {
         let before = self.heads().await?;
         let Some(entries) = self.entries_behind(before.folded, before, limit).await? else {
@@ -88,6 +91,7 @@ impl SpendRows {
                 bind(query, on, &sums)
             })
             .collect();
+        let days = Days::of(&entries);
         let step = async move |connection: &mut AnyConnection| {
             let moved = sqlx::query(
                 "UPDATE spend_head SET folded_seq = $2, settled_seq = $3 WHERE id = 1 AND folded_seq = $1",
@@ -99,6 +103,7 @@ impl SpendRows {
             for upsert in upserts {
                 upsert.execute(&mut *connection).await?;
             }
+            days.add(connection).await?;
             Ok(Step::Done(entries.len()))
         };
         Ok(self.pool.transaction(|connection| step(connection).boxed()).await?)

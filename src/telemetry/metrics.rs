@@ -2,6 +2,7 @@
 //! catalog, never from a client's text.
 
 mod buckets;
+mod budgets;
 mod declare;
 mod exact;
 mod labels;
@@ -9,29 +10,38 @@ mod ledger;
 mod money;
 mod process;
 mod requests;
+mod spend;
+mod table;
 mod upstreams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use self::labels::{NONE, OTHER};
-pub use self::ledger::Ledger;
+pub use self::ledger::{Ledger, LedgerStands};
 pub use self::money::Money;
 pub use self::process::Process;
 pub use self::requests::Requests;
 pub use self::upstreams::{AttemptSeen, Operation, UNANSWERED, Upstreams, operation_name, provider_name};
 
+use self::budgets::Budgets;
 use self::labels::Bounded;
+use self::spend::Spend;
 use self::upstreams::deployments_of;
+use crate::domain::budget::watch::Watched;
 use crate::domain::catalog::Catalog;
 use crate::domain::ledger::Entry;
 use crate::domain::outcome::Outcome;
+use crate::domain::spend::recent::Spending;
 
 /// Histograms begin at 0 in catalogs of at most so many pairs of a model and a deployment: each has a hundred lines.
 const SHORT_CATALOG: usize = 100;
 /// Series of money begin at 0 for each team while there are at most so many together.
 const MOST_BORN: usize = 5_000;
+/// Accounts of the ledger's sums that have series of their own; each has one for each window.
+const MOST_SPENT: usize = 2_000;
 
 /// How much is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +69,8 @@ pub struct Metrics {
     pub ledger: Ledger,
     /// The process itself.
     pub process: Process,
+    budgets: Budgets,
+    spend: Spend,
     teams: Bounded,
 }
 
@@ -76,7 +88,9 @@ impl Metrics {
             requests: Requests::new(&registry)?,
             upstreams: Upstreams::new(&registry)?,
             money: Money::new(&registry)?,
+            spend: Spend::new(&registry)?,
             ledger: Ledger::new(&registry)?,
+            budgets: Budgets::new(&registry, config.max_label_values, &process.overflows("budget"))?,
             process,
             teams,
             registry,
@@ -99,9 +113,19 @@ impl Metrics {
         self.requests.ended(outcome);
     }
 
-    /// Counts entries that are durable.
-    pub fn wrote(&self, entries: &[Arc<Entry>]) {
-        self.ledger.wrote(entries);
+    /// Counts entries that are durable, written in one go that took so long.
+    pub fn wrote(&self, entries: &[Arc<Entry>], took: Duration) {
+        self.ledger.wrote(entries, took);
+    }
+
+    /// Says how all budgets stand.
+    pub fn budgets_stand(&self, all: &[Watched]) {
+        self.budgets.stand(all);
+    }
+
+    /// Says what the ledger had when it was read, ms since 1970 UTC.
+    pub fn spent(&self, all: &[Spending], catalog: &Catalog, read_at_ms: i64) {
+        self.spend.is(all, catalog, &self.teams, MOST_SPENT, read_at_ms);
     }
 
     /// Counts what an entry spends or saves.

@@ -1,8 +1,9 @@
 //! The fold of the ledger over all budgets, and the decision on a hold.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::counter::{Counter, Sums};
@@ -14,6 +15,8 @@ use crate::domain::money::Usd;
 /// The most that is held where no budget applies. A bound beyond it is a mistake of the client's in its caps, and a few
 /// of them would stop every sum at its largest value.
 const MOST_UNBUDGETED: Usd = Usd::dollars(100_000);
+/// Counters of one budget that are tidied at once: requests wait for the books meanwhile.
+const TIDIED: usize = 2_000;
 
 /// Money that was spent earlier: what a budget's counters are rebuilt from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,16 +136,23 @@ pub struct Crossing {
 
 /// A budget and its counters by subject.
 #[derive(Debug, Clone)]
-struct Kept {
-    budget: Arc<Budget>,
-    counters: HashMap<Arc<str>, Counter>,
+pub(super) struct Kept {
+    pub(super) budget: Arc<Budget>,
+    /// In a changing order, which has places: so that many can be read in slices.
+    pub(super) counters: IndexMap<Arc<str>, Counter>,
+    /// The counters before this place are tidied next.
+    untidied: usize,
 }
 
 /// All budgets, and all holds that are open: of this process and of all others on the same ledger.
 #[derive(Debug, Clone, Default)]
 pub struct Books {
-    kept: Vec<Kept>,
+    pub(super) kept: Vec<Kept>,
+    /// Goes up when the budgets are replaced.
+    pub(super) edition: u64,
     open: BTreeMap<Seq, Arc<Entry>>,
+    /// What the open holds hold, nano-dollars. Their sum must come back to nothing, so it never stops at a largest value.
+    held_nanos: i128,
     /// Time does not go back here, whatever a clock does.
     latest_ms: i64,
 }
@@ -158,9 +168,22 @@ impl Books {
     pub fn apply(&mut self, entry: &Arc<Entry>) {
         self.add(entry, entry.spends(), entry.reserves());
         if entry.kind == EntryKind::Hold {
-            self.open.insert(entry.seq, Arc::clone(entry));
+            self.opens(Arc::clone(entry));
         } else if entry.kind.ends_a_hold() {
-            self.open.remove(&entry.of);
+            self.closes(entry.of);
+        }
+    }
+
+    fn opens(&mut self, hold: Arc<Entry>) {
+        self.held_nanos += i128::from(hold.held.nanos());
+        if let Some(before) = self.open.insert(hold.seq, hold) {
+            self.held_nanos -= i128::from(before.held.nanos());
+        }
+    }
+
+    fn closes(&mut self, hold: Seq) {
+        if let Some(hold) = self.open.remove(&hold) {
+            self.held_nanos -= i128::from(hold.held.nanos());
         }
     }
 
@@ -168,10 +191,10 @@ impl Books {
     pub fn revert(&mut self, entry: &Entry, ended: Option<Arc<Entry>>) {
         self.add(entry, -entry.spends(), -entry.reserves());
         if entry.kind == EntryKind::Hold {
-            self.open.remove(&entry.seq);
+            self.closes(entry.seq);
         }
         if let Some(hold) = ended {
-            self.open.insert(hold.seq, hold);
+            self.opens(hold);
         }
     }
 
@@ -205,6 +228,12 @@ impl Books {
     /// All holds that are open, oldest first.
     pub fn open_holds(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.open.values()
+    }
+
+    /// How many holds are open, and what they hold.
+    pub fn held(&self) -> (usize, Usd) {
+        let nanos = i64::try_from(self.held_nanos).unwrap_or(i64::MAX);
+        (self.open.len(), Usd::from_nanos(nanos))
     }
 
     /// Decides on a hold: all budgets that apply have the money, or the one that has not is told. `now_ms` is
@@ -332,6 +361,7 @@ impl Books {
     /// which must hold what was spent in any of their windows, and from the holds that are open. What has been reached
     /// already is not alerted again.
     pub fn define(&mut self, budgets: Vec<Arc<Budget>>, history: &[Spent], now_ms: i64) {
+        self.edition += 1;
         let mut before = std::mem::take(&mut self.kept);
         for budget in budgets {
             let same = before
@@ -371,12 +401,11 @@ impl Books {
         drifts
     }
 
-    /// Forgets what no longer counts.
+    /// Forgets what no longer counts; of many counters the next few.
     pub fn tidy(&mut self, now_ms: i64) {
         let now_ms = self.advance(now_ms);
         for kept in &mut self.kept {
-            let window = &kept.budget.window;
-            kept.counters.retain(|_, counter| !counter.tidy(window, now_ms));
+            kept.tidy(now_ms, TIDIED);
         }
     }
 
@@ -394,7 +423,7 @@ impl Kept {
         open: impl Iterator<Item = &'a Arc<Entry>>,
         now_ms: i64,
     ) -> Self {
-        let mut counters: HashMap<Arc<str>, Counter> = HashMap::new();
+        let mut counters: IndexMap<Arc<str>, Counter> = IndexMap::new();
         let mut add = |on: &Attribution, at_ms: i64, spent: Usd, reserved: Usd| {
             if budget.scope.covers(on) {
                 let counter = counters.entry(budget.scope.subject(on)).or_default();
@@ -412,7 +441,21 @@ impl Kept {
             let spent = counter.sums(&budget.window, now_ms).spent;
             counter.alert(&budget.alert_at, spent, budget.limit_at(now_ms));
         }
-        Self { budget, counters }
+        Self { budget, counters, untidied: 0 }
+    }
+
+    /// Forgets what no longer counts, of so many counters at most. From the end: what takes the place of one that goes
+    /// has been looked at.
+    fn tidy(&mut self, now_ms: i64, most: usize) {
+        let first = self.budget.window.first_bucket(now_ms);
+        let all = self.counters.len();
+        let end = if self.untidied == 0 { all } else { self.untidied.min(all) };
+        self.untidied = end.saturating_sub(most);
+        for place in (self.untidied..end).rev() {
+            if self.counters.get_index_mut(place).is_some_and(|(_, counter)| counter.tidy(first)) {
+                self.counters.swap_remove_index(place);
+            }
+        }
     }
 
     fn sums(&self, on: &Attribution, now_ms: i64) -> Sums {

@@ -44,7 +44,12 @@ impl Counter {
 
     /// What counts at a moment.
     pub(super) fn sums(&self, window: &Window, now_ms: i64) -> Sums {
-        let counted = self.buckets.range(window.first_bucket(now_ms)..);
+        self.sums_from(window.first_bucket(now_ms))
+    }
+
+    /// What counts where this is the first bucket that does: for many counters of one window.
+    pub(super) fn sums_from(&self, first: i64) -> Sums {
+        let counted = self.buckets.range(first..);
         counted.fold(Sums::default(), |sums, (_, bucket)| Sums {
             spent: sums.spent + bucket.spent,
             reserved: sums.reserved + bucket.reserved,
@@ -70,9 +75,8 @@ impl Counter {
         window.resets_at(now_ms)
     }
 
-    /// Drops the buckets that no longer count and hold nothing. Whether nothing is left.
-    pub(super) fn tidy(&mut self, window: &Window, now_ms: i64) -> bool {
-        let first = window.first_bucket(now_ms);
+    /// Drops the buckets before the first that counts, unless they hold something. Whether nothing is left.
+    pub(super) fn tidy(&mut self, first: i64) -> bool {
         self.buckets.retain(|start, bucket| *start >= first || bucket.reserved != Usd::ZERO);
         self.buckets.is_empty()
     }
@@ -93,7 +97,7 @@ impl Counter {
 }
 
 /// A share in whole percent, rounded down; a limit of nothing is always reached.
-fn percent(spent: Usd, limit: Usd) -> u64 {
+pub(super) fn percent(spent: Usd, limit: Usd) -> u64 {
     if !limit.is_some() {
         return 100;
     }

@@ -2,16 +2,7 @@
 
 use super::Budget;
 use crate::domain::spend::{SLOT_MS, slot_of};
-use crate::domain::window::{ROLLING_BUCKETS, Window};
-
-/// A stretch of time, ms since 1970 UTC; its end is not part of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    /// Its first moment.
-    pub from_ms: i64,
-    /// The first moment behind it.
-    pub to_ms: i64,
-}
+use crate::domain::window::{ROLLING_BUCKETS, Stretch, Window};
 
 /// What has to be read. Slots and entries never overlap, so that one list of sums serves all of the budgets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -14,6 +14,8 @@ use crate::domain::ledger::{Entry, Seq};
 /// A hold that somebody waits for.
 pub(super) struct Wanted {
     pub(super) ask: Ask,
+    /// Since when.
+    pub(super) since: Instant,
     /// How long it may wait for others' holds to end.
     pub(super) wait: Duration,
     /// Until when, once it waits.
@@ -21,7 +23,13 @@ pub(super) struct Wanted {
     pub(super) reply: oneshot::Sender<Result<Reservation, HoldError>>,
 }
 
-/// What is to be written without anybody waiting.
+/// What is to be written without anybody waiting, and since when.
+pub(super) struct Ended {
+    pub(super) end: End,
+    pub(super) since: Instant,
+}
+
+/// How a hold ends, or what never had one.
 #[derive(Clone)]
 pub(super) enum End {
     /// A request's hold, at what it used; nothing for a release.
@@ -41,13 +49,39 @@ impl End {
     }
 }
 
+/// How much waits to be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Backlog {
+    /// Holds that requests wait for; those that wait for money are not among them.
+    pub(super) holds: usize,
+    /// What ends holds, and bookings without one.
+    pub(super) ends: usize,
+    /// Since when the oldest of them waits.
+    pub(super) oldest: Option<Instant>,
+}
+
+impl Backlog {
+    /// What two queues have, each in the order in which it came.
+    pub(super) fn of(holds: &VecDeque<Box<Wanted>>, ends: &VecDeque<Ended>) -> Self {
+        let since = [holds.front().map(|wanted| wanted.since), ends.front().map(|ended| ended.since)];
+        Self { holds: holds.len(), ends: ends.len(), oldest: since.into_iter().flatten().min() }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let oldest = self.oldest.into_iter().chain(other.oldest).min();
+        Self { holds: self.holds + other.holds, ends: self.ends + other.ends, oldest }
+    }
+}
+
 /// Told the number of an entry that was asked for.
 pub(super) type Booked = oneshot::Sender<Result<Seq, BookError>>;
 
 /// What has come in and nobody has taken yet, and the writer while nobody has it.
 pub(super) struct Desk<W> {
     pub(super) holds: VecDeque<Box<Wanted>>,
-    pub(super) ends: VecDeque<End>,
+    pub(super) ends: VecDeque<Ended>,
+    /// What the writer has taken and not written yet.
+    pub(super) taken: Backlog,
     pub(super) bookings: VecDeque<(Box<Entry>, Booked)>,
     pub(super) defines: VecDeque<Define>,
     pub(super) proofs: VecDeque<Proof>,
@@ -71,6 +105,7 @@ impl<W> Default for Desk<W> {
         Self {
             holds: VecDeque::new(),
             ends: VecDeque::new(),
+            taken: Backlog::default(),
             bookings: VecDeque::new(),
             defines: VecDeque::new(),
             proofs: VecDeque::new(),
@@ -87,6 +122,11 @@ impl<W> Default for Desk<W> {
 }
 
 impl<W> Desk<W> {
+    /// All that waits to be written.
+    pub(super) fn backlog(&self) -> Backlog {
+        Backlog::of(&self.holds, &self.ends).and(self.taken)
+    }
+
     /// Whether somebody waits for the writer.
     pub(super) fn is_urgent(&self) -> bool {
         !self.holds.is_empty()

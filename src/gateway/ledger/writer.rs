@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::desk::{Booked, Define, Desk, End, Proof, Wanted};
+use super::desk::{Backlog, Booked, Define, Desk, End, Ended, Proof, Wanted};
 use super::drafts::{corrects, ending, hold};
 use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
@@ -46,7 +46,7 @@ struct Batch {
     entries: Vec<Arc<Entry>>,
     /// For each entry, the hold that it ended.
     ended: Vec<Option<Arc<Entry>>>,
-    ends: Vec<End>,
+    ends: Vec<Ended>,
     holds: Vec<(Box<Wanted>, Arc<Entry>, Grant)>,
     refused: Vec<(Box<Wanted>, Box<Exceeded>)>,
     bookings: Vec<(Box<Entry>, Booked, Seq)>,
@@ -62,7 +62,7 @@ pub(super) struct Writer {
     handle: Ends,
     /// The last entry that the books have taken in; none before the journal could be read.
     head: Option<Seq>,
-    todo_ends: VecDeque<End>,
+    todo_ends: VecDeque<Ended>,
     todo_holds: VecDeque<Box<Wanted>>,
     todo_bookings: VecDeque<(Box<Entry>, Booked)>,
     todo_defines: VecDeque<Define>,
@@ -129,6 +129,7 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
         let more = !writer.is_failing() && writer.has_todo();
         if !more && !desk.is_urgent() {
             desk.wake_at = writer.wake_at();
+            desk.taken = writer.backlog();
             let wake = desk.wake_at.is_some();
             desk.writer = Some(writer);
             loan.returned = true;
@@ -180,10 +181,16 @@ impl Writer {
         self.todo_defines.append(&mut desk.defines);
         self.todo_proofs.append(&mut desk.proofs);
         self.todo_holds.append(&mut desk.holds);
+        desk.taken = self.backlog();
         if let Some(reply) = desk.closing.take() {
             self.closing = Some((reply, clock::monotonic() + CLOSE_LIMIT));
         }
         (std::mem::take(&mut desk.beat_due), std::mem::take(&mut desk.look_due))
+    }
+
+    /// What it has taken and not written.
+    fn backlog(&self) -> Backlog {
+        Backlog::of(&self.todo_holds, &self.todo_ends)
     }
 
     fn has_todo(&self) -> bool {
@@ -242,11 +249,12 @@ impl Writer {
             let of_the_gone = books.open_holds().filter(|hold| gone.contains(&hold.instance));
             of_the_gone.cloned().collect::<Vec<_>>()
         };
-        let handed_in: HashSet<Seq> = self.todo_ends.iter().filter_map(End::hold).collect();
+        let handed_in: HashSet<Seq> = self.todo_ends.iter().filter_map(|ended| ended.end.hold()).collect();
         let orphans: Vec<_> = orphans.into_iter().filter(|hold| !handed_in.contains(&hold.seq)).collect();
         if !orphans.is_empty() {
             (self.observer)(Happened::Orphans(orphans.len()));
-            self.todo_ends.extend(orphans.into_iter().map(End::Orphan));
+            self.todo_ends
+                .extend(orphans.into_iter().map(|hold| Ended { end: End::Orphan(hold), since: now }));
         }
         self.bury(now).await;
     }
@@ -342,13 +350,16 @@ impl Writer {
         }
         match entry.kind {
             // its request was told that it has no hold
-            EntryKind::Hold => self.todo_ends.push_back(End::Settle { hold: entry, settlement: None }),
+            EntryKind::Hold => {
+                let end = End::Settle { hold: entry, settlement: None };
+                self.todo_ends.push_back(Ended { end, since: clock::monotonic() });
+            }
             kind if kind.ends_a_hold() || kind == EntryKind::Adjustment => {
-                self.todo_ends.retain(|end| end.hold() != Some(entry.of));
+                self.todo_ends.retain(|ended| ended.end.hold() != Some(entry.of));
             }
             // what it books may stand in the queue as well: the same request's, of the same kind
             _ => {
-                let same = |end: &End| matches!(end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
+                let same = |ended: &Ended| matches!(&ended.end, End::Loose(loose) if loose.kind == entry.kind && loose.request_id == entry.request_id);
                 if let Some(at) = self.todo_ends.iter().position(same) {
                     self.todo_ends.remove(at);
                     self.handle.0.loose.fetch_sub(1, Ordering::Relaxed);
@@ -446,10 +457,15 @@ impl Writer {
                 self.answer_refused(batch);
                 return;
             }
+            let began = clock::monotonic();
             match self.journal.append(&batch.entries).await {
                 Ok(()) => {
                     self.succeeded();
-                    self.commit(batch);
+                    self.commit(batch, clock::monotonic().saturating_duration_since(began));
+                    // many batches after an outage: they are seen to go down
+                    if self.has_todo() {
+                        self.handle.0.desk.lock().taken = self.backlog();
+                    }
                     lost = 0;
                 }
                 Err(AppendError::Conflict) => {
@@ -509,13 +525,13 @@ impl Writer {
         };
         let mut freed = false;
         while batch.entries.len() < BATCH
-            && let Some(end) = self.todo_ends.pop_front()
+            && let Some(ended) = self.todo_ends.pop_front()
         {
-            if let Some(entry) = ending(&end, &books) {
+            if let Some(entry) = ending(&ended.end, &books) {
                 freed |= entry.kind.ends_a_hold();
                 add(&mut batch, &mut books, entry);
             }
-            batch.ends.push(end);
+            batch.ends.push(ended);
         }
         while batch.entries.len() < BATCH
             && let Some((entry, reply)) = self.todo_bookings.pop_front()
@@ -577,7 +593,7 @@ impl Writer {
     }
 
     /// The batch is durable.
-    fn commit(&mut self, mut batch: Batch) {
+    fn commit(&mut self, mut batch: Batch, took: Duration) {
         self.head = batch.entries.last().map(|entry| entry.seq).or(self.head);
         self.corrected.extend(batch.entries.iter().filter_map(|entry| corrects(entry)));
         for (wanted, hold, grant) in batch.holds.drain(..) {
@@ -588,9 +604,9 @@ impl Writer {
         for (_, reply, seq) in batch.bookings.drain(..) {
             let _ = reply.send(Ok(seq));
         }
-        let loose = batch.ends.iter().filter(|end| matches!(end, End::Loose(_))).count();
+        let loose = batch.ends.iter().filter(|ended| matches!(ended.end, End::Loose(_))).count();
         self.handle.0.loose.fetch_sub(loose, Ordering::Relaxed);
-        (self.observer)(Happened::Wrote(batch.entries.clone()));
+        (self.observer)(Happened::Wrote(batch.entries.clone(), took));
         let now_ms = clock::unix_ms();
         for (entry, ended) in batch.entries.iter().zip(&batch.ended) {
             if entry.kind == EntryKind::Hold || entry.kind == EntryKind::Release {

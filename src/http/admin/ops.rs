@@ -27,8 +27,11 @@ pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let budgets = admin.standings.watch(clock::unix_ms()).await;
     // nothing waits between here and the text: no other scrape sees it half said
     let metrics = admin.book.metrics();
+    metrics.budgets_stand(&budgets);
+    admin.standings.publish(metrics, clock::monotonic());
     let live = admin.gateway.catalog.load();
     let teams = admin.teams.aliases();
     metrics.born(&live.catalog, teams.iter().map(|alias| &**alias));

@@ -29,6 +29,11 @@ pub(super) const TOKENS: &[f64] = &[
     67_108_864.0,
 ];
 
+/// Seconds of a transaction: a disk's or a network's, up to the database's own limits.
+pub(super) const WRITE_SECONDS: &[f64] = &[
+    0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+
 /// Seconds of our own work.
 pub(super) const OWN_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.025, 0.05, 0.1, 0.5,

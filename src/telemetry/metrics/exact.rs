@@ -89,6 +89,11 @@ pub(super) type DollarGauge = GenericGauge<AtomicNanos>;
 /// Gauges of dollars by labels.
 pub(super) type DollarGaugeVec = GenericGaugeVec<AtomicNanos>;
 
+/// An amount as it is written.
+pub(super) fn dollars(amount: Usd) -> f64 {
+    Nanos::from(amount).into_f64()
+}
+
 /// Adds to a counter; it never goes down.
 pub(super) fn add(counter: &DollarCounter, amount: Usd) {
     if amount > Usd::ZERO {
