@@ -13,13 +13,13 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # cmake may live in the virtual environment: see scripts/setup.sh.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run model setup check test bench soak kills dashboards pictures
+.PHONY: help run model setup check deploy-check test bench soak kills dashboards pictures
 
 help: ## this list
 	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name text; do \
-		printf '  make %-10s %s\n' "$$name" "$$text"; done
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo "Applications then need only OPENAI_BASE_URL=http://127.0.0.1:8080/v1 and the key that the first start shows."
 
@@ -41,6 +41,10 @@ check: ## formatting, lints, documentation, bans and licences: what CI runs befo
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 	cargo test --locked --test tunegate -- dependencies:: architecture::
+
+deploy-check: ## the image, compose, the Helm chart and the systemd units: linted, rendered, held to their rules
+	@scripts/setup.sh deploy
+	.venv/bin/python deploy/check.py
 
 test: ## sets up, then runs every test
 	@scripts/setup.sh test

@@ -7,6 +7,7 @@ queries of the shipped dashboards. Nothing here knows Grafana; the picture says 
 
 import json
 import math
+import re
 import sys
 import time
 from xml.sax.saxutils import escape
@@ -36,7 +37,7 @@ def in_unit(value, unit, step):
     if value == 0:
         return "$0" if unit == "currencyUSD" else "0"
     if unit == "currencyUSD":
-        return "$" + digits(value, step)
+        return ("-$" if value < 0 else "$") + digits(abs(value), step)
     if unit == "percentunit":
         return digits(value * 100, step * 100) + " %"
     if unit == "s":
@@ -80,6 +81,11 @@ def shortened(words, most):
 
 
 # ---- one panel --------------------------------------------------------------------------------------------------
+
+
+def name_of(one):
+    """A label that is not there is nothing, as in Grafana."""
+    return re.sub(r"\{\{\s*\w+\s*\}\}", "", one["name"]).strip() or "all"
 
 
 def chosen(panel):
@@ -143,7 +149,7 @@ def legend(panel, shown, left_out, step, left, right, y):
         newest = in_unit(one["points"][-1][1], panel["unit"], step / 10)
         yield f'<rect x="{x:.1f}" y="{row - 8:.1f}" width="14" height="3.5" rx="1.5" fill="{colour}"/>'
         room = max(6, 25 - len(newest))
-        yield text(x + 20, row, f'{shortened(one["name"] or "all", room)}', 11)
+        yield text(x + 20, row, f'{shortened(name_of(one), room)}', 11)
         yield text(x + column - 10, row, newest, 11, PALE, "end")
     if left_out:
         yield text(right, y - 24 + 18 * 3, f"and {left_out} more", 10, PALE, "end")

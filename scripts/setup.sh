@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what is missing for a purpose, and says what it does:
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
-#   setup.sh test    the same, the openai packages for Python and Node that the client tests run, PostgreSQL, of which
-#                    the tests of the store start a server of their own, and Prometheus and Alertmanager, of which the
-#                    tests of metrics and alerts do the same
+#   setup.sh test    the same, the openai packages for Python and Node that the client tests run, Grafana's types for
+#                    those of the dashboards, PostgreSQL, of which the tests of the store start a server of their own,
+#                    and Prometheus and Alertmanager, of which the tests of metrics and alerts do the same; and what `deploy` brings
+#   setup.sh deploy  the tools that check deploy/: those of deploy/requirements.txt, promtool, amtool, systemd-analyze
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
 set -euo pipefail
@@ -117,6 +118,19 @@ node_clients() {
     fi
 }
 
+grafana_types() {
+    local folder=tests/observability/schema
+    local stamp=$folder/node_modules/.stamp
+    cmp -s "$folder/package-lock.json" "$stamp" && return
+    command -v npm >/dev/null || apt_install npm || { skip grafana-types 'npm is missing'; return; }
+    say "installing Grafana's types, and a compiler for them, into $folder"
+    if (cd "$folder" && npm ci --silent --no-progress); then
+        cp "$folder/package-lock.json" "$stamp"
+    else
+        skip grafana-types 'npm could not install them'
+    fi
+}
+
 postgres() {
     command -v initdb >/dev/null && return
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
@@ -140,6 +154,20 @@ prometheus() {
     fi
 }
 
+deploy_tools() {
+    local wanted=deploy/requirements.txt stamp=.venv/deploy.stamp
+    prometheus
+    command -v systemd-analyze >/dev/null || apt_install systemd || skip deploy 'apt could not install systemd'
+    cmp -s "$wanted" "$stamp" && return
+    venv || { skip deploy 'no virtual environment could be made (python3-venv)'; return; }
+    say 'installing the tools that check deploy/ into .venv'
+    if .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"; then
+        cp "$wanted" "$stamp"
+    else
+        skip deploy 'pip could not install its tools'
+    fi
+}
+
 case $purpose in
 build)
     need_rust
@@ -152,8 +180,12 @@ test)
     rm -f "$skips"
     python_clients
     node_clients
+    grafana_types
     postgres
-    prometheus
+    deploy_tools
+    ;;
+deploy)
+    deploy_tools
     ;;
 bench)
     "$0" build
@@ -162,7 +194,7 @@ bench)
     done
     ;;
 *)
-    say "unknown purpose: $purpose (build, test or bench)" >&2
+    say "unknown purpose: $purpose (build, test, deploy or bench)" >&2
     exit 2
     ;;
 esac

@@ -59,7 +59,7 @@ use crate::store::ledger::LedgerPages;
 use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::worker::{Supervisor, WorkerState};
+use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
 /// How `tunegate serve` was called.
 #[derive(Debug, Clone, Default)]
@@ -270,6 +270,7 @@ fn add_listeners(
         resolving: Arc::default(),
         gateway: Arc::clone(&built.gateway),
         book: Arc::clone(&built.gateway.book),
+        worker: config.worker.as_ref().map(|worker| Arc::new(Scrape::new(worker.socket.clone()))),
         reload: reload.as_fn(),
     };
     let router = admin::router(operators, &built.readiness);

@@ -19,6 +19,8 @@ mod credentials;
 #[cfg(test)]
 mod dependencies;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod money;
 #[cfg(test)]
 mod observability;

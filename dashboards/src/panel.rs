@@ -292,7 +292,7 @@ impl Panel {
         if let Some(decimals) = self.decimals {
             field["decimals"] = decimals.into();
         }
-        if !matches!(self.kind, Kind::Stat | Kind::Timeline | Kind::Heatmap | Kind::Table(_)) {
+        if matches!(self.kind, Kind::Bars) {
             field["min"] = 0.into();
         }
         if let Some(max) = self.max {
@@ -332,6 +332,7 @@ impl Panel {
         // a limit is drawn where the steps have one; areas that add up have none
         let limit = if self.steps.steps.is_empty() { "off" } else { "dashed" };
         json!({
+            "axisSoftMin": 0,
             "drawStyle": "line",
             "fillOpacity": fill,
             "gradientMode": "none",

@@ -21,8 +21,6 @@ const MODEL: &str = "model=~\"$model\"";
 const DEPLOYMENT: &str = "deployment=~\"$deployment\"";
 /// The rates at which the alerts of the error budget go off.
 const BURN: Steps = Steps::rising(&[(1.0, "yellow"), (6.0, "orange"), (14.4, "red")]);
-/// Any is too many.
-const ANY: Steps = Steps::rising(&[(1e-9, "red")]);
 
 /// Returns the dashboard.
 pub(crate) fn dashboard() -> Dashboard {
@@ -395,7 +393,6 @@ fn ledger() -> Vec<Panel> {
         .query("conflicts", rates("tunegate_ledger_conflicts_total", "", ""))
         .query("failures", rates("tunegate_ledger_failures_total", "", ""))
         .query("dropped", rates("tunegate_ledger_dropped_total", "", ""))
-        .query("orphans", rates("tunegate_ledger_orphans_total", "", ""))
-        .steps(ANY),
+        .query("orphans", rates("tunegate_ledger_orphans_total", "", "")),
     ]
 }

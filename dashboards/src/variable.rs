@@ -14,8 +14,8 @@ pub(crate) fn all(page: Page) -> Vec<Value> {
     let born = if page == Page::Worker { "tunegate_worker_queue" } else { "tunegate_build_info" };
     let mut list = vec![
         datasource(),
-        query("job", "Job", &format!("label_values({born}, job)")),
-        query("instance", "Instance", &format!("label_values({born}{{job=~\"$job\"}}, instance)")),
+        query("job", "Job", ".+", &format!("label_values({born}, job)")),
+        query("instance", "Instance", ".+", &format!("label_values({born}{{job=~\"$job\"}}, instance)")),
     ];
     list.extend(page.filters().iter().map(|filter| narrowing(*filter)));
     if page == Page::Spend {
@@ -33,7 +33,8 @@ fn narrowing(filter: Filter) -> Value {
         Filter::Budget => ("Budget", "tunegate_budget_limit_usd", here.to_owned()),
     };
     let name = filter.name();
-    query(name, label, &format!("label_values({metric}{{{matchers}}}, {name})"))
+    // what lacks the label is part of the whole, too
+    query(name, label, ".*", &format!("label_values({metric}{{{matchers}}}, {name})"))
 }
 
 fn datasource() -> Value {
@@ -52,15 +53,15 @@ fn datasource() -> Value {
     })
 }
 
-/// A variable of all values that a label has. All of them at first; `.+` then, so that an expression stays short.
-fn query(name: &str, label: &str, query: &str) -> Value {
+/// A variable of all values that a label has. All of them at first, as one pattern, so that an expression stays short.
+fn query(name: &str, label: &str, all: &str, query: &str) -> Value {
     json!({
         "name": name,
         "label": label,
         "type": "query",
         "datasource": { "type": "prometheus", "uid": "${datasource}" },
         "query": query,
-        "allValue": ".+",
+        "allValue": all,
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
         "hide": 0,
         "includeAll": true,

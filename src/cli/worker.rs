@@ -13,7 +13,8 @@ use crate::worker::{Config, Listen, Supervision};
 
 /// How the worker serves.
 ///
-/// It speaks OpenAI's API: POST /v1/chat/completions and /v1/completions, GET /v1/models and /health.
+/// It speaks OpenAI's API: POST /v1/chat/completions and /v1/completions, GET /v1/models and /health. GET /metrics is
+/// for Prometheus.
 #[derive(Args)]
 #[command(after_help = "Try it:\n  \
     tunegate worker --model-file models/SmolLM2-135M-Instruct.Q4_1.gguf\n  \

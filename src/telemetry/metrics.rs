@@ -8,11 +8,13 @@ mod exact;
 mod labels;
 mod ledger;
 mod money;
+mod passed;
 mod process;
 mod requests;
 mod spend;
 mod table;
 mod upstreams;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +24,11 @@ use prometheus::{Encoder, Registry, TextEncoder};
 pub use self::labels::{NONE, OTHER};
 pub use self::ledger::{Ledger, LedgerStands};
 pub use self::money::Money;
+pub use self::passed::{Malformed, passed};
 pub use self::process::Process;
 pub use self::requests::Requests;
 pub use self::upstreams::{AttemptSeen, Operation, UNANSWERED, Upstreams, operation_name, provider_name};
+pub use self::worker::{Occupancy, WorkerDenial, WorkerEnding, WorkerMetrics, WorkerOperation, with_worker};
 
 use self::budgets::Budgets;
 use self::labels::Bounded;
@@ -135,9 +139,14 @@ impl Metrics {
 
     /// The text that Prometheus reads, version 0.0.4.
     pub fn text(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        // writing into memory fails only where a metric is malformed, which registering has ruled out
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
-        out
+        written(&self.registry)
     }
+}
+
+/// All that is registered, as text.
+fn written(registry: &Registry) -> Vec<u8> {
+    let mut out = Vec::new();
+    // writing into memory fails only where a metric is malformed, which registering has ruled out
+    let _ = TextEncoder::new().encode(&registry.gather(), &mut out);
+    out
 }

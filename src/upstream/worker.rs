@@ -4,6 +4,8 @@
 //! so a killed gateway leaves none behind. It also makes the hand-over of an upgrade simple: the new process takes hold
 //! of the running worker before the old one lets go, and there is never a second one.
 
+mod scrape;
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+pub use self::scrape::Scrape;
 use crate::clock;
 use crate::telemetry::metrics::Metrics;
 

@@ -2,7 +2,8 @@
 //!
 //! It is a process of its own, because inference saturates cores and memory: it can crash, be limited or run on another
 //! machine, and the gateway does not feel it. To the gateway it is one more upstream. So this room imports nothing of
-//! the gateway, and nothing of the gateway imports it but the command line.
+//! the gateway, and nothing of the gateway imports it but the command line. What both declare of themselves is in
+//! `telemetry`: the gateway passes its own worker's metrics on.
 //!
 //! A request walks through it in a line: `wire` reads it, `prepare` turns it into tokens, `scheduler` computes it
 //! among others, `serve` sends the events back.
@@ -104,6 +105,9 @@ pub enum WorkerError {
     /// The system's signals can't be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// A metric is declared wrongly.
+    #[error("cannot declare the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The engine's thread ended by itself.
     #[error("the engine has stopped working")]
     Engine,

@@ -10,6 +10,7 @@
 //! * tokens held in memory never exceed the budget: who does not fit waits.
 
 mod sequence;
+mod timing;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,11 +19,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sequence::Sequence;
+use timing::Timing;
 use tokio::sync::mpsc;
 use tunegate_engine::{Cache, Engine, ForwardError, Item, Pool, Sampling, Shape};
 
 use super::text::Tokenizer;
 use super::wire::FinishReason;
+use crate::telemetry::metrics::{WorkerDenial, WorkerEnding, WorkerMetrics, WorkerOperation};
 
 /// Events that wait for a client at most.
 const CHANNEL: usize = 32;
@@ -48,6 +51,10 @@ pub(super) struct Limits {
 
 /// One request, ready to be computed.
 pub(super) struct Job {
+    /// What was asked.
+    pub(super) operation: WorkerOperation,
+    /// When the whole request was there.
+    pub(super) arrived: Instant,
     /// The prompt; not empty, all ids known, shorter than the context.
     pub(super) prompt: Vec<u32>,
     /// The most tokens of the answer; at least 1.
@@ -89,13 +96,14 @@ pub(super) enum Failure {
     Stopping,
 }
 
-/// Why a request was not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// The queue is full.
-    Full,
-    /// The worker ends.
-    Stopping,
+impl From<Failure> for WorkerEnding {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Engine => Self::Failed,
+            Failure::TooSlow => Self::Late,
+            Failure::Stopping => Self::Stopped,
+        }
+    }
 }
 
 /// What runs and waits at a moment.
@@ -105,17 +113,30 @@ pub(super) struct Load {
     pub(super) active: usize,
     /// Requests waiting.
     pub(super) queued: usize,
+    /// Tokens that those being computed may come to hold, whole pages.
+    pub(super) tokens: usize,
 }
 
 struct Waiting {
     job: Job,
     events: mpsc::Sender<Event>,
+    timing: Timing,
+}
+
+impl Waiting {
+    /// Turns it away.
+    fn fail(mut self, failure: Failure) {
+        self.timing.ended(failure.into());
+        let _ = self.events.try_send(Event::Failed(failure));
+    }
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
     active: usize,
+    /// Tokens that the active ones may come to hold.
+    tokens: usize,
     phase: Phase,
 }
 
@@ -133,6 +154,8 @@ struct Desk {
     state: Mutex<State>,
     news: Condvar,
     limits: Limits,
+    metrics: Arc<WorkerMetrics>,
+    clock: fn() -> Instant,
 }
 
 impl Desk {
@@ -176,7 +199,7 @@ impl Forward for Machine {
 }
 
 impl Scheduler {
-    /// Starts the thread. `clock` is asked once a step.
+    /// Starts the thread. `clock` is asked twice a step, and at the end of a request.
     ///
     /// # Errors
     /// If the system gives no thread.
@@ -185,29 +208,41 @@ impl Scheduler {
         shape: Shape,
         tokenizer: Arc<Tokenizer>,
         limits: Limits,
+        metrics: Arc<WorkerMetrics>,
         clock: fn() -> Instant,
     ) -> std::io::Result<Self> {
-        let desk = Arc::new(Desk { state: Mutex::default(), news: Condvar::new(), limits });
-        let runner =
-            Runner { desk: Arc::clone(&desk), forward, shape, tokenizer, clock, running: Vec::new() };
+        let desk = Arc::new(Desk { state: Mutex::default(), news: Condvar::new(), limits, metrics, clock });
+        let runner = Runner { desk: Arc::clone(&desk), forward, shape, tokenizer, running: Vec::new() };
         let thread = std::thread::Builder::new().name("scheduler".to_owned()).spawn(move || runner.run())?;
         Ok(Self { desk, thread: Some(thread) })
     }
 
     /// Hands in a request; its events come through the receiver. Dropping the receiver cancels it.
-    pub(super) fn submit(&self, job: Job) -> Result<mpsc::Receiver<Event>, Denied> {
+    ///
+    /// # Errors
+    /// Why it is turned away.
+    pub(super) fn submit(&self, job: Job) -> Result<mpsc::Receiver<Event>, WorkerDenial> {
+        let submitted = self.take(job);
+        if let Err(why) = submitted {
+            self.desk.metrics.denied(why);
+        }
+        submitted
+    }
+
+    fn take(&self, job: Job) -> Result<mpsc::Receiver<Event>, WorkerDenial> {
         let limits = &self.desk.limits;
         let mut state = self.desk.state();
         if state.phase != Phase::Open {
-            return Err(Denied::Stopping);
+            return Err(WorkerDenial::Stopping);
         }
         // Those whose clients left while they waited hold no place.
         state.waiting.retain(|waiting| !waiting.events.is_closed());
         if state.active + state.waiting.len() >= limits.batch + limits.queue {
-            return Err(Denied::Full);
+            return Err(WorkerDenial::Full);
         }
         let (events, receiver) = mpsc::channel(CHANNEL);
-        state.waiting.push_back(Waiting { job, events });
+        let timing = Timing::new(Arc::clone(&self.desk.metrics), self.desk.clock, &job);
+        state.waiting.push_back(Waiting { job, events, timing });
         drop(state);
         self.desk.news.notify_all();
         Ok(receiver)
@@ -216,7 +251,7 @@ impl Scheduler {
     /// Returns what runs and waits.
     pub(super) fn load(&self) -> Load {
         let state = self.desk.state();
-        Load { active: state.active, queued: state.waiting.len() }
+        Load { active: state.active, queued: state.waiting.len(), tokens: state.tokens }
     }
 
     /// Whether new requests are accepted and the thread is alive.
@@ -256,16 +291,15 @@ struct Runner<F> {
     forward: F,
     shape: Shape,
     tokenizer: Arc<Tokenizer>,
-    clock: fn() -> Instant,
     running: Vec<Sequence>,
 }
 
 impl<F: Forward> Runner<F> {
     fn run(mut self) {
         while self.admit() {
-            let now = (self.clock)();
+            let now = (self.desk.clock)();
             self.dismiss(now);
-            if self.step() {
+            if self.step(now) {
                 continue;
             }
             if !self.running.is_empty() {
@@ -279,9 +313,9 @@ impl<F: Forward> Runner<F> {
         }
         let mut state = self.desk.state();
         for waiting in state.waiting.drain(..) {
-            let _ = waiting.events.try_send(Event::Failed(Failure::Stopping));
+            waiting.fail(Failure::Stopping);
         }
-        state.active = 0;
+        (state.active, state.tokens) = (0, 0);
     }
 
     /// Lets waiting requests in, sleeping while there is nothing to do; returns whether to go on.
@@ -294,7 +328,7 @@ impl<F: Forward> Runner<F> {
             }
             if state.phase == Phase::Draining {
                 for waiting in state.waiting.drain(..) {
-                    let _ = waiting.events.try_send(Event::Failed(Failure::Stopping));
+                    waiting.fail(Failure::Stopping);
                 }
             }
             self.let_in(&mut state);
@@ -319,10 +353,11 @@ impl<F: Forward> Runner<F> {
                 break;
             }
             tokens += needed;
-            if let Some(Waiting { job, events }) = state.waiting.pop_front() {
-                self.running.push(Sequence::new(job, events, Cache::new(&self.shape)));
+            if let Some(Waiting { job, events, timing }) = state.waiting.pop_front() {
+                self.running.push(Sequence::new(job, events, timing, Cache::new(&self.shape)));
             }
         }
+        state.tokens = tokens;
     }
 
     /// Lets go of who left, is late, or does not read.
@@ -341,8 +376,8 @@ impl<F: Forward> Runner<F> {
         }
     }
 
-    /// Computes one step; returns whether there was anything to compute.
-    fn step(&mut self) -> bool {
+    /// Computes one step, begun `now`; returns whether there was anything to compute.
+    fn step(&mut self, now: Instant) -> bool {
         let shares = self.prompt_shares();
         let mut items = Vec::with_capacity(self.running.len());
         let mut who = Vec::with_capacity(self.running.len());
@@ -359,7 +394,11 @@ impl<F: Forward> Runner<F> {
         let outcome = catch_unwind(AssertUnwindSafe(|| forward.forward(&mut items)));
         drop(items);
         match outcome {
-            Ok(Ok(logits)) => self.advance(&who, logits),
+            Ok(Ok(logits)) => {
+                let done = (self.desk.clock)();
+                self.desk.metrics.stepped(who.len(), done.saturating_duration_since(now));
+                self.advance(&who, logits, done);
+            }
             Ok(Err(error)) => self.fail_all(&error.to_string()),
             Err(_) => self.fail_all("the engine panicked"),
         }
@@ -384,10 +423,10 @@ impl<F: Forward> Runner<F> {
         shares
     }
 
-    fn advance(&mut self, who: &[usize], logits: Vec<Option<Vec<f32>>>) {
+    fn advance(&mut self, who: &[usize], logits: Vec<Option<Vec<f32>>>, done: Instant) {
         let mut ended = Vec::new();
         for (index, logits) in who.iter().zip(logits) {
-            if self.running[*index].advance(logits.as_deref(), &self.tokenizer) {
+            if self.running[*index].advance(logits.as_deref(), &self.tokenizer, done) {
                 ended.push(*index);
             }
         }

@@ -15,6 +15,7 @@ use super::scheduler::{Limits, Machine, Scheduler};
 use super::supervise::{Signals, Stop, Supervisors};
 use super::{Config, WorkerError};
 use crate::clock;
+use crate::telemetry::metrics::{Occupancy, WorkerMetrics};
 
 /// How long running answers may take when the system, not a person, ends the worker.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,6 +28,7 @@ const PULSE: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     pub(super) model: Model,
     pub(super) scheduler: Scheduler,
+    pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) supervisors: Supervisors,
     pub(super) stop: Stop,
     /// How long one request may take.
@@ -74,11 +76,16 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
         config.kv_budget_tokens.map_or_else(|| batch.saturating_mul(shape.context), |tokens| tokens.get());
     let limits = Limits { batch, queue: config.queue, tokens, unread: config.unread_limit };
     let tokenizer = Arc::clone(&model.tokenizer);
-    let scheduler = Scheduler::start(Machine { engine, pool }, shape, tokenizer, limits, clock::monotonic)
-        .map_err(WorkerError::Threads)?;
+    let most = Occupancy { queue: config.queue, active: batch, kv_tokens: tokens };
+    let metrics = Arc::new(WorkerMetrics::new(&model.name, most)?);
+    let machine = Machine { engine, pool };
+    let scheduler =
+        Scheduler::start(machine, shape, tokenizer, limits, Arc::clone(&metrics), clock::monotonic)
+            .map_err(WorkerError::Threads)?;
     Ok(Worker {
         model,
         scheduler,
+        metrics,
         supervisors: Supervisors::new(),
         stop: Stop::new(),
         request_limit: config.request_limit,

@@ -29,6 +29,7 @@ fn metrics_are_well_formed_and_know_only_the_catalogs_names() {
     let text = metrics(&gateway);
     assert!(!text.contains("made-up"), "a client can make up labels:\n{text}");
     assert!(!text.contains(gateway.key()));
+    assert!(!text.contains("tunegate_worker_up"), "there is no worker:\n{text}");
     let mut samples = std::collections::BTreeSet::new();
     for line in text.lines() {
         if line.starts_with('#') || line.is_empty() {

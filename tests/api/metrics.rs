@@ -94,7 +94,10 @@ fn the_chunks_of_a_stream_are_timed() {
     assert!((0.06..5.0).contains(&waited), "{waited}");
     let took = metrics.sum(&format!("{DURATION}_sum"), &first);
     let between = metrics.sum(&format!("{BETWEEN}_sum"), &first);
-    assert!(took >= waited + between, "{took} s, of which {waited} s to the first chunk, {between} s behind it");
+    assert!(
+        took >= waited + between,
+        "{took} s, of which {waited} s to the first chunk, {between} s behind it"
+    );
 }
 
 #[test]
@@ -178,7 +181,9 @@ fn a_reload_says_so_and_brings_new_names() {
         (!metrics.samples("tunegate_route_info", &[("model", "later")]).is_empty()).then_some(metrics)
     });
     assert_eq!(after.sum("tunegate_config_reloads_total", &[("result", "ok")]), 1.0);
-    assert!(!after.samples("tunegate_requests_total", &[("model", "later"), ("ending", "served")]).is_empty());
+    assert!(
+        !after.samples("tunegate_requests_total", &[("model", "later"), ("ending", "served")]).is_empty()
+    );
     std::fs::write(&path, "nonsense").expect("written");
     gateway.admin(Call::post("/admin/v1/reload", &Value::Null)).expect(400);
     assert_eq!(read(&gateway).sum("tunegate_config_reloads_total", &[("result", "refused")]), 1.0);

@@ -1,11 +1,12 @@
 //! What the catalog names is in the exposition before its first request, at 0 and under the very labels that
 //! docs/METRICS.md gives it: else `increase()` would not see the first one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::labels::Contract;
 use crate::support::exposition::{Exposition, Family};
 use crate::support::setup::FINE_TUNED;
-use crate::support::{Call, Setup, SimulatedProvider, TestGateway};
+use crate::support::{Call, Setup, SimulatedProvider, TestGateway, eventually};
 
 /// What a gateway without a worker does not export: `live` has one.
 const OF_THE_WORKER: [&str; 2] = ["gen_ai_server_", "tunegate_worker_"];
@@ -15,8 +16,9 @@ const SPARSE: [(&str, &str); 3] = [
     ("tunegate_budget_reset_timestamp_seconds", "some windows never end"),
     ("tunegate_budget_window_seconds", "some windows never end"),
 ];
-/// Of budgets for each of something only.
-const OF_EACH: [&str; 2] = ["tunegate_budget_counters", "tunegate_budget_counters_above"];
+/// Of budgets for each of something; the other figures are of those that have one counter.
+const OF_EACH: [&str; 3] =
+    ["tunegate_budget_counters", "tunegate_budget_counters_above", "tunegate_budget_worst_ratio"];
 
 /// Names of the catalog, by the label that they are values of.
 type Names = Vec<(&'static str, Vec<&'static str>)>;
@@ -44,70 +46,12 @@ fn exposition(gateway: &TestGateway) -> Exposition {
     Exposition::read(&gateway.admin(Call::get("/metrics")).expect(200).text())
 }
 
-/// What the document says of a metric.
-struct Row {
-    kind: String,
-    labels: BTreeSet<String>,
-}
-
-/// The words in backquotes; those in brackets, a label's values, aside.
-fn quoted(cell: &str) -> Vec<String> {
-    let outside = cell.split('(').map(|part| part.split_once(')').map_or(part, |(_, behind)| behind));
-    // the first part has no bracket before it
-    let first = cell.split('(').next().unwrap_or_default();
-    let text: String = std::iter::once(first).chain(outside.skip(1)).collect();
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
-/// `_spent_usd` behind `tunegate_budget_limit_usd` is `tunegate_budget_spent_usd`.
-fn whole_name(first: &str, name: &str) -> String {
-    let Some(end) = name.strip_prefix('_') else { return name.to_owned() };
-    let kept = first.split('_').count() - end.split('_').count();
-    let words: Vec<&str> = first.split('_').take(kept).chain([end]).collect();
-    words.join("_")
-}
-
-/// The tables of docs/METRICS.md.
-fn documented() -> BTreeMap<String, Row> {
-    let mut rows = BTreeMap::new();
-    let (mut shared, mut before) = (BTreeSet::new(), BTreeSet::new());
-    for part in include_str!("../../docs/METRICS.md").split("\n\n") {
-        if let Some(rest) = part.strip_prefix("All `gen_ai_client_*` have ") {
-            shared = quoted(rest.split(". ").next().unwrap_or_default()).into_iter().collect();
-        }
-        let has_shared = part.starts_with("| name | type | further labels");
-        for line in part.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-            let [_, names, kinds, labels, ..] = cells[..] else { panic!("no row: {line}") };
-            let mut own: BTreeSet<String> = quoted(labels).into_iter().collect();
-            if let Some(less) = labels.strip_prefix("the same") {
-                let less = quoted(less);
-                own = before.iter().filter(|label| !less.contains(*label)).cloned().collect();
-            } else {
-                before.clone_from(&own);
-            }
-            if has_shared {
-                own.extend(shared.iter().cloned());
-            }
-            let names = quoted(names);
-            let kinds: Vec<&str> = kinds.split(", ").filter(|kind| *kind != "1").collect();
-            for (at, name) in names.iter().enumerate() {
-                let kind = kinds.get(at).or(kinds.first()).expect("a type");
-                let row = Row { kind: (*kind).to_owned(), labels: own.clone() };
-                rows.insert(whole_name(&names[0], name), row);
-            }
-        }
-    }
-    rows.remove("process_*").expect("a row for the process");
-    rows
-}
-
 /// Every metric of the document is there, of its type and with its labels, and no other is.
 #[track_caller]
 fn is_as_documented(exposition: &Exposition) {
-    let documented = documented();
+    let contract = Contract::shipped();
     let mut wrong = Vec::new();
-    for (name, Row { kind, labels }) in &documented {
+    for (name, kind, labels) in contract.metrics() {
         let of_worker = OF_THE_WORKER.iter().any(|prefix| name.starts_with(prefix))
             && name != "tunegate_worker_starts_total";
         let Some(family) = exposition.family(name) else {
@@ -116,7 +60,7 @@ fn is_as_documented(exposition: &Exposition) {
             }
             continue;
         };
-        if family.kind != *kind {
+        if family.kind != kind {
             wrong.push(format!("{name} is a {}, not a {kind}", family.kind));
         }
         let wanted: BTreeSet<&str> = labels.iter().map(String::as_str).collect();
@@ -130,8 +74,7 @@ fn is_as_documented(exposition: &Exposition) {
         }
     }
     for family in &exposition.0 {
-        let is_known = documented.contains_key(&family.name) || family.name.starts_with("process_");
-        if !is_known {
+        if !contract.has(&family.name) {
             wrong.push(format!("{} is there and not documented", family.name));
         }
         if !family.help.ends_with('.') && !family.name.starts_with("process_") {
@@ -167,7 +110,8 @@ fn unborn(family: &Family, label: &str, all: &[&str]) -> Vec<String> {
     }
     let found: BTreeSet<&str> = family.samples.iter().map(|sample| sample.label(label)).collect();
     let of_each = OF_EACH.contains(&family.name.as_str());
-    let wanted = all.iter().filter(|name| !of_each || **name == "users");
+    let is_meant = |name: &&&str| label != "budget" || of_each == (**name == "users");
+    let wanted = all.iter().filter(is_meant);
     wanted
         .filter(|name| !found.contains(**name))
         .map(|name| format!("no {label} {name} in {}", family.name))
@@ -195,7 +139,11 @@ fn all_that_the_catalog_names_begins_at_nothing_also_after_a_reload() {
     gateway.reload().expect(200);
     names[0].1.push("late");
     names[1].1.push("newcomer");
-    let second = exposition(&gateway);
+    // the ledger's sums are read anew every 15 s
+    let second = eventually("the newcomer in all metrics", || {
+        let read = exposition(&gateway);
+        (!read.samples("tunegate_spend_usd", &[("model", "newcomer")]).is_empty()).then_some(read)
+    });
     is_as_documented(&second);
     // the reload itself is counted
     let of_reloads = |family: &Family| family.name == "tunegate_config_reloads_total";

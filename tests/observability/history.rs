@@ -151,7 +151,7 @@ fn spread(text: &str) -> f64 {
 
 /// What tells apart who is asked: a model's series belong together.
 fn who(sample: &Sample) -> String {
-    [sample.label("model"), sample.label("deployment")].concat()
+    [sample.label("model"), sample.label("deployment"), sample.label("endpoint")].concat()
 }
 
 fn motion(family: &Family, sample: &Sample) -> Motion {
@@ -172,7 +172,9 @@ fn up_to(most: f64, lot: f64) -> i64 {
 
 fn counted(sample: &Sample, lot: f64) -> Motion {
     let (most, scale) = match sample.name.as_str() {
-        name if name.ends_with("_usd_total") => (40_000_000.0, 1_000_000_000),
+        "tunegate_cost_usd_total" => (2_000_000.0, 1_000_000_000),
+        // corrections, overshoots and the like are small beside it
+        name if name.ends_with("_usd_total") => (20_000.0, 1_000_000_000),
         "tunegate_tokens_total" | "tunegate_worker_tokens_total" => (2_000.0, 1),
         "tunegate_requests_total" if sample.label("ending") == "served" => (40.0, 1),
         "tunegate_responses_total" if sample.label("status") == "200" => (80.0, 1),
@@ -197,7 +199,7 @@ fn observed(family: &Family, sample: &Sample) -> Motion {
     };
     let lot = spread(&who(sample));
     let middle = middle * (0.5 + lot);
-    let pace = up_to(8.0, spread(&format!("{lot}")));
+    let pace = up_to(200.0, spread(&format!("{lot}")));
     if sample.name.ends_with("_sum") {
         return Motion::Sums { pace, mean: middle * 1.2 };
     }

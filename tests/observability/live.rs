@@ -239,15 +239,24 @@ impl Scene {
         });
         assert!(!rules.is_empty(), "no rules");
         let now = now_seconds();
+        let mut needy = Vec::new();
         for rule in &rules {
             let name = rule["name"].as_str().unwrap_or_default();
             assert_eq!(rule["health"], "ok", "{name}: {}", rule["lastError"]);
-            if rule["type"] == "recording" && may_be_empty(name).is_none() {
+            if rule["type"] == "recording" {
+                if needs_a_past(rule, &needy) {
+                    needy.push(name);
+                    continue;
+                }
                 let series = self.prometheus.query(name, now).unwrap_or_else(|e| panic!("{name}: {e}"));
                 assert!(!series.is_empty(), "{name} has no value: {}", rule["query"]);
             }
         }
-        println!("{} rules are well", rules.len());
+        println!(
+            "{} rules are well; of {} that look back at what rules recorded, no value was asked",
+            rules.len(),
+            needy.len()
+        );
     }
 
     /// The counters since the process began, the ledger's sums as Prometheus has them, the admin API and the ledger's rows
@@ -309,7 +318,7 @@ const PICTURES: [(&str, &str); 8] = [
     ("tunegate / Spend and budgets", "Cost per hour by team"),
     ("tunegate / Spend and budgets", "Left"),
     ("tunegate / Fine-tuned models", "Latency p95 against the base"),
-    ("tunegate / Fine-tuned models", "Cost of 1K tokens, and of the bases"),
+    ("tunegate / Overview", "Tokens"),
     ("tunegate / Overview", "Requests by ending"),
     ("tunegate / Overview", "First chunk by model, p95"),
     ("tunegate / Routing and reliability", "Own overhead"),
@@ -341,6 +350,14 @@ fn dollars(nanos: i128) -> f64 {
 fn is_total(expression: &str) -> bool {
     let parts = expression.matches("tunegate_spend_usd{").count();
     parts == 1 && expression.contains("window=\"") && !expression.contains(['/', '*', '-', '>', '<'])
+}
+
+/// Whether a rule looks back at what other rules recorded, or builds on one that does: here they have recorded for
+/// seconds. promtool's tests hold their values.
+fn needs_a_past(rule: &Value, needy: &[&str]) -> bool {
+    let query = rule["query"].as_str().unwrap_or_default();
+    let looks_back = query.contains(" offset ") || query.contains('[');
+    (query.contains(':') && looks_back) || needy.iter().any(|name| query.contains(name))
 }
 
 fn may_be_empty(name: &str) -> Option<&'static str> {

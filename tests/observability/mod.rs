@@ -1,14 +1,19 @@
-//! What an operator sees: rules and alerts in Prometheus' own tools.
+//! What an operator sees: dashboards, and rules and alerts in Prometheus' own tools.
 
 mod birth;
 mod boards;
 mod cardinality;
+mod dashboards;
 mod everything;
 mod history;
+mod labels;
+mod linter;
 mod live;
+mod rules;
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A program of Debian's Prometheus packages, or nothing when `TUNEGATE_SKIP_PROMETHEUS` gives a reason to go without.
 pub(crate) fn prometheus_tool(name: &str) -> Option<PathBuf> {
@@ -24,4 +29,21 @@ pub(crate) fn prometheus_tool(name: &str) -> Option<PathBuf> {
             "{name} is missing: `make setup` installs it; TUNEGATE_SKIP_PROMETHEUS=REASON goes without"
         ),
     }
+}
+
+/// Insists that `promtool check metrics` has nothing to say about a text: neither its format nor its names.
+#[track_caller]
+pub(crate) fn promtool_is_content(text: &str) {
+    let Some(promtool) = prometheus_tool("promtool") else { return };
+    let mut child = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&said)), (Some(0), "".into()));
 }

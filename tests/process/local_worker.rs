@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Setup, TestGateway, eventually, sse};
+use crate::observability::promtool_is_content;
+use crate::support::{Call, Setup, TestGateway, eventually, sse};
 
 const PATH: &str = "/v1/chat/completions";
 const MODEL: &str = "smollm2-135m";
@@ -101,6 +102,52 @@ fn a_worker_that_died_is_started_again() {
     });
     answers(&gateway);
     assert_eq!(workers(&gateway), second);
+    end(gateway);
+}
+
+/// The gateway's metrics, once the worker is in them.
+#[track_caller]
+fn metrics_with_worker(gateway: &TestGateway) -> String {
+    eventually("the worker in the metrics", || {
+        let text = gateway.admin(Call::get("/metrics")).expect(200).text();
+        text.contains("\ntunegate_worker_up 1\n").then_some(text)
+    })
+}
+
+#[test]
+fn its_metrics_are_in_the_gateways_while_it_lives() {
+    let gateway = gateway();
+    answers(&gateway);
+    let text = metrics_with_worker(&gateway);
+    let mut families: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    families.sort_unstable();
+    assert!(families.windows(2).all(|pair| pair[0] != pair[1]), "twice: {families:?}");
+    let theirs =
+        |family: &&&str| family.starts_with("gen_ai_server_") || family.starts_with("tunegate_worker_");
+    assert_eq!(families.iter().filter(theirs).count(), 17, "docs/METRICS.md, \"The worker\": {families:?}");
+    let labels = "{error_type=\"\",gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"candle\",\
+                  gen_ai_request_model=\"smollm2-135m\"}";
+    let count = format!("\ngen_ai_server_request_duration_seconds_count{labels} 1\n");
+    assert!(text.contains(&count), "{text}");
+    assert!(text.contains("\ntunegate_worker_starts_total 1\n"), "{text}");
+    promtool_is_content(&text);
+
+    let worker = workers(&gateway)[0];
+    // SAFETY: a plain system call on a process that the gateway under test owns.
+    unsafe { libc::kill(worker, libc::SIGSTOP) };
+    let asked = std::time::Instant::now();
+    let stuck = gateway.admin(Call::get("/metrics")).expect(200).text();
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(stuck.contains("\ntunegate_worker_up 0\n") && !stuck.contains("gen_ai_server_"), "{stuck}");
+    // SAFETY: as above.
+    unsafe { libc::kill(worker, libc::SIGKILL) };
+    let killed = gateway.admin(Call::get("/metrics")).expect(200).text();
+    let gone = ["tunegate_worker_up 0", "tunegate_worker_starts_total 2"];
+    assert!(killed.lines().any(|line| gone.contains(&line)), "{killed}");
+    let again = metrics_with_worker(&gateway);
+    assert!(again.contains("\ntunegate_worker_starts_total 2\n"), "{again}");
+    assert!(again.contains(&count.replace("} 1", "} 0")), "another process, from 0:\n{again}");
     end(gateway);
 }
 

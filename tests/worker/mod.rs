@@ -5,6 +5,7 @@ mod completions;
 mod errors;
 mod lifecycle;
 mod load;
+mod metrics;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;

@@ -41,6 +41,7 @@ use crate::domain::secret::Secret;
 use crate::gateway::Gateway;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
+use crate::upstream::worker::Scrape;
 
 /// What a reload did.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -86,6 +87,8 @@ pub struct Admin {
     pub audit: Arc<AuditLog>,
     /// Recent requests and metrics.
     pub book: Arc<Book>,
+    /// The metrics of our own worker, where we run one.
+    pub worker: Option<Arc<Scrape>>,
     /// Reload.
     pub reload: Reload,
 }

@@ -39,3 +39,18 @@ pub(super) const OWN_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.003_2, 0.006_4, 0.012_8, 0.025, 0.05, 0.1, 0.5,
     1.0,
 ];
+
+/// Seconds to the first token on our own engine: OpenTelemetry's sixteen, and two for who waits in its queue.
+pub(super) const FIRST_TOKEN_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0];
+
+/// Seconds between two tokens of our own engine: OpenTelemetry's thirteen.
+pub(super) const TOKEN_SECONDS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+
+/// Seconds of one pass over the weights.
+pub(super) const STEP_SECONDS: &[f64] =
+    &[0.001, 0.002_5, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56];
+
+/// Answers of one step.
+pub(super) const ANSWERS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];

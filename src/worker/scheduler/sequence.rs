@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tunegate_engine::{Cache, Item, Sampler};
 
-use super::{Event, Failure, Job};
+use super::{Event, Failure, Job, Timing};
+use crate::telemetry::metrics::WorkerEnding;
 use crate::worker::text::{Tokenizer, Transcript};
 use crate::worker::wire::FinishReason;
 
@@ -16,6 +17,7 @@ const EVENTS_A_STEP: usize = 3;
 pub(super) struct Sequence {
     job: Job,
     events: mpsc::Sender<Event>,
+    timing: Timing,
     cache: Cache,
     sampler: Sampler,
     transcript: Transcript,
@@ -32,11 +34,23 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(mut job: Job, events: mpsc::Sender<Event>, cache: Cache) -> Self {
+    pub(super) fn new(mut job: Job, events: mpsc::Sender<Event>, timing: Timing, cache: Cache) -> Self {
         let transcript = Transcript::new(std::mem::take(&mut job.stops));
         let sampler = Sampler::new(job.sampling);
         let (next, stalled) = (None, None);
-        Self { job, events, cache, sampler, transcript, next, tokens: 0, brought: 0, read: 0, stalled }
+        Self {
+            job,
+            events,
+            timing,
+            cache,
+            sampler,
+            transcript,
+            next,
+            tokens: 0,
+            brought: 0,
+            read: 0,
+            stalled,
+        }
     }
 
     /// Returns the tokens it may come to hold, whole pages.
@@ -97,10 +111,11 @@ impl Sequence {
         Some(Item { tokens: &left[..count], cache: &mut self.cache, logits: count == left.len() })
     }
 
-    /// Takes what the step gave; returns whether the request has ended.
-    pub(super) fn advance(&mut self, logits: Option<&[f32]>, tokenizer: &Tokenizer) -> bool {
+    /// Takes what the step gave that is `done` now; returns whether the request has ended.
+    pub(super) fn advance(&mut self, logits: Option<&[f32]>, tokenizer: &Tokenizer, done: Instant) -> bool {
         if self.next.is_none() {
             self.read += self.brought;
+            self.timing.read(self.brought);
         }
         let Some(logits) = logits else { return false };
         if self.next.is_none() {
@@ -112,11 +127,11 @@ impl Sequence {
         }
         self.next = Some([token]);
         self.tokens += 1;
+        self.timing.wrote(done);
         let piece = self.transcript.push(tokenizer, token);
         self.say(piece.text);
         if piece.stopped {
-            self.send(Event::Finished { reason: FinishReason::Stop, tokens: self.tokens });
-            return true;
+            return self.end(FinishReason::Stop);
         }
         if self.tokens >= self.job.most {
             return self.finish(FinishReason::Length);
@@ -127,6 +142,11 @@ impl Sequence {
     fn finish(&mut self, reason: FinishReason) -> bool {
         let rest = self.transcript.finish();
         self.say(rest);
+        self.end(reason)
+    }
+
+    fn end(&mut self, reason: FinishReason) -> bool {
+        self.timing.ended(WorkerEnding::Finished);
         self.send(Event::Finished { reason, tokens: self.tokens });
         true
     }
@@ -143,7 +163,8 @@ impl Sequence {
     }
 
     /// Ends the request. A client without room for the news sees its events end without a last one.
-    pub(super) fn fail(self, failure: Failure) {
+    pub(super) fn fail(mut self, failure: Failure) {
+        self.timing.ended(failure.into());
         self.send(Event::Failed(failure));
     }
 }

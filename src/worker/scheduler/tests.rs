@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::monotonic;
+use crate::telemetry::metrics::Occupancy;
 use crate::worker::testing;
 
 /// A stand-in for the engine: says `a`, `b`, `c`, … for ever, or breaks.
@@ -50,13 +51,39 @@ fn limits() -> Limits {
 
 fn start(script: &Script, limits: Limits) -> Scheduler {
     let (tokenizer, shape) = testing::tokenizer();
-    Scheduler::start(script.clone(), shape, tokenizer, limits, monotonic).unwrap()
+    let most = Occupancy { queue: limits.queue, active: limits.batch, kv_tokens: limits.tokens };
+    let metrics = Arc::new(WorkerMetrics::new("model", most).unwrap());
+    Scheduler::start(script.clone(), shape, tokenizer, limits, metrics, monotonic).unwrap()
+}
+
+/// What the metrics say of a series, without its labels for provider and model.
+fn told(scheduler: &Scheduler, series: &str) -> f64 {
+    let Load { active, queued, tokens } = scheduler.load();
+    let text = scheduler.desk.metrics.text(Occupancy { queue: queued, active, kv_tokens: tokens });
+    let text = String::from_utf8(text).unwrap();
+    let text = text.replace(",gen_ai_provider_name=\"candle\",gen_ai_request_model=\"model\"", "");
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
+}
+
+/// How many requests have ended in this way.
+fn ended(scheduler: &Scheduler, operation: &str, error_type: &str) -> f64 {
+    let labels = format!("error_type=\"{error_type}\",gen_ai_operation_name=\"{operation}\"");
+    told(scheduler, &format!("gen_ai_server_request_duration_seconds_count{{{labels}}}"))
 }
 
 fn job(prompt: usize, most: usize) -> Job {
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
     let deadline = monotonic() + Duration::from_secs(600);
-    Job { prompt: vec![500; prompt], most, sampling, stops: Vec::new(), deadline }
+    Job {
+        operation: WorkerOperation::Chat,
+        arrived: monotonic(),
+        prompt: vec![500; prompt],
+        most,
+        sampling,
+        stops: Vec::new(),
+        deadline,
+    }
 }
 
 fn all(mut events: mpsc::Receiver<Event>) -> Vec<Event> {
@@ -91,7 +118,7 @@ fn an_answer_from_start_to_end() {
     let events = all(scheduler.submit(stopped).unwrap());
     assert_eq!(text(&events), "abcd");
     assert_eq!(events.last(), Some(&Event::Finished { reason: FinishReason::Stop, tokens: 6 }));
-    wait_for("nothing runs", || scheduler.load() == Load { active: 0, queued: 0 });
+    wait_for("nothing runs", || scheduler.load() == Load { active: 0, queued: 0, tokens: 0 });
 }
 
 #[test]
@@ -130,7 +157,7 @@ fn a_full_queue_denies_and_a_batch_runs_together() {
     let first = scheduler.submit(job(3, 20)).unwrap();
     wait_for("the first runs", || scheduler.load().active == 1);
     let rest: Vec<_> = (0..3).map(|_| scheduler.submit(job(3, 20)).unwrap()).collect();
-    assert_eq!(scheduler.submit(job(3, 20)).unwrap_err(), Denied::Full);
+    assert_eq!(scheduler.submit(job(3, 20)).unwrap_err(), WorkerDenial::Full);
     drop(go);
     for events in rest.into_iter().chain([first]) {
         assert_eq!(text(&all(events)), "abcdefghijklmnopqrst");
@@ -193,7 +220,7 @@ fn the_budget_holds_back_who_does_not_fit() {
         go.send(()).unwrap();
     }
     wait_for("steps were made", || script.steps.load(Ordering::SeqCst) == 3);
-    assert_eq!(scheduler.load(), Load { active: 1, queued: 1 });
+    assert_eq!(scheduler.load(), Load { active: 1, queued: 1, tokens: Cache::rounded(80) });
     drop(go);
     assert_eq!((text(&all(first)).len(), text(&all(second)).len()), (20, 20));
     assert_eq!(script.widest.load(Ordering::SeqCst), 1);
@@ -216,7 +243,7 @@ fn draining_turns_away_who_waits_and_finishes_who_runs() {
     wait_for("it runs", || scheduler.load().active == 1);
     let waiting = scheduler.submit(job(3, 5)).unwrap();
     scheduler.drain();
-    assert_eq!(scheduler.submit(job(3, 5)).unwrap_err(), Denied::Stopping);
+    assert_eq!(scheduler.submit(job(3, 5)).unwrap_err(), WorkerDenial::Stopping);
     drop(go);
     assert_eq!(text(&all(running)), "abcde");
     assert_eq!(all(waiting), [Event::Failed(Failure::Stopping)]);
@@ -230,4 +257,110 @@ fn draining_turns_away_who_waits_and_finishes_who_runs() {
     }
     assert_eq!(last, Some(Event::Failed(Failure::Stopping)));
     wait_for("the thread has ended", || !endless.is_alive());
+}
+
+#[test]
+fn steps_and_tokens_are_told() {
+    let (go, pace) = mpsc::unbounded_channel();
+    let script = Script { pace: Some(Arc::new(Mutex::new(pace))), ..Script::default() };
+    let scheduler = start(&script, limits());
+    let first = scheduler.submit(job(300, 5)).unwrap();
+    wait_for("the first runs", || scheduler.load().active == 1);
+    let completion = Job { operation: WorkerOperation::TextCompletion, ..job(3, 4) };
+    let second = scheduler.submit(completion).unwrap();
+    let third = scheduler.submit(job(3, 1)).unwrap();
+    drop(scheduler.submit(job(7, 1)).unwrap());
+    assert_eq!(told(&scheduler, "tunegate_worker_queue"), 3.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_active"), 1.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_kv_tokens"), Cache::rounded(305) as f64);
+    assert_eq!(told(&scheduler, "tunegate_worker_tokens_total{class=\"prompt\"}"), 0.0);
+    drop(go);
+    assert_eq!(
+        (text(&all(first)), text(&all(second)), text(&all(third))),
+        ("abcde".into(), "abcd".into(), "a".into())
+    );
+    wait_for("nothing runs", || scheduler.load() == Load { active: 0, queued: 0, tokens: 0 });
+    let steps = script.steps.load(Ordering::SeqCst) as f64;
+    assert_eq!(told(&scheduler, "tunegate_worker_batch_size_count"), steps);
+    assert_eq!(told(&scheduler, "tunegate_worker_step_duration_seconds_count"), steps);
+    let alone = told(&scheduler, "tunegate_worker_batch_size_bucket{le=\"1\"}");
+    assert!(alone < steps, "some steps had two");
+    assert_eq!(told(&scheduler, "tunegate_worker_batch_size_bucket{le=\"2\"}"), steps);
+    assert_eq!(told(&scheduler, "tunegate_worker_batch_size_sum"), alone + 2.0 * (steps - alone));
+    assert_eq!(told(&scheduler, "tunegate_worker_tokens_total{class=\"prompt\"}"), 306.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_tokens_total{class=\"completion\"}"), 10.0);
+    assert_eq!(ended(&scheduler, "chat", ""), 2.0);
+    assert_eq!(ended(&scheduler, "chat", "client_gone"), 1.0);
+    assert_eq!(ended(&scheduler, "text_completion", ""), 1.0);
+    for (operation, first_tokens, means) in [("chat", 2.0, 1.0), ("text_completion", 1.0, 1.0)] {
+        let count = |family: &str| {
+            told(
+                &scheduler,
+                &format!("gen_ai_server_{family}_seconds_count{{gen_ai_operation_name=\"{operation}\"}}"),
+            )
+        };
+        assert_eq!(count("time_to_first_token"), first_tokens);
+        // an answer of one token has no time between two
+        assert_eq!(count("time_per_output_token"), means);
+    }
+}
+
+#[test]
+fn the_times_of_a_request_are_its_own() {
+    /// A clock that goes on by a second each time it is read.
+    fn ticking() -> Instant {
+        static READ: AtomicUsize = AtomicUsize::new(0);
+        static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        let read = u32::try_from(READ.fetch_add(1, Ordering::SeqCst)).unwrap();
+        *BEGUN.get_or_init(monotonic) + Duration::from_secs(1) * read
+    }
+    let (tokenizer, shape) = testing::tokenizer();
+    let most = Occupancy { queue: 2, active: 2, kv_tokens: 100_000 };
+    let metrics = Arc::new(WorkerMetrics::new("model", most).unwrap());
+    let scheduler =
+        Scheduler::start(Script::default(), shape, tokenizer, limits(), metrics, ticking).unwrap();
+    let arrived = ticking();
+    let long_ago = Job { arrived, deadline: arrived + Duration::from_secs(600), ..job(3, 4) };
+    assert_eq!(text(&all(scheduler.submit(long_ago).unwrap())), "abcd");
+    // Read at the beginning and the end of each of four steps, and when it was finished.
+    let chat = "{gen_ai_operation_name=\"chat\"}";
+    assert_eq!(told(&scheduler, &format!("gen_ai_server_time_to_first_token_seconds_sum{chat}")), 2.0);
+    assert_eq!(told(&scheduler, &format!("gen_ai_server_time_per_output_token_seconds_sum{chat}")), 2.0);
+    let labels = "{error_type=\"\",gen_ai_operation_name=\"chat\"}";
+    assert_eq!(told(&scheduler, &format!("gen_ai_server_request_duration_seconds_sum{labels}")), 9.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_step_duration_seconds_sum"), 4.0);
+}
+
+#[test]
+fn each_way_to_end_is_told_once() {
+    let poisoned = start(&Script { poison: Some(666), ..Script::default() }, limits());
+    let mut poison = job(3, 5);
+    poison.prompt[1] = 666;
+    all(poisoned.submit(poison).unwrap());
+    assert_eq!(ended(&poisoned, "chat", "engine_failed"), 1.0);
+    assert_eq!(told(&poisoned, "tunegate_worker_step_duration_seconds_count"), 0.0);
+
+    let mut late = job(3, 5_000);
+    late.deadline = monotonic();
+    all(poisoned.submit(late).unwrap());
+    assert_eq!(ended(&poisoned, "chat", "request_timeout"), 1.0);
+    assert_eq!((ended(&poisoned, "chat", ""), ended(&poisoned, "chat", "client_gone")), (0.0, 0.0));
+
+    let (go, pace) = mpsc::unbounded_channel();
+    let script = Script { pace: Some(Arc::new(Mutex::new(pace))), ..Script::default() };
+    let scheduler = start(&script, Limits { batch: 1, queue: 1, ..limits() });
+    let running = scheduler.submit(job(3, 5)).unwrap();
+    wait_for("it runs", || scheduler.load().active == 1);
+    let waiting = scheduler.submit(job(3, 5)).unwrap();
+    assert_eq!(scheduler.submit(job(3, 5)).unwrap_err(), WorkerDenial::Full);
+    scheduler.drain();
+    assert_eq!(scheduler.submit(job(3, 5)).unwrap_err(), WorkerDenial::Stopping);
+    drop(running);
+    drop(go);
+    all(waiting);
+    wait_for("nothing runs", || scheduler.load().active == 0);
+    assert_eq!(ended(&scheduler, "chat", "server_is_stopping"), 1.0);
+    assert_eq!(ended(&scheduler, "chat", "client_gone"), 1.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_denied_total{reason=\"full\"}"), 1.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_denied_total{reason=\"stopping\"}"), 1.0);
 }

@@ -16,6 +16,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
 use super::{GRACE, Worker, reply};
+use crate::clock;
+use crate::telemetry::metrics::Occupancy;
 use crate::worker::model::Model;
 use crate::worker::prepare::{self, Prepared};
 use crate::worker::wire::{ModelList, ModelObject, Refusal};
@@ -33,6 +35,7 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .route("/health", get(health))
+        .route("/metrics", get(metrics))
         .route("/internal/supervise", get(supervise))
         .route("/internal/stop", post(stop))
         .fallback(async |method: Method, uri: Uri| Refusal::unknown_url(method.as_str(), uri.path()))
@@ -54,6 +57,7 @@ type Prepare = fn(&Model, &[u8]) -> Result<Prepared, Refusal>;
 
 async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<Response, Refusal> {
     let body = read(body).await?;
+    let arrived = clock::monotonic();
     let preparing = Arc::clone(&worker);
     // A long prompt takes a while to tokenise, during which other sockets must be served.
     let prepared = tokio::task::spawn_blocking(move || prepare(&preparing.model, &body)).await;
@@ -61,7 +65,7 @@ async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<R
         tracing::error!(%error, "a request could not be prepared");
         Refusal::failed()
     })??;
-    reply::answer(&worker, prepared).await
+    reply::answer(&worker, prepared, arrived).await
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
@@ -104,6 +108,14 @@ async fn health(State(worker): State<Arc<Worker>>) -> Response {
     };
     let health = Health { status, model: &worker.model.name, active: load.active, queued: load.queued };
     (code, Json(health)).into_response()
+}
+
+/// What Prometheus reads, or the gateway for it.
+async fn metrics(State(worker): State<Arc<Worker>>) -> Response {
+    let load = worker.scheduler.load();
+    let text =
+        worker.metrics.text(Occupancy { queue: load.queued, active: load.active, kv_tokens: load.tokens });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Streams comment lines until the worker stops; whoever reads them supervises.

@@ -1,6 +1,7 @@
 //! From the scheduler's events to an answer, whole or streamed.
 
 use std::convert::Infallible;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -11,17 +12,22 @@ use tokio::sync::mpsc::Receiver;
 
 use super::Worker;
 use crate::clock;
+use crate::telemetry::metrics::{WorkerDenial, WorkerOperation};
 use crate::worker::prepare::Prepared;
-use crate::worker::scheduler::{Denied, Event, Failure, Job};
+use crate::worker::scheduler::{Event, Failure, Job};
 use crate::worker::wire::{Answer, Endpoint, Refusal, Usage};
 
 pub(super) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 /// What the prompt came to, known before the first byte of the answer.
 const PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-tunegate-prompt-tokens");
 
-/// Hands the request to the scheduler and answers. The head is sent once the prompt was read: until then a failure
+/// Hands a request that has `arrived` to the scheduler and answers. The head is sent once the prompt was read: until then a failure
 /// still has a status of its own. Dropping the answer cancels the request.
-pub(super) async fn answer(worker: &Worker, prepared: Prepared) -> Result<Response, Refusal> {
+pub(super) async fn answer(
+    worker: &Worker,
+    prepared: Prepared,
+    arrived: Instant,
+) -> Result<Response, Refusal> {
     let Prepared { endpoint, prompt, most, generation } = prepared;
     let prompt_tokens = prompt.len();
     let answer = Answer {
@@ -34,10 +40,14 @@ pub(super) async fn answer(worker: &Worker, prepared: Prepared) -> Result<Respon
     };
     let (sampling, stops) = (generation.sampling, generation.stops);
     let deadline = clock::monotonic() + worker.request_limit;
-    let job = Job { prompt, most, sampling, stops, deadline };
+    let operation = match endpoint {
+        Endpoint::Chat => WorkerOperation::Chat,
+        Endpoint::Completion => WorkerOperation::TextCompletion,
+    };
+    let job = Job { operation, arrived, prompt, most, sampling, stops, deadline };
     let mut events = worker.scheduler.submit(job).map_err(|denied| match denied {
-        Denied::Full => Refusal::busy(),
-        Denied::Stopping => Refusal::stopping(),
+        WorkerDenial::Full => Refusal::busy(),
+        WorkerDenial::Stopping => Refusal::stopping(),
     })?;
     match events.recv().await {
         Some(Event::Started) => {}
