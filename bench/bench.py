@@ -699,7 +699,7 @@ class Scrapes:
         return "| " + " | ".join([what, str(len(self.ms)), *figures]) + " |"
 
 
-def metrics_section(setup, binary, folder):
+def metrics_section(setup, binary, options, folder):
     """How long a scrape takes, with nothing else going on and during the JSON cell, with a catalog of 100 models."""
     upstream = setup.nginx("metrics-upstream", 1, UPSTREAM_SERVERS, answer=answer_1k())
     catalog = load_catalog(upstream, "1")
@@ -713,7 +713,7 @@ def metrics_section(setup, binary, folder):
     idle = Scrapes(thing)
     idle.during(lambda: time.sleep(SCRAPED_SECONDS))
     lines.append(idle.row("idle"))
-    for connections in [1, 32]:
+    for connections in options.connections:
         busy = Scrapes(thing)
         sample = busy.during(lambda: load(thing, CELLS[0], connections, SCRAPED_SECONDS, folder))
         plural = "" if connections == 1 else "s"
@@ -825,7 +825,7 @@ def report(options):
             parts.append(table(measure(things, options, folder), [thing.name for thing in things]))
             setup.stop()
         if not (options.only or options.no_metrics):
-            parts.append(metrics_section(setup, options.binary, folder))
+            parts.append(metrics_section(setup, options.binary, options, folder))
             setup.stop()
         if not options.no_memory:
             parts.append(memory_table(memory(setup, options.binary)))
