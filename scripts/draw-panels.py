@@ -160,7 +160,8 @@ def picture(panels):
     width = 2 * MARGIN + COLUMNS * WIDTH + (COLUMNS - 1) * GAP
     height = 58 + rows * HEIGHT + (rows - 1) * GAP + 44
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" {FONT}>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" {FONT}>',
         f'<rect width="{width}" height="{height}" fill="{GROUND}"/>',
         text(MARGIN, 38, HEAD, 18, weight="600"),
     ]
