@@ -27,6 +27,7 @@
 
 mod crashes;
 mod database;
+mod gauges;
 mod load;
 mod pains;
 mod races;

@@ -191,7 +191,7 @@ fn names_are_as_prometheus_wants_them() {
     for rule in rules() {
         match (&rule.record, &rule.alert) {
             (Some(record), None) => {
-                assert_eq!(record.split(':').count(), 3, "{record}: level:metric:operations")
+                assert_eq!(record.split(':').count(), 3, "{record}: level:metric:operations");
             }
             (None, Some(alert)) => {
                 assert!(alert.starts_with("Tunegate") && alert.chars().all(char::is_alphanumeric), "{alert}");

@@ -62,12 +62,18 @@ struct Process {
 pub(crate) struct Replica {
     process: Process,
     address: SocketAddr,
+    admin_address: SocketAddr,
 }
 
 impl Replica {
     /// Its data address.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its admin address.
+    pub(crate) const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
     }
 
     /// Sends SIGTERM and insists on exit status 0.
@@ -238,7 +244,7 @@ impl TestGateway {
             let mut connection = Connection::reach(address)?;
             (connection.try_call(&Call::get("/readyz"))?.status == 200).then_some(())
         });
-        Replica { process, address }
+        Replica { process, address, admin_address: SocketAddr::from(([127, 0, 0, 1], ports.1)) }
     }
 
     /// Ends the process at once: `kill -9`. The books can no longer be audited as a whole.

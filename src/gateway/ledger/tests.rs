@@ -381,6 +381,46 @@ async fn three_processes_under_one_ceiling_whatever_fails() {
 }
 
 #[tokio::test]
+async fn what_waits_to_be_written_is_seen_with_its_age() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    assert_eq!(process.ledger.backlog(), Backlog::default());
+    let held = [
+        process.ledger.hold(ask(10)).await.expect("held"),
+        process.ledger.hold(ask(20)).await.expect("held"),
+    ];
+    assert_eq!(process.ledger.open_holds(), (2, Usd::from_nanos(30)));
+    journal.0.lock().down = true;
+    let before = clock::monotonic();
+    for reservation in held {
+        reservation.settle(used(5));
+    }
+    // whoever has taken them, desk or writer: they wait until they are written
+    let reached = |want: (usize, usize)| {
+        let ledger = Arc::clone(&process.ledger);
+        async move {
+            loop {
+                let backlog = ledger.backlog();
+                if (backlog.holds, backlog.ends) == want {
+                    return backlog;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    let limit = Duration::from_secs(10);
+    for _ in 0..20 {
+        let backlog = timeout(limit, reached((0, 2))).await.expect("both wait");
+        assert!(backlog.oldest.is_some_and(|since| since >= before && since <= clock::monotonic()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    journal.0.lock().down = false;
+    assert_eq!(timeout(limit, reached((0, 0))).await.expect("written").oldest, None);
+    assert_eq!(process.ledger.open_holds(), (0, Usd::ZERO));
+    process.close().await;
+}
+
+#[tokio::test]
 async fn budgets_that_nobody_waits_for_any_more_do_not_come_into_force() {
     let journal = Shared::default();
     let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;

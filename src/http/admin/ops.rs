@@ -14,7 +14,6 @@ use serde_json::json;
 
 use super::{Admin, error, store_failed};
 use crate::clock;
-use crate::domain::budget::watch::Watched;
 use crate::telemetry::metrics::with_worker;
 
 /// How many recent requests are listed unasked.
@@ -29,22 +28,22 @@ pub(super) fn guarded_routes() -> Router<Arc<Admin>> {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let budgets = admin.standings.watch(clock::unix_ms()).await;
     let text = match &admin.worker {
-        None => own_metrics(&admin, &budgets),
+        None => own_metrics(&admin).await,
         Some(worker) => {
             // our own while the worker is asked
-            let (answer, own) = tokio::join!(worker.text(), async { own_metrics(&admin, &budgets) });
+            let (answer, own) = tokio::join!(worker.text(), own_metrics(&admin));
             with_worker(own, answer.as_deref())
         }
     };
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// Waits for nothing: no other scrape sees it half said.
-fn own_metrics(admin: &Admin, budgets: &[Watched]) -> Vec<u8> {
+async fn own_metrics(admin: &Admin) -> Vec<u8> {
+    let budgets = admin.standings.watch(clock::unix_ms()).await;
+    // nothing waits between here and the text: no other scrape sees it half said
     let metrics = admin.book.metrics();
-    metrics.budgets_stand(budgets);
+    metrics.budgets_stand(&budgets);
     admin.standings.publish(metrics, clock::monotonic());
     let live = admin.gateway.catalog.load();
     let teams = admin.teams.aliases();

@@ -220,11 +220,13 @@ async fn what_is_unconfirmed_is_listed_until_it_is_corrected() {
         let pages = LedgerPages::new(&store);
         assert_eq!(seqs(&pages.unconfirmed(None, 10).await.expect("read")), [6, 5, 4]);
         assert_eq!(seqs(&pages.unconfirmed(Some(6), 1).await.expect("read")), [5]);
+        assert_eq!(pages.count_unconfirmed().await.expect("counted"), 3);
         // by the settlement's number, and by that of its hold
         rows.append(&[full(7, EntryKind::Adjustment, 4), full(8, EntryKind::Adjustment, 2)])
             .await
             .expect("written");
         assert_eq!(seqs(&pages.unconfirmed(None, 10).await.expect("read")), [6]);
+        assert_eq!(pages.count_unconfirmed().await.expect("counted"), 1);
     })
     .await;
 }

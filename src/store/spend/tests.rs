@@ -95,6 +95,50 @@ async fn entries_are_folded_in_steps_and_each_once() {
     .await;
 }
 
+#[tokio::test]
+async fn days_add_up_by_account_and_a_correction_goes_to_its_own_day() {
+    const DAY: i64 = 86_400_000;
+    for_each_database(async |database| {
+        let store = database.open().await;
+        let (app, bot) = (on("app", None, &["x"], "m"), on("bot", Some("t"), &[], "n"));
+        let other = Attribution { tags: Vec::new(), key: "b".into(), ..app.clone() };
+        let at = |seq: Seq, kind: EntryKind, on: &Attribution, days_ago: i64, cost: i64| Entry {
+            at_ms: NOON - days_ago * DAY,
+            ..entry(seq, kind, 0, on, cost)
+        };
+        let written = [
+            at(1, EntryKind::Hosting, &app, 0, 1),
+            at(2, EntryKind::Hosting, &other, 6, 10),
+            at(3, EntryKind::Hosting, &app, 7, 100),
+            at(4, EntryKind::Hosting, &app, 21, 1_000),
+            at(5, EntryKind::Hosting, &app, 22, 10_000),
+            at(6, EntryKind::Hosting, &app, 30, 100_000),
+            at(7, EntryKind::Hosting, &bot, 29, 7),
+            at(8, EntryKind::Adjustment, &app, 7, -60),
+            at(9, EntryKind::CacheHit, &on("c", None, &[], "free"), 0, 0),
+        ];
+        append(&store, &written).await;
+        let rows = SpendRows::new(&store);
+        while rows.fold_next(4).await.expect("folded") != Step::Nothing {}
+        let mut recent = rows.recent(NOON).await.expect("read");
+        recent.sort_by(|a, b| a.model.cmp(&b.model));
+        let found: Vec<_> = recent
+            .iter()
+            .map(|one| (one.team.as_str(), one.model.as_str(), one.cost.map(Usd::nanos)))
+            .collect();
+        // 2026-11-22: today, seven days, thirty days, the month
+        assert_eq!(found, [("", "m", [1, 11, 11_051, 1_051]), ("t", "n", [0, 0, 7, 0])]);
+        sound(&store).await;
+        sqlx::query("UPDATE spend_days SET cost_nanos = 2 WHERE cost_nanos = 1")
+            .execute(store.pool())
+            .await
+            .expect("tampered");
+        let audit = Books::new(&store).audit().await.expect("read");
+        assert_eq!(audit.difference_count, 1, "{:?}", audit.differences);
+    })
+    .await;
+}
+
 /// PAINS 21: clean-up took what was still needed, or everything at once.
 #[tokio::test]
 async fn clean_up_takes_only_what_is_folded_old_and_ended_and_keeps_its_sums() {

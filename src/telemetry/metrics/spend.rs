@@ -93,3 +93,69 @@ fn dearest<'a>(sums: BTreeMap<Labels<'a>, [Usd; 4]>, most: usize) -> BTreeMap<La
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::IntCounter;
+
+    use super::*;
+
+    fn spending(team: &str, model: &str, purpose: Purpose, today: i64) -> Spending {
+        Spending {
+            team: team.to_owned(),
+            model: model.to_owned(),
+            deployment: format!("{model}-1"),
+            provider: "openai".to_owned(),
+            purpose,
+            cost: [today, 7, 30, 100].map(Usd::from_nanos),
+        }
+    }
+
+    fn today(registry: &Registry) -> Vec<String> {
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("text");
+        let start = "tunegate_spend_usd{";
+        let of = |line: &&str| line.starts_with(start) && line.contains("window=\"today\"");
+        let short = |line: &str| line[start.len()..].replace(",window=\"today\"}", "");
+        text.lines().filter(of).map(short).collect()
+    }
+
+    #[test]
+    fn the_dearest_have_their_own_and_nothing_is_lost() {
+        let registry = Registry::new();
+        let spend = Spend::new(&registry).expect("declared");
+        let teams = Bounded::new(1, IntCounter::new("overflows", "Overflows.").expect("a counter"));
+        let none = Catalog::default();
+        assert_eq!(today(&registry), [""; 0]);
+        let all = [
+            spending("a", "m", Purpose::Inference, 5_000),
+            spending("b", "m", Purpose::Inference, 3_000),
+            spending("c", "m", Purpose::Inference, 1_000),
+            spending("", "n", Purpose::Training, 200),
+            spending("", "n", Purpose::Inference, 150),
+        ];
+        spend.is(&all, &none, &teams, 10, 7_999);
+        let want = [
+            r#"deployment="m-1",kind="usage",model="m",provider="openai",team="a" 0.000005"#,
+            r#"deployment="m-1",kind="usage",model="m",provider="openai",team="other" 0.000004"#,
+            r#"deployment="n-1",kind="training",model="n",provider="openai",team="none" 0.0000002"#,
+            r#"deployment="n-1",kind="usage",model="n",provider="openai",team="none" 0.00000015"#,
+        ];
+        let mut found = today(&registry);
+        found.sort();
+        assert_eq!(found, want);
+        spend.is(&all, &none, &teams, 2, 7_999);
+        let mut found = today(&registry);
+        found.sort();
+        let rest = |kind: &str, usd: &str| {
+            format!(r#"deployment="other",kind="{kind}",model="other",provider="other",team="other" {usd}"#)
+        };
+        let kept = [want[0].to_owned(), want[1].to_owned()];
+        let others = [rest("training", "0.0000002"), rest("usage", "0.00000015")];
+        assert_eq!(found, [kept, others].concat());
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("text");
+        assert!(text.contains("\ntunegate_spend_refreshed_timestamp_seconds 7\n"), "{text}");
+        // what has left the ledger's windows has no series
+        spend.is(&[], &none, &teams, 2, 8_000);
+        assert_eq!(today(&registry), [""; 0]);
+    }
+}
