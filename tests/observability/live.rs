@@ -384,7 +384,7 @@ fn check_found(found: &[Found]) {
             match outcome {
                 Err(error) => problems.push(format!("{error}: {place}")),
                 Ok((_, 0)) if may_be_empty(&one.panel).is_none() => {
-                    problems.push(format!("nothing: {place}"))
+                    problems.push(format!("nothing: {place}"));
                 }
                 Ok(_) => {}
             }
