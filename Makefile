@@ -13,7 +13,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # cmake may live in the virtual environment: see scripts/setup.sh.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run model setup check deploy-check test bench soak kills dashboards
+.PHONY: help run model setup check deploy-check test bench soak kills dashboards pictures
 
 help: ## this list
 	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
@@ -64,3 +64,9 @@ kills: ## kill -9 fifty times under load, on both databases; then the books must
 
 dashboards: ## writes dashboards/*.json from their source, dashboards/src
 	cargo run --quiet --locked --package tunegate-dashboards -- dashboards
+
+pictures: ## draws what the dashboards' queries find in the tests' Prometheus: docs/images/panels.svg
+	@scripts/setup.sh test
+	@scripts/model.sh
+	TUNEGATE_TEST_PICTURES="$(abspath $(TARGET_DIR))/pictures" cargo test --locked --test tunegate -- observability::live
+	scripts/draw-panels.py "$(TARGET_DIR)/pictures/panels.json" docs/images/panels.svg

@@ -32,6 +32,8 @@ UPSTREAM_MODEL = "ft:gpt-4.1-mini-2025-04-14:acme:bench:0"
 EVENTS = 100
 EVENT_BYTES = 256
 IDLE_STREAMS = 1000
+CATALOG_MODELS = 100
+SCRAPED_SECONDS = 10
 BEGIN, END = "<!-- figures: written by bench/run.sh --write -->", "<!-- end of figures -->"
 
 
@@ -655,6 +657,72 @@ def memory_table(rows):
     return "\n".join(lines)
 
 
+# ---- /metrics ---------------------------------------------------------------------------------------------------
+
+
+class Scrapes:
+    """/metrics, asked each second on a connection of its own while something else goes on."""
+
+    def __init__(self, thing):
+        self.thing, self.ms, self.text = thing, [], ""
+        self.over = threading.Event()
+
+    def once(self, connection):
+        started = time.perf_counter()
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        body = response.read()
+        self.ms.append((time.perf_counter() - started) * 1e3)
+        if response.status != 200:
+            raise SystemExit(f"bench: /metrics: {response.status}")
+        self.text = body.decode()
+
+    def run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.thing.admin_port, timeout=30)
+        while not self.over.wait(1):
+            self.once(connection)
+        connection.close()
+
+    def during(self, work):
+        """What `work` returns; it is done while scrapes go on."""
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        try:
+            return work()
+        finally:
+            self.over.set()
+            thread.join()
+
+    def row(self, what):
+        lines = sum(not line.startswith("#") for line in self.text.splitlines())
+        figures = [f"{statistics.median(self.ms):.1f}", f"{max(self.ms):.1f}"]
+        figures += [f"{len(self.text) / 1024:,.0f}", f"{lines:,}"]
+        return "| " + " | ".join([what, str(len(self.ms)), *figures]) + " |"
+
+
+def metrics_section(setup, binary, options, folder):
+    """How long a scrape takes, with nothing else going on and during the JSON cell, with a catalog of 100 models."""
+    upstream = setup.nginx("metrics-upstream", 1, UPSTREAM_SERVERS, answer=answer_1k())
+    catalog = load_catalog(upstream, "1")
+    for at in range(CATALOG_MODELS - 2):  # beside the two that are asked
+        name = f"model-{at}"
+        catalog += DEPLOYMENT.format(name=name, provider="json", model=UPSTREAM_MODEL, alias=name, price="1")
+    catalog += MONEY.format(durability="process", database="")
+    thing = setup.tunegate("metrics", binary, 0, catalog, limited=True)
+    check(thing)
+    heads = [f"`/metrics`, a catalog of {CATALOG_MODELS} models", "scrapes", "p50, ms", "longest, ms", "KiB", "series"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    idle = Scrapes(thing)
+    idle.during(lambda: time.sleep(SCRAPED_SECONDS))
+    lines.append(idle.row("idle"))
+    for connections in options.connections:
+        busy = Scrapes(thing)
+        sample = busy.during(lambda: load(thing, CELLS[0], connections, SCRAPED_SECONDS, folder))
+        plural = "" if connections == 1 else "s"
+        lines.append(busy.row(f"JSON, {connections} connection{plural}, {sample.per_second:,.0f} requests/s"))
+    return "\n".join(lines)
+
+
 # ---- the worker -------------------------------------------------------------------------------------------------
 
 
@@ -720,6 +788,7 @@ def parse_options():
     parser.add_argument("--no-money", action="store_true", help="only the line without holds, budgets and limits")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--no-load", action="store_true")
+    parser.add_argument("--no-metrics", action="store_true")
     parser.add_argument("--no-worker", action="store_true")
     parser.add_argument("--no-routing", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/BENCHMARKS.md")
@@ -756,6 +825,9 @@ def report(options):
             for thing in things:
                 check(thing)
             parts.append(table(measure(things, options, folder), [thing.name for thing in things]))
+            setup.stop()
+        if not (options.only or options.no_metrics):
+            parts.append(metrics_section(setup, options.binary, options, folder))
             setup.stop()
         if not options.no_memory:
             parts.append(memory_table(memory(setup, options.binary)))

@@ -77,6 +77,7 @@ impl Everything {
         self.left();
         self.odd_bills();
         self.gateway.post(CHAT, &streamed(LOCAL, "local")).expect(200);
+        self.gateway.reload().expect(200);
     }
 
     /// Every model and endpoint, whole and streamed.
@@ -165,6 +166,12 @@ impl Everything {
             self.gateway.notice_departures();
             self.well.await_fate();
         }
+        let mut long = streamed(LOCAL, "leaves");
+        long["max_tokens"] = 500.into();
+        let mut open = self.gateway.open(CHAT, &long);
+        open.await_events(EVENTS);
+        drop(open);
+        self.gateway.notice_departures();
     }
 
     /// A bill beyond its bound, and an answer that does not say what it used.

@@ -12,7 +12,7 @@ use crate::support::exposition::{Exposition, Family, Labels, Sample, braces};
 use crate::support::prometheus::{Span, Target, now_seconds};
 
 /// Between two samples, seconds.
-pub(super) const STEP: i64 = 600;
+pub(super) const STEP: i64 = 900;
 const DAY: i64 = 86_400;
 const STEPS: i64 = 7 * DAY / STEP;
 
@@ -40,6 +40,8 @@ enum Motion {
     Sinks { from: f64, by: f64 },
     /// As busy as the day, so much at its height.
     Waves(f64),
+    /// The last midnight.
+    Midnight,
 }
 
 impl Week {
@@ -74,7 +76,7 @@ impl Week {
                 _ => &family.name,
             };
             writeln!(out, "# TYPE {named} {}", family.kind).expect("written");
-            for sample in &family.samples {
+            for sample in family.samples.iter().filter(|sample| !was_never_observed(family, sample)) {
                 let motion = motion(family, sample);
                 let labels = of_target(&sample.labels);
                 text.clear();
@@ -91,6 +93,18 @@ impl Week {
         out.write_all(b"# EOF\n").and_then(|()| out.flush()).expect("written");
         samples
     }
+}
+
+/// Whether it is of a histogram that live traffic did not touch: at 0 for a week, it says nothing, at twenty lines each.
+fn was_never_observed(family: &Family, sample: &Sample) -> bool {
+    if family.kind != "histogram" {
+        return false;
+    }
+    let mut labels = sample.labels.clone();
+    labels.remove("le");
+    let counts = format!("{}_count", family.name);
+    let its_count = |one: &&Sample| one.name == counts && one.labels == labels;
+    family.samples.iter().find(its_count).is_none_or(|count| count.value() == 0.0)
 }
 
 /// What a scrape adds of its own.
@@ -121,6 +135,7 @@ impl Motion {
             Self::Climbs(most) => most * of_day,
             Self::Sinks { from, by } => from - by * of_day,
             Self::Waves(most) => (most * busyness(at) as f64 / 18.0).round(),
+            Self::Midnight => at.div_euclid(DAY) as f64 * DAY as f64,
         }
     }
 }
@@ -136,7 +151,7 @@ fn spread(text: &str) -> f64 {
 
 /// What tells apart who is asked: a model's series belong together.
 fn who(sample: &Sample) -> String {
-    [sample.label("model"), sample.label("deployment")].concat()
+    [sample.label("model"), sample.label("deployment"), sample.label("endpoint")].concat()
 }
 
 fn motion(family: &Family, sample: &Sample) -> Motion {
@@ -157,7 +172,9 @@ fn up_to(most: f64, lot: f64) -> i64 {
 
 fn counted(sample: &Sample, lot: f64) -> Motion {
     let (most, scale) = match sample.name.as_str() {
-        name if name.ends_with("_usd_total") => (40_000_000.0, 1_000_000_000),
+        "tunegate_cost_usd_total" => (2_000_000.0, 1_000_000_000),
+        // corrections, overshoots and the like are small beside it
+        name if name.ends_with("_usd_total") => (20_000.0, 1_000_000_000),
         "tunegate_tokens_total" | "tunegate_worker_tokens_total" => (2_000.0, 1),
         "tunegate_requests_total" if sample.label("ending") == "served" => (40.0, 1),
         "tunegate_responses_total" if sample.label("status") == "200" => (80.0, 1),
@@ -182,7 +199,7 @@ fn observed(family: &Family, sample: &Sample) -> Motion {
     };
     let lot = spread(&who(sample));
     let middle = middle * (0.5 + lot);
-    let pace = up_to(8.0, spread(&format!("{lot}")));
+    let pace = up_to(200.0, spread(&format!("{lot}")));
     if sample.name.ends_with("_sum") {
         return Motion::Sums { pace, mean: middle * 1.2 };
     }
@@ -206,6 +223,7 @@ fn standing(sample: &Sample, lot: f64) -> Motion {
             "7d" => Motion::Stands(84.0 * lot),
             _ => Motion::Stands(300.0 * lot),
         },
+        "tunegate_config_loaded_timestamp_seconds" => Motion::Midnight,
         "tunegate_budget_limit_usd" => Motion::Stands(limit),
         "tunegate_budget_spent_usd" => Motion::Climbs(limit * spent),
         "tunegate_budget_left_usd" => Motion::Sinks { from: limit, by: limit * spent },

@@ -61,6 +61,17 @@ impl Contract {
         Self::read(include_str!("../../docs/METRICS.md"))
     }
 
+    /// Every metric by name, with its type and its labels; those that a star stands for aside.
+    pub(crate) fn metrics(&self) -> impl Iterator<Item = (&str, &str, &Labels)> {
+        self.metrics.iter().map(|(name, metric)| (name.as_str(), metric.kind.as_str(), &metric.labels))
+    }
+
+    /// Whether a metric is in the document, also where only a star stands for it.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.metrics.contains_key(name)
+            || self.families.iter().any(|family| name.starts_with(family.as_str()))
+    }
+
     /// Reads the tables of a document.
     fn read(text: &str) -> Self {
         let mut contract = Self {

@@ -5,6 +5,7 @@
 //! `scripts/draw-panels.py`.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -13,12 +14,13 @@ use super::everything::Everything;
 use super::history::{STEP, Week};
 use crate::support::exposition::Exposition;
 use crate::support::prometheus::{Plan, Prometheus, Series, Span, Target, now_seconds};
+use crate::support::wait::within_limit;
 use crate::support::{Call, eventually};
 
 /// The job that our own configurations give the gateway.
 const JOB: &str = "tunegate";
 /// What Grafana sets over the week: its span, and four times the distance of samples at the least.
-const WEEK: (&str, &str) = ("6d", "70m");
+const WEEK: (&str, &str) = ("6d", "75m");
 /// The same over the last minute.
 const LIVE: (&str, &str) = ("1m", "30s");
 /// What `increase` may be off.
@@ -27,7 +29,10 @@ const INCREASE_TOLERANCE: f64 = 0.02;
 const TOTAL_TOLERANCE: f64 = 0.000_001;
 
 /// Queries that may find nothing, by their panel or annotation, and why.
-const MAY_BE_EMPTY: [(&str, &str); 0] = [];
+const MAY_BE_EMPTY: [(&str, &str); 1] = [(
+    "annotation Firing alerts",
+    "each alert waits for minutes before it fires; promtool's tests make each fire",
+)];
 
 /// What one query found.
 struct Found {
@@ -46,7 +51,9 @@ fn every_query_of_every_panel_finds_what_it_asks_for() {
     let Some(scene) = Scene::set(&everything) else { return };
 
     let boards = shipped();
+    let asked_at = Instant::now();
     let found: Vec<Found> = boards.iter().flat_map(|board| scene.ask_all(board)).collect();
+    println!("all asked: {:.1?}", asked_at.elapsed());
     print_table(&found);
     for board in &boards {
         scene.check_single_values(board);
@@ -81,21 +88,25 @@ impl Scene {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let history = folder.path().join("history");
         let week = Week::just_ended();
+        let started = Instant::now();
         let samples = week.write(&exposition, &target, &history);
-        println!("history: {} series, {samples} samples", exposition.series());
+        println!("{samples} samples of {} series written: {:.1?}", exposition.series(), started.elapsed());
         let lookback_min = 2 * STEP.unsigned_abs() / 60;
         let plan = Plan { targets: vec![target], rules: rules(), history: Some(history), lookback_min };
         let prometheus = Prometheus::start(&plan)?;
+        println!("imported, and Prometheus is ready: {:.1?}", started.elapsed());
 
         let from = now_seconds();
         prometheus.await_scrapes(2);
         everything.traffic();
         let journal = everything.gateway.settled_journal(|journal| !journal.0.is_empty());
         let settled = now_seconds();
-        eventually("the ledger's sums in the metrics", || {
+        let refreshed = || {
             let read = Exposition::read(&everything.exposition());
             (read.sum("tunegate_spend_refreshed_timestamp_seconds", &[]) > settled).then_some(())
-        });
+        };
+        // read anew every 15 s, and the machine may be busy
+        (0..3).find_map(|_| within_limit(refreshed)).expect("the ledger's sums in the metrics");
         prometheus.await_scrapes(2);
         let live = Span { from, until: now_seconds(), step: 1.0 };
         Some(Self { prometheus, week, live, spent: journal.spent() })
@@ -228,15 +239,24 @@ impl Scene {
         });
         assert!(!rules.is_empty(), "no rules");
         let now = now_seconds();
+        let mut needy = Vec::new();
         for rule in &rules {
             let name = rule["name"].as_str().unwrap_or_default();
             assert_eq!(rule["health"], "ok", "{name}: {}", rule["lastError"]);
-            if rule["type"] == "recording" && may_be_empty(name).is_none() {
+            if rule["type"] == "recording" {
+                if needs_a_past(rule, &needy) {
+                    needy.push(name);
+                    continue;
+                }
                 let series = self.prometheus.query(name, now).unwrap_or_else(|e| panic!("{name}: {e}"));
                 assert!(!series.is_empty(), "{name} has no value: {}", rule["query"]);
             }
         }
-        println!("{} rules are well", rules.len());
+        println!(
+            "{} rules are well; of {} that look back at what rules recorded, no value was asked",
+            rules.len(),
+            needy.len()
+        );
     }
 
     /// The counters since the process began, the ledger's sums as Prometheus has them, the admin API and the ledger's rows
@@ -294,7 +314,16 @@ impl Scene {
 }
 
 /// Panels in the picture of the README: dashboard and title.
-const PICTURES: [(&str, &str); 0] = [];
+const PICTURES: [(&str, &str); 8] = [
+    ("tunegate / Spend and budgets", "Cost per hour by team"),
+    ("tunegate / Spend and budgets", "Left"),
+    ("tunegate / Fine-tuned models", "Latency p95 against the base"),
+    ("tunegate / Overview", "Tokens"),
+    ("tunegate / Overview", "Requests by ending"),
+    ("tunegate / Overview", "First chunk by model, p95"),
+    ("tunegate / Routing and reliability", "Own overhead"),
+    ("tunegate / Local worker", "Time to first token"),
+];
 
 /// The shipped rule files.
 fn rules() -> Vec<PathBuf> {
@@ -323,6 +352,14 @@ fn is_total(expression: &str) -> bool {
     parts == 1 && expression.contains("window=\"") && !expression.contains(['/', '*', '-', '>', '<'])
 }
 
+/// Whether a rule looks back at what other rules recorded, or builds on one that does: here they have recorded for
+/// seconds. promtool's tests hold their values.
+fn needs_a_past(rule: &Value, needy: &[&str]) -> bool {
+    let query = rule["query"].as_str().unwrap_or_default();
+    let looks_back = query.contains(" offset ") || query.contains('[');
+    (query.contains(':') && looks_back) || needy.iter().any(|name| query.contains(name))
+}
+
 fn may_be_empty(name: &str) -> Option<&'static str> {
     MAY_BE_EMPTY.iter().find(|(panel, _)| *panel == name).map(|(_, reason)| *reason)
 }
@@ -347,7 +384,7 @@ fn check_found(found: &[Found]) {
             match outcome {
                 Err(error) => problems.push(format!("{error}: {place}")),
                 Ok((_, 0)) if may_be_empty(&one.panel).is_none() => {
-                    problems.push(format!("nothing: {place}"))
+                    problems.push(format!("nothing: {place}"));
                 }
                 Ok(_) => {}
             }

@@ -1,7 +1,9 @@
 //! What an operator sees from outside: health, log lines, traces, dashboards, and what Prometheus' own tools make of the
 //! metrics.
 
+mod birth;
 mod boards;
+mod cardinality;
 mod dashboards;
 mod everything;
 mod health;
