@@ -124,7 +124,7 @@ impl Sender {
         let (works, collector) = (dropped == 0, self.collector.authority());
         match (worked, works) {
             (true, false) => {
-                tracing::warn!(collector, why, "spans are dropped until the collector takes them")
+                tracing::warn!(collector, why, "spans are dropped until the collector takes them");
             }
             (false, true) => tracing::info!(collector, "the collector takes spans again"),
             (true, true) | (false, false) => {}

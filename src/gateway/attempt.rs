@@ -154,16 +154,13 @@ pub(super) async fn make<C: Client>(
         deadline,
         sent: AtomicBool::new(false),
     };
-    let entering = async {
-        tokio::select! {
-            biased;
-            entered = attempt.enter(entry) => Some(entered),
-            () = presence.left() => None,
-        }
+    let waits_since = clock::monotonic();
+    let stay = tokio::select! {
+        biased;
+        entered = attempt.enter(entry) => entered,
+        () = presence.left() => return Attempted::Ended(Refusal::ClientGone, record),
     };
-    let Some(stay) = record.waiting(entering).await else {
-        return Attempted::Ended(Refusal::ClientGone, record);
-    };
+    record.waited_since(waits_since);
     let stay = match stay {
         Ok(stay) => stay,
         Err(unready) => return attempt.unready(unready, record),
@@ -278,7 +275,7 @@ impl Attempt<'_> {
         };
         if let Some(held_at) = held_at {
             // from here on only the connection was waited for
-            record.waited(clock::monotonic().saturating_duration_since(held_at));
+            record.waited_since(held_at);
         }
         let (Reserved { bill, output_cap }, warm) = both?;
         if let Err(error) = warm {
@@ -477,8 +474,9 @@ impl Attempt<'_> {
     ) -> Attempted {
         let status = exchange.status();
         let between = self.deployment.timeouts.between_chunks.min(Duration::from_secs(30));
-        let reading = exchange.whole(ERROR_BYTES, between, self.deadline);
-        let body = record.waiting(reading).await.unwrap_or_default();
+        let waits_since = clock::monotonic();
+        let body = exchange.whole(ERROR_BYTES, between, self.deadline).await.unwrap_or_default();
+        record.waited_since(waits_since);
         let headers = exchange.headers().clone();
         exchange.release().await;
         if status < 400 {

@@ -60,15 +60,11 @@ pub(super) async fn ask<C: Client>(
             return Err(Refused::new(Refusal::ClientGone, record));
         }
         if let Some(after) = round.learns(failed, &record) {
-            let resting = async {
-                tokio::select! {
-                    biased;
-                    () = presence.left() => false,
-                    () = sleep(after) => true,
-                }
-            };
-            if !record.waiting(resting).await {
-                return Err(Refused::new(Refusal::ClientGone, record));
+            let rests_since = clock::monotonic();
+            tokio::select! {
+                biased;
+                () = presence.left() => return Err(Refused::new(Refusal::ClientGone, record)),
+                () = sleep(after) => record.waited_since(rests_since),
             }
         }
     }

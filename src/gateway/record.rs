@@ -147,8 +147,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Begins with what the door knows.
-    pub fn begin(book: &Arc<Book>, id: &RequestId, at_ms: i64, started: Instant) -> Self {
+    /// Begins with what the door knows. Boxed: every step of the line hands it on.
+    pub fn begin(book: &Arc<Book>, id: &RequestId, at_ms: i64, started: Instant) -> Box<Self> {
         book.metrics.requests.in_flight.inc();
         let outcome = Outcome {
             request_id: id.as_str().to_owned(),
@@ -175,7 +175,7 @@ impl Record {
             overhead_us: 0,
             first_byte_us: None,
         };
-        Self {
+        Box::new(Self {
             outcome: Some(outcome),
             bill: None,
             over: None,
@@ -188,7 +188,7 @@ impl Record {
             place: None,
             entered: None,
             rate_headers: Vec::new(),
-        }
+        })
     }
 
     /// Notes more about the request.
@@ -313,12 +313,9 @@ impl Record {
         IfDropped { record: self, usage, began: clock::monotonic(), over: false }
     }
 
-    /// Waits for the upstream, the client or a queue: time that is not ours.
-    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
-        let began = clock::monotonic();
-        let done = what.await;
-        self.waited(clock::monotonic().saturating_duration_since(began));
-        done
+    /// Notes a wait for the upstream, the client or a queue that ends now: time that is not ours.
+    pub fn waited_since(&mut self, since: Instant) {
+        self.waited(clock::monotonic().saturating_duration_since(since));
     }
 
     /// Notes such a wait.
@@ -346,7 +343,7 @@ impl Record {
     }
 
     /// Writes a refusal, with the status the client got.
-    pub fn refused(mut self, refusal: &Refusal, status: u16) {
+    pub fn refused(mut self: Box<Self>, refusal: &Refusal, status: u16) {
         if !self.blamed {
             self.blame(refusal);
         }
@@ -363,7 +360,7 @@ impl Record {
     }
 
     /// Writes the end.
-    pub fn ended(mut self, ending: Ending, status: u16) {
+    pub fn ended(mut self: Box<Self>, ending: Ending, status: u16) {
         self.note(|outcome| {
             outcome.ending = ending;
             outcome.status = status;
@@ -404,7 +401,7 @@ impl<F: Fn() -> Option<Usage>> IfDropped<'_, F> {
 
 impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     fn drop(&mut self) {
-        self.record.waited(clock::monotonic().saturating_duration_since(self.began));
+        self.record.waited_since(self.began);
         if !self.over
             && let Some(usage) = (self.usage)()
         {

@@ -284,11 +284,10 @@ impl Metered {
         }
     }
 
-    /// Waits for the client.
-    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
-        match &mut self.record {
-            Some(record) => record.waiting(what).await,
-            None => what.await,
+    /// Notes a wait for the client that ends now.
+    pub fn waited_since(&mut self, since: Instant) {
+        if let Some(record) = &mut self.record {
+            record.waited_since(since);
         }
     }
 

@@ -42,15 +42,17 @@ pub(in crate::http) async fn serve(
     exchange: &mut Exchange,
     endpoint: Endpoint,
     model_in_path: Option<String>,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Done {
     record.endpoint(endpoint);
     let (admitted, mut place) = match arrive(gateway, exchange, &mut record) {
         Ok(arrived) => arrived,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
-    let reading = exchange.body(limits, limits.max_body_bytes, Some(&mut place));
-    let body = match record.waiting(reading).await {
+    let reads_since = clock::monotonic();
+    let read = exchange.body(limits, limits.max_body_bytes, Some(&mut place)).await;
+    record.waited_since(reads_since);
+    let body = match read {
         Ok(body) => body,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
@@ -67,9 +69,9 @@ pub(in crate::http) async fn serve(
         route_headers: route_headers(exchange.headers(), &gateway.catalog.load().catalog.headers),
         tags: tags(exchange.headers()),
     };
-    match gateway.infer(admitted, arrival, Box::new(record), exchange).await {
+    match gateway.infer(admitted, arrival, record, exchange).await {
         Ok(answer) => write(exchange, *answer, limits.sse_keepalive).await,
-        Err(refused) => refuse(exchange, &refused.refusal, *refused.record).await,
+        Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
     }
 }
 
@@ -113,7 +115,7 @@ fn tags(headers: &HeaderMap) -> Vec<Arc<str>> {
 }
 
 /// Says no, and writes the outcome with the status that was sent.
-pub(in crate::http) async fn refuse(exchange: &mut Exchange, refusal: &Refusal, record: Record) -> Done {
+pub(in crate::http) async fn refuse(exchange: &mut Exchange, refusal: &Refusal, record: Box<Record>) -> Done {
     let done = match refusal {
         Refusal::ClientGone => Done::Close,
         _ => exchange.refuse_with(refusal, record.rate_headers()).await,
@@ -126,7 +128,10 @@ async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Durati
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     match answer.body {
         AnswerBody::Whole { body, mut record, ending } => {
-            match record.waiting(exchange.whole(status, answer.headers, body)).await {
+            let writes_since = clock::monotonic();
+            let written = exchange.whole(status, answer.headers, body).await;
+            record.waited_since(writes_since);
+            match written {
                 Ok(()) => {
                     record.ended(ending, status.as_u16());
                     if ending == Ending::ClientGone { Done::Close } else { Done::Reuse }
@@ -163,7 +168,12 @@ async fn stream(
         let turn = turn(exchange, &mut metered, keepalive).await;
         let left = match turn {
             Turn::Left => true,
-            Turn::Next(Next::Bytes(bytes)) => metered.waiting(exchange.write(bytes)).await.is_err(),
+            Turn::Next(Next::Bytes(bytes)) => {
+                let writes_since = clock::monotonic();
+                let written = exchange.write(bytes).await;
+                metered.waited_since(writes_since);
+                written.is_err()
+            }
             Turn::Next(Next::End) => {
                 return match exchange.end_stream().await {
                     Ok(()) => {

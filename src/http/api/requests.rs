@@ -15,7 +15,7 @@ pub(in crate::http) async fn serve(
     gateway: &Gateway,
     exchange: &mut Exchange,
     id: &str,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Done {
     let body = match ask(gateway, exchange, id, &mut record).await {
         Ok(body) => body,

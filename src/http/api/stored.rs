@@ -17,7 +17,7 @@ pub(in crate::http) async fn serve(
     exchange: &mut Exchange,
     id: &str,
     tail: &str,
-    mut record: Record,
+    mut record: Box<Record>,
 ) -> Done {
     record.endpoint(Endpoint::Responses);
     let stored = match ask(gateway, exchange, id, tail, &mut record).await {
