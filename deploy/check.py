@@ -223,8 +223,22 @@ def alertmanager_configuration() -> None:
     path = COMPOSE / "alertmanager.yml"
     run("amtool", "check-config", path)
     routes = ("amtool", "config", "routes", "test", f"--config.file={path}")
-    for severity in sorted(set(all_alerts().values())):
+    alerts = all_alerts()
+    for severity in sorted(set(alerts.values())):
         run(*routes, f"--verify.receivers={severity}", f"severity={severity}")
+    for rule in read_yaml(path)["inhibit_rules"]:
+        need("alertname" not in rule["equal"], "what inhibits and what is inhibited have two names")
+        sources, targets = (matched_alerts(rule[side]) for side in ("source_matchers", "target_matchers"))
+        need(sources | targets <= set(alerts), f"inhibited: no such alert: {(sources | targets) - set(alerts)}")
+        need(all(alerts[name] == "page" for name in sources), f"{sources}: nobody is woken by them")
+        need(all(alerts[name] != "page" for name in targets), f"{targets}: a page would be held back")
+
+
+def matched_alerts(matchers: list[str]) -> set[str]:
+    """The alerts that an inhibition names, each whole: its one matcher is of their names."""
+    found = [re.fullmatch(r'alertname=~?"([\w|]+)"', matcher) for matcher in matchers]
+    need(len(found) == 1 and found[0], f"inhibited by something else than names: {matchers}")
+    return set(found[0][1].split("|"))
 
 
 def grafana_provisioning() -> None:
@@ -444,6 +458,7 @@ def check_monitoring(objects: list[dict]) -> None:
         ports = {port["name"] for port in found[0]["spec"]["ports"]}
         (endpoint,) = monitor["spec"]["endpoints"]
         need(endpoint["port"] in ports and endpoint["path"] == "/metrics", "the ServiceMonitor finds no /metrics")
+        need(endpoint.get("honorLabels"), "the operator's label `endpoint` would take the place of ours")
         need(found[0]["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "tunegate", "the job is not tunegate")
     for rule in (rule for o in rules for group in o["spec"]["groups"] for rule in group["rules"]):
         need(set(rule) <= RULE_KEYS, f"the operator does not know {set(rule) - RULE_KEYS} of a rule")

@@ -104,6 +104,19 @@ pub(crate) fn budget(metric: &str, matchers: &str) -> String {
     shared(&format!("tunegate_budget_{metric}_usd"), matchers, "budget, subject")
 }
 
+/// Returns how much of its limit each counter of a budget has spent and holds; none of keys and end users are there.
+pub(crate) fn used(matchers: &str) -> String {
+    let taken = format!("{} + {}", budget("spent", matchers), budget("reserved", matchers));
+    ratio(&taken, &budget("limit", matchers))
+}
+
+/// Returns how much of its limit each budget has spent and holds, for each value of `by`, which has no more labels than
+/// `job`, `budget`, `subject`. Keys and end users have no label: of a budget for each of them it is the fullest counter.
+pub(crate) fn fullest(matchers: &str, by: &str) -> String {
+    let each = shared("tunegate_budget_worst_ratio", matchers, "budget");
+    max(by, &format!("{} or {each}", used(matchers)))
+}
+
 /// Returns the share of requests that failed by no fault of their sender.
 pub(crate) fn failed(over: Over, matchers: &str, by: &str) -> String {
     ratio(

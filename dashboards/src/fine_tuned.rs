@@ -65,11 +65,13 @@ impl Side {
         sum(self.by(), &self.of(&Over::Range.increase(metric, &self.picked(""))))
     }
 
-    /// The share of requests sent there that came to nothing.
+    /// The share of requests sent there that came to nothing, by no wish of the client's or stop of the gateway's.
     pub(crate) fn errors(self, over: Over) -> String {
-        let all = self.rates(over, "gen_ai_client_operation_duration_seconds_count", "");
-        let share = ratio(&self.answers(over), &all);
-        format!("1 - {share}")
+        let metric = "gen_ai_client_operation_duration_seconds_count";
+        let all = self.rates(over, metric, "");
+        let failed = self.rates(over, metric, "error_type!=\"\", error_type!~\"client_gone|interrupted\"");
+        // an error's series is born with the first of its kind
+        ratio(&format!("{failed} or 0 * {all}"), &all)
     }
 
     /// The quantile `q` of a histogram of the upstream, in its unit.

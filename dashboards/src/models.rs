@@ -217,7 +217,7 @@ fn one_model() -> Vec<Panel> {
             Panel::graph(
                 words(
                     "Between chunks",
-                    "Streams: mean time between the chunks behind the first. Above 0.1 s the text is slower than it \
+                    "Streams: time from one chunk to the next, of each behind the first. Above 0.1 s the text is slower than it \
                      is read.",
                 ),
                 Unit::Seconds,
@@ -268,7 +268,8 @@ fn one_model() -> Vec<Panel> {
         Panel::graph(
             words(
                 "Errors by type",
-                "Attempts that came to nothing, by our code of the error. The runbooks say what to do about each.",
+                "Attempts that came to nothing, by our code of the error. `client_gone` is nobody's fault: the client \
+                 left, or the gateway stopped.",
             ),
             Unit::RequestsPerSecond,
             routing(),

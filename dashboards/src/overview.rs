@@ -2,7 +2,8 @@
 
 use crate::dashboard::{Dashboard, FIRING, Row};
 use crate::expr::{
-    Over, budget, cost_per_hour, days_to_retirement, failed, growth, max, rates, select, shared, spend, sum,
+    Over, budget, cost_per_hour, days_to_retirement, failed, fullest, growth, max, rates, select, shared,
+    spend, sum,
 };
 use crate::page::{Filter, Link, Page};
 use crate::panel::{Panel, Steps, words};
@@ -143,15 +144,15 @@ fn trouble() -> Vec<Panel> {
         Panel::stat(
             words(
                 "Budgets above 80 %",
-                "Budgets whose spent and held money has reached 80 % of the limit; one for each key or user counts \
-                 once. Raise the limit, or tell the team before requests are refused.",
+                "Budgets whose spent and held money has reached 80 % of the limit; one for each team, model, key or \
+                 user counts once. Raise the limit, or tell the team before requests are refused.",
             ),
             Unit::Count,
             Link::to(Page::Spend),
         )
         .query(
             "budgets",
-            format!("count({} >= 0.8) or vector(0)", shared("tunegate_budget_worst_ratio", "", "budget")),
+            format!("count({} >= 0.8) or vector(0)", fullest("", "job, budget")),
         )
         .steps(SOME),
         Panel::stat(
@@ -232,13 +233,13 @@ fn ahead() -> Vec<Panel> {
         Panel::bars(
             words(
                 "Budgets nearest their end",
-                "Spent and held of the limit; of a budget for each key or user, where it is highest. At 100 % \
-                 requests are refused, unless the budget only warns.",
+                "Spent and held of the limit; of a budget for each key or user, where it is highest. At 100 % its \
+                 action follows: requests are refused, or go to a cheaper deployment.",
             ),
             Unit::Share,
             Link::to(Page::Spend).of_series(Filter::Budget),
         )
-        .query("{{budget}}", format!("topk(10, {})", max("budget", &select("tunegate_budget_worst_ratio", ""))))
+        .query("{{budget}} {{subject}}", format!("topk(10, {})", fullest("", "budget, subject")))
         .max(1.0)
         .steps(Steps::rising(&[(0.8, "orange"), (0.95, "red")]))
         .empty("no budgets"),

@@ -1,7 +1,7 @@
 //! Spend and budgets: what was spent, by whom, on what; how long the money lasts; whether the figures can be trusted.
 
 use crate::dashboard::{Dashboard, Row};
-use crate::expr::{budget, cost_per_hour, growth, max, rates, ratio, select, shared, spend, sum};
+use crate::expr::{budget, cost_per_hour, fullest, growth, max, rates, ratio, shared, spend, sum, used};
 use crate::page::{Filter, Link, Page};
 use crate::panel::{Panel, Steps, words};
 use crate::table::{Column, Table};
@@ -188,11 +188,6 @@ fn over_time() -> Vec<Panel> {
     ]
 }
 
-fn used() -> String {
-    let (spent, held) = (budget("spent", CHOSEN), budget("reserved", CHOSEN));
-    ratio(&format!("{spent} + {held}"), &budget("limit", CHOSEN))
-}
-
 fn projected() -> String {
     ratio(&budget("projected", CHOSEN), &budget("limit", CHOSEN))
 }
@@ -212,7 +207,7 @@ fn budgets() -> Vec<Panel> {
         Column::new("Spent", Unit::Usd, 4, budget("spent", CHOSEN)),
         Column::new("Held", Unit::Usd, 4, budget("reserved", CHOSEN)),
         Column::new("Left", Unit::Usd, 4, budget("left", CHOSEN)),
-        Column::new("Used", Unit::Share, 1, used()).gauge(FULL),
+        Column::new("Used", Unit::Share, 1, used(CHOSEN)).gauge(FULL),
         Column::new("At its end", Unit::Usd, 2, budget("projected", CHOSEN)),
         Column::new("Of the limit then", Unit::Share, 0, projected()).coloured(LASTS),
         Column::new("Ends in", Unit::Seconds, 1, of_each_counter(&format!("({reset} - time())"))),
@@ -234,13 +229,13 @@ fn budgets() -> Vec<Panel> {
         Panel::graph(
             words(
                 "Used of the limit",
-                "Spent and held of the limit; of a budget for each key or user, where it is highest. At 100 % \
-                 requests are refused.",
+                "Spent and held of the limit; of a budget for each key or user, where it is highest. At 100 % its \
+                 action follows: requests are refused, or go to a cheaper deployment.",
             ),
             Unit::Share,
             Link::to(Page::Spend).of_series(Filter::Budget),
         )
-        .query("{{budget}}", max("budget", &select("tunegate_budget_worst_ratio", CHOSEN)))
+        .query("{{budget}} {{subject}}", fullest(CHOSEN, "budget, subject"))
         .decimals(1)
         .steps(FULL)
         .empty("no budgets"),
