@@ -117,8 +117,8 @@ impl Metrics {
         self.requests.ended(outcome);
     }
 
-    /// Counts entries that are durable, written in one go that took so long.
-    pub fn wrote(&self, entries: &[Arc<Entry>], took: Duration) {
+    /// Counts entries that are durable, written in one go that took so long, if that is known.
+    pub fn wrote(&self, entries: &[Arc<Entry>], took: Option<Duration>) {
         self.ledger.wrote(entries, took);
     }
 
