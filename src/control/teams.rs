@@ -235,3 +235,24 @@ impl TeamChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_team_keeps_a_name_that_metrics_have_and_none_gets_it() {
+        let team = |alias: &str| Team::declared(alias, RateLimits::default(), Vec::new());
+        for (before, alias, good) in [
+            (None, "none", false),
+            (None, "nonesuch", true),
+            (Some(team("sales")), "other", false),
+            (Some(team("other")), "other", true),
+            (Some(team("other")), "none", false),
+            (Some(team("other")), "sales", true),
+        ] {
+            let change = TeamChange::read(&json!({"alias": alias}), before.as_ref());
+            assert_eq!(change.is_ok(), good, "{before:?} {alias}");
+        }
+    }
+}
