@@ -52,8 +52,11 @@ pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Re
     let run = move || {
         let reloaded = parts.reload(&mut held.lock(), path.as_deref());
         metrics.process.reloaded(reloaded.is_ok());
-        if reloaded.is_ok() {
-            metrics.process.configured(clock::unix_ms());
+        match &reloaded {
+            Ok(_) => metrics.process.configured(clock::unix_ms()),
+            Err(problems) => {
+                tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
+            }
         }
         reloaded
     };

@@ -178,7 +178,8 @@ impl Deployment {
         let named = [&*self.upstream_model, self.model_identity()].into_iter().find_map(FineTunedName::parse);
         // on Azure `base_model` says which model a deployment is of, elsewhere what it was trained from
         let is_azure = self.provider.dialect.kind() == ProviderKind::Azure;
-        let told = self.base_model.as_deref().is_some_and(|base| !is_azure && *base != *self.upstream_model);
+        let is_other = |base: &str| model_name::undated(base) != model_name::undated(&self.upstream_model);
+        let told = !is_azure && self.base_model.as_deref().is_some_and(is_other);
         let base = named.map_or_else(|| model_name::base_of(self.model_identity()), |named| named.base);
         Lineage { base: model_name::undated(base), fine_tuned: told || named.is_some() }
     }

@@ -124,6 +124,9 @@ pub struct Outcome {
     pub status: u16,
     /// Our error code, when we made the error.
     pub code: Option<&'static str>,
+    /// Whose fault it is where we said no, and not the sender's.
+    #[serde(skip)]
+    pub blames: Option<Blamed>,
     /// The upstream's status, when it gave one.
     pub upstream_status: Option<u16>,
     /// What the answer used, or else the last attempt at it; nothing when no upstream did any work.
@@ -149,25 +152,15 @@ fn how_many<S: Serializer>(attempts: &[Attempt], serializer: S) -> Result<S::Ok,
     serializer.serialize_u64(attempts.len() as u64)
 }
 
-/// Codes of refusals with which a full gateway, or a full deployment of it, says no.
-const FULL: [&str; 2] = ["overloaded", "deployment_full"];
-/// Codes of refusals for which nobody of a route could be asked.
-const NOBODY: [&str; 2] = ["no_deployment", "deployment_quota"];
-
 impl Outcome {
     /// Whose fault it is that it failed, where it is not its sender's: what an error budget counts.
     pub fn blamed(&self) -> Option<Blamed> {
-        let code = self.code.unwrap_or_default();
         match self.ending {
             Ending::Served | Ending::ClientGone => None,
             Ending::UpstreamBroke => Some(Blamed::Upstream),
             Ending::Interrupted => Some(Blamed::Gateway),
             Ending::UpstreamError => (self.status >= 500 || self.status == 429).then_some(Blamed::Upstream),
-            Ending::Refused if FULL.contains(&code) => Some(Blamed::Gateway),
-            Ending::Refused if NOBODY.contains(&code) => Some(Blamed::Upstream),
-            Ending::Refused if self.status < 500 => None,
-            Ending::Refused if code.starts_with("upstream_") => Some(Blamed::Upstream),
-            Ending::Refused => Some(Blamed::Gateway),
+            Ending::Refused => self.blames,
         }
     }
 }
@@ -193,6 +186,7 @@ pub(crate) mod tests {
             ending,
             status,
             code,
+            blames: None,
             upstream_status: None,
             usage: None,
             attempts: Vec::new(),
@@ -211,14 +205,6 @@ pub(crate) mod tests {
             (Ending::Served, 200, None, None),
             (Ending::ClientGone, 0, Some("client_gone"), None),
             (Ending::Refused, 401, Some("invalid_api_key"), None),
-            (Ending::Refused, 429, Some("project_spend_limit_exceeded"), None),
-            (Ending::Refused, 429, Some("rate_limit_exceeded"), None),
-            (Ending::Refused, 503, Some("overloaded"), ours),
-            (Ending::Refused, 429, Some("deployment_full"), ours),
-            (Ending::Refused, 503, Some("ledger_unavailable"), ours),
-            (Ending::Refused, 503, Some("no_deployment"), theirs),
-            (Ending::Refused, 429, Some("deployment_quota"), theirs),
-            (Ending::Refused, 502, Some("upstream_unreachable"), theirs),
             (Ending::UpstreamError, 400, None, None),
             (Ending::UpstreamError, 429, None, theirs),
             (Ending::UpstreamError, 502, Some("upstream_auth_failed"), theirs),
@@ -227,5 +213,8 @@ pub(crate) mod tests {
         ] {
             assert_eq!(outcome(ending, status, code).blamed(), want, "{ending:?} {status} {code:?}");
         }
+        // a refusal says itself whom it blames
+        let refused = Outcome { blames: ours, ..outcome(Ending::Refused, 503, Some("overloaded")) };
+        assert_eq!(refused.blamed(), ours);
     }
 }

@@ -154,13 +154,13 @@ pub(super) async fn make<C: Client>(
         deadline,
         sent: AtomicBool::new(false),
     };
-    let waits_since = clock::monotonic();
+    record.waits();
     let stay = tokio::select! {
         biased;
         entered = attempt.enter(entry) => entered,
         () = presence.left() => return Attempted::Ended(Refusal::ClientGone, record),
     };
-    record.waited_since(waits_since);
+    record.goes_on();
     let stay = match stay {
         Ok(stay) => stay,
         Err(unready) => return attempt.unready(unready, record),
@@ -173,7 +173,7 @@ pub(super) async fn make<C: Client>(
             Failed { cheaper, again: false, ..Failed::unsent(refusal) }.with(record)
         }
         Err(Unmade::Unreachable(error)) => {
-            stay.failed(error.code(), clock::monotonic());
+            attempt.visit(stay, None, since).failed(error.code());
             record.asks(attempt.asked(), since);
             record.attempt_ended(None);
             Failed::unsent(attempt.refusal(error)).with(record)
@@ -269,14 +269,16 @@ impl Attempt<'_> {
         };
         let both = tokio::select! {
             biased;
-            both = held => both,
+            both = held => Some(both),
             // what may have been held meanwhile is released: nobody has taken it over
-            () = presence.left() => return Err(Unpaid::Refused(Refusal::ClientGone).into()),
+            () = presence.left() => None,
         };
         if let Some(held_at) = held_at {
-            // from here on only the connection was waited for
-            record.waited_since(held_at);
+            // from there on only the connection was waited for
+            record.waits_for_since(held_at);
+            record.goes_on();
         }
+        let Some(both) = both else { return Err(Unpaid::Refused(Refusal::ClientGone).into()) };
         let (Reserved { bill, output_cap }, warm) = both?;
         if let Err(error) = warm {
             bill.settle(None);
@@ -306,15 +308,7 @@ impl Attempt<'_> {
             deadline: self.deadline,
             sent: &self.sent,
         };
-        let request = &self.form.request;
-        let cap = output_cap.map(|cap| cap.tokens).or_else(|| request.output_cap());
-        let visit = Visit::new(
-            stay,
-            Arc::clone(self.means.board),
-            self.purpose(),
-            cap.map(|cap| cap.saturating_mul(request.choices())),
-            clock::monotonic(),
-        );
+        let visit = self.visit(stay, output_cap, clock::monotonic());
         if let Some(bill) = record.bill() {
             bill.sent();
         }
@@ -348,6 +342,14 @@ impl Attempt<'_> {
             endpoint: request.endpoint,
             stream: request.stream,
         }
+    }
+
+    /// A visit that begins at a moment.
+    fn visit(&self, stay: Stay, output_cap: Option<OutputCap>, at: Instant) -> Visit {
+        let request = &self.form.request;
+        let cap = output_cap.map(|cap| cap.tokens).or_else(|| request.output_cap());
+        let cap = cap.map(|cap| cap.saturating_mul(request.choices()));
+        Visit::new(stay, Arc::clone(self.means.board), self.purpose(), cap, at)
     }
 
     fn purpose(&self) -> Purpose {
@@ -474,9 +476,9 @@ impl Attempt<'_> {
     ) -> Attempted {
         let status = exchange.status();
         let between = self.deployment.timeouts.between_chunks.min(Duration::from_secs(30));
-        let waits_since = clock::monotonic();
+        record.waits();
         let body = exchange.whole(ERROR_BYTES, between, self.deadline).await.unwrap_or_default();
-        record.waited_since(waits_since);
+        record.goes_on();
         let headers = exchange.headers().clone();
         exchange.release().await;
         if status < 400 {

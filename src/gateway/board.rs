@@ -156,11 +156,7 @@ impl Board {
             models.insert(model.name.as_str().into(), answers);
         }
         known.models = models;
-        for gone in before.deployments.keys().filter(|name| !known.deployments.contains_key(*name)) {
-            self.metrics.upstreams.gone(gone);
-        }
         self.known.store(Arc::new(known));
-        self.publish(now);
     }
 
     /// How a deployment stands, for a request of so many tokens. Looking takes nothing.
@@ -237,6 +233,7 @@ impl Board {
 
     /// Writes into the metrics how all stand now.
     pub fn publish(&self, now: Instant) {
+        self.metrics.upstreams.nobody_stands();
         for entry in self.known.load().deployments.values() {
             let standing = entry.standing(0, now);
             let state = match standing.breaker {

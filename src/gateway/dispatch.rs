@@ -60,11 +60,11 @@ pub(super) async fn ask<C: Client>(
             return Err(Refused::new(Refusal::ClientGone, record));
         }
         if let Some(after) = round.learns(failed, &record) {
-            let rests_since = clock::monotonic();
+            record.waits();
             tokio::select! {
                 biased;
                 () = presence.left() => return Err(Refused::new(Refusal::ClientGone, record)),
-                () = sleep(after) => record.waited_since(rests_since),
+                () = sleep(after) => record.goes_on(),
             }
         }
     }

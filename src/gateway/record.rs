@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 pub(super) use attempts::Asked;
 
+use super::admit::Admitted;
 use super::limited::{RateHeaders, Standings};
 use super::limits::{Entered, Place};
 use super::refusal::{CODES, Refusal};
@@ -137,6 +138,8 @@ pub struct Record {
     started: Instant,
     /// For the upstream, the client or a queue.
     waited: Duration,
+    /// Since when it waits for one of them.
+    waits_since: Option<Instant>,
     book: Arc<Book>,
     /// Its place among the requests being served.
     place: Option<Place>,
@@ -166,6 +169,7 @@ impl Record {
             ending: Ending::Interrupted,
             status: 0,
             code: None,
+            blames: None,
             upstream_status: None,
             usage: None,
             attempts: Vec::new(),
@@ -184,6 +188,7 @@ impl Record {
             id: id.clone(),
             started,
             waited: Duration::ZERO,
+            waits_since: None,
             book: Arc::clone(book),
             place: None,
             entered: None,
@@ -310,17 +315,35 @@ impl Record {
 
     /// Books a wait for the upstream at what `usage` says, should the request be dropped before the wait is over.
     pub(super) fn if_dropped<F: Fn() -> Option<Usage>>(&mut self, usage: F) -> IfDropped<'_, F> {
-        IfDropped { record: self, usage, began: clock::monotonic(), over: false }
+        self.waits();
+        IfDropped { record: self, usage, over: false }
     }
 
-    /// Notes a wait for the upstream, the client or a queue that ends now: time that is not ours.
-    pub fn waited_since(&mut self, since: Instant) {
-        self.waited(clock::monotonic().saturating_duration_since(since));
+    /// From now on the upstream, the client or a queue is waited for: time that is not ours. Cut off on the way, the
+    /// wait lasts until the record is written.
+    pub fn waits(&mut self) {
+        self.waits_for_since(clock::monotonic());
     }
 
-    /// Notes such a wait.
-    pub fn waited(&mut self, wait: Duration) {
-        self.waited += wait;
+    /// The same since an earlier moment.
+    pub(super) fn waits_for_since(&mut self, since: Instant) {
+        self.waits_since.get_or_insert(since);
+    }
+
+    /// The wait is over.
+    pub fn goes_on(&mut self) {
+        if let Some(since) = self.waits_since.take() {
+            self.waited += clock::monotonic().saturating_duration_since(since);
+        }
+    }
+
+    /// Notes who asks.
+    pub fn admitted(&mut self, admitted: &Admitted) {
+        self.note(|outcome| {
+            outcome.key = Some(Arc::clone(&admitted.key.alias));
+            outcome.key_id = Some(Arc::clone(&admitted.key.id));
+            outcome.team = admitted.team.as_ref().map(|team| Arc::clone(&team.alias));
+        });
     }
 
     /// Notes the moment of the upstream's first byte.
@@ -355,7 +378,7 @@ impl Record {
             _ => Ending::Refused,
         };
         debug_assert!(CODES.contains(&refusal.code()), "{} is not born", refusal.code());
-        self.note(|outcome| outcome.code = Some(refusal.code()));
+        self.note(|outcome| (outcome.code, outcome.blames) = (Some(refusal.code()), refusal.blames()));
         self.ended(ending, status);
     }
 
@@ -388,7 +411,6 @@ impl Refused {
 pub(super) struct IfDropped<'r, F: Fn() -> Option<Usage>> {
     record: &'r mut Record,
     usage: F,
-    began: Instant,
     over: bool,
 }
 
@@ -401,7 +423,7 @@ impl<F: Fn() -> Option<Usage>> IfDropped<'_, F> {
 
 impl<F: Fn() -> Option<Usage>> Drop for IfDropped<'_, F> {
     fn drop(&mut self) {
-        self.record.waited_since(self.began);
+        self.record.goes_on();
         if !self.over
             && let Some(usage) = (self.usage)()
         {
@@ -434,6 +456,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         if let Some(mut outcome) = self.outcome.take() {
             outcome.duration_us = micros_since(self.started);
+            self.goes_on();
             outcome.overhead_us = outcome.duration_us.saturating_sub(micros(self.waited));
             if let Some(usage) = &outcome.usage {
                 self.book.used(&outcome, usage);

@@ -7,6 +7,7 @@ use super::limited::Limited;
 use crate::domain::breaker::State;
 use crate::domain::budget::Exceeded;
 use crate::domain::endpoint::Endpoint;
+use crate::domain::outcome::Blamed;
 use crate::domain::request::RequestError;
 use crate::domain::route::{Out, left_alone};
 use crate::domain::unboundable::Unboundable;
@@ -356,6 +357,26 @@ impl Refusal {
             Self::NoCandidate { out, .. } => match Nobody::of(out) {
                 Nobody::WithThatMember(member) => Some(member),
                 Nobody::WhoMadeIt => Some("model"),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whose fault it is, where it is not the sender's: what an error budget counts. A time-out of a provider's that all
+    /// of a route wait out is the provider's.
+    pub fn blames(&self) -> Option<Blamed> {
+        match self {
+            Self::Overloaded(_) | Self::LedgerAway(_) | Self::Busy { unready: Unready::Full(_), .. } => {
+                Some(Blamed::Gateway)
+            }
+            Self::Busy { .. } | Self::Upstream { .. } => Some(Blamed::Upstream),
+            Self::UpstreamFault { fault, .. } => {
+                let theirs = matches!(fault, Fault::Wait | Fault::Transient) || fault.is_our_trouble();
+                theirs.then_some(Blamed::Upstream)
+            }
+            Self::NoCandidate { out, .. } => match Nobody::of(out) {
+                Nobody::Rested { .. } | Nobody::Now { .. } => Some(Blamed::Upstream),
                 _ => None,
             },
             _ => None,

@@ -20,11 +20,8 @@ use super::metrics::{operation_name, provider_name};
 use super::traces::Config;
 use crate::domain::attempt::Attempt;
 use crate::domain::catalog::Address;
-use crate::domain::outcome::{Ending, Outcome};
+use crate::domain::outcome::Outcome;
 use crate::domain::trace::{SpanId, Trace};
-
-/// Statuses that are the server's failure; those below are its answer (HTTP conventions, "Status").
-const FAILURES: u16 = 500;
 
 /// What all spans of this process have in common.
 pub struct Source {
@@ -126,10 +123,7 @@ fn of_request(outcome: &Outcome, trace: &Trace) -> Span {
 
 /// Why a request failed that was not its sender's fault, in one word.
 fn failure(outcome: &Outcome) -> Option<String> {
-    let broke = matches!(outcome.ending, Ending::UpstreamBroke | Ending::Interrupted);
-    if outcome.status < FAILURES && !broke {
-        return None;
-    }
+    outcome.blamed()?;
     let status = || match outcome.status {
         0 => outcome.ending.name().to_owned(),
         status => status.to_string(),

@@ -1,18 +1,22 @@
 //! The operator's collector of traces: takes batches of spans, over the same connector as everything else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue, Method, header};
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::credential::TokenHttp as _;
-use super::http::Pools;
-use super::token_http::Tokens;
+use super::http::{Link, Pools};
+use super::token_http::{Tokens, send_on};
+use crate::clock;
 use crate::telemetry::traces::Config;
 
 /// Waits before each further try.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+
+/// How long a link is used before its name is looked up again.
+const LINK_KEPT: Duration = Duration::from_secs(60);
 
 /// A collector.
 pub struct Collector {
@@ -21,6 +25,8 @@ pub struct Collector {
     headers: Vec<(HeaderName, HeaderValue)>,
     timeout: Duration,
     service: Tokens,
+    /// The connections to it, and since when: its name is looked up again now and then.
+    link: Mutex<Option<(Instant, Arc<Link>)>>,
     backoff: [Duration; 2],
 }
 
@@ -43,8 +49,27 @@ impl Collector {
             headers,
             timeout: config.timeout,
             service: Tokens::new(Arc::new(Pools::default()), config.ca_file.clone()),
+            link: Mutex::default(),
             backoff: BACKOFF,
         }
+    }
+
+    /// One call, over a connection of the one before if that is not long ago.
+    async fn call(&self, batch: &[u8]) -> Result<(u16, Vec<u8>), String> {
+        let link = self.link(clock::monotonic())?;
+        send_on(&link, Method::POST, &self.url, &self.headers, batch).await
+    }
+
+    fn link(&self, now: Instant) -> Result<Arc<Link>, String> {
+        let mut kept = self.link.lock();
+        if let Some((since, link)) = kept.as_ref()
+            && now.saturating_duration_since(*since) < LINK_KEPT
+        {
+            return Ok(Arc::clone(link));
+        }
+        let link = Arc::new(self.service.link(&self.url)?);
+        *kept = Some((now, Arc::clone(&link)));
+        Ok(link)
     }
 
     /// Its host, for logs.
@@ -60,8 +85,13 @@ impl Collector {
     pub async fn send(&self, batch: &[u8]) -> Result<Vec<u8>, String> {
         let mut waits = self.backoff.into_iter();
         loop {
-            let sending = self.service.send(Method::POST, &self.url, &self.headers, batch);
-            let (why, may_help) = match timeout(self.timeout, sending).await {
+            let sending = self.call(batch);
+            let sent = timeout(self.timeout, sending).await;
+            if !matches!(sent, Ok(Ok(_))) {
+                // its name may lead elsewhere by now
+                *self.link.lock() = None;
+            }
+            let (why, may_help) = match sent {
                 Ok(Ok((200..=299, answer))) => return Ok(answer),
                 Ok(Ok((status, _))) => {
                     (format!("it answered {status}"), matches!(status, 429 | 502 | 503 | 504))

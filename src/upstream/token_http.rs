@@ -34,6 +34,12 @@ impl Tokens {
         Self { pools, roots }
     }
 
+    /// A link to a service; its connections wait in it for the next call.
+    pub(super) fn link(&self, url: &str) -> Result<Link, String> {
+        let url: Uri = url.parse().map_err(|_| "the address is no URL")?;
+        Ok(Link::new(Arc::new(self.service(&url)?), &self.pools))
+    }
+
     fn service(&self, url: &Uri) -> Result<Provider, String> {
         let host = url.host().ok_or("the address has no host")?;
         let tls = url.scheme_str() == Some("https");
@@ -60,24 +66,35 @@ impl TokenHttp for Tokens {
         headers: &[(HeaderName, HeaderValue)],
         body: &[u8],
     ) -> Result<(u16, Vec<u8>), String> {
-        let url: Uri = url.parse().map_err(|_| "the address is no URL")?;
-        // such a service is asked about once an hour: a link of its own each time, the pool behind it is shared
-        let link = Link::new(Arc::new(self.service(&url)?), &self.pools);
-        let outgoing = Outgoing {
-            method,
-            path: url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-            headers: headers.to_vec(),
-            body: (!body.is_empty()).then(|| Bytes::copy_from_slice(body)),
-            usage_injected: false,
-        };
-        let timeouts = Timeouts { connect: LIMIT, first_byte: LIMIT, between_chunks: LIMIT, total: LIMIT };
-        let deadline = clock::monotonic() + LIMIT;
-        let sent = AtomicBool::new(false);
-        let opened = link.open(&outgoing, &[], &timeouts, deadline, &sent).await;
-        let mut exchange = opened.map_err(|error| error.to_string())?;
-        let status = exchange.status();
-        let body = exchange.whole(ANSWER_BYTES, LIMIT, deadline).await.map_err(|error| error.to_string())?;
-        exchange.release().await;
-        Ok((status, body.to_vec()))
+        // such a service is asked about once an hour: a link of its own each time
+        let link = self.link(url)?;
+        send_on(&link, method, url, headers, body).await
     }
+}
+
+/// One call over a link.
+pub(super) async fn send_on(
+    link: &Link,
+    method: Method,
+    url: &str,
+    headers: &[(HeaderName, HeaderValue)],
+    body: &[u8],
+) -> Result<(u16, Vec<u8>), String> {
+    let url: Uri = url.parse().map_err(|_| "the address is no URL")?;
+    let outgoing = Outgoing {
+        method,
+        path: url.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+        headers: headers.to_vec(),
+        body: (!body.is_empty()).then(|| Bytes::copy_from_slice(body)),
+        usage_injected: false,
+    };
+    let timeouts = Timeouts { connect: LIMIT, first_byte: LIMIT, between_chunks: LIMIT, total: LIMIT };
+    let deadline = clock::monotonic() + LIMIT;
+    let sent = AtomicBool::new(false);
+    let opened = link.open(&outgoing, &[], &timeouts, deadline, &sent).await;
+    let mut exchange = opened.map_err(|error| error.to_string())?;
+    let status = exchange.status();
+    let body = exchange.whole(ANSWER_BYTES, LIMIT, deadline).await.map_err(|error| error.to_string())?;
+    exchange.release().await;
+    Ok((status, body.to_vec()))
 }

@@ -167,6 +167,30 @@ fn failures_are_those_that_no_sender_is_to_blame_for() {
 }
 
 #[test]
+fn whoever_waits_out_a_providers_time_out_is_not_to_blame() {
+    let provider = SimulatedProvider::start();
+    provider.always(Reply::trouble(Trouble::rate_limited(60)));
+    let gateway = TestGateway::with(in_order(&provider, &provider)).start();
+    for _ in 0..3 {
+        gateway.post(CHAT, &chat("bot", "hi")).expect(429);
+    }
+    gateway.outcomes();
+    let metrics = read(&gateway);
+    assert_eq!(metrics.sum("tunegate_failures_total", &[("fault", "upstream")]), 3.0);
+    assert!(metrics.sum("tunegate_breaker_state", &[("deployment", "first")]) == 3.0, "it cools down");
+}
+
+#[test]
+fn an_attempt_that_reaches_nobody_is_one_all_the_same() {
+    let (closed, open) = (SimulatedProvider::closed(), SimulatedProvider::start());
+    let gateway = TestGateway::with(in_order(&closed, &open)).start();
+    gateway.post(CHAT, &chat("bot", "hi")).expect(200);
+    gateway.outcomes();
+    let unreachable = [("deployment", "first"), ("error_type", "upstream_unreachable")];
+    assert!(count(&read(&gateway), DURATION, &unreachable) >= 1.0);
+}
+
+#[test]
 fn a_reload_says_so_and_brings_new_names() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(in_order(&provider, &provider)).start();

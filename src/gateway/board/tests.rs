@@ -210,7 +210,9 @@ fn what_is_known_outlives_a_reload_unless_it_is_another_model() {
     assert!(!shut(&other) && samples("one") == 0);
     // one that is gone is not remembered, and a request that still has it harms nobody
     stop(&two);
+    board.publish(now);
     board.replace(&catalog(&[&other]), now);
+    board.publish(now);
     let text = String::from_utf8(metrics.text()).expect("text");
     assert!(text.contains("tunegate_breaker_state{deployment=\"one\"} 0"));
     assert!(!text.contains("tunegate_breaker_state{deployment=\"two\"}"));

@@ -64,6 +64,7 @@ pub(super) async fn begin<C: Client>(
         record: None,
         visit: Some(visit),
         pins: Arc::clone(pins),
+        has_begun: false,
         comments: BytesMut::new(),
         first: None,
     };
@@ -99,8 +100,8 @@ pub(super) async fn begin<C: Client>(
     };
     match &ended {
         Ended::ClientGone => metered.stop().await,
-        Ended::Fault(fault, _) => metered.give_up(Some(*fault)).await,
-        Ended::Broke(_) => metered.give_up(None).await,
+        Ended::Fault(fault, _) => metered.give_up(Why::Refused(*fault)).await,
+        Ended::Broke(error) => metered.give_up(Why::Failed(error.code())).await,
     }
     wait.ends();
     let usage = metered.usage();
@@ -120,6 +121,14 @@ enum Ended {
     ClientGone,
     Fault(Fault, String),
     Broke(UpstreamError),
+}
+
+/// Why a stream is not read on.
+enum Why {
+    /// It says no.
+    Refused(Fault),
+    /// It failed: our code.
+    Failed(&'static str),
 }
 
 /// What is wrong with the first that came of a stream, if anything is: an error among its events, or no JSON.
@@ -165,6 +174,8 @@ pub struct Metered {
     /// Nothing once it is over.
     visit: Option<Visit>,
     pins: Arc<Pins>,
+    /// Whether an event has come.
+    has_begun: bool,
     /// Comments that came before the first event and are not handed on yet.
     comments: BytesMut,
     /// What has come behind them and is not handed on yet.
@@ -190,7 +201,10 @@ impl Metered {
         }
         match self.advance().await {
             Ok(Some(bytes)) => {
-                self.begun();
+                // comments are no beginning
+                if !self.has_begun && has_event(&bytes) {
+                    self.begun();
+                }
                 Next::Bytes(bytes)
             }
             Ok(None) => Next::End,
@@ -211,6 +225,7 @@ impl Metered {
 
     /// The answer has begun, and well.
     fn begun(&mut self) {
+        self.has_begun = true;
         if let Some(visit) = &mut self.visit {
             visit.first();
         }
@@ -223,11 +238,17 @@ impl Metered {
     async fn advance(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let Some(exchange) = &mut self.exchange else { return Ok(None) };
-            let waits_since = clock::monotonic();
+            // before the first event somebody else has the record
+            if let Some(record) = &mut self.record {
+                record.waits();
+            }
             let chunk = exchange.chunk(self.facts.deployment.timeouts.between_chunks, self.deadline).await;
-            self.came(waits_since);
+            self.goes_on();
             match chunk? {
                 Some(chunk) => {
+                    if let Some(visit) = &mut self.visit {
+                        visit.chunk(clock::monotonic());
+                    }
                     let out = self.reader.push(chunk);
                     self.first = Some(self.translated(out));
                     // whoever drops this here finds it again
@@ -272,22 +293,17 @@ impl Metered {
         }
     }
 
-    /// Something has come, or nothing ever will.
-    fn came(&mut self, waited_since: Instant) {
-        let now = clock::monotonic();
-        if let Some(visit) = &mut self.visit {
-            visit.chunk(now);
-        }
-        // before the first event somebody else has the record, and measures
+    /// From now on the client is waited for.
+    pub fn waits(&mut self) {
         if let Some(record) = &mut self.record {
-            record.waited(now.saturating_duration_since(waited_since));
+            record.waits();
         }
     }
 
-    /// Notes a wait for the client that ends now.
-    pub fn waited_since(&mut self, since: Instant) {
+    /// The wait is over.
+    pub fn goes_on(&mut self) {
         if let Some(record) = &mut self.record {
-            record.waited_since(since);
+            record.goes_on();
         }
     }
 
@@ -313,13 +329,13 @@ impl Metered {
     }
 
     /// Stops a stream that is not worth reading on: it broke off, or said no.
-    async fn give_up(&mut self, fault: Option<Fault>) {
+    async fn give_up(&mut self, why: Why) {
         if let Some(exchange) = self.exchange.take() {
             exchange.abort().await;
         }
-        match (self.visit.take(), fault) {
-            (Some(visit), Some(fault)) => visit.refused(fault, None),
-            (Some(visit), None) => visit.failed("upstream_broke"),
+        match (self.visit.take(), why) {
+            (Some(visit), Why::Refused(fault)) => visit.refused(fault, None),
+            (Some(visit), Why::Failed(code)) => visit.failed(code),
             (None, _) => {}
         }
     }
@@ -405,7 +421,7 @@ impl Metered {
         let request_id = self.record.as_ref().map(|record| record.request_id());
         let request_id = request_id.as_deref();
         tracing::warn!(request_id, deployment = %self.facts.deployment.name, %error, "a stream broke off");
-        self.give_up(None).await;
+        self.give_up(Why::Failed("upstream_broke")).await;
         if let Some(record) = &self.record {
             record.book().metrics().upstreams.failed(&self.facts.deployment.name, "upstream_broke");
         }

@@ -49,9 +49,9 @@ pub(in crate::http) async fn serve(
         Ok(arrived) => arrived,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
-    let reads_since = clock::monotonic();
+    record.waits();
     let read = exchange.body(limits, limits.max_body_bytes, Some(&mut place)).await;
-    record.waited_since(reads_since);
+    record.goes_on();
     let body = match read {
         Ok(body) => body,
         Err(refusal) => return refuse(exchange, &refusal, record).await,
@@ -77,11 +77,7 @@ pub(in crate::http) async fn serve(
 
 fn arrive(gateway: &Gateway, exchange: &Exchange, record: &mut Record) -> Result<(Admitted, Place), Refusal> {
     let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
-    record.note(|outcome| {
-        outcome.key = Some(Arc::clone(&admitted.key.alias));
-        outcome.key_id = Some(Arc::clone(&admitted.key.id));
-        outcome.team = admitted.team.as_ref().map(|team| Arc::clone(&team.alias));
-    });
+    record.admitted(&admitted);
     match exchange.method() {
         &http::Method::POST => Ok((admitted, gateway.limits.place()?)),
         other => Err(Refusal::MethodNotAllowed { method: other.to_string(), allowed: "POST" }),
@@ -115,7 +111,12 @@ fn tags(headers: &HeaderMap) -> Vec<Arc<str>> {
 }
 
 /// Says no, and writes the outcome with the status that was sent.
-pub(in crate::http) async fn refuse(exchange: &mut Exchange, refusal: &Refusal, record: Box<Record>) -> Done {
+pub(in crate::http) async fn refuse(
+    exchange: &mut Exchange,
+    refusal: &Refusal,
+    mut record: Box<Record>,
+) -> Done {
+    record.waits();
     let done = match refusal {
         Refusal::ClientGone => Done::Close,
         _ => exchange.refuse_with(refusal, record.rate_headers()).await,
@@ -128,10 +129,8 @@ async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Durati
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     match answer.body {
         AnswerBody::Whole { body, mut record, ending } => {
-            let writes_since = clock::monotonic();
-            let written = exchange.whole(status, answer.headers, body).await;
-            record.waited_since(writes_since);
-            match written {
+            record.waits();
+            match exchange.whole(status, answer.headers, body).await {
                 Ok(()) => {
                     record.ended(ending, status.as_u16());
                     if ending == Ending::ClientGone { Done::Close } else { Done::Reuse }
@@ -142,13 +141,19 @@ async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Durati
                 }
             }
         }
-        AnswerBody::Stream(metered) => match exchange.begin_stream(status, answer.headers).await {
-            Ok(()) => stream(exchange, *metered, status.as_u16(), keepalive).await,
-            Err(Unwritten) => {
-                metered.client_left(status.as_u16()).await;
-                Done::Close
+        AnswerBody::Stream(mut metered) => {
+            metered.waits();
+            match exchange.begin_stream(status, answer.headers).await {
+                Ok(()) => {
+                    metered.goes_on();
+                    stream(exchange, *metered, status.as_u16(), keepalive).await
+                }
+                Err(Unwritten) => {
+                    metered.client_left(status.as_u16()).await;
+                    Done::Close
+                }
             }
-        },
+        }
     }
 }
 
@@ -169,12 +174,13 @@ async fn stream(
         let left = match turn {
             Turn::Left => true,
             Turn::Next(Next::Bytes(bytes)) => {
-                let writes_since = clock::monotonic();
+                metered.waits();
                 let written = exchange.write(bytes).await;
-                metered.waited_since(writes_since);
+                metered.goes_on();
                 written.is_err()
             }
             Turn::Next(Next::End) => {
+                metered.waits();
                 return match exchange.end_stream().await {
                     Ok(()) => {
                         metered.served(status);

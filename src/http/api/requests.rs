@@ -22,6 +22,7 @@ pub(in crate::http) async fn serve(
         Err(refusal) => return refuse(exchange, &refusal, record).await,
     };
     let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    record.waits();
     match exchange.whole(StatusCode::OK, headers, body.into()).await {
         Ok(()) => {
             record.ended(Ending::Served, StatusCode::OK.as_u16());
@@ -41,7 +42,7 @@ async fn ask(
     record: &mut Record,
 ) -> Result<Vec<u8>, Refusal> {
     let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
-    record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
+    record.admitted(&admitted);
     if exchange.method() != Method::GET {
         return Err(Refusal::MethodNotAllowed { method: exchange.method().to_string(), allowed: "GET" });
     }

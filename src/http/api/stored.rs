@@ -27,6 +27,7 @@ pub(in crate::http) async fn serve(
     let status = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let kind = HeaderValue::from_str(&stored.content_type)
         .unwrap_or_else(|_| HeaderValue::from_static("application/json"));
+    record.waits();
     let written = exchange.whole(status, vec![(header::CONTENT_TYPE, kind)], stored.body).await;
     let ending = match written {
         Err(_) => Ending::ClientGone,
@@ -45,7 +46,7 @@ async fn ask(
     record: &mut Record,
 ) -> Result<Stored, Refusal> {
     let admitted = gateway.admit(credential(exchange.headers()), clock::unix_ms())?;
-    record.note(|outcome| outcome.key = Some(admitted.key.alias.clone()));
+    record.admitted(&admitted);
     let method = exchange.method().clone();
     let allowed = match tail.rsplit('/').next() {
         Some("cancel") => "POST",
@@ -64,5 +65,8 @@ async fn ask(
     let kept: Vec<&str> =
         query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("api-version=")).collect();
     let tail = if kept.is_empty() { tail.to_owned() } else { format!("{tail}?{}", kept.join("&")) };
-    gateway.stored_response(&admitted, id, method, &tail).await
+    record.waits();
+    let stored = gateway.stored_response(&admitted, id, method, &tail).await;
+    record.goes_on();
+    stored
 }

@@ -195,11 +195,10 @@ impl Upstreams {
         self.waiting.with_label_values(&[deployment]).set(waiting.into());
     }
 
-    /// Forgets how a deployment stood that left the catalog.
-    pub fn gone(&self, deployment: &str) {
+    /// Forgets how all stood: those that have left the catalog are not said again.
+    pub fn nobody_stands(&self) {
         for gauge in [&self.breaker, &self.in_flight, &self.waiting] {
-            // one that was never set is not there
-            let _ = gauge.remove_label_values(&[deployment]);
+            gauge.reset();
         }
     }
 
