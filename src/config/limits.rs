@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::domain::label::{self, MAX_TAGS, TAG_RULE, alias_is_good, tag_is_good};
+use crate::domain::label::{
+    self, MAX_TAGS, TAG_RULE, TAKEN_RULE, alias_is_good, is_taken_by_metrics, tag_is_good,
+};
 use crate::domain::limit::{MAX_QUOTA, RateLimits};
 use crate::domain::team::{TEAM_ID_PREFIX, Team};
 use crate::gateway::limits::Config;
@@ -60,6 +62,9 @@ pub(super) fn teams(written: &BTreeMap<String, file::Team>, checker: &mut Checke
         let place = Place::top("teams").key(name);
         if !alias_is_good(name, TEAM_ID_PREFIX) {
             checker.wrong(&place, format!("{NAME_RULE}, and does not start with {TEAM_ID_PREFIX}"));
+        }
+        if is_taken_by_metrics(name) {
+            checker.wrong(&place, TAKEN_RULE);
         }
         let limits = rate_limits(&place.key("limits"), &written.limits, checker);
         let tags = place.key("tags");

@@ -9,7 +9,7 @@ use super::directory::{Directory, DirectoryError, Known};
 use super::form::{Form, Problem};
 use super::limits::{LimitsChange, limits_json, tag};
 use super::random::{self, NoRandom};
-use crate::domain::label::{self, MAX_TAGS, alias_is_good};
+use crate::domain::label::{self, MAX_TAGS, TAKEN_RULE, alias_is_good, is_taken_by_metrics};
 use crate::domain::limit::RateLimits;
 use crate::domain::team::{Origin, TEAM_ID_PREFIX, Team};
 use crate::store::StoreError;
@@ -87,7 +87,7 @@ impl Teams {
     pub async fn create(&self, body: &Value, now_ms: i64) -> Result<ListedTeam, TeamsError> {
         let changing = self.directory.change().await;
         let known = changing.known().await?;
-        let change = TeamChange::read(body, true).map_err(TeamsError::Invalid)?;
+        let change = TeamChange::read(body, None).map_err(TeamsError::Invalid)?;
         let team = change.applied_to(Team {
             id: random::id(TEAM_ID_PREFIX)?.into(),
             created_at_ms: now_ms,
@@ -124,7 +124,7 @@ impl Teams {
         let changing = self.directory.change().await;
         let known = changing.known().await?;
         let before = changeable(id_or_alias, &known)?;
-        let change = TeamChange::read(body, false).map_err(TeamsError::Invalid)?;
+        let change = TeamChange::read(body, Some(before)).map_err(TeamsError::Invalid)?;
         let team = change.applied_to(Team::clone(before));
         if team.alias != before.alias {
             alias_is_free(&team, &known)?;
@@ -206,13 +206,18 @@ struct TeamChange {
 }
 
 impl TeamChange {
-    fn read(body: &Value, alias_needed: bool) -> Result<Self, Vec<Problem>> {
+    /// What a body says, of a team as it is `before` or of a new one.
+    fn read(body: &Value, before: Option<&Team>) -> Result<Self, Vec<Problem>> {
+        let is_new = |alias: &str| before.is_none_or(|team| *team.alias != *alias);
         let form = Form::new(body);
         let alias = form.text("alias");
         match alias {
-            None if alias_needed => form.wrong("alias", "missing: name the team"),
+            None if before.is_none() => form.wrong("alias", "missing: name the team"),
             Some(None) => form.wrong("alias", ALIAS_RULE),
             Some(Some(alias)) if !alias_is_good(alias, TEAM_ID_PREFIX) => form.wrong("alias", ALIAS_RULE),
+            Some(Some(alias)) if is_taken_by_metrics(alias) && is_new(alias) => {
+                form.wrong("alias", TAKEN_RULE);
+            }
             _ => {}
         }
         let tags = form.list("tags", MAX_TAGS, tag);
@@ -227,6 +232,27 @@ impl TeamChange {
             tags: self.tags.map_or(team.tags, label::in_order),
             limits: self.limits.applied_to(team.limits),
             ..team
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_team_keeps_a_name_that_metrics_have_and_none_gets_it() {
+        let team = |alias: &str| Team::declared(alias, RateLimits::default(), Vec::new());
+        for (before, alias, good) in [
+            (None, "none", false),
+            (None, "nonesuch", true),
+            (Some(team("sales")), "other", false),
+            (Some(team("other")), "other", true),
+            (Some(team("other")), "none", false),
+            (Some(team("other")), "sales", true),
+        ] {
+            let change = TeamChange::read(&json!({"alias": alias}), before.as_ref());
+            assert_eq!(change.is_ok(), good, "{before:?} {alias}");
         }
     }
 }

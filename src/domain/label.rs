@@ -9,6 +9,18 @@ pub const MAX_TAGS: usize = 16;
 /// The rule of tags, in words.
 pub const TAG_RULE: &str = "a tag has 1 to 64 of A-Z a-z 0-9 . _ - : / =";
 
+/// In metrics, the label of what has none of its own.
+pub const OTHER: &str = "other";
+/// In metrics, the label of what is not there: a key without a team, a request without a model.
+pub const NONE: &str = "none";
+/// Why no team and no budget can have one of these names, in words.
+pub const TAKEN_RULE: &str = "\"other\" and \"none\" are labels of metrics: choose another name";
+
+/// Whether metrics say something else by a name. What has such a name already keeps it.
+pub fn is_taken_by_metrics(name: &str) -> bool {
+    [OTHER, NONE].contains(&name)
+}
+
 /// Whether a text can be an alias. What an id starts with, no alias may: both name the same thing.
 pub fn alias_is_good(alias: &str, id_prefix: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -51,6 +63,9 @@ mod tests {
             ("a,b", false, false),
         ] {
             assert_eq!((alias_is_good(text, "key_"), tag_is_good(text)), (alias, tag), "{text}");
+        }
+        for (name, taken) in [("other", true), ("none", true), ("others", false), ("None", false)] {
+            assert_eq!(is_taken_by_metrics(name), taken, "{name}");
         }
         assert_eq!(in_order(["b", "a", "b"]), ["a".into(), "b".into()] as [Arc<str>; 2]);
     }

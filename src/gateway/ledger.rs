@@ -113,8 +113,8 @@ pub enum BookError {
 /// What happened that somebody may want to know.
 #[derive(Debug, Clone)]
 pub enum Happened {
-    /// These entries were written, in one go that took so long.
-    Wrote(Vec<Arc<Entry>>, Duration),
+    /// These entries were written, in one go that took so long; how long is not known where its answer was lost.
+    Wrote(Vec<Arc<Entry>>, Option<Duration>),
     /// Another process had written first; the decision was made again.
     Conflict,
     /// Nothing could be written.

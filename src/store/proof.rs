@@ -121,8 +121,12 @@ async fn audit(connection: &mut AnyConnection) -> Result<Audit, StoreError> {
     reading.compare(slots.await?);
     for row in sqlx::query(DIFFERENT_DAYS).fetch_all(&mut *connection).await? {
         let usd = |column| row.try_get(column).map(Usd::from_nanos);
-        let (day, days, slots): (i64, _, _) = (row.try_get(0)?, usd(1)?, usd(2)?);
-        reading.differ(format!("day {day} since 1970: the sums by day say {days} USD, the slots {slots}"));
+        let (day, days, slots): (i64, _, _) = (row.try_get(0)?, usd(6)?, usd(7)?);
+        let account = (1..6).map(|column| row.try_get::<String, _>(column));
+        let account = account.collect::<Result<Vec<_>, _>>()?.join(" ");
+        reading.differ(format!(
+            "day {day} since 1970, {account}: the sums by day say {days} USD, the slots {slots}"
+        ));
     }
     Ok(reading.end(heads))
 }

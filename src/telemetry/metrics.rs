@@ -108,7 +108,9 @@ impl Metrics {
         for model in catalog.models() {
             self.requests.born(model);
         }
-        let teams: Vec<&str> = teams.filter(|team| self.teams.label(team) == *team).collect();
+        let all: Vec<&str> = teams.collect();
+        self.teams.seat(all.iter().copied());
+        let teams: Vec<&str> = all.into_iter().filter(|team| self.teams.label(team) == *team).collect();
         self.money.born(catalog, &teams, MOST_BORN);
     }
 
@@ -117,8 +119,8 @@ impl Metrics {
         self.requests.ended(outcome);
     }
 
-    /// Counts entries that are durable, written in one go that took so long.
-    pub fn wrote(&self, entries: &[Arc<Entry>], took: Duration) {
+    /// Counts entries that are durable, written in one go that took so long, if that is known.
+    pub fn wrote(&self, entries: &[Arc<Entry>], took: Option<Duration>) {
         self.ledger.wrote(entries, took);
     }
 

@@ -37,6 +37,10 @@ fn a_team_from_create_to_archive() {
     gateway.admin(Call::get(&format!("{TEAMS}/{}", made["id"].as_str().expect("an id")))).expect(200);
     let wrong = gateway.admin(Call::post(TEAMS, &json!({"alias": "team_x", "tags": ["a b"], "keys": []})));
     assert_eq!(wrong.expect(422).json()["errors"].as_array().map(Vec::len), Some(3));
+    for taken in ["other", "none"] {
+        let wrong = gateway.admin(Call::post(TEAMS, &json!({"alias": taken}))).expect(422).json();
+        assert!(wrong["errors"][0].to_string().contains("labels of metrics"), "{wrong}");
+    }
 }
 
 #[test]

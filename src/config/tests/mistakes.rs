@@ -236,6 +236,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "models.m.limits.requests_per_minute: 0 is out of bounds: 1 to",
     ),
     ("[models.m]\nlimits = { rpm = 1 }", "models.m.limits.rpm: unknown key"),
+    ("[teams.other]", "teams.other: \"other\" and \"none\" are labels of metrics"),
+    (
+        "[budgets.none]\nlimit_usd = \"1\"\nwindow = \"day\"",
+        "budgets.none: \"other\" and \"none\" are labels of metrics",
+    ),
     ("[teams.\"a b\"]", "teams.\"a b\": a name has 1 to 64"),
     (
         "[teams.team_a]",

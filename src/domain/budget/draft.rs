@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{Action, Budget, Each, MAX_NAME_BYTES, Raise, Scope};
 use crate::domain::catalog::Catalog;
-use crate::domain::label::{TAG_RULE, tag_is_good};
+use crate::domain::label::{TAG_RULE, TAKEN_RULE, is_taken_by_metrics, tag_is_good};
 use crate::domain::money::Usd;
 use crate::domain::window::{Window, WindowError};
 
@@ -52,12 +52,15 @@ pub struct DraftRaise {
 /// Told what is wrong: the member's path, such as `scope.team`, and the words.
 pub type Complain<'a> = &'a mut dyn FnMut(&str, &dyn Display);
 
-/// Checks a budget's name.
+/// Checks the name of a budget that is made or declared.
 ///
 /// # Errors
 ///
 /// The rule, in words.
 pub fn check_name(name: &str) -> Result<(), String> {
+    if is_taken_by_metrics(name) {
+        return Err(TAKEN_RULE.to_owned());
+    }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(fits) {
         return Ok(());
@@ -339,6 +342,8 @@ mod tests {
             ("", false),
             ("a b", false),
             ("a/b", false),
+            ("other", false),
+            ("none", false),
         ] {
             assert_eq!(check_name(name).is_ok(), good, "{name}");
         }

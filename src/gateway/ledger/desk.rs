@@ -14,7 +14,7 @@ use crate::domain::ledger::{Entry, Seq};
 /// A hold that somebody waits for.
 pub(super) struct Wanted {
     pub(super) ask: Ask,
-    /// Since when.
+    /// Since when it waits to be written: since it came, or since it has not waited for money any more.
     pub(super) since: Instant,
     /// How long it may wait for others' holds to end.
     pub(super) wait: Duration,
@@ -61,10 +61,10 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// What two queues have, each in the order in which it came.
+    /// What two queues have; what has ended stands in the order in which it came.
     pub(super) fn of(holds: &VecDeque<Box<Wanted>>, ends: &VecDeque<Ended>) -> Self {
-        let since = [holds.front().map(|wanted| wanted.since), ends.front().map(|ended| ended.since)];
-        Self { holds: holds.len(), ends: ends.len(), oldest: since.into_iter().flatten().min() }
+        let since = holds.iter().map(|wanted| wanted.since).chain(ends.front().map(|ended| ended.since));
+        Self { holds: holds.len(), ends: ends.len(), oldest: since.min() }
     }
 
     fn and(self, other: Self) -> Self {

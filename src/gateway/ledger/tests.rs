@@ -2,7 +2,6 @@
 //! written.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -16,6 +15,9 @@ use crate::domain::budget::{Action, Scope};
 use crate::domain::money::{Cost, PerToken};
 use crate::domain::window::Window;
 
+/// Longer than what is not tried after a first failure or two.
+const BACK_SOON: Duration = Duration::from_millis(250);
+
 #[derive(Default)]
 struct Table {
     entries: Vec<Entry>,
@@ -23,6 +25,12 @@ struct Table {
     /// Appends until the next one fails; the failing one is written all the same if the number is odd.
     fails_in: Option<u64>,
     down: bool,
+    /// It can be read; nothing is appended.
+    appends_fail: bool,
+    /// It can be read; nobody beats.
+    beats_fail: bool,
+    /// Appends with a hold wait.
+    holds_stall: bool,
 }
 
 /// A journal in memory.
@@ -33,9 +41,12 @@ struct Shared(Arc<Mutex<Table>>);
 impl Journal for Shared {
     async fn append(&mut self, entries: &[Arc<Entry>]) -> Result<(), AppendError> {
         tokio::task::yield_now().await;
+        while entries.iter().any(|entry| entry.kind == EntryKind::Hold) && self.0.lock().holds_stall {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let failed = || AppendError::Failed("pulled the plug".to_owned());
         let mut table = self.0.lock();
-        if table.down {
+        if table.down || table.appends_fail {
             return Err(failed());
         }
         assert!(entries.len() <= journal::BATCH, "a batch of {}", entries.len());
@@ -74,7 +85,11 @@ impl Journal for Shared {
     }
 
     async fn beat(&mut self, instance: &str, beat: i64, _open_from: Seq) -> Result<(), AppendError> {
-        self.0.lock().beats.insert(instance.into(), (beat, false));
+        let mut table = self.0.lock();
+        if table.down || table.beats_fail {
+            return Err(AppendError::Failed("read-only".to_owned()));
+        }
+        table.beats.insert(instance.into(), (beat, false));
         Ok(())
     }
 
@@ -99,26 +114,37 @@ impl Journal for Shared {
 struct Process {
     ledger: Arc<Ledger>,
     task: JoinHandle<()>,
-    overshot: Arc<AtomicU64>,
+    told: Arc<Mutex<Vec<Happened>>>,
 }
 
 impl Process {
     #[expect(clippy::disallowed_methods, reason = "the test owns the task")]
     fn start(journal: &Shared, name: &str, config: Config) -> Self {
-        let overshot = Arc::<AtomicU64>::default();
-        let seen = Arc::clone(&overshot);
-        let observer = move |happened| {
-            if let Happened::Overshot(_) = happened {
-                seen.fetch_add(1, Ordering::Relaxed);
-            }
-        };
+        let told = Arc::<Mutex<Vec<Happened>>>::default();
+        let heard = Arc::clone(&told);
+        let observer = move |happened| heard.lock().push(happened);
         let (ledger, task) = Ledger::new(journal.clone(), name.into(), config, Arc::new(observer));
-        Self { ledger: Arc::new(ledger), task: tokio::spawn(task), overshot }
+        Self { ledger: Arc::new(ledger), task: tokio::spawn(task), told }
     }
 
     async fn with(self, budget: Budget) -> Self {
         self.ledger.define(vec![Arc::new(budget)], Vec::new(), 0).await.expect("defined");
         self
+    }
+
+    /// How often it was told of such.
+    fn heard(&self, of: impl Fn(&Happened) -> bool) -> usize {
+        self.told.lock().iter().filter(|happened| of(happened)).count()
+    }
+
+    /// Waits until it was told of such.
+    async fn hears(&self, of: impl Fn(&Happened) -> bool) {
+        let heard = async {
+            while self.heard(&of) == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), heard).await.expect("told");
     }
 
     async fn close(self) {
@@ -244,10 +270,11 @@ async fn a_dropped_reservation_is_released_or_charged_whole() {
     // a request that leaves while its hold is on the way
     assert!(process.ledger.hold(ask(30)).now_or_never().is_none());
     process.ledger.hold(ask(10)).await.expect("held").settle(used(25));
-    let overshot = Arc::clone(&process.overshot);
+    let told = Arc::clone(&process.told);
     process.close().await;
     assert_eq!(audited(&journal, 1_000), 75);
-    assert_eq!(overshot.load(Ordering::Relaxed), 1, "25 on a hold of 10");
+    let overshot = told.lock().iter().filter(|happened| matches!(happened, Happened::Overshot(_))).count();
+    assert_eq!(overshot, 1, "25 on a hold of 10");
     let unconfirmed = |entry: &&Entry| entry.source == Some(UsageSource::Unconfirmed);
     assert_eq!(journal.0.lock().entries.iter().filter(unconfirmed).count(), 1);
 }
@@ -569,4 +596,106 @@ async fn a_hold_behind_a_full_batch_is_written_with_the_next() {
     process.ledger.hold(ask(1)).await.expect("held").settle(used(1));
     process.close().await;
     assert_eq!(audited(&journal, 1_000), 65);
+}
+
+#[tokio::test]
+async fn what_was_written_though_its_answer_was_lost_is_told_once() {
+    let journal = Shared::default();
+    let budget = Budget { alert_at: vec![50], ..total(40) };
+    let process = Process::start(&journal, "one", Config::default()).with(budget).await;
+    let settled = process.ledger.hold(ask(10)).await.expect("held");
+    let released = process.ledger.hold(ask(10)).await.expect("held");
+    // the third entry is written, and nobody hears of it
+    journal.0.lock().fails_in = Some(1);
+    settled.settle(used(25));
+    process.hears(|happened| matches!(happened, Happened::Crossed(_))).await;
+    released.release();
+    let told = Arc::clone(&process.told);
+    process.close().await;
+    assert_eq!(audited(&journal, 100), 25);
+    let told = told.lock();
+    let of = |kind: fn(&Happened) -> bool| told.iter().filter(|happened| kind(happened)).count();
+    assert_eq!(of(|happened| matches!(happened, Happened::Failed(_))), 1);
+    let lost = |happened: &Happened| matches!(happened, Happened::Wrote(entries, None) if entries.len() == 1);
+    assert_eq!(of(lost), 1, "{told:?}");
+    let wrote = told.iter().filter_map(|happened| match happened {
+        Happened::Wrote(entries, _) => Some(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(wrote.flatten().collect::<Vec<_>>(), [1, 2, 3, 4], "each once");
+    assert_eq!(of(|happened| matches!(happened, Happened::Booked(_))), 1);
+    assert_eq!(of(|happened| matches!(happened, Happened::Overshot(_))), 1);
+    assert_eq!(of(|happened| matches!(happened, Happened::Crossed(_))), 1);
+}
+
+#[tokio::test]
+async fn an_idle_process_sees_that_nothing_can_be_written() {
+    let journal = Shared::default();
+    let config = Config { lease: Duration::from_millis(200), ..Config::default() };
+    let process = Process::start(&journal, "one", config).with(total(100)).await;
+    journal.0.lock().beats_fail = true;
+    process.hears(|happened| matches!(happened, Happened::Failed(_))).await;
+    assert_eq!(process.heard(|happened| matches!(happened, Happened::Recovered)), 0);
+    journal.0.lock().beats_fail = false;
+    process.hears(|happened| matches!(happened, Happened::Recovered)).await;
+    process.close().await;
+}
+
+#[tokio::test]
+async fn a_beat_does_not_say_that_what_could_not_be_appended_can_be_now() {
+    let journal = Shared::default();
+    let config = Config { lease: Duration::from_millis(100), ..Config::default() };
+    let process = Process::start(&journal, "one", config).with(total(100)).await;
+    journal.0.lock().appends_fail = true;
+    process.ledger.hold(ask(1)).await.err().expect("it can't be written");
+    // many beats, and a look
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    let recovered = |happened: &Happened| matches!(happened, Happened::Recovered);
+    assert_eq!(process.heard(recovered), 0);
+    // nobody asks for anything any more: beats are all that there is to go by
+    process.hears(recovered).await;
+    process.ledger.hold(ask(1)).await.err().expect("it can't be written");
+    journal.0.lock().appends_fail = false;
+    tokio::time::sleep(BACK_SOON).await;
+    process.ledger.hold(ask(1)).await.expect("held").release();
+    assert_eq!(process.heard(recovered), 2, "an append says it at once");
+    process.close().await;
+}
+
+#[tokio::test]
+async fn who_waited_for_money_has_not_waited_to_be_written() {
+    let journal = Shared::default();
+    let config = Config { hold_wait: Duration::from_secs(5), ..Config::default() };
+    let process = Process::start(&journal, "one", config).with(total(journal::BATCH as i64)).await;
+    let mut held = Vec::new();
+    for _ in 0..journal::BATCH {
+        held.push(process.ledger.hold(ask(1)).await.expect("held"));
+    }
+    let waits = {
+        let ledger = Arc::clone(&process.ledger);
+        async move { ledger.hold(ask(1)).await }
+    };
+    #[expect(clippy::disallowed_methods, reason = "the test owns the task")]
+    let waits = tokio::spawn(waits);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(process.ledger.backlog(), Backlog::default(), "it waits for money");
+    journal.0.lock().holds_stall = true;
+    let freed = clock::monotonic();
+    // they fill a batch: who waited comes with the next
+    held.into_iter().for_each(Reservation::release);
+    let backlog = timeout(Duration::from_secs(10), async {
+        loop {
+            let backlog = process.ledger.backlog();
+            if (backlog.holds, backlog.ends) == (1, 0) {
+                return backlog;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let oldest = backlog.await.expect("it waits to be written").oldest;
+    assert!(oldest.is_some_and(|since| since >= freed), "not since it came");
+    journal.0.lock().holds_stall = false;
+    waits.await.expect("ends").expect("held").release();
+    process.close().await;
+    audited(&journal, 1_000);
 }

@@ -31,6 +31,9 @@ const WAITING: usize = 1_000;
 const LOST_RACES: u32 = 64;
 /// After a failure nothing is tried for so long, doubling up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// So long after an append has failed, no beat says that the ledger can be written: what is asked for until then is
+/// tried, and says it. Behind that it does, or an idle process that is sent nothing would never be ready again.
+const DOUBT: Duration = BACKOFF.1.saturating_mul(2);
 /// How long the last entries are tried while the process ends.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -38,6 +41,15 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 struct Waiting {
     wanted: Box<Wanted>,
     until: Instant,
+}
+
+impl Waiting {
+    /// It waits no longer for money; from now on it waits to be written.
+    fn ends(self, now: Instant) -> Box<Wanted> {
+        let mut wanted = self.wanted;
+        wanted.since = now;
+        wanted
+    }
 }
 
 /// What one append is for.
@@ -75,6 +87,8 @@ pub(super) struct Writer {
     /// Entries of ours may be in the journal that the books don't have.
     uncertain: bool,
     backoff: Option<(Duration, Instant)>,
+    /// When an append failed, unless one has succeeded since.
+    append_failed: Option<Instant>,
     closing: Option<(oneshot::Sender<()>, Instant)>,
 }
 
@@ -169,6 +183,7 @@ impl Writer {
             beat: 0,
             uncertain: false,
             backoff: None,
+            append_failed: None,
             closing: None,
         }
     }
@@ -224,6 +239,7 @@ impl Writer {
     }
 
     fn succeeded(&mut self) {
+        self.append_failed = None;
         if self.backoff.take().is_some() {
             (self.observer)(Happened::Recovered);
         }
@@ -237,12 +253,21 @@ impl Writer {
             Ok(()) => self.journal.beats().await,
             Err(error) => Err(error),
         };
-        // a database that is away shows where it is needed; one that is back shows here, where nobody needs it
-        let Ok(beats) = beats else { return };
-        if !self.is_failing() {
+        let now = clock::monotonic();
+        let beats = match beats {
+            Ok(beats) => beats,
+            // one that can be read and not written shows here, also where nobody needs it
+            Err(error) => {
+                if !self.is_failing() {
+                    self.failed(&error.to_string());
+                }
+                return;
+            }
+        };
+        let in_doubt = self.uncertain || self.append_failed.is_some_and(|at| now < at + DOUBT);
+        if !self.is_failing() && !in_doubt {
             self.succeeded();
         }
-        let now = clock::monotonic();
         let orphans = {
             let books = self.books.lock();
             let owners: HashSet<Arc<str>> =
@@ -311,11 +336,21 @@ impl Writer {
         loop {
             let entries = self.journal.after(head, PAGE).await?;
             let last = entries.len() < PAGE;
+            let (mut ours, mut ended) = (Vec::new(), Vec::new());
             for entry in entries {
                 head = entry.seq;
-                self.take_in(Arc::new(entry));
+                let entry = Arc::new(entry);
+                let hold = self.take_in(&entry);
+                if entry.instance == self.instance {
+                    ours.push(entry);
+                    ended.push(hold);
+                }
             }
             self.head = Some(head);
+            // of an append whose answer was lost, nobody has been told
+            if !ours.is_empty() {
+                self.tell(&ours, &ended, None);
+            }
             if last {
                 self.uncertain = false;
                 return Ok(());
@@ -337,24 +372,33 @@ impl Writer {
         Err(AppendError::Failed(words))
     }
 
-    /// One entry that the books did not have: another process's, or one of ours that seemed to have failed.
-    fn take_in(&mut self, entry: Arc<Entry>) {
-        let ours = entry.instance == self.instance;
-        self.corrected.extend(corrects(&entry));
-        if entry.kind.ends_a_hold() && self.books.lock().open_hold(entry.of).is_none() {
-            // of a hold from before we began to read: only what it spent counts
-            let spent = Entry { held: Usd::ZERO, ..(*entry).clone() };
-            self.books.lock().apply(&Arc::new(spent));
-        } else {
-            self.books.lock().apply(&entry);
+    /// One entry that the books did not have: another process's, or one of ours that seemed to have failed. Returns the
+    /// hold that it ended.
+    fn take_in(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
+        self.corrected.extend(corrects(entry));
+        let ended = {
+            let mut books = self.books.lock();
+            let ended = books.open_hold(entry.of).filter(|_| entry.kind.ends_a_hold()).cloned();
+            if entry.kind.ends_a_hold() && ended.is_none() {
+                // of a hold from before we began to read: only what it spent counts
+                books.apply(&Arc::new(Entry { held: Usd::ZERO, ..(**entry).clone() }));
+            } else {
+                books.apply(entry);
+            }
+            ended
+        };
+        if entry.instance == self.instance {
+            self.need_not_write(entry);
         }
-        if !ours {
-            return;
-        }
+        ended
+    }
+
+    /// An entry of ours that seemed to have failed is in the journal.
+    fn need_not_write(&mut self, entry: &Arc<Entry>) {
         match entry.kind {
             // its request was told that it has no hold
             EntryKind::Hold => {
-                let end = End::Settle { hold: entry, settlement: None };
+                let end = End::Settle { hold: Arc::clone(entry), settlement: None };
                 self.todo_ends.push_back(Ended { end, since: clock::monotonic() });
             }
             kind if kind.ends_a_hold() || kind == EntryKind::Adjustment => {
@@ -483,6 +527,7 @@ impl Writer {
                 }
                 Err(AppendError::Failed(words)) => {
                     self.take_back(&mut batch);
+                    self.append_failed = Some(clock::monotonic());
                     self.failed(&words);
                 }
             }
@@ -552,8 +597,9 @@ impl Writer {
         }
         if freed || self.liveness.has_others() {
             // those who waited come before those who come now
+            let now = clock::monotonic();
             for waiting in self.waiting.drain(..).rev() {
-                self.todo_holds.push_front(waiting.wanted);
+                self.todo_holds.push_front(waiting.ends(now));
             }
         }
         while batch.entries.len() < BATCH
@@ -609,9 +655,16 @@ impl Writer {
         }
         let loose = batch.ends.iter().filter(|ended| matches!(ended.end, End::Loose(_))).count();
         self.handle.0.loose.fetch_sub(loose, Ordering::Relaxed);
-        (self.observer)(Happened::Wrote(batch.entries.clone(), took));
+        self.tell(&batch.entries, &batch.ended, Some(took));
+        self.answer_refused(batch);
+    }
+
+    /// Tells of entries of ours that are durable, and of the holds that they ended. How long they took is not known
+    /// where the answer was lost.
+    fn tell(&self, entries: &[Arc<Entry>], ended: &[Option<Arc<Entry>>], took: Option<Duration>) {
+        (self.observer)(Happened::Wrote(entries.to_vec(), took));
         let now_ms = clock::unix_ms();
-        for (entry, ended) in batch.entries.iter().zip(&batch.ended) {
+        for (entry, ended) in entries.iter().zip(ended) {
             if entry.kind == EntryKind::Hold || entry.kind == EntryKind::Release {
                 continue;
             }
@@ -624,7 +677,6 @@ impl Writer {
                 (self.observer)(Happened::Crossed(Box::new(crossing)));
             }
         }
-        self.answer_refused(batch);
     }
 
     /// Tells who was refused, or lets them wait.
@@ -646,7 +698,8 @@ impl Writer {
         let (over, waiting): (VecDeque<_>, _) =
             self.waiting.drain(..).partition(|waiting| waiting.until <= now);
         self.waiting = waiting;
-        for Waiting { wanted, .. } in over {
+        for waiting in over {
+            let wanted = waiting.ends(now);
             match books.decide(&wanted.ask.attribution, &wanted.ask.bound, now_ms) {
                 Err(exceeded) => drop(wanted.reply.send(Err(HoldError::Exceeded(exceeded)))),
                 Ok(_) => self.todo_holds.push_back(wanted),

@@ -15,12 +15,15 @@ const ADD_TO_DAY: &str =
      VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (day, team, model, deployment, provider, purpose)
      DO UPDATE SET cost_nanos = spend_days.cost_nanos + excluded.cost_nanos";
 
-/// Days on which the sums differ from those of the slots.
+/// Accounts and days on which the sums differ from those of the slots.
 pub(in crate::store) const DIFFERENT_DAYS: &str =
-    "SELECT day, CAST(SUM(days) AS BIGINT), CAST(SUM(slots) AS BIGINT) FROM (
-         SELECT day, cost_nanos AS days, 0 AS slots FROM spend_days
-         UNION ALL SELECT slot_ms / 86400000, 0, cost_nanos FROM spend_slots
-     ) AS both_sums GROUP BY day HAVING SUM(days) <> SUM(slots) ORDER BY day";
+    "SELECT day, team, model, deployment, provider, purpose, CAST(SUM(days) AS BIGINT), CAST(SUM(slots) AS BIGINT)
+     FROM (
+         SELECT day, team, model, deployment, provider, purpose, cost_nanos AS days, 0 AS slots FROM spend_days
+         UNION ALL SELECT slot_ms / 86400000, team, model, deployment, provider, purpose, 0, cost_nanos
+         FROM spend_slots
+     ) AS both_sums GROUP BY day, team, model, deployment, provider, purpose HAVING SUM(days) <> SUM(slots)
+     ORDER BY day, team, model, deployment, provider, purpose";
 
 /// What entries add to the days.
 pub(super) struct Days(BTreeMap<(i64, [String; 5]), Usd>);

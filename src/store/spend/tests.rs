@@ -135,6 +135,13 @@ async fn days_add_up_by_account_and_a_correction_goes_to_its_own_day() {
             .expect("tampered");
         let audit = Books::new(&store).audit().await.expect("read");
         assert_eq!(audit.difference_count, 1, "{:?}", audit.differences);
+        // another's account, and the day's sum as before
+        sqlx::query("UPDATE spend_days SET cost_nanos = 1, team = 'x' WHERE cost_nanos = 2")
+            .execute(store.pool())
+            .await
+            .expect("tampered");
+        let audit = Books::new(&store).audit().await.expect("read");
+        assert_eq!(audit.difference_count, 2, "{:?}", audit.differences);
     })
     .await;
 }

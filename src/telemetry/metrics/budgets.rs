@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(left[0], r#"{budget="all",subject=""} 8.999999999"#);
         assert_eq!(lines(&registry, "tunegate_budget_reset_timestamp_seconds")[0], r#"{budget="all"} 7"#);
 
-        // one budget and one team go, others come: who was there keeps its label
+        // one budget and one team go, others come: who was there keeps its label, then they have one in their order
         let then = [
             watched("users", Some(Each::EndUser), counted(100, [7, 2], 12)),
             watched("keys", Some(Each::Key), counted(10, [1, 1], 15)),
@@ -249,19 +249,19 @@ mod tests {
         );
         assert_eq!(
             lines(&registry, "tunegate_budget_worst_ratio"),
-            [r#"{budget="other"} 1.5"#, r#"{budget="users"} 1.2"#]
+            [r#"{budget="keys"} 1.5"#, r#"{budget="other"} 1.2"#]
         );
         assert_eq!(
             lines(&registry, "tunegate_budget_counters"),
-            [r#"{budget="other"} 10"#, r#"{budget="users"} 100"#]
+            [r#"{budget="keys"} 10"#, r#"{budget="other"} 100"#]
         );
         assert_eq!(
             lines(&registry, "tunegate_budget_counters_above"),
             [
-                r#"{budget="other",percent="100"} 1"#,
-                r#"{budget="other",percent="80"} 1"#,
-                r#"{budget="users",percent="100"} 2"#,
-                r#"{budget="users",percent="80"} 7"#,
+                r#"{budget="keys",percent="100"} 1"#,
+                r#"{budget="keys",percent="80"} 1"#,
+                r#"{budget="other",percent="100"} 2"#,
+                r#"{budget="other",percent="80"} 7"#,
             ]
         );
         budgets.stand(&[]);

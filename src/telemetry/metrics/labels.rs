@@ -1,28 +1,47 @@
 //! Values of labels that the catalog does not bound: the first few get a series of their own, all others share one.
 
-use std::collections::HashSet;
-use std::hash::Hash;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use parking_lot::{Mutex, RwLock};
 use prometheus::IntCounter;
 
-/// The label of what has none of its own.
-pub const OTHER: &str = "other";
-/// The label of what is not there: a key without a team, a request without a model.
-pub const NONE: &str = "none";
+pub use crate::domain::label::{NONE, OTHER};
+
+/// Values that found no room, each counted once, up to twice as many as have found some.
+struct Overflows {
+    most: usize,
+    hasher: RandomState,
+    /// Hashes of those that are counted.
+    counted: Mutex<HashSet<u64>>,
+    counter: IntCounter,
+}
+
+impl Overflows {
+    fn new(room: usize, counter: IntCounter) -> Self {
+        Self { most: room.saturating_mul(2), hasher: RandomState::new(), counted: Mutex::default(), counter }
+    }
+
+    fn saw(&self, value: &(impl Hash + ?Sized)) {
+        let hash = self.hasher.hash_one(value);
+        let mut counted = self.counted.lock();
+        if counted.len() < self.most && counted.insert(hash) {
+            self.counter.inc();
+        }
+    }
+}
 
 /// The values of one label.
 pub(super) struct Bounded {
     most: usize,
     known: RwLock<HashSet<Box<str>>>,
-    /// Values that found no room.
-    overflows: IntCounter,
+    overflows: Overflows,
 }
 
 impl Bounded {
     /// Room for so many.
     pub(super) fn new(most: usize, overflows: IntCounter) -> Self {
-        Self { most, known: RwLock::default(), overflows }
+        Self { most, known: RwLock::default(), overflows: Overflows::new(most, overflows) }
     }
 
     /// The value's own label while there is room, else [`OTHER`].
@@ -39,8 +58,16 @@ impl Bounded {
             return value;
         }
         drop(known);
-        self.overflows.inc();
+        self.overflows.saw(value);
         OTHER
+    }
+
+    /// Gives those of the values that are new their labels, in alphabetical order: processes that are told of the same
+    /// ones, in whatever order, have the same labels.
+    pub(super) fn seat<'v>(&self, values: impl IntoIterator<Item = &'v str>) {
+        for value in values.into_iter().collect::<BTreeSet<_>>() {
+            self.label(value);
+        }
     }
 }
 
@@ -48,28 +75,31 @@ impl Bounded {
 pub(super) struct Seats<K> {
     most: usize,
     taken: Mutex<HashSet<K>>,
-    /// Values that found no room.
-    overflows: IntCounter,
+    overflows: Overflows,
 }
 
-impl<K: Clone + Eq + Hash> Seats<K> {
+impl<K: Clone + Ord + Hash> Seats<K> {
     /// Room for so many.
     pub(super) fn new(most: usize, overflows: IntCounter) -> Self {
-        Self { most, taken: Mutex::default(), overflows }
+        Self { most, taken: Mutex::default(), overflows: Overflows::new(most, overflows) }
     }
 
-    /// Those of all that are there now that have a label of their own: who had one before, then who comes first.
+    /// Those of all that are there now that have a label of their own: who had one before, then in their order.
+    /// So processes that are told of the same ones have the same labels.
     pub(super) fn seated(&self, all: &[K]) -> HashSet<K> {
-        let there: HashSet<&K> = all.iter().collect();
+        let there: BTreeSet<&K> = all.iter().collect();
         let mut taken = self.taken.lock();
         taken.retain(|value| there.contains(value));
-        for value in all {
-            if taken.len() >= self.most {
-                break;
+        for value in there {
+            if taken.contains(value) {
+                continue;
             }
-            taken.insert(value.clone());
+            if taken.len() < self.most {
+                taken.insert(value.clone());
+            } else {
+                self.overflows.saw(value);
+            }
         }
-        self.overflows.inc_by(there.len().saturating_sub(taken.len()) as u64);
         taken.clone()
     }
 }
@@ -83,11 +113,12 @@ mod tests {
         let overflows = IntCounter::new("overflows", "Overflows.").expect("a counter");
         let seats = Seats::new(2, overflows.clone());
         for (there, seated, without) in [
-            (vec!["a", "b", "c"], ["a", "b"].as_slice(), 1),
-            (vec!["d", "c", "b", "a"], &["a", "b"], 3),
-            (vec!["d", "c", "b"], &["b", "d"], 4),
-            (vec!["d"], &["d"], 4),
-            (vec![], &[], 4),
+            (vec!["c", "b", "a"], ["a", "b"].as_slice(), 1),
+            (vec!["a", "b", "c"], &["a", "b"], 1),
+            (vec!["d", "c", "b", "a"], &["a", "b"], 2),
+            (vec!["d", "c", "b"], &["b", "c"], 2),
+            (vec!["d"], &["d"], 2),
+            (vec![], &[], 2),
         ] {
             assert_eq!(seats.seated(&there), seated.iter().copied().collect(), "{there:?}");
             assert_eq!(overflows.get(), without, "{there:?}");
@@ -98,8 +129,21 @@ mod tests {
     fn the_first_few_have_their_own() {
         let overflows = IntCounter::new("overflows", "Overflows.").expect("a counter");
         let teams = Bounded::new(2, overflows.clone());
-        let seen: Vec<&str> = ["a", "", "b", "a", "c", "b", "d"].map(|team| teams.label(team)).into();
-        assert_eq!(seen, ["a", NONE, "b", "a", OTHER, "b", OTHER]);
-        assert_eq!(overflows.get(), 2);
+        let seen: Vec<&str> = ["a", "", "b", "a", "c", "b", "d", "c"].map(|team| teams.label(team)).into();
+        assert_eq!(seen, ["a", NONE, "b", "a", OTHER, "b", OTHER, OTHER]);
+        assert_eq!(overflows.get(), 2, "each once");
+        for team in ["c", "e", "f", "g", "h"] {
+            assert_eq!(teams.label(team), OTHER);
+        }
+        assert_eq!(overflows.get(), 4, "twice the room");
+    }
+
+    #[test]
+    fn the_order_of_those_who_come_together_does_not_matter() {
+        for order in [["c", "b", "a"], ["b", "a", "c"]] {
+            let teams = Bounded::new(2, IntCounter::new("overflows", "Overflows.").expect("a counter"));
+            teams.seat(order);
+            assert_eq!(["a", "b", "c"].map(|team| teams.label(team)), ["a", "b", OTHER], "{order:?}");
+        }
     }
 }

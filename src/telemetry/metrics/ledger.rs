@@ -64,10 +64,12 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Counts entries that are durable, written in one go that took so long.
-    pub(super) fn wrote(&self, entries: &[std::sync::Arc<Entry>], took: Duration) {
+    /// Counts entries that are durable, written in one go that took so long, if that is known.
+    pub(super) fn wrote(&self, entries: &[std::sync::Arc<Entry>], took: Option<Duration>) {
         self.writes.inc();
-        self.write_duration.observe(took.as_secs_f64());
+        if let Some(took) = took {
+            self.write_duration.observe(took.as_secs_f64());
+        }
         for entry in entries {
             self.entries.with_label_values(&[entry.kind.name()]).inc();
         }

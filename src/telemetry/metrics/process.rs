@@ -20,7 +20,7 @@ metrics! {
         pub worker_starts: IntCounter = "tunegate_worker_starts_total";
         /// Spans that no collector got: too many waited, or it could not be reached.
         pub spans_dropped: IntCounter = "tunegate_spans_dropped_total";
-        /// Values that found no label of their own, by label.
+        /// Values that found no label of their own, by label; each once, up to twice as many as have one.
         overflows: IntCounterVec = "tunegate_label_overflows_total" ["label"];
     }
 }

@@ -43,6 +43,7 @@ impl Spend {
         most: usize,
         read_at_ms: i64,
     ) {
+        teams.seat(all.iter().map(|spending| &*spending.team));
         let mut sums = BTreeMap::<Labels<'_>, [Usd; 4]>::new();
         for spending in all {
             add(sums.entry(labels_of(spending, teams)).or_default(), spending.cost);
@@ -127,9 +128,9 @@ mod tests {
         let none = Catalog::default();
         assert_eq!(today(&registry), [""; 0]);
         let all = [
-            spending("a", "m", Purpose::Inference, 5_000),
-            spending("b", "m", Purpose::Inference, 3_000),
             spending("c", "m", Purpose::Inference, 1_000),
+            spending("b", "m", Purpose::Inference, 3_000),
+            spending("a", "m", Purpose::Inference, 5_000),
             spending("", "n", Purpose::Training, 200),
             spending("", "n", Purpose::Inference, 150),
         ];
