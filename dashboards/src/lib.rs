@@ -7,6 +7,7 @@
 //!
 //! The model is Grafana's Classic one: it is what files are provisioned from, and every Grafana since 10 reads it.
 
+mod colours;
 mod dashboard;
 mod expr;
 mod fine_tuned;

@@ -1,10 +1,11 @@
 //! Fine-tuned models: how fast, how dear, how well, how long yet; each beside its base.
 
+use crate::colours::Steps;
 use crate::dashboard::{Dashboard, Row};
 use crate::expr::{Over, cost_per_hour, days_to_retirement, net_cost, rates, ratio, sum};
 use crate::fine_tuned::{PICKED, Side, against_base, days_left, first_chunk, latency};
 use crate::page::{Filter, Link, Page};
-use crate::panel::{Panel, Steps, words};
+use crate::panel::{Panel, words};
 use crate::table::{Column, Table};
 use crate::unit::Unit;
 

@@ -1,12 +1,13 @@
 //! Overview: is it well, what does it cost, what needs attention.
 
+use crate::colours::Steps;
 use crate::dashboard::{Dashboard, FIRING, Row};
 use crate::expr::{
     Over, budget, cost_per_hour, days_to_retirement, failed, fullest, growth, max, rates, select, shared,
     spend, sum,
 };
 use crate::page::{Filter, Link, Page};
-use crate::panel::{Panel, Steps, words};
+use crate::panel::{Panel, words};
 use crate::routing::BREAKER;
 use crate::table::{Column, Table};
 use crate::unit::Unit;

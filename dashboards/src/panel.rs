@@ -2,8 +2,9 @@
 //!
 //! A panel cannot be made without a title, a description, a unit and where its values lead to.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::colours::{Mapping, Steps, mappings};
 use crate::page::{Link, Page};
 use crate::table::Table;
 use crate::unit::Unit;
@@ -30,50 +31,6 @@ pub(crate) struct Words {
 /// Returns the words of a panel. The description says what it is and what to do when it looks bad; Markdown.
 pub(crate) fn words(title: &'static str, description: &'static str) -> Words {
     Words { title, description }
-}
-
-/// Colours from a value on; below the first the panel is `base`.
-#[derive(Clone, Copy)]
-pub(crate) struct Steps {
-    base: &'static str,
-    steps: &'static [(f64, &'static str)],
-}
-
-impl Steps {
-    /// No judgement: one colour.
-    pub(crate) const NONE: Steps = Steps { base: "blue", steps: &[] };
-
-    /// Returns good below the first step.
-    pub(crate) const fn rising(steps: &'static [(f64, &'static str)]) -> Self {
-        Self { base: "green", steps }
-    }
-
-    /// Returns bad below the first step.
-    pub(crate) const fn falling(steps: &'static [(f64, &'static str)]) -> Self {
-        Self { base: "red", steps }
-    }
-
-    /// Returns them as Grafana writes them.
-    pub(crate) fn json(self) -> Value {
-        let mut list = vec![json!({ "color": self.base, "value": null })];
-        list.extend(self.steps.iter().map(|(from, color)| json!({ "color": color, "value": from })));
-        json!({ "mode": "absolute", "steps": list })
-    }
-}
-
-/// What a value is called, and its colour.
-pub(crate) type Mapping = &'static [(&'static str, &'static str, &'static str)];
-
-/// Returns a mapping as Grafana writes it.
-pub(crate) fn mappings(mapping: Mapping) -> Value {
-    let options: Map<String, Value> = mapping
-        .iter()
-        .enumerate()
-        .map(|(i, (value, text, color))| {
-            ((*value).to_owned(), json!({ "index": i, "text": text, "color": color }))
-        })
-        .collect();
-    json!([{ "type": "value", "options": options }])
 }
 
 /// How lines of a graph are drawn.
@@ -330,7 +287,7 @@ impl Panel {
             Lines::Stacked => (40, "normal"),
         };
         // a limit is drawn where the steps have one; areas that add up have none
-        let limit = if self.steps.steps.is_empty() { "off" } else { "dashed" };
+        let limit = if self.steps.is_none() { "off" } else { "dashed" };
         json!({
             "axisSoftMin": 0,
             "drawStyle": "line",

@@ -1,10 +1,11 @@
 //! Routing and reliability: how requests end, which deployments fail and what is done about it, and the gateway itself.
 
 use crate::ERROR_BUDGET;
+use crate::colours::{Mapping, Steps};
 use crate::dashboard::{Dashboard, Row};
 use crate::expr::{Over, failed, growth, max, rates, select, shared, sum};
 use crate::page::{Filter, Link, Page};
-use crate::panel::{Mapping, Panel, Steps, words};
+use crate::panel::{Panel, words};
 use crate::unit::Unit;
 
 /// The states of a breaker, as `tunegate_breaker_state` counts them.

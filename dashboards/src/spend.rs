@@ -1,9 +1,10 @@
 //! Spend and budgets: what was spent, by whom, on what; how long the money lasts; whether the figures can be trusted.
 
+use crate::colours::Steps;
 use crate::dashboard::{Dashboard, Row};
 use crate::expr::{budget, cost_per_hour, fullest, growth, max, rates, ratio, shared, spend, sum, used};
 use crate::page::{Filter, Link, Page};
-use crate::panel::{Panel, Steps, words};
+use crate::panel::{Panel, words};
 use crate::table::{Column, Table};
 use crate::unit::Unit;
 

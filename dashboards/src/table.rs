@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::colours::{Mapping, Steps, mappings};
 use crate::page::{Link, Page};
-use crate::panel::{Mapping, Steps, mappings};
 use crate::unit::Unit;
 
 /// How the cells of a column show their value.

@@ -1,9 +1,10 @@
 //! The local worker: whether it keeps up, how fast it is, what it needs.
 
+use crate::colours::Steps;
 use crate::dashboard::{Dashboard, Row};
 use crate::expr::{Over, growth, rates, ratio, select, sum};
 use crate::page::{Link, Page};
-use crate::panel::{Panel, Steps, words};
+use crate::panel::{Panel, words};
 use crate::unit::Unit;
 
 /// How full something is that has a limit.

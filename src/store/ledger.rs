@@ -244,7 +244,7 @@ impl LedgerPages {
         self.fetch(Page::new(&filter), uncorrected, limit).await
     }
 
-    /// How many of the latest settlements at an upper bound nobody has corrected yet: of [`MOST_UNCONFIRMED`] at most.
+    /// How many of the latest settlements at an upper bound nobody has corrected yet: of `MOST_UNCONFIRMED` at most.
     pub async fn count_unconfirmed(&self) -> Result<i64, StoreError> {
         // the words of its index, not bound: SQLite compares them
         let query = sqlx::query_scalar(

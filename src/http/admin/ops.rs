@@ -41,7 +41,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn own_metrics(admin: &Admin) -> Vec<u8> {
     let budgets = admin.standings.watch(clock::unix_ms()).await;
-    // nothing waits between here and the text: no other scrape sees it half said
+    // the admin address has one thread, and nothing waits between here and the text: no other scrape sees it half said
     let metrics = admin.book.metrics();
     metrics.budgets_stand(&budgets);
     admin.standings.publish(metrics, clock::monotonic());

@@ -250,7 +250,7 @@ fn set(gauge: &IntGauge, value: usize) {
 }
 
 /// Puts what the gateway's own worker says behind the gateway's own text: that it answers, and its answer as
-/// [`super::passed`] let it through; or that there is none.
+/// [`super::passed()`] let it through; or that there is none.
 pub fn with_worker(mut text: Vec<u8>, answer: Option<&str>) -> Vec<u8> {
     let help = "1 where the gateway's own worker answers, else 0.";
     let up = u8::from(answer.is_some());
