@@ -153,6 +153,36 @@ fn how_many<S: Serializer>(attempts: &[Attempt], serializer: S) -> Result<S::Ok,
 }
 
 impl Outcome {
+    /// Of a request of which nothing more is known yet; left so, it was interrupted.
+    pub const fn begun(request_id: String, at_ms: i64) -> Self {
+        Self {
+            request_id,
+            at_ms,
+            endpoint: "",
+            trace_id: None,
+            trace: None,
+            key: None,
+            key_id: None,
+            team: None,
+            model: None,
+            asked: None,
+            deployment: None,
+            stream: false,
+            ending: Ending::Interrupted,
+            status: 0,
+            code: None,
+            blames: None,
+            upstream_status: None,
+            usage: None,
+            attempts: Vec::new(),
+            failed_attempts: Vec::new(),
+            cost: None,
+            duration_us: 0,
+            overhead_us: 0,
+            first_byte_us: None,
+        }
+    }
+
     /// Whose fault it is that it failed, where it is not its sender's: what an error budget counts.
     pub fn blamed(&self) -> Option<Blamed> {
         match self.ending {
@@ -170,32 +200,8 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn outcome(ending: Ending, status: u16, code: Option<&'static str>) -> Outcome {
-        Outcome {
-            request_id: "req_1".to_owned(),
-            at_ms: 0,
-            trace_id: None,
-            trace: None,
-            endpoint: "chat.completions",
-            key: None,
-            key_id: None,
-            team: None,
-            model: None,
-            asked: None,
-            deployment: None,
-            stream: false,
-            ending,
-            status,
-            code,
-            blames: None,
-            upstream_status: None,
-            usage: None,
-            attempts: Vec::new(),
-            failed_attempts: Vec::new(),
-            cost: None,
-            duration_us: 0,
-            overhead_us: 0,
-            first_byte_us: None,
-        }
+        let begun = Outcome::begun("req_1".to_owned(), 0);
+        Outcome { endpoint: "chat.completions", ending, status, code, ..begun }
     }
 
     #[test]

@@ -153,32 +153,7 @@ impl Record {
     /// Begins with what the door knows. Boxed: every step of the line hands it on.
     pub fn begin(book: &Arc<Book>, id: &RequestId, at_ms: i64, started: Instant) -> Box<Self> {
         book.metrics.requests.in_flight.inc();
-        let outcome = Outcome {
-            request_id: id.as_str().to_owned(),
-            at_ms,
-            endpoint: "",
-            trace_id: None,
-            trace: None,
-            key: None,
-            key_id: None,
-            team: None,
-            model: None,
-            asked: None,
-            deployment: None,
-            stream: false,
-            ending: Ending::Interrupted,
-            status: 0,
-            code: None,
-            blames: None,
-            upstream_status: None,
-            usage: None,
-            attempts: Vec::new(),
-            failed_attempts: Vec::new(),
-            cost: None,
-            duration_us: 0,
-            overhead_us: 0,
-            first_byte_us: None,
-        };
+        let outcome = Outcome::begun(id.as_str().to_owned(), at_ms);
         Box::new(Self {
             outcome: Some(outcome),
             bill: None,

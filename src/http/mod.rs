@@ -207,11 +207,12 @@ impl Door {
             return self.serve_aside(exchange).await;
         }
         let mut record = Record::begin(&gateway.book, &exchange.id, clock::unix_ms(), clock::monotonic());
-        api::trace::note(gateway, exchange, &route(&path), &mut record);
+        let route = route(&path);
+        api::trace::note(gateway, exchange, &route, &mut record);
         if let Some(why) = exchange.wrong_framing() {
             return api::inference::refuse(exchange, &Refusal::Framing(why), record).await;
         }
-        match route(&path) {
+        match route {
             Route::Inference(endpoint, model) => {
                 let model = model.map(std::borrow::Cow::into_owned);
                 api::inference::serve(gateway, &self.limits, exchange, endpoint, model, record).await

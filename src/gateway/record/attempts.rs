@@ -17,7 +17,7 @@ pub(in crate::gateway) struct Asked<'a> {
     /// The deployment.
     pub(in crate::gateway) deployment: &'a Arc<Deployment>,
     /// The provider's own name of the model.
-    pub(in crate::gateway) model: &'a str,
+    pub(in crate::gateway) model: &'a Arc<str>,
     /// What it is asked for.
     pub(in crate::gateway) endpoint: Endpoint,
     /// Whether a stream is asked for.
@@ -32,7 +32,7 @@ impl Record {
         self.note(|outcome| {
             outcome.attempts.push(Attempt {
                 deployment: Arc::clone(asked.deployment),
-                model: asked.model.into(),
+                model: Arc::clone(asked.model),
                 endpoint: asked.endpoint,
                 stream: asked.stream,
                 span,
