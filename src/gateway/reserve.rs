@@ -349,7 +349,7 @@ impl Bill {
         let cost = usage.map(|usage| self.cost(usage));
         match (self.reservation, usage.zip(cost)) {
             (Some(reservation), Some((usage, cost))) => {
-                reservation.settle(Settlement { tokens: usage.tokens, source: usage.source, cost });
+                reservation.settle(Settlement::new(usage.tokens, usage.source, cost));
             }
             (Some(reservation), None) => reservation.release(),
             (None, Some((usage, cost))) => {

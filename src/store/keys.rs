@@ -203,6 +203,7 @@ fn key_row(row: &AnyRow, retired: &mut HashMap<String, Vec<Retired>>) -> Result<
         },
         tags: texts(row, "tags", &id)?.into_iter().map(Into::into).collect(),
         limits: limits(row)?,
+        ..Terms::default()
     };
     let hash = hash(row, &id)?;
     let retired = retired.remove(&id).unwrap_or_default();
@@ -280,6 +281,7 @@ mod tests {
                     tokens_per_minute: Some(2),
                     concurrent: Some(3),
                 },
+                ..Terms::default()
             };
             assert!(rows.update(&made.key, &change("2")).await.expect("written"));
             assert_eq!(rows.all().await.expect("read"), [made.clone()]);

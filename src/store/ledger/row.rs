@@ -115,6 +115,7 @@ pub(in crate::store) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
         saved: usd(27)?,
         price: shared(row, 28)?,
         note: not_empty(row, 29)?,
+        injected: None,
     })
 }
 

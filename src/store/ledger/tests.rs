@@ -45,6 +45,7 @@ fn full(seq: Seq, kind: EntryKind, of: Seq) -> Entry {
         saved: Usd::from_nanos(10),
         price: "prices@2026-11-22".into(),
         note: Some("because\nof é".into()),
+        injected: None,
     }
 }
 

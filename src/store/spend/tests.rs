@@ -45,6 +45,7 @@ fn entry(seq: Seq, kind: EntryKind, of: Seq, on: &Attribution, cost: i64) -> Ent
         saved: Usd::ZERO,
         price: "p".into(),
         note: None,
+        injected: None,
     }
 }
 
