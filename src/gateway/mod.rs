@@ -1,6 +1,7 @@
 //! The data plane: one inference request in a straight line, from a known sender to a settled answer.
 
 pub mod admit;
+pub mod answers;
 mod asking;
 mod attempt;
 pub mod board;
