@@ -26,7 +26,7 @@ fn golden() -> Vec<Golden> {
                 all.push(Golden { name, tokens: Vec::new(), vector: Vec::new() });
             }
             Some("tokens") => {
-                all.last_mut().unwrap().tokens.extend(words.map(|id| id.parse::<u32>().unwrap()))
+                all.last_mut().unwrap().tokens.extend(words.map(|id| id.parse::<u32>().unwrap()));
             }
             Some("vector") => all.last_mut().unwrap().vector.extend(words.map(|word| {
                 let (index, number) = word.split_once(':').unwrap();
