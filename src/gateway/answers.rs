@@ -17,6 +17,7 @@ use crate::domain::cache::key::CacheKey;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::money::Usd;
 use crate::domain::usage::Usage;
+use crate::telemetry::metrics::Metrics;
 
 /// What an entry takes beside its answer, bytes: its place in the table and in the orders of use and of expiry, itself,
 /// and what the allocator rounds up. Measured.
@@ -154,6 +155,7 @@ pub struct Standing {
 pub struct Answers {
     kept: Cache<CacheKey, Arc<Kept>>,
     config: Config,
+    metrics: Arc<Metrics>,
 }
 
 /// Each answer goes at its own moment.
@@ -181,18 +183,18 @@ fn lasts(kept: &Kept) -> Duration {
 
 impl Answers {
     /// With nothing kept.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        let told = Arc::clone(&metrics);
+        metrics.cache.limit(config.max_bytes);
         let kept = Cache::builder()
             .max_capacity(config.max_bytes)
             .weigher(|_: &CacheKey, kept: &Arc<Kept>| kept.weight())
             // what was paid for last is worth as much as what is asked for often: nothing is turned away at the door
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AtItsEnd)
-            .eviction_listener(|_, _, cause| {
-                let _name = cause_name(cause);
-            })
+            .eviction_listener(move |_, _, cause| told.cache.evicted(cause_name(cause)))
             .build();
-        Self { kept, config }
+        Self { kept, config, metrics }
     }
 
     /// The answer under a key, if it still may be served and is not older than that.
@@ -218,6 +220,7 @@ impl Answers {
         };
         kept.headers.shrink_to_fit();
         self.kept.insert(key, Arc::new(kept));
+        self.metrics.cache.holds(self.kept.weighted_size(), self.kept.entry_count());
         true
     }
 
@@ -230,18 +233,16 @@ impl Answers {
                 gone += 1;
             }
         }
-        self.kept.run_pending_tasks();
+        self.standing();
         gone
     }
 
-    /// How much is kept now.
+    /// How much is kept now; what has expired goes, and metrics are told.
     pub fn standing(&self) -> Standing {
         self.kept.run_pending_tasks();
-        Standing {
-            entries: self.kept.entry_count(),
-            bytes: self.kept.weighted_size(),
-            limit_bytes: self.config.max_bytes,
-        }
+        let (bytes, entries) = (self.kept.weighted_size(), self.kept.entry_count());
+        self.metrics.cache.holds(bytes, entries);
+        Standing { entries, bytes, limit_bytes: self.config.max_bytes }
     }
 }
 
