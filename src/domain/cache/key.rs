@@ -349,3 +349,6 @@ fn only_words(content: &[u8]) -> Option<String> {
     }
     (!all.is_empty()).then(|| all.join("\n"))
 }
+
+#[cfg(test)]
+mod tests;
