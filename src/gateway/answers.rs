@@ -17,6 +17,7 @@ use crate::domain::cache::key::CacheKey;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::money::Usd;
 use crate::domain::usage::Usage;
+use crate::telemetry::metrics::Metrics;
 
 /// What an entry takes beside its answer, bytes: its place in the table and in the orders of use and of expiry, itself,
 /// and what the allocator rounds up. Measured.
@@ -154,6 +155,7 @@ pub struct Standing {
 pub struct Answers {
     kept: Cache<CacheKey, Arc<Kept>>,
     config: Config,
+    metrics: Arc<Metrics>,
 }
 
 /// Each answer goes at its own moment.
@@ -181,18 +183,18 @@ fn lasts(kept: &Kept) -> Duration {
 
 impl Answers {
     /// With nothing kept.
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        let told = Arc::clone(&metrics);
+        metrics.cache.limit(config.max_bytes);
         let kept = Cache::builder()
             .max_capacity(config.max_bytes)
             .weigher(|_: &CacheKey, kept: &Arc<Kept>| kept.weight())
             // what was paid for last is worth as much as what is asked for often: nothing is turned away at the door
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AtItsEnd)
-            .eviction_listener(|_, _, cause| {
-                let _name = cause_name(cause);
-            })
+            .eviction_listener(move |_, _, cause| told.cache.evicted(cause_name(cause)))
             .build();
-        Self { kept, config }
+        Self { kept, config, metrics }
     }
 
     /// The answer under a key, if it still may be served and is not older than that.
@@ -200,6 +202,16 @@ impl Answers {
         let kept = self.kept.get(key)?;
         let fresh = now_ms < kept.until_ms && max_age.is_none_or(|most| kept.age(now_ms) <= most);
         fresh.then_some(kept)
+    }
+
+    /// The metrics it counts in.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The size of the largest answer that is kept, bytes.
+    pub fn most_answer_bytes(&self) -> usize {
+        usize::try_from(self.config.max_answer_bytes).unwrap_or(usize::MAX)
     }
 
     /// Whether an answer of so many bytes is kept.
@@ -218,6 +230,7 @@ impl Answers {
         };
         kept.headers.shrink_to_fit();
         self.kept.insert(key, Arc::new(kept));
+        self.metrics.cache.holds(self.kept.weighted_size(), self.kept.entry_count());
         true
     }
 
@@ -230,18 +243,16 @@ impl Answers {
                 gone += 1;
             }
         }
-        self.kept.run_pending_tasks();
+        self.standing();
         gone
     }
 
-    /// How much is kept now.
+    /// How much is kept now; what has expired goes, and metrics are told.
     pub fn standing(&self) -> Standing {
         self.kept.run_pending_tasks();
-        Standing {
-            entries: self.kept.entry_count(),
-            bytes: self.kept.weighted_size(),
-            limit_bytes: self.config.max_bytes,
-        }
+        let (bytes, entries) = (self.kept.weighted_size(), self.kept.entry_count());
+        self.metrics.cache.holds(bytes, entries);
+        Standing { entries, bytes, limit_bytes: self.config.max_bytes }
     }
 }
 
