@@ -184,7 +184,8 @@ mod tests {
         ] {
             assert_eq!(of(header, None), Ok(want), "{header:?}");
         }
-        for header in ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age=soon", "no-cache, max-age=+1"]
+        for header in
+            ["max-age", "max-age=", "max-age=-1", "max-age=1.5", "max-age=soon", "no-cache, max-age=+1"]
         {
             let error = of(header, None).expect_err(header);
             assert!(error.starts_with("invalid value for 'Cache-Control': max-age wants"), "{error}");
@@ -196,7 +197,10 @@ mod tests {
         let none = Directives::default;
         for (cache, want) in [
             (json!(null), none()),
-            (json!({"ttl": 5, "use-cache": true, "no-store": false}), Directives { ttl: seconds(5), ..none() }),
+            (
+                json!({"ttl": 5, "use-cache": true, "no-store": false}),
+                Directives { ttl: seconds(5), ..none() },
+            ),
             (json!({"ttl": 0}), Directives { no_store: true, ..none() }),
             (json!({"s-maxage": 9, "no-cache": null}), Directives { max_age: seconds(9), ..none() }),
             (json!({"s-maxage": 0}), Directives { no_cache: true, ..none() }),
@@ -225,8 +229,13 @@ mod tests {
     #[test]
     fn of_two_the_stricter_holds() {
         let both = of("max-age=60, no-store", Some(json!({"s-maxage": 10, "ttl": 9, "no-cache": true})));
-        let want =
-            Directives { no_cache: true, no_store: true, max_age: seconds(10), ttl: seconds(9), namespace: None };
+        let want = Directives {
+            no_cache: true,
+            no_store: true,
+            max_age: seconds(10),
+            ttl: seconds(9),
+            namespace: None,
+        };
         assert_eq!(both, Ok(want));
     }
 }

@@ -119,12 +119,7 @@ pub fn check_whole(endpoint: Endpoint, body: &[u8], policy: &Policy, capped: boo
 /// # Errors
 ///
 /// Why not.
-pub fn check_stream(
-    endpoint: Endpoint,
-    events: &[u8],
-    policy: &Policy,
-    capped: bool,
-) -> Result<(), NotKept> {
+pub fn check_stream(endpoint: Endpoint, events: &[u8], policy: &Policy, capped: bool) -> Result<(), NotKept> {
     let whole = whole_of(endpoint, events).ok_or(NotKept::Truncated)?;
     check_whole(endpoint, &whole, policy, capped)
 }

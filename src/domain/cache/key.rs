@@ -159,8 +159,13 @@ fn changes_nothing(name: &str, repeats: bool) -> bool {
         "model" | "stream" | "stream_options" => true,
         // who asks, what a provider's own prompt cache goes by, labels of what it stores: requests that store are
         // left alone
-        "user" | "safety_identifier" | "prompt_cache_key" | "prompt_cache_options"
-        | "prompt_cache_retention" | "metadata" | "store" => !repeats,
+        "user"
+        | "safety_identifier"
+        | "prompt_cache_key"
+        | "prompt_cache_options"
+        | "prompt_cache_retention"
+        | "metadata"
+        | "store" => !repeats,
         _ => false,
     }
 }
@@ -188,7 +193,17 @@ impl Sink for Hashing {
 impl Hashing {
     /// Begins with all that does not stand in the request.
     fn begin(kind: &str, request: &InferenceRequest, on: &KeyedOn<'_>) -> Self {
-        let KeyedOn { asked, tenant, namespace, deployment, upstream_model, prompt, default_cap, beta, model } = *on;
+        let KeyedOn {
+            asked,
+            tenant,
+            namespace,
+            deployment,
+            upstream_model,
+            prompt,
+            default_cap,
+            beta,
+            model,
+        } = *on;
         let room = GATHERED_BYTES.min(request.body().len() + 1024);
         let mut hashing = Self { hasher: blake3::Hasher::new(), gathered: Vec::with_capacity(room) };
         hashing.field(VERSION);

@@ -114,5 +114,8 @@ fn is_empty(value: &[u8]) -> bool {
 
 /// A member's value by its name; `null` counts as absent.
 fn given<'a>(members: &[Member<'a>], name: &str) -> Option<&'a [u8]> {
-    members.iter().find(|member| *member.name == *name.as_bytes() && member.is_given()).map(|member| member.value)
+    members
+        .iter()
+        .find(|member| *member.name == *name.as_bytes() && member.is_given())
+        .map(|member| member.value)
 }

@@ -175,7 +175,8 @@ fn write_number(number: &[u8], sink: &mut impl Sink) {
 pub(super) fn is_zero(number: &[u8]) -> bool {
     let number = number.strip_prefix(b"-").unwrap_or(number);
     let mantissa = number.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
-    mantissa.first().is_some_and(u8::is_ascii_digit) && mantissa.iter().all(|byte| matches!(byte, b'0' | b'.'))
+    mantissa.first().is_some_and(u8::is_ascii_digit)
+        && mantissa.iter().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 /// The inside of a string that stands from `start` to `end`, its quotes among them.

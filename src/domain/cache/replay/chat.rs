@@ -12,12 +12,11 @@ use crate::domain::endpoint::Endpoint;
 /// The whole answer; nothing where the stream did not come to its end, or says that it failed.
 pub(super) fn whole_of(endpoint: Endpoint, stream: &[u8]) -> Option<Bytes> {
     let events = events_of(stream)?;
-    let (last, chunks) = events.split_last().filter(|(last, _)| last.starts_with(DONE))?;
+    let (_, chunks) = events.split_last().filter(|(last, _)| last.starts_with(DONE))?;
     let mut answer = Answer::default();
     for chunk in chunks {
         answer.take(chunk.as_bytes())?;
     }
-    drop(last);
     answer.written(endpoint)
 }
 
@@ -175,7 +174,9 @@ impl<'a> Choice<'a> {
         for (name, unless) in [(&b"role"[..], &b"\"assistant\""[..]), (b"content", b"null")] {
             match self.message.find(name) {
                 // nothing was said beside the calls
-                Some(Value::Text(text)) if text.is_empty() && !self.calls.is_empty() => put(out, name, unless),
+                Some(Value::Text(text)) if text.is_empty() && !self.calls.is_empty() => {
+                    put(out, name, unless)
+                }
                 Some(value) => {
                     put_name(out, name);
                     value.write(out);
@@ -225,7 +226,9 @@ impl<'a> Grown<'a> {
             (b'"', held) => *held = Value::Text(unquoted(value).to_vec()),
             (b'[', Value::Items(items)) => items.extend(elements(value)),
             (b'[', held) => *held = Value::Items(elements(value)),
-            (b'{', Value::Object(object)) => members(value).into_iter().for_each(|member| object.grow(member)),
+            (b'{', Value::Object(object)) => {
+                members(value).into_iter().for_each(|member| object.grow(member))
+            }
             (b'{', held) => {
                 let mut object = Grown::default();
                 members(value).into_iter().for_each(|member| object.grow(member));

@@ -114,7 +114,11 @@ impl<'a> Stream<'a> {
         }
         let finish_reason = Some(given(choice, "finish_reason")?);
         let others = others(choice, &["index", "text", "logprobs", "finish_reason"]);
-        self.piece(index, b"text", &Piece { delta: b"\"\"", finish_reason, others: &others, ..Piece::default() });
+        self.piece(
+            index,
+            b"text",
+            &Piece { delta: b"\"\"", finish_reason, others: &others, ..Piece::default() },
+        );
         Some(())
     }
 
@@ -149,7 +153,11 @@ impl<'a> Stream<'a> {
         }
         let finish_reason = Some(given(choice, "finish_reason")?);
         let others = others(choice, &["index", "message", "logprobs", "finish_reason"]);
-        self.piece(index, b"delta", &Piece { delta: b"{}", finish_reason, others: &others, ..Piece::default() });
+        self.piece(
+            index,
+            b"delta",
+            &Piece { delta: b"{}", finish_reason, others: &others, ..Piece::default() },
+        );
         Some(())
     }
 }
