@@ -44,6 +44,7 @@ use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
+use crate::gateway::answers::{self, Answers};
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::limits::Limits;
@@ -51,6 +52,7 @@ use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
+use crate::gateway::reuse::Reuse;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
 use crate::http::{Check, Door, OK, Readiness};
@@ -194,6 +196,7 @@ fn build(
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
+        reuse: Reuse::new(Arc::new(Answers::new(answers::Config::default(), Arc::clone(&metrics)))),
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
         book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),

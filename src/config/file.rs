@@ -102,6 +102,8 @@ pub(super) struct Worker {
     pub(super) enabled: Option<bool>,
     pub(super) model_file: Option<PathBuf>,
     pub(super) name: Option<String>,
+    pub(super) embedding_model: Option<PathBuf>,
+    pub(super) embedding_name: Option<String>,
     pub(super) threads: Option<usize>,
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,

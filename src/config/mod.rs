@@ -259,6 +259,10 @@ fn compare_workers(
     let (Some(old), Some(new)) = (old, new) else { return };
     compare("worker.model_file", old.model_file == new.model_file);
     compare("worker.name", old.name == new.name);
+    let folder = |worker: &worker::Config| worker.embedding.as_ref().map(|model| model.folder.clone());
+    let name = |worker: &worker::Config| worker.embedding.as_ref().map(|model| Arc::clone(&model.name));
+    compare("worker.embedding_model", folder(old) == folder(new));
+    compare("worker.embedding_name", name(old) == name(new) || folder(old) != folder(new));
     compare("worker.threads", old.threads == new.threads);
     compare("worker.max_batch", old.max_batch == new.max_batch);
     compare("worker.queue", old.queue == new.queue);

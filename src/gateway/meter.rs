@@ -14,6 +14,7 @@ pub use stream::{Metered, Next};
 use super::pins::Pins;
 use super::presence::{Client, Presence};
 use super::record::Record;
+use super::shared::Shared;
 use super::settle::Facts;
 use super::visit::Visit;
 use crate::clock;
@@ -52,6 +53,8 @@ pub struct Answer {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Its body.
     pub body: AnswerBody,
+    /// The cap on its output that we wrote into its request, tokens.
+    pub(super) output_cap: Option<u64>,
 }
 
 /// An answer's body.
@@ -66,13 +69,69 @@ pub enum AnswerBody {
         ending: Ending,
     },
     /// As it comes.
-    Stream(Box<Metered>),
+    Stream(Streamed),
 }
 
-/// Whether an answer came from a cache; there is none yet.
-static CACHE: HeaderName = HeaderName::from_static("x-tunegate-cache");
-static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
-static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
+/// An answer that comes piece by piece.
+pub enum Streamed {
+    /// Of an upstream that was asked for this request alone.
+    Metered(Box<Metered>),
+    /// Of a call that several may share.
+    Shared(Box<Shared>),
+}
+
+impl Streamed {
+    /// The next bytes. May be dropped while it waits, and called again.
+    pub async fn next(&mut self) -> Next {
+        match self {
+            Self::Metered(metered) => metered.next().await,
+            Self::Shared(shared) => shared.next().await,
+        }
+    }
+
+    /// From now on the client is waited for.
+    pub fn waits(&mut self) {
+        match self {
+            Self::Metered(metered) => metered.waits(),
+            Self::Shared(shared) => shared.waits(),
+        }
+    }
+
+    /// The wait is over.
+    pub fn goes_on(&mut self) {
+        match self {
+            Self::Metered(metered) => metered.goes_on(),
+            Self::Shared(shared) => shared.goes_on(),
+        }
+    }
+
+    /// Ends the record after the client got everything.
+    pub fn served(self, status: u16) {
+        match self {
+            Self::Metered(metered) => metered.served(status),
+            Self::Shared(shared) => shared.served(status),
+        }
+    }
+
+    /// Ends the record after [`Next::Broke`].
+    pub fn broken(self, status: u16) {
+        match self {
+            Self::Metered(metered) => metered.broken(status),
+            Self::Shared(shared) => shared.broken(status),
+        }
+    }
+
+    /// The client has left.
+    pub async fn client_left(self, status: u16) {
+        match self {
+            Self::Metered(metered) => metered.client_left(status).await,
+            Self::Shared(shared) => shared.client_left(status),
+        }
+    }
+}
+
+pub(super) static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
+pub(super) static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
 static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-tunegate-attempts");
 
@@ -99,6 +158,8 @@ pub(super) struct Following<'a> {
     pub(super) exchange: Box<Exchange>,
     /// Whether its usage chunk was asked for by us alone.
     pub(super) usage_injected: bool,
+    /// Whether several may share it: then it passes as it came, and each of them has it made their own.
+    pub(super) shared: bool,
     /// When everything must be over.
     pub(super) deadline: Instant,
     pub(super) visit: Visit,
@@ -159,6 +220,7 @@ pub(super) async fn follow<C: Client>(
         false => whole::read(following, &kind, &encoding, presence, record).await,
     };
     if let Followed::Answer(answer) = &mut followed {
+        answer.output_cap = output_cap.map(|cap| cap.tokens);
         answer.headers.extend(notices);
         if let Some(cap) = output_cap {
             answer.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
@@ -199,7 +261,6 @@ pub(super) fn passed(
     if let Ok(name) = HeaderValue::from_str(&deployment.name) {
         headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
     }
-    headers.push((CACHE.clone(), HeaderValue::from_static("off")));
     for name in &PASSED_HEADERS {
         if let Some(value) = upstream.get(name) {
             headers.push((name.clone(), value.clone()));

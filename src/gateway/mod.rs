@@ -1,6 +1,7 @@
 //! The data plane: one inference request in a straight line, from a known sender to a settled answer.
 
 pub mod admit;
+pub mod answers;
 mod asking;
 mod attempt;
 pub mod board;
@@ -9,6 +10,7 @@ pub mod catalog;
 mod counts;
 mod dispatch;
 mod explain;
+mod flights;
 mod forms;
 mod inference;
 #[cfg(test)]
@@ -28,15 +30,17 @@ mod reserve;
 mod resolve;
 pub mod retirements;
 pub mod retries;
+pub mod reuse;
 mod routes;
 mod settle;
+mod shared;
 mod stored;
 mod trace;
 mod visit;
 
 pub use explain::{Candidate, ExpectedTokens, Explanation, FactsReport, Question, Reason};
-pub use inference::{Arrival, Gateway};
-pub use meter::{Answer, AnswerBody, Metered, Next};
+pub use inference::{Arrival, Gateway, NoAnswer};
+pub use meter::{Answer, AnswerBody, Next, Streamed};
 pub use presence::Client;
 pub use record::Refused;
 pub use refusal::{CODES as REFUSAL_CODES, Nobody, Refusal};
