@@ -7,6 +7,7 @@
 //! * [`gguf`]: one model file, read with suspicion;
 //! * [`Engine`]: many sequences in one step, prompt chunks and decode steps mixed;
 //! * [`Cache`]: what one sequence remembers, in 16 bits;
+//! * [`Encoder`]: texts to vectors, with a BERT-like model in full precision;
 //! * [`Sampler`]: from logits to one token, the same one for the same seed;
 //! * [`Pool`]: as many threads as the caller allows, and none that spins for long.
 //!
@@ -16,6 +17,7 @@
 
 mod attention;
 mod cache;
+mod encoder;
 mod forward;
 pub mod gguf;
 mod kernels;
@@ -24,6 +26,7 @@ mod sampler;
 mod weights;
 
 pub use cache::Cache;
+pub use encoder::{EncodeError, Encoder, EncoderError};
 pub use forward::{Engine, ForwardError, Item};
 pub use gguf::{Gguf, GgufError, Shape};
 pub use kernels::Activation;

@@ -92,9 +92,10 @@ pub fn example_model(config: &Config, worker_runs: bool) -> Option<String> {
     if worker_runs && local.is_some() {
         return local;
     }
-    let elsewhere = |model: &str| {
-        !local.as_ref().is_some_and(|name| model == name || model.ends_with(&format!("/{name}")))
-    };
+    // The worker's others make no conversation.
+    let vectors = config.worker.as_ref().and_then(|worker| Some(worker.embedding.as_ref()?.name.to_string()));
+    let ours = |model: &str, name: &str| model == name || model.ends_with(&format!("/{name}"));
+    let elsewhere = |model: &str| !local.iter().chain(&vectors).any(|name| ours(model, name));
     let mut exact = config.catalog.names().map(|(name, _)| name.as_str());
     if let Some(model) = exact.find(|model| elsewhere(model)) {
         return Some(model.to_owned());

@@ -9,11 +9,12 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use crate::memory;
-use crate::worker::{Config, Listen, Supervision};
+use crate::worker::{Config, EmbeddingConfig, Listen, Supervision};
 
 /// How the worker serves.
 ///
-/// It speaks OpenAI's API: POST /v1/chat/completions and /v1/completions, GET /v1/models and /health. GET /metrics is
+/// It speaks OpenAI's API: POST /v1/chat/completions, /v1/completions and (with an
+/// embedding model) /v1/embeddings, GET /v1/models and /health. GET /metrics is
 /// for Prometheus.
 #[derive(Args)]
 #[command(after_help = "Try it:\n  \
@@ -31,6 +32,15 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME", default_value = "smollm2-135m")]
     name: String,
 
+    /// A folder with an embedding model (config.json, tokenizer.json, model.safetensors of a BERT-like model). Without
+    /// one there is no POST /v1/embeddings.
+    #[arg(long, value_name = "PATH")]
+    embedding_model: Option<PathBuf>,
+
+    /// The name it answers to (`local/NAME` is understood too).
+    #[arg(long, value_name = "NAME", default_value = "all-minilm-l6-v2")]
+    embedding_name: String,
+
     /// Where it listens: HOST:PORT, or unix:PATH for a socket that only you may use.
     #[arg(long, value_name = "PLACE", default_value = "127.0.0.1:8090")]
     listen: Listen,
@@ -43,7 +53,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value = "8")]
     max_batch: NonZeroUsize,
 
-    /// Requests that wait for their turn; more are turned away with 429.
+    /// Requests that wait for their turn; more are turned away with 429. As many may wait for embeddings.
     #[arg(long, value_name = "N", default_value_t = 32)]
     queue: usize,
 
@@ -90,7 +100,10 @@ impl From<Options> for Config {
             start: Duration::from_millis(options.supervise_start_ms),
             lost: Duration::from_millis(options.supervise_lost_ms),
         });
+        let embedding =
+            options.embedding_model.map(|folder| EmbeddingConfig { folder, name: options.embedding_name });
         Self {
+            embedding,
             threads: options.threads.unwrap_or_else(cores_but_one),
             max_batch: options.max_batch,
             queue: options.queue,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::domain::catalog::Address;
+use crate::domain::endpoint::Endpoint;
 use crate::domain::key::KEY_PREFIX;
 use crate::domain::price::read::alone;
 use crate::upstream::worker;
@@ -20,36 +21,44 @@ const LOCAL_PROVIDER: &str = "local";
 const OPENAI_DEPLOYMENT: &str = "openai-any";
 const AZURE_DEPLOYMENT: &str = "azure-any";
 
-/// Adds the worker's provider, deployment and models. A name that the file already uses is a contradiction.
+/// Adds the worker's provider, and a deployment and its names for each of its models. A name that the file already
+/// uses is a contradiction.
 pub(super) fn add_worker(file: &mut File, worker: &worker::Config, checker: &mut Checker<'_>) {
-    let name = worker.name.to_string();
-    let models = [name.clone(), format!("{LOCAL_PROVIDER}/{name}")];
-    let mut taken = |section: &str, key: &str| {
-        let place = Place::top(section).key(key);
-        checker.wrong(&place, "taken by the local worker: rename it, or set worker.enabled = false");
-    };
     if file.providers.contains_key(LOCAL_PROVIDER) {
-        taken("providers", LOCAL_PROVIDER);
-    }
-    if file.deployments.contains_key(&name) {
-        taken("deployments", &name);
-    }
-    for model in models.iter().filter(|model| file.models.contains_key(*model)) {
-        taken("models", model);
+        taken("providers", LOCAL_PROVIDER, checker);
     }
     let base_url = Some(format!("{UNIX_SCHEME}{}", worker.socket.display()));
     let provider = Provider { kind: Some(ProviderKind::Candle), base_url, ..Provider::default() };
     file.providers.entry(LOCAL_PROVIDER.to_owned()).or_insert(provider);
-    let deployment = Deployment {
-        provider: Some(LOCAL_PROVIDER.to_owned()),
-        model: Some(name.clone()),
-        price: Some(worker_price(file, checker)),
-        ..Deployment::default()
-    };
-    file.deployments.entry(name.clone()).or_insert(deployment);
-    for model in models {
-        add_model(file, &model, &name);
+    let price = worker_price(file, checker);
+    let deployment =
+        Deployment { provider: Some(LOCAL_PROVIDER.to_owned()), price: Some(price), ..Deployment::default() };
+    if let Some(embedding) = &worker.embedding {
+        let endpoints = Some(vec![Endpoint::Embeddings.name().to_owned()]);
+        add_local(file, &embedding.name, Deployment { endpoints, ..deployment.clone() }, checker);
     }
+    add_local(file, &worker.name, deployment, checker);
+}
+
+/// Adds a model of the worker's: `name` and `local/name`.
+fn add_local(file: &mut File, name: &str, deployment: Deployment, checker: &mut Checker<'_>) {
+    let models = [name.to_owned(), format!("{LOCAL_PROVIDER}/{name}")];
+    if file.deployments.contains_key(name) {
+        taken("deployments", name, checker);
+    }
+    for model in models.iter().filter(|model| file.models.contains_key(*model)) {
+        taken("models", model, checker);
+    }
+    let deployment = Deployment { model: Some(name.to_owned()), ..deployment };
+    file.deployments.entry(name.to_owned()).or_insert(deployment);
+    for model in models {
+        add_model(file, &model, name);
+    }
+}
+
+fn taken(section: &str, key: &str, checker: &mut Checker<'_>) {
+    let place = Place::top(section).key(key);
+    checker.wrong(&place, "taken by the local worker: rename it, or set worker.enabled = false");
 }
 
 /// What the operator says the worker's tokens cost; nothing unless said otherwise, and written out.

@@ -25,6 +25,8 @@ const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ip
 const DEFAULT_STATE_DIR: &str = "./var";
 const DEFAULT_MODEL_FILE: &str = "./models/SmolLM2-135M-Instruct.Q4_1.gguf";
 const DEFAULT_WORKER_NAME: &str = "smollm2-135m";
+const DEFAULT_EMBEDDING_MODEL: &str = "./models/all-MiniLM-L6-v2";
+const DEFAULT_EMBEDDING_NAME: &str = "all-minilm-l6-v2";
 const DEFAULT_MAX_BATCH: usize = 8;
 const DEFAULT_QUEUE: usize = 32;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
@@ -285,15 +287,18 @@ pub(super) fn worker(
     if !name_is_good(name) {
         checker.wrong(&place.key("name"), values::NAME_RULE);
     }
+    let enabled = section.enabled.unwrap_or(built_in);
+    let embedding = embedding(section, &place, name, enabled, checker);
     let config = worker::Config {
         model_file: section.model_file.clone().unwrap_or_else(|| DEFAULT_MODEL_FILE.into()),
         name: name.into(),
+        embedding,
         socket: state_dir.join("worker.sock"),
         threads: threads(&place.key("threads"), section.threads, 1, checker),
         max_batch: in_range(&place.key("max_batch"), section.max_batch, DEFAULT_MAX_BATCH, BATCH, checker),
         queue: in_range(&place.key("queue"), section.queue, DEFAULT_QUEUE, QUEUE, checker),
     };
-    if !section.enabled.unwrap_or(built_in) {
+    if !enabled {
         return None;
     }
     if config.socket.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
@@ -305,6 +310,33 @@ pub(super) fn worker(
         );
     }
     Some(config)
+}
+
+/// What the worker makes vectors with; nothing, and a line that says so, where there is no such folder.
+fn embedding(
+    section: &file::Worker,
+    place: &Place,
+    worker_name: &str,
+    enabled: bool,
+    checker: &mut Checker<'_>,
+) -> Option<worker::Embedding> {
+    let name = section.embedding_name.as_deref().unwrap_or(DEFAULT_EMBEDDING_NAME);
+    if !name_is_good(name) {
+        checker.wrong(&place.key("embedding_name"), values::NAME_RULE);
+    }
+    if name == worker_name {
+        checker.wrong(&place.key("embedding_name"), format!("{name:?} is worker.name, too: one of each"));
+    }
+    let folder = section.embedding_model.clone().unwrap_or_else(|| DEFAULT_EMBEDDING_MODEL.into());
+    if !enabled || folder.as_os_str().is_empty() {
+        return None;
+    }
+    if folder.is_dir() {
+        return Some(worker::Embedding { folder, name: name.into() });
+    }
+    let missing = format!("{} is not there: no embeddings; `make model` fetches it", folder.display());
+    checker.notice(&place.key("embedding_model"), missing);
+    None
 }
 
 /// Checks `[metrics]`.

@@ -1,5 +1,12 @@
 //! The response cache's rules: what may be answered from it, and what not.
 
+pub mod directives;
+pub mod eligible;
+pub mod keep;
+pub mod key;
+pub mod replay;
+mod scan;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

@@ -28,6 +28,8 @@ pub struct Config {
     pub model_file: PathBuf,
     /// The model's name.
     pub name: Arc<str>,
+    /// What it makes vectors of texts with, if it does.
+    pub embedding: Option<Embedding>,
     /// Where it listens: a socket in the state folder.
     pub socket: PathBuf,
     /// Its threads.
@@ -36,6 +38,15 @@ pub struct Config {
     pub max_batch: usize,
     /// Requests that wait.
     pub queue: usize,
+}
+
+/// The embedding model of a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedding {
+    /// Its folder; it was there when the configuration was read.
+    pub folder: PathBuf,
+    /// Its name.
+    pub name: Arc<str>,
 }
 
 /// How the worker is.
@@ -187,7 +198,8 @@ impl Supervisor {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        Command::new(&self.binary)
+        let mut command = Command::new(&self.binary);
+        command
             .arg("worker")
             .arg("--model-file")
             .arg(&self.config.model_file)
@@ -201,7 +213,11 @@ impl Supervisor {
             .arg(self.config.max_batch.to_string())
             .arg("--queue")
             .arg(self.config.queue.to_string())
-            .arg("--supervised")
+            .arg("--supervised");
+        if let Some(Embedding { folder, name }) = &self.config.embedding {
+            command.arg("--embedding-model").arg(folder).arg("--embedding-name").arg(&**name);
+        }
+        command
             // a signal to our group, such as Ctrl-C, is ours to handle: the worker is told when its time has come
             .process_group(0)
             .stdin(Stdio::null())

@@ -5,11 +5,15 @@
 //! the gateway, and nothing of the gateway imports it but the command line. What both declare of themselves is in
 //! `telemetry`: the gateway passes its own worker's metrics on.
 //!
+//! Beside it an embedding model may stand (`embedding`), with a thread and a queue of its own, so that neither waits for
+//! the other.
+//!
 //! A request walks through it in a line: `wire` reads it, `prepare` turns it into tokens, `scheduler` computes it
 //! among others, `serve` sends the events back.
 //!
 //! It has no authentication: who can connect may use it. A unix socket it makes is readable by its owner only.
 
+mod embedding;
 mod listen;
 mod model;
 mod prepare;
@@ -19,6 +23,7 @@ mod supervise;
 #[cfg(test)]
 mod testing;
 mod text;
+mod timing;
 mod wire;
 
 use std::num::NonZeroUsize;
@@ -35,13 +40,15 @@ pub struct Config {
     pub model_file: PathBuf,
     /// The name it answers to; `local/` before it is accepted too.
     pub name: String,
+    /// What makes vectors of texts, if anything does.
+    pub embedding: Option<EmbeddingConfig>,
     /// Where it is reached.
     pub listen: Listen,
     /// Threads that compute, the scheduler's among them.
     pub threads: NonZeroUsize,
     /// Answers computed together.
     pub max_batch: NonZeroUsize,
-    /// Requests that wait for their turn; more are turned away with 429.
+    /// Requests that wait for their turn; more are turned away with 429. As many may wait for vectors.
     pub queue: usize,
     /// Tokens held in memory by all running requests together; by default `max_batch` whole contexts. Also the longest
     /// context of one request.
@@ -62,6 +69,7 @@ impl Config {
         Self {
             model_file,
             name,
+            embedding: None,
             listen,
             threads: NonZeroUsize::MIN,
             max_batch: const { NonZeroUsize::new(8).expect("eight is not zero") },
@@ -73,6 +81,15 @@ impl Config {
             supervision: None,
         }
     }
+}
+
+/// Which embedding model is served beside the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingConfig {
+    /// Holds `config.json`, `tokenizer.json` and `model.safetensors`.
+    pub folder: PathBuf,
+    /// The name it answers to; `local/` before it is accepted too.
+    pub name: String,
 }
 
 /// How long a supervised worker lives without its supervisor.
@@ -108,7 +125,7 @@ pub enum WorkerError {
     /// A metric is declared wrongly.
     #[error("cannot declare the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The engine's thread ended by itself.
+    /// A thread that computes ended by itself.
     #[error("the engine has stopped working")]
     Engine,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use tunegate_engine::{Activation, Engine, Gguf, GgufError, Shape};
+use tunegate_engine::{Activation, EncoderError, Engine, Gguf, GgufError, Shape};
 
 use super::Config;
 use super::text::{ChatTemplate, TemplateError, Tokenizer, TokenizerError};
@@ -38,6 +38,33 @@ pub enum LoadError {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// There is no such folder.
+    #[error("no embedding model at {}: run `make model`, or leave out --embedding-model", .0.display())]
+    MissingFolder(PathBuf),
+    /// What is in the folder is broken, or of an unknown kind.
+    #[error("{}: {source}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        source: EncoderError,
+    },
+    /// Its tokenizer is.
+    #[error("{}: {why}", path.display())]
+    EmbeddingTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A name would mean two models.
+    #[error("the model and the embedding model are both called {0}")]
+    SameName(String),
+}
+
+/// Whether a model called `name` is meant by `asked`.
+pub(super) fn is_meant(name: &str, asked: &str) -> bool {
+    asked == name || asked.strip_prefix("local/").is_some_and(|asked| asked == name)
 }
 
 /// What answers requests, but for the engine, which its own thread owns.
@@ -83,7 +110,7 @@ impl Model {
 
     /// Whether the model answers to `name`.
     pub(super) fn is_called(&self, name: &str) -> bool {
-        name == self.name || name.strip_prefix("local/").is_some_and(|name| name == self.name)
+        is_meant(&self.name, name)
     }
 }
 

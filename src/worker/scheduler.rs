@@ -10,7 +10,6 @@
 //! * tokens held in memory never exceed the budget: who does not fit waits.
 
 mod sequence;
-mod timing;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,11 +18,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sequence::Sequence;
-use timing::Timing;
 use tokio::sync::mpsc;
 use tunegate_engine::{Cache, Engine, ForwardError, Item, Pool, Sampling, Shape};
 
 use super::text::Tokenizer;
+use super::timing::Timing;
 use super::wire::FinishReason;
 use crate::telemetry::metrics::{WorkerDenial, WorkerEnding, WorkerMetrics, WorkerOperation};
 
@@ -241,7 +240,8 @@ impl Scheduler {
             return Err(WorkerDenial::Full);
         }
         let (events, receiver) = mpsc::channel(CHANNEL);
-        let timing = Timing::new(Arc::clone(&self.desk.metrics), self.desk.clock, &job);
+        let (metrics, clock) = (Arc::clone(&self.desk.metrics), self.desk.clock);
+        let timing = Timing::new(metrics, clock, job.operation, job.arrived);
         state.waiting.push_back(Waiting { job, events, timing });
         drop(state);
         self.desk.news.notify_all();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use axum::serve::{Listener, ListenerExt};
 use tunegate_engine::Pool;
 
+use super::embedding::{EmbeddingDesk, EmbeddingModel};
 use super::listen::{self, Bound};
-use super::model::Model;
+use super::model::{LoadError, Model};
 use super::scheduler::{Limits, Machine, Scheduler};
 use super::supervise::{Signals, Stop, Supervisors};
 use super::{Config, WorkerError};
@@ -21,13 +22,15 @@ use crate::telemetry::metrics::{Occupancy, WorkerMetrics};
 const GRACE: Duration = Duration::from_secs(10);
 /// How long they may take when the supervisor is lost: most of their readers are lost with it.
 const GRACE_OF_ORPHANS: Duration = Duration::from_secs(1);
-/// How often the engine's thread is looked at.
+/// How often the threads that compute are looked at.
 const PULSE: Duration = Duration::from_secs(1);
 
 /// What the doors need.
 pub(super) struct Worker {
     pub(super) model: Model,
     pub(super) scheduler: Scheduler,
+    /// Nothing where no embedding model is served.
+    pub(super) embedding: Option<Embedding>,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) supervisors: Supervisors,
     pub(super) stop: Stop,
@@ -35,6 +38,12 @@ pub(super) struct Worker {
     pub(super) request_limit: Duration,
     /// Seconds since 1970.
     pub(super) started: i64,
+}
+
+/// What makes vectors of texts.
+pub(super) struct Embedding {
+    pub(super) model: Arc<EmbeddingModel>,
+    pub(super) desk: EmbeddingDesk,
 }
 
 /// Loads the model, listens, and serves until it is told to stop.
@@ -77,7 +86,9 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     let limits = Limits { batch, queue: config.queue, tokens, unread: config.unread_limit };
     let tokenizer = Arc::clone(&model.tokenizer);
     let most = Occupancy { queue: config.queue, active: batch, kv_tokens: tokens };
-    let metrics = Arc::new(WorkerMetrics::new(&model.name, most)?);
+    let vectors = config.embedding.as_ref().map(|embedding| embedding.name.as_str());
+    let metrics = Arc::new(WorkerMetrics::new(&model.name, vectors, most)?);
+    let embedding = embedding(config, &metrics)?;
     let machine = Machine { engine, pool };
     let scheduler =
         Scheduler::start(machine, shape, tokenizer, limits, Arc::clone(&metrics), clock::monotonic)
@@ -85,12 +96,25 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     Ok(Worker {
         model,
         scheduler,
+        embedding,
         metrics,
         supervisors: Supervisors::new(),
         stop: Stop::new(),
         request_limit: config.request_limit,
         started: clock::unix_ms() / 1000,
     })
+}
+
+fn embedding(config: &Config, metrics: &Arc<WorkerMetrics>) -> Result<Option<Embedding>, WorkerError> {
+    let Some(wanted) = &config.embedding else { return Ok(None) };
+    if wanted.name == config.name {
+        return Err(LoadError::SameName(wanted.name.clone()).into());
+    }
+    let (model, encoder) = EmbeddingModel::load(wanted)?;
+    let desk = EmbeddingDesk::start(encoder, config.queue, Arc::clone(metrics), clock::monotonic)
+        .map_err(WorkerError::Threads)?;
+    tracing::info!(model = model.name, "the embedding model is loaded");
+    Ok(Some(Embedding { model: Arc::new(model), desk }))
 }
 
 async fn until_stopped<L>(
@@ -135,9 +159,12 @@ async fn end(worker: &Worker, config: &Config, signals: &mut Signals) -> Result<
             tracing::warn!("nobody supervises: stopping");
             GRACE_OF_ORPHANS
         }
-        () = broken(&worker.scheduler) => return Err(WorkerError::Engine),
+        () = broken(worker) => return Err(WorkerError::Engine),
     };
     worker.scheduler.drain();
+    if let Some(embedding) = &worker.embedding {
+        embedding.desk.drain();
+    }
     worker.stop.order(grace);
     // A second signal, or a second order, may cut the grace short.
     loop {
@@ -148,12 +175,16 @@ async fn end(worker: &Worker, config: &Config, signals: &mut Signals) -> Result<
         }
     }
     worker.scheduler.end();
+    if let Some(embedding) = &worker.embedding {
+        embedding.desk.end();
+    }
     Ok(())
 }
 
-/// Returns when the engine's thread has ended by itself.
-async fn broken(scheduler: &Scheduler) {
-    while scheduler.is_alive() {
+/// Returns when a thread that computes has ended by itself.
+async fn broken(worker: &Worker) {
+    let embeds = || worker.embedding.as_ref().is_none_or(|embedding| embedding.desk.is_alive());
+    while worker.scheduler.is_alive() && embeds() {
         tokio::time::sleep(PULSE).await;
     }
 }

@@ -1,10 +1,12 @@
-//! The model file that unit tests read.
+//! The model files that unit tests read.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tunegate_engine::{Gguf, Shape};
+use tunegate_engine::{Encoder, Gguf, Shape};
 
+use super::EmbeddingConfig;
+use super::embedding::EmbeddingModel;
 use super::text::Tokenizer;
 
 /// Opens the test model.
@@ -25,4 +27,19 @@ pub(super) fn tokenizer() -> (Arc<Tokenizer>, Shape) {
     };
     let (tokenizer, shape) = LOADED.get_or_init(load);
     (Arc::clone(tokenizer), *shape)
+}
+
+/// Returns the embedding model, called `mini`, read once.
+pub(super) fn embedding_model() -> &'static (EmbeddingModel, Encoder) {
+    static LOADED: OnceLock<(EmbeddingModel, Encoder)> = OnceLock::new();
+    LOADED.get_or_init(|| {
+        let asked = std::env::var_os("TUNEGATE_TEST_EMBEDDING_MODEL").map(PathBuf::from);
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/all-MiniLM-L6-v2");
+        let folder = asked.unwrap_or(root);
+        assert!(
+            folder.is_dir(),
+            "no embedding model: run `make model`, or set TUNEGATE_TEST_EMBEDDING_MODEL"
+        );
+        EmbeddingModel::load(&EmbeddingConfig { folder, name: "mini".to_owned() }).unwrap()
+    })
 }

@@ -7,6 +7,7 @@
 mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+pub(crate) mod dense;
 mod portable;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]

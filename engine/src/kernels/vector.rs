@@ -71,6 +71,8 @@ macro_rules! for_every_machine {
     };
 }
 
+pub(crate) use for_every_machine;
+
 for_every_machine! {
     /// `out = x / rms(x) · weight`, for one row.
     fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
@@ -85,6 +87,28 @@ for_every_machine! {
         let scale = 1.0 / (square / x.len() as f32 + epsilon).sqrt();
         for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
             *out = x * scale * weight;
+        }
+    }
+}
+
+for_every_machine! {
+    /// `x = (x - mean) / deviation · weight + bias`, for one row.
+    fn layer_norm(x: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+        let length = x.len() as f32;
+        let mean = sum(x, |x| x) / length;
+        let variance = sum(x, |x| (x - mean) * (x - mean)) / length;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        for (x, (weight, bias)) in x.iter_mut().zip(weight.iter().zip(bias)) {
+            *x = (*x - mean) * scale * weight + bias;
+        }
+    }
+}
+
+for_every_machine! {
+    /// `x = x · Φ(x)`, with the normal distribution itself, not its approximation by tanh.
+    fn gelu(x: &mut [f32]) {
+        for x in x {
+            *x *= 0.5 * (1.0 + erf(*x * std::f32::consts::FRAC_1_SQRT_2));
         }
     }
 }
@@ -197,6 +221,30 @@ fn nearest(x: f32) -> i32 {
     (x + 12_582_912.0).to_bits() as i32 - 0x4B40_0000
 }
 
+/// Adds up what `of` makes of each number; in lanes, so that it vectorises.
+#[inline(always)]
+fn sum(x: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    let (groups, rest) = x.as_chunks::<TILE>();
+    let mut lanes = [0f32; TILE];
+    for group in groups {
+        for (lane, x) in lanes.iter_mut().zip(group) {
+            *lane += of(*x);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|x| of(*x)).sum::<f32>()
+}
+
+/// Returns the error function to about 3e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+#[inline(always)]
+fn erf(x: f32) -> f32 {
+    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
+    let p = 1.061_405_4 * t - 1.453_152;
+    let p = p * t + 1.421_413_8;
+    let p = p * t - 0.284_496_74;
+    let p = (p * t + 0.254_829_6) * t;
+    (1.0 - p * exp(-x * x)).copysign(x)
+}
+
 /// Returns e^x to about 1e-7 relative, in arithmetic that vectorises.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
@@ -227,6 +275,45 @@ mod tests {
             assert!(gap < 3e-7, "{x}: {gap}");
         }
         assert!(exp(f32::NEG_INFINITY) < 1e-37);
+    }
+
+    /// The error function in f64, by its series.
+    fn exact_erf(x: f64) -> f64 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * std::f64::consts::FRAC_2_SQRT_PI
+    }
+
+    #[test]
+    fn gelu_is_close() {
+        let mut x: Vec<f32> = (-400..=400).map(|i| i as f32 / 100.0).chain([-30.0, 30.0]).collect();
+        let before = x.clone();
+        gelu(&mut x);
+        for (x, gelu) in before.iter().zip(&x) {
+            let distribution = if x.abs() > 10.0 {
+                f64::from(u8::from(*x > 0.0))
+            } else {
+                0.5 * (1.0 + exact_erf(f64::from(*x) * 0.5f64.sqrt()))
+            };
+            let exact = f64::from(*x) * distribution;
+            assert!((f64::from(*gelu) - exact).abs() < 1e-6, "{x}: {gelu}, not {exact}");
+        }
+    }
+
+    #[test]
+    fn layer_norm_has_the_mean_and_the_deviation_that_it_is_told() {
+        for length in [1, 16, 37] {
+            let mut x: Vec<f32> = (0..length).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
+            let (weight, bias) = (vec![2.0; length], vec![3.0; length]);
+            layer_norm(&mut x, &weight, &bias, 1e-12);
+            let mean = x.iter().sum::<f32>() / length as f32;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / length as f32;
+            assert!((mean - 3.0).abs() < 1e-5, "{length}: {mean}");
+            assert!(length == 1 || (variance - 4.0).abs() < 1e-4, "{length}: {variance}");
+        }
     }
 
     #[test]

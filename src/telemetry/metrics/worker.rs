@@ -63,7 +63,7 @@ metrics! {
         batch_size: Histogram = "tunegate_worker_batch_size" in buckets::ANSWERS;
         /// Seconds of one step: a pass over the weights.
         step: Histogram = "tunegate_worker_step_duration_seconds" in buckets::STEP_SECONDS;
-        /// Tokens computed: of prompts, and of answers.
+        /// Tokens computed: of prompts, of answers, and of texts that became vectors.
         tokens: IntCounterVec = "tunegate_worker_tokens_total" ["class"];
         /// Requests turned away, by why.
         denied: IntCounterVec = "tunegate_worker_denied_total" ["reason"];
@@ -77,16 +77,20 @@ pub enum WorkerOperation {
     Chat,
     /// `/v1/completions`
     TextCompletion,
+    /// `/v1/embeddings`
+    Embeddings,
 }
 
 impl WorkerOperation {
-    const ALL: [Self; 2] = [Self::Chat, Self::TextCompletion];
+    /// Those that answer with tokens.
+    const GENERATING: [Self; 2] = [Self::Chat, Self::TextCompletion];
 
     /// Its name in OpenTelemetry's conventions.
     const fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat",
             Self::TextCompletion => "text_completion",
+            Self::Embeddings => "embeddings",
         }
     }
 }
@@ -156,6 +160,8 @@ pub struct Occupancy {
 pub struct WorkerMetrics {
     registry: Registry,
     model: Box<str>,
+    /// That of the model that makes vectors; empty where there is none.
+    embedding_model: Box<str>,
     work: Work,
     prompt_tokens: IntCounter,
     completion_tokens: IntCounter,
@@ -163,11 +169,16 @@ pub struct WorkerMetrics {
 
 impl WorkerMetrics {
     /// All of them, registered and at 0, of a worker that serves one `model` and may become as full as `most`.
+    /// What is told of vectors is there where it has an `embedding_model`, too.
     ///
     /// # Errors
     ///
     /// When one is declared twice, or wrongly.
-    pub fn new(model: &str, most: Occupancy) -> Result<Self, prometheus::Error> {
+    pub fn new(
+        model: &str,
+        embedding_model: Option<&str>,
+        most: Occupancy,
+    ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let work = Work::declared(&registry)?;
         #[cfg(target_os = "linux")]
@@ -180,8 +191,16 @@ impl WorkerMetrics {
         }
         let [prompt_tokens, completion_tokens] =
             ["prompt", "completion"].map(|class| work.tokens.with_label_values(&[class]));
-        let metrics = Self { registry, model: model.into(), work, prompt_tokens, completion_tokens };
-        for operation in WorkerOperation::ALL {
+        let (model, vectors) = (model.into(), embedding_model.unwrap_or_default().into());
+        let metrics =
+            Self { registry, model, embedding_model: vectors, work, prompt_tokens, completion_tokens };
+        if embedding_model.is_some() {
+            metrics.embedded(0);
+            for ending in WorkerEnding::ALL {
+                metrics.duration(WorkerOperation::Embeddings, ending);
+            }
+        }
+        for operation in WorkerOperation::GENERATING {
             for ending in WorkerEnding::ALL {
                 metrics.duration(operation, ending);
             }
@@ -196,7 +215,11 @@ impl WorkerMetrics {
     }
 
     fn duration(&self, operation: WorkerOperation, ending: WorkerEnding) -> Histogram {
-        let labels = [operation.name(), PROVIDER, &self.model, ending.error_type()];
+        let model = match operation {
+            WorkerOperation::Chat | WorkerOperation::TextCompletion => &self.model,
+            WorkerOperation::Embeddings => &self.embedding_model,
+        };
+        let labels = [operation.name(), PROVIDER, model, ending.error_type()];
         self.work.duration.with_label_values(&labels)
     }
 
@@ -214,6 +237,11 @@ impl WorkerMetrics {
     /// Counts tokens of a prompt that were read.
     pub fn read(&self, tokens: usize) {
         self.prompt_tokens.inc_by(tokens as u64);
+    }
+
+    /// Counts tokens of texts that became vectors.
+    pub fn embedded(&self, tokens: usize) {
+        self.work.tokens.with_label_values(&["embedding"]).inc_by(tokens as u64);
     }
 
     /// Counts a token of an answer.
@@ -318,7 +346,7 @@ mod tests {
 
     fn metrics() -> WorkerMetrics {
         let most = Occupancy { queue: 32, active: 8, kv_tokens: 65_536 };
-        WorkerMetrics::new("a \"model\"\\", most).expect("metrics")
+        WorkerMetrics::new("a \"model\"\\", Some("mini"), most).expect("metrics")
     }
 
     fn text(metrics: &WorkerMetrics) -> String {
@@ -342,6 +370,7 @@ mod tests {
             "tunegate_worker_kv_tokens_limit 65536",
             "tunegate_worker_denied_total{reason=\"full\"} 0",
             "tunegate_worker_tokens_total{class=\"completion\"} 0",
+            "tunegate_worker_tokens_total{class=\"embedding\"} 0",
         ] {
             assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
         }

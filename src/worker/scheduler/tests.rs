@@ -52,7 +52,7 @@ fn limits() -> Limits {
 fn start(script: &Script, limits: Limits) -> Scheduler {
     let (tokenizer, shape) = testing::tokenizer();
     let most = Occupancy { queue: limits.queue, active: limits.batch, kv_tokens: limits.tokens };
-    let metrics = Arc::new(WorkerMetrics::new("model", most).unwrap());
+    let metrics = Arc::new(WorkerMetrics::new("model", None, most).unwrap());
     Scheduler::start(script.clone(), shape, tokenizer, limits, metrics, monotonic).unwrap()
 }
 
@@ -316,7 +316,7 @@ fn the_times_of_a_request_are_its_own() {
     }
     let (tokenizer, shape) = testing::tokenizer();
     let most = Occupancy { queue: 2, active: 2, kv_tokens: 100_000 };
-    let metrics = Arc::new(WorkerMetrics::new("model", most).unwrap());
+    let metrics = Arc::new(WorkerMetrics::new("model", None, most).unwrap());
     let scheduler =
         Scheduler::start(Script::default(), shape, tokenizer, limits(), metrics, ticking).unwrap();
     let arrived = ticking();

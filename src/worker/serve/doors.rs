@@ -15,12 +15,13 @@ use futures_util::stream;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
-use super::{GRACE, Worker, reply};
+use super::{Embedding, GRACE, Worker, reply};
 use crate::clock;
 use crate::telemetry::metrics::Occupancy;
+use crate::worker::embedding;
 use crate::worker::model::Model;
 use crate::worker::prepare::{self, Prepared};
-use crate::worker::wire::{ModelList, ModelObject, Refusal};
+use crate::worker::wire::{ModelList, ModelObject, Refusal, embeddings_json};
 
 /// The largest body, in bytes.
 const BODY_LIMIT: usize = 32 << 20;
@@ -32,6 +33,7 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completion))
+        .route("/v1/embeddings", post(embeddings))
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
         .route("/health", get(health))
@@ -62,13 +64,31 @@ async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<R
     let body = read(body).await?;
     let arrived = clock::monotonic();
     let preparing = Arc::clone(&worker);
-    // A long prompt takes a while to tokenise, during which other sockets must be served.
-    let prepared = tokio::task::spawn_blocking(move || prepare(&preparing.model, &body)).await;
-    let prepared = prepared.map_err(|error| {
+    let prepared = beside(move || prepare(&preparing.model, &body)).await??;
+    reply::answer(&worker, prepared, arrived).await
+}
+
+async fn embeddings(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response, Refusal> {
+    let Embedding { model, desk } = worker.embedding.as_ref().ok_or_else(Refusal::no_embeddings)?;
+    let body = read(body).await?;
+    let arrived = clock::monotonic();
+    let preparing = Arc::clone(model);
+    let prepared = beside(move || preparing.prepare(&body)).await??;
+    let embedding::Prepared { texts, form, tokens } = prepared;
+    let answer = desk.submit(texts, arrived, arrived + worker.request_limit).map_err(reply::denied)?;
+    // Whoever leaves drops this future, and with it the receiver: that cancels what is not computed yet.
+    let vectors = answer.await.map_err(|_| Refusal::failed())?.map_err(reply::refusal)?;
+    let name = model.name.clone();
+    let json = beside(move || embeddings_json(&name, &vectors, form, tokens)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// Does what takes a while, such as to tokenise a long text, while other sockets are served.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "a request could not be prepared");
         Refusal::failed()
-    })??;
-    reply::answer(&worker, prepared, arrived).await
+    })
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
@@ -79,19 +99,27 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-fn described(worker: &Worker) -> ModelObject {
-    ModelObject::new(worker.model.name.clone(), worker.started)
+fn described(worker: &Worker, name: &str) -> ModelObject {
+    ModelObject::new(name.to_owned(), worker.started)
 }
 
 async fn models(State(worker): State<Arc<Worker>>) -> Json<ModelList> {
-    Json(ModelList::new(described(&worker)))
+    let vectors = worker.embedding.as_ref().map(|embedding| &embedding.model.name);
+    let names = std::iter::once(&worker.model.name).chain(vectors);
+    Json(ModelList::new(names.map(|name| described(&worker, name)).collect()))
 }
 
 async fn model(
     State(worker): State<Arc<Worker>>,
     Path(id): Path<String>,
 ) -> Result<Json<ModelObject>, Refusal> {
-    if worker.model.is_called(&id) { Ok(Json(described(&worker))) } else { Err(Refusal::unknown_model(&id)) }
+    if worker.model.is_called(&id) {
+        return Ok(Json(described(&worker, &worker.model.name)));
+    }
+    match &worker.embedding {
+        Some(Embedding { model, .. }) if model.is_called(&id) => Ok(Json(described(&worker, &model.name))),
+        _ => Err(Refusal::unknown_model(&id)),
+    }
 }
 
 #[derive(Serialize)]

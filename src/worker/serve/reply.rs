@@ -45,10 +45,7 @@ pub(super) async fn answer(
         Endpoint::Completion => WorkerOperation::TextCompletion,
     };
     let job = Job { operation, arrived, prompt, most, sampling, stops, deadline };
-    let mut events = worker.scheduler.submit(job).map_err(|denied| match denied {
-        WorkerDenial::Full => Refusal::busy(),
-        WorkerDenial::Stopping => Refusal::stopping(),
-    })?;
+    let mut events = worker.scheduler.submit(job).map_err(denied)?;
     match events.recv().await {
         Some(Event::Started) => {}
         Some(Event::Failed(failure)) => return Err(refusal(failure)),
@@ -71,7 +68,16 @@ fn id(endpoint: Endpoint) -> String {
     format!("{kind}-{:032x}", rand::random::<u128>())
 }
 
-fn refusal(failure: Failure) -> Refusal {
+/// Says no to a request that was not accepted.
+pub(super) fn denied(denial: WorkerDenial) -> Refusal {
+    match denial {
+        WorkerDenial::Full => Refusal::busy(),
+        WorkerDenial::Stopping => Refusal::stopping(),
+    }
+}
+
+/// Says no to a request that was accepted.
+pub(super) fn refusal(failure: Failure) -> Refusal {
     match failure {
         Failure::Engine => Refusal::failed(),
         Failure::TooSlow => Refusal::too_slow(),

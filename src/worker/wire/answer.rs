@@ -237,13 +237,13 @@ impl ModelObject {
 #[derive(Debug, Serialize)]
 pub(in crate::worker) struct ModelList {
     object: &'static str,
-    data: [ModelObject; 1],
+    data: Vec<ModelObject>,
 }
 
 impl ModelList {
-    /// Lists the one model.
-    pub(in crate::worker) fn new(model: ModelObject) -> Self {
-        Self { object: "list", data: [model] }
+    /// Lists the models.
+    pub(in crate::worker) fn new(data: Vec<ModelObject>) -> Self {
+        Self { object: "list", data }
     }
 }
 

@@ -6,6 +6,7 @@
 mod answer;
 mod chat;
 mod completion;
+mod embedding;
 mod fields;
 mod generation;
 mod refusal;
@@ -13,5 +14,6 @@ mod refusal;
 pub(super) use answer::{Answer, Endpoint, FinishReason, ModelList, ModelObject, Usage};
 pub(super) use chat::ChatRequest;
 pub(super) use completion::{CompletionRequest, Prompt};
+pub(super) use embedding::{EmbeddingRequest, VectorForm, embeddings_json};
 pub(super) use generation::Generation;
 pub(super) use refusal::Refusal;

@@ -74,6 +74,12 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message).about("model")
     }
 
+    /// No model makes vectors here.
+    pub(in crate::worker) fn no_embeddings() -> Self {
+        let message = "This worker makes no embeddings: it was started without --embedding-model.";
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message).about("model")
+    }
+
     /// A required parameter is missing.
     pub(in crate::worker) fn missing(param: &str) -> Self {
         let message = format!("Missing required parameter: '{param}'.");

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Job;
 use crate::telemetry::metrics::{WorkerEnding, WorkerMetrics, WorkerOperation};
 
 /// The times of an accepted request. One that is dropped before its end was told has lost its client.
@@ -20,9 +19,18 @@ pub(super) struct Timing {
 }
 
 impl Timing {
-    pub(super) fn new(metrics: Arc<WorkerMetrics>, clock: fn() -> Instant, job: &Job) -> Self {
-        let Job { operation, arrived, .. } = *job;
+    pub(super) fn new(
+        metrics: Arc<WorkerMetrics>,
+        clock: fn() -> Instant,
+        operation: WorkerOperation,
+        arrived: Instant,
+    ) -> Self {
         Self { metrics, clock, operation, arrived, answer: None, further: 0, ended: false }
+    }
+
+    /// Tokens of texts became vectors.
+    pub(super) fn embedded(&self, tokens: usize) {
+        self.metrics.embedded(tokens);
     }
 
     /// Tokens of the prompt were read.
