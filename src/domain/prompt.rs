@@ -1,6 +1,7 @@
 //! Stored prompts: words with variables, under a name, in numbered versions that never change, and labels that point at
 //! one of them. A fine-tuned model answers best with the very words it was trained with.
 
+pub mod hash;
 pub mod template;
 
 use std::collections::BTreeMap;
