@@ -9,6 +9,7 @@ mod ledger;
 mod openapi;
 mod ops;
 mod prices;
+mod prompts;
 mod query;
 mod routes;
 mod spend;
@@ -34,6 +35,7 @@ use crate::control::form::Problem;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
+use crate::control::prompts::Prompts;
 use crate::control::reports::Reports;
 use crate::control::teams::Teams;
 use crate::domain::budget::Drift;
@@ -67,6 +69,8 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// Stored prompts.
+    pub prompts: Arc<Prompts>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -102,6 +106,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(ledger::routes())
         .merge(spend::routes())
         .merge(prices::routes())
+        .merge(prompts::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(audit::routes())
