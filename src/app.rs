@@ -163,7 +163,14 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let publish_prompts = |_book| {};
+    let live_prompts = Arc::new(LivePrompts::default());
+    let publish_prompts = {
+        let (live, metrics) = (Arc::clone(&live_prompts), Arc::clone(&metrics));
+        move |book: PromptBook| {
+            metrics.prompts.labels(&book);
+            live.publish(book);
+        }
+    };
     let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
     let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
@@ -204,6 +211,7 @@ fn build(
         retries: Retries::default(),
         flights: Arc::new(Flights::new(Arc::clone(&metrics), answers.most_answer_bytes())),
         answers,
+        prompts: live_prompts,
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
         book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),

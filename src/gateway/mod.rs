@@ -24,6 +24,7 @@ mod meter;
 pub mod pins;
 mod prepare;
 mod presence;
+pub mod prompts;
 pub mod record;
 mod refusal;
 mod reply;
