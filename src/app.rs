@@ -44,8 +44,10 @@ use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
+use crate::gateway::answers::{self, Answers};
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
+use crate::gateway::flights::Flights;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
@@ -188,12 +190,15 @@ fn build(
         _ => None,
     }
     .unzip();
+    let answers = Arc::new(Answers::new(answers::Config::default(), Arc::clone(&metrics)));
     let gateway = Gateway {
         keys: ring,
         catalog,
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
+        flights: Arc::new(Flights::new(Arc::clone(&metrics), answers.most_answer_bytes())),
+        answers,
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
         book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),

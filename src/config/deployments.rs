@@ -145,6 +145,9 @@ fn deployment(
         on_unsupported: written.on_unsupported.unwrap_or_default(),
         breaker,
         health_check_every,
+        prompt: None,
+        trained_with: None,
+        model_version: None,
     };
     prices.look_at(&place, &deployment, checker);
     Some(deployment)

@@ -304,7 +304,8 @@ impl KeyChange {
     }
 
     fn applied_to(self, key: VirtualKey) -> VirtualKey {
-        let Terms { team, expires_at_ms, models, rights, tags, limits } = key.terms;
+        let Terms { team, expires_at_ms, models, rights, tags, limits, prompts, variables, cache } =
+            key.terms;
         let terms = Terms {
             team: self.team.unwrap_or(team),
             expires_at_ms: self.expires_at_ms.unwrap_or(expires_at_ms),
@@ -315,6 +316,9 @@ impl KeyChange {
             },
             tags: self.tags.map_or(tags, label::in_order),
             limits: self.limits.applied_to(limits),
+            prompts,
+            variables,
+            cache,
         };
         VirtualKey { alias: self.alias.map_or(key.alias, Into::into), terms, ..key }
     }

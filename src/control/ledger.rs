@@ -120,6 +120,7 @@ mod tests {
                 saved: Usd::ZERO,
                 price: "p".into(),
                 note: None,
+                injected: None,
             };
             let charged =
                 Entry { cost: held, source: Some(UsageSource::Unconfirmed), ..one(2, EntryKind::Usage, 1) };

@@ -1,6 +1,9 @@
-//! Which models a key may ask for.
+//! Which models, and which stored prompts, a key may ask for.
+
+use std::sync::Arc;
 
 use super::ids::{ModelName, ModelNameError};
+use super::prompt::name_is_good;
 
 /// Most names and patterns on one key.
 pub const MAX_ALLOWED: usize = 256;
@@ -48,6 +51,35 @@ impl AllowedModels {
     }
 }
 
+/// The stored prompts that a key's requests may name themselves, exact or with one `*`; none of them stands for none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AllowedPrompts(Vec<Arc<str>>);
+
+impl AllowedPrompts {
+    /// From checked patterns; sorted, each once.
+    pub fn new(mut patterns: Vec<Arc<str>>) -> Self {
+        patterns.sort_unstable();
+        patterns.dedup();
+        Self(patterns)
+    }
+
+    /// Checks one name or pattern.
+    pub fn pattern(text: &str) -> Option<Arc<str>> {
+        let without_star = text.replacen('*', "x", 1);
+        name_is_good(&without_star).then(|| text.into())
+    }
+
+    /// Whether a request may name this prompt.
+    pub fn allows(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| fits(pattern, name))
+    }
+
+    /// The names and patterns as text; none for no prompt.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+}
+
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -85,5 +117,26 @@ mod tests {
         }
         assert_eq!(AllowedModels::pattern("a*b*"), Err(PatternError::Stars));
         assert_eq!(AllowedModels::pattern(""), Err(PatternError::Name(ModelNameError::Empty)));
+    }
+
+    #[test]
+    fn no_prompt_is_allowed_unless_it_is_said() {
+        let allowed = |patterns: &[&str]| {
+            AllowedPrompts::new(
+                patterns.iter().map(|text| AllowedPrompts::pattern(text).expect("a pattern")).collect(),
+            )
+        };
+        for (patterns, name, may) in [
+            (&[][..], "support", false),
+            (&["support"], "support", true),
+            (&["support"], "support-2", false),
+            (&["support-*"], "support-2", true),
+            (&["*"], "anything", true),
+        ] {
+            assert_eq!(allowed(patterns).allows(name), may, "{patterns:?} {name}");
+        }
+        for text in ["a b", "**", "", "a@1"] {
+            assert_eq!(AllowedPrompts::pattern(text), None, "{text}");
+        }
     }
 }

@@ -247,6 +247,9 @@ pub(crate) mod tests {
             on_unsupported: OnUnsupported::Refuse,
             breaker: breaker::Policy::default(),
             health_check_every: None,
+            prompt: None,
+            trained_with: None,
+            model_version: None,
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fine_tuned_name::FineTunedName;
+use super::prompt::{Injection, TrainedWith};
 use super::provider::{Provider, ProviderKind};
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
@@ -100,6 +101,13 @@ pub struct Deployment {
     pub breaker: breaker::Policy,
     /// How often it is asked whether it is there; none: only requests tell.
     pub health_check_every: Option<Duration>,
+    /// The stored prompt that its requests get, whichever route they came by.
+    pub prompt: Option<Arc<Injection>>,
+    /// The words that its model was trained with, where somebody said.
+    pub trained_with: Option<TrainedWith>,
+    /// Which version of its model it serves, where its provider's name does not say: other than before, no answer kept
+    /// before is served.
+    pub model_version: Option<Arc<str>>,
 }
 
 /// A bounded queue before a deployment.

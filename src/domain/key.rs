@@ -1,6 +1,7 @@
 //! Virtual keys: our credentials. A key is 256 random bits, shown once and kept as a hash. What its owner may do is here,
 //! too: until when, which models, how much at once.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::Sha256;
 
-use super::allowed::AllowedModels;
+use super::allowed::{AllowedModels, AllowedPrompts};
+use super::cache::KeyUse;
 use super::limit::RateLimits;
 use super::money::Usd;
 use super::secret::Secret;
@@ -139,6 +142,12 @@ pub struct Terms {
     pub tags: Vec<Arc<str>>,
     /// What it may ask in a minute and at once.
     pub limits: RateLimits,
+    /// Which stored prompts its requests may name themselves.
+    pub prompts: AllowedPrompts,
+    /// Values for the variables of stored prompts, by name.
+    pub variables: Arc<BTreeMap<Arc<str>, Value>>,
+    /// How far it may use the response cache.
+    pub cache: KeyUse,
 }
 
 /// A virtual key as everybody but its owner may see it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::money::Usd;
+use super::prompt::Injected;
 use super::usage::{TokenCounts, UsageSource};
 
 /// The number of an entry: 1, 2, 3, … without gaps, over all processes that share a database.
@@ -168,6 +169,9 @@ pub struct Entry {
     pub price: Arc<str>,
     /// Why, where a person or a recovery wrote it.
     pub note: Option<Arc<str>>,
+    /// What a stored prompt was of it: of a usage alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub injected: Option<Arc<Injected>>,
 }
 
 impl Entry {

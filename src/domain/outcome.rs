@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::attempt::Attempt;
+use super::cache::Cached;
 use super::money::Usd;
 use super::trace::{Trace, TraceId};
 use super::usage::Usage;
@@ -140,6 +141,15 @@ pub struct Outcome {
     /// What the answer and all failed attempts cost.
     #[serde(rename = "cost_usd")]
     pub cost: Option<Usd>,
+    /// Which stored prompt was put in, of the attempt that answered or was made last: `support@3`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Arc<str>>,
+    /// How many tokens that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub injected_tokens: Option<u64>,
+    /// What the response cache did, of a request that came so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cached>,
     /// From the first byte at the door to the end, microseconds.
     pub duration_us: u64,
     /// The part of it in which neither the upstream nor the client nor a queue was waited for, microseconds.
@@ -177,6 +187,9 @@ impl Outcome {
             attempts: Vec::new(),
             failed_attempts: Vec::new(),
             cost: None,
+            prompt: None,
+            injected_tokens: None,
+            cache: None,
             duration_us: 0,
             overhead_us: 0,
             first_byte_us: None,

@@ -3,6 +3,7 @@
 //! Rewriting splices new text into the body at the places where the old stood, so an unknown member, a number's
 //! spelling or the order of a schema's keys reaches the provider as the client wrote it.
 
+mod consume;
 mod members;
 mod parts;
 mod rewrite;
@@ -15,6 +16,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+pub use consume::Consumed;
 pub use rewrite::{CapName, OutputCap, Rewrite, droppable};
 
 use super::endpoint::Endpoint;
@@ -130,6 +132,8 @@ pub struct InferenceRequest {
     file_ids: OnceLock<Vec<String>>,
     body: Bytes,
     metadata_at: Option<Range<usize>>,
+    /// Whether it has our own member `cache`.
+    has_cache: bool,
     model_at: Option<Range<usize>>,
     stream_options_at: Option<Range<usize>>,
     /// Just behind the opening brace.
@@ -216,6 +220,7 @@ impl InferenceRequest {
         let has_tools = has_elements(members.tools) || has_elements(members.functions);
         let wants_json_schema = wants_json_schema(endpoint, &members);
         let wants_sound = given(members.modalities).is_some_and(|modalities| !only_text(modalities));
+        let has_cache = members.cache.is_some();
         let any = members.any;
         let start = json.find('{').map_or(0, |at| at + 1);
         Ok(Self {
@@ -237,6 +242,7 @@ impl InferenceRequest {
             audio: OnceLock::new(),
             file_ids: OnceLock::new(),
             metadata_at,
+            has_cache,
             model_at,
             stream_options_at,
             start,

@@ -16,7 +16,9 @@ pub use draw::{Chosen, Drawn, Late, Out, Seen, Sight, draw, left_alone};
 pub use share::{Dice, Ramp, Share, StickyBy, salt};
 pub use told::{Case, Choice, Told};
 
+use super::cache;
 use super::deployment::Deployment;
+use super::prompt::Injection;
 
 /// Most deployments in one plan, each place counted: plans nest, and nests multiply.
 pub const MAX_PLACES: usize = 256;
@@ -137,13 +139,17 @@ pub struct Route {
     pub needs: Needs,
     /// All its deployments, each once, in written order; at least one.
     pub deployments: Vec<Arc<Deployment>>,
+    /// The stored prompt that its requests get; one of a deployment's own wins there.
+    pub prompt: Option<Arc<Injection>>,
+    /// How its answers are kept, if they are.
+    pub cache: Option<Arc<cache::Policy>>,
 }
 
 impl Route {
-    /// The route of a plan.
+    /// The route of a plan, without a prompt or a cache.
     pub fn new(plan: Plan) -> Self {
         let (needs, deployments) = (plan.needs(), plan.deployments().into_iter().cloned().collect());
-        Self { plan, needs, deployments }
+        Self { plan, needs, deployments, prompt: None, cache: None }
     }
 }
 

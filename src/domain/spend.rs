@@ -121,6 +121,7 @@ mod tests {
             saved: Usd::from_nanos(3),
             price: "p".into(),
             note: None,
+            injected: None,
         }
     }
 

@@ -30,6 +30,7 @@ use crate::domain::budget::watch::{Look, Watched};
 use crate::domain::budget::{Books, Budget, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
+use crate::domain::prompt::Injected;
 use crate::domain::usage::{TokenCounts, UsageSource};
 use crate::telemetry::metrics::{LedgerStands, Metrics};
 
@@ -78,7 +79,7 @@ pub struct Ask {
 }
 
 /// What a request used, and what that cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
     /// Its tokens.
     pub tokens: TokenCounts,
@@ -86,6 +87,17 @@ pub struct Settlement {
     pub source: UsageSource,
     /// Their cost.
     pub cost: Usd,
+    /// What others paid of it, or an answer that was shared would have cost.
+    pub saved: Usd,
+    /// What a stored prompt was of it.
+    pub injected: Option<Arc<Injected>>,
+}
+
+impl Settlement {
+    /// Of a request that paid all its cost itself.
+    pub const fn new(tokens: TokenCounts, source: UsageSource, cost: Usd) -> Self {
+        Self { tokens, source, cost, saved: Usd::ZERO, injected: None }
+    }
 }
 
 /// Why nothing is held.
@@ -495,8 +507,7 @@ impl Reservation {
 impl Drop for Reservation {
     /// Nobody said what was used: nothing if it was never sent, else all that is held, unconfirmed.
     fn drop(&mut self) {
-        let whole =
-            Settlement { tokens: self.hold.tokens, source: UsageSource::Unconfirmed, cost: self.hold.held };
+        let whole = Settlement::new(self.hold.tokens, UsageSource::Unconfirmed, self.hold.held);
         self.end(self.sent.then_some(whole));
     }
 }
@@ -519,5 +530,6 @@ pub fn draft(kind: EntryKind, at_ms: i64, request_id: Arc<str>, attribution: Arc
         saved: Usd::ZERO,
         price: Arc::default(),
         note: None,
+        injected: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The data plane: one inference request in a straight line, from a known sender to a settled answer.
 
 pub mod admit;
+pub mod answers;
 mod asking;
 mod attempt;
 pub mod board;
@@ -9,8 +10,10 @@ pub mod catalog;
 mod counts;
 mod dispatch;
 mod explain;
+pub mod flights;
 mod forms;
 mod inference;
+mod joiners;
 #[cfg(test)]
 mod lab;
 pub mod ledger;
@@ -23,23 +26,27 @@ mod prepare;
 mod presence;
 pub mod record;
 mod refusal;
+mod reply;
 mod requests;
 mod reserve;
 mod resolve;
 pub mod retirements;
 pub mod retries;
+mod reuse;
 mod routes;
 mod settle;
+mod shared;
 mod stored;
 mod trace;
 mod visit;
 
 pub use explain::{Candidate, ExpectedTokens, Explanation, FactsReport, Question, Reason};
 pub use inference::{Arrival, Gateway};
-pub use meter::{Answer, AnswerBody, Metered, Next};
+pub use meter::Next;
 pub use presence::Client;
 pub use record::Refused;
 pub use refusal::{CODES as REFUSAL_CODES, Nobody, Refusal};
+pub use reply::{Body, NoAnswer, Reply, Streamed};
 pub use requests::RequestReport;
 pub use reserve::Money;
 pub use resolve::{Resolution, ResolveError};

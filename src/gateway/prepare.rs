@@ -14,6 +14,7 @@ use super::forms::{Form, Forms};
 use super::means::Sources;
 use super::refusal::Refusal;
 use super::reserve::Wanted;
+use crate::domain::cache::Directives;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
@@ -43,6 +44,10 @@ pub(super) struct Prepared {
     pub attribution: Attribution,
     /// The tokens that limits take it for.
     pub tokens: u64,
+    /// What it says about the response cache.
+    pub wish: Directives,
+    /// Whether several may share its answer: then that passes as it came.
+    pub shared: bool,
 }
 
 /// What came with a request beside its body.
@@ -53,6 +58,8 @@ pub(super) struct Beside {
     pub route_headers: Vec<(Arc<str>, String)>,
     /// The application's tags.
     pub tags: Vec<Arc<str>>,
+    /// What it says about the response cache.
+    pub wish: Directives,
 }
 
 /// A request with its route, of which nothing is drawn yet.
@@ -197,7 +204,7 @@ impl Asked {
     pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
         let AllDrawn { drawn, longer, filtered } = all;
-        let (order, headers) = (drawn.order, beside.headers);
+        let (order, Beside { headers, wish, .. }) = (drawn.order, beside);
         Prepared {
             admitted,
             live,
@@ -210,6 +217,8 @@ impl Asked {
             headers,
             attribution,
             tokens,
+            wish,
+            shared: false,
         }
     }
 

@@ -148,6 +148,7 @@ mod tests {
             saved: Usd::ZERO,
             price: "p".into(),
             note: None,
+            injected: None,
         }
     }
 

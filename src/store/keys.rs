@@ -11,7 +11,8 @@ use super::engine::StoreError;
 use super::open::Store;
 use super::pool::Pool;
 use super::values::{limits, optional, text_list, texts};
-use crate::domain::allowed::AllowedModels;
+use crate::domain::allowed::{AllowedModels, AllowedPrompts};
+use crate::domain::cache::KeyUse;
 use crate::domain::key::{KeyHash, Rights, Terms, Tuning, VirtualKey};
 use crate::domain::money::Usd;
 
@@ -51,8 +52,8 @@ impl KeyRows {
     pub async fn insert(&self, key: &VirtualKey, hash: KeyHash, audit: &AuditRow) -> Result<(), StoreError> {
         let change = sqlx::query(
             "INSERT INTO virtual_keys (id, alias, team_id, expires_at_ms, models, tuning, unbounded_cost_nanos, tags,
-             requests_per_minute, tokens_per_minute, concurrent, hash, last_four, created_at_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+             requests_per_minute, tokens_per_minute, concurrent, hash, last_four, created_at_ms, prompts, variables, cache)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         )
         .bind(key.id.to_string())
         .bind(key.alias.to_string())
@@ -67,7 +68,10 @@ impl KeyRows {
         .bind(optional(key.terms.limits.concurrent))
         .bind(hash.to_hex())
         .bind(key.last_four.clone())
-        .bind(key.created_at_ms);
+        .bind(key.created_at_ms)
+        .bind(prompts(&key.terms.prompts))
+        .bind(serde_json::json!(key.terms.variables).to_string())
+        .bind(key.terms.cache.name());
         audited(&self.pool, change, Vec::new(), audit).await.map(drop)
     }
 
@@ -87,7 +91,8 @@ impl KeyRows {
         }
         let rows = sqlx::query(
             "SELECT id, alias, team_id, expires_at_ms, models, tuning, unbounded_cost_nanos, tags,
-             requests_per_minute, tokens_per_minute, concurrent, hash, last_four, created_at_ms, revoked_at_ms
+             requests_per_minute, tokens_per_minute, concurrent, hash, last_four, created_at_ms, revoked_at_ms,
+             prompts, variables, cache
              FROM virtual_keys ORDER BY created_at_ms, id",
         )
         .fetch_all(&self.pool)
@@ -100,7 +105,8 @@ impl KeyRows {
     pub async fn update(&self, key: &VirtualKey, audit: &AuditRow) -> Result<bool, StoreError> {
         let change = sqlx::query(
             "UPDATE virtual_keys SET alias = $2, team_id = $3, expires_at_ms = $4, models = $5, tuning = $6,
-             unbounded_cost_nanos = $7, tags = $8, requests_per_minute = $9, tokens_per_minute = $10, concurrent = $11
+             unbounded_cost_nanos = $7, tags = $8, requests_per_minute = $9, tokens_per_minute = $10, concurrent = $11,
+             prompts = $12, variables = $13, cache = $14
              WHERE id = $1 AND revoked_at_ms IS NULL",
         )
         .bind(key.id.to_string())
@@ -113,7 +119,10 @@ impl KeyRows {
         .bind(text_list(&key.terms.tags))
         .bind(optional(key.terms.limits.requests_per_minute))
         .bind(optional(key.terms.limits.tokens_per_minute))
-        .bind(optional(key.terms.limits.concurrent));
+        .bind(optional(key.terms.limits.concurrent))
+        .bind(prompts(&key.terms.prompts))
+        .bind(serde_json::json!(key.terms.variables).to_string())
+        .bind(key.terms.cache.name());
         audited(&self.pool, change, Vec::new(), audit).await
     }
 
@@ -179,6 +188,11 @@ fn models(models: &AllowedModels) -> String {
     text_list(&models)
 }
 
+fn prompts(prompts: &AllowedPrompts) -> String {
+    let prompts: Vec<Arc<str>> = prompts.iter().map(Into::into).collect();
+    text_list(&prompts)
+}
+
 fn hash(row: &AnyRow, id: &str) -> Result<KeyHash, StoreError> {
     let hash: String = row.try_get("hash")?;
     KeyHash::from_hex(&hash).ok_or_else(|| StoreError::Damaged(id.to_owned()))
@@ -193,6 +207,9 @@ fn key_row(row: &AnyRow, retired: &mut HashMap<String, Vec<Retired>>) -> Result<
     let unbounded_cost: Option<i64> = row.try_get("unbounded_cost_nanos")?;
     let models = texts(row, "models", &id)?;
     let models = models.iter().map(|model| AllowedModels::pattern(model).map_err(|_| damaged()));
+    let prompts = texts(row, "prompts", &id)?;
+    let prompts = prompts.iter().map(|prompt| AllowedPrompts::pattern(prompt).ok_or_else(damaged));
+    let (variables, cache): (String, String) = (row.try_get("variables")?, row.try_get("cache")?);
     let terms = Terms {
         team: team.map(Into::into),
         expires_at_ms: row.try_get("expires_at_ms")?,
@@ -203,6 +220,9 @@ fn key_row(row: &AnyRow, retired: &mut HashMap<String, Vec<Retired>>) -> Result<
         },
         tags: texts(row, "tags", &id)?.into_iter().map(Into::into).collect(),
         limits: limits(row)?,
+        prompts: AllowedPrompts::new(prompts.collect::<Result<_, _>>()?),
+        variables: serde_json::from_str(&variables).map(Arc::new).map_err(|_| damaged())?,
+        cache: KeyUse::from_name(&cache).ok_or_else(damaged)?,
     };
     let hash = hash(row, &id)?;
     let retired = retired.remove(&id).unwrap_or_default();
@@ -280,6 +300,9 @@ mod tests {
                     tokens_per_minute: Some(2),
                     concurrent: Some(3),
                 },
+                prompts: AllowedPrompts::new(vec!["support-*".into(), "a".into()]),
+                variables: Arc::new([("tone".into(), serde_json::json!(["a", "b\""]))].into()),
+                cache: KeyUse::ReadOnly,
             };
             assert!(rows.update(&made.key, &change("2")).await.expect("written"));
             assert_eq!(rows.all().await.expect("read"), [made.clone()]);

@@ -10,7 +10,7 @@ use super::engine::StoreError;
 use super::ledger;
 use super::open::Store;
 use super::spend::{
-    AFTER_ATTRIBUTION, DIFFERENT_DAYS, HEADS, Heads, booked_on, heads, on_columns, sum_columns,
+    AFTER_ATTRIBUTION, DIFFERENT_DAYS, HEADS, Heads, PromptDays, booked_on, heads, on_columns, sum_columns,
     summed_columns, sums,
 };
 use crate::domain::ledger::{Entry, EntryKind, Seq};
@@ -57,6 +57,8 @@ struct Reading {
     /// By attribution, up to the last entry that is in the slots.
     folded: HashMap<String, Sums>,
     all: Sums,
+    /// What stored prompts cost, up to the same entry.
+    prompts: PromptDays,
     differences: Vec<String>,
     difference_count: usize,
 }
@@ -74,7 +76,7 @@ impl Books {
     }
 
     /// Adds everything up again: entries and closings equal the slots for each attribution, the slots of each day equal
-    /// the sums by day, numbers have no gap, each hold has at most one end, with its amount and its attribution, and what is reserved is what the open holds hold.
+    /// the sums by day, what entries say of stored prompts is in their days, numbers have no gap, each hold has at most one end, with its amount and its attribution, and what is reserved is what the open holds hold.
     pub async fn audit(&self) -> Result<Audit, StoreError> {
         self.store.pool().snapshot(|connection| audit(connection).boxed()).await
     }
@@ -128,6 +130,10 @@ async fn audit(connection: &mut AnyConnection) -> Result<Audit, StoreError> {
             "day {day} since 1970, {account}: the sums by day say {days} USD, the slots {slots}"
         ));
     }
+    let prompts = std::mem::take(&mut reading.prompts);
+    for difference in prompts.differences(heads.closed > 0, connection).await? {
+        reading.differ(difference);
+    }
     Ok(reading.end(heads))
 }
 
@@ -168,6 +174,7 @@ impl Reading {
         self.all.add(&sums);
         if seq <= heads.folded {
             self.folded.entry(booked_on(&entry.attribution)).or_default().add(&sums);
+            self.prompts.count(&entry);
         }
         if entry.kind == EntryKind::Hold {
             self.open.insert(seq, entry);

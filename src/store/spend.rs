@@ -5,6 +5,7 @@
 //! their number is that of the attributions, however often is cleaned up.
 
 mod days;
+mod prompts;
 mod report;
 mod row;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use sqlx::{AnyConnection, Row as _};
 
 pub(super) use self::days::DIFFERENT_DAYS;
 use self::days::Days;
+pub(super) use self::prompts::PromptDays;
+pub use self::prompts::{PromptPlace, PromptSums};
 pub use self::report::{Dimension, SpendQuery, SpendRow};
 pub(super) use self::row::{AFTER_ATTRIBUTION, booked_on, on_columns, sum_columns, summed_columns, sums};
 use self::row::{add_to, bind};
@@ -70,7 +73,8 @@ impl SpendRows {
         Ok(heads(&row)?)
     }
 
-    /// Adds the next entries of the journal to the slots and the days; at most `limit`. Two processes never add the same twice.
+    /// Adds the next entries of the journal to the slots and the days; at most `limit`. Two processes never add the same
+    /// twice.
     pub async fn fold_next(&self, limit: usize) -> Result<Step, StoreError> {
         let before = self.heads().await?;
         let Some(entries) = self.entries_behind(before.folded, before, limit).await? else {
@@ -91,7 +95,7 @@ impl SpendRows {
                 bind(query, on, &sums)
             })
             .collect();
-        let days = Days::of(&entries);
+        let (days, prompt_days) = (Days::of(&entries), PromptDays::of(&entries));
         let step = async move |connection: &mut AnyConnection| {
             let moved = sqlx::query(
                 "UPDATE spend_head SET folded_seq = $2, settled_seq = $3 WHERE id = 1 AND folded_seq = $1",
@@ -103,7 +107,8 @@ impl SpendRows {
             for upsert in upserts {
                 upsert.execute(&mut *connection).await?;
             }
-            days.add(connection).await?;
+            days.add(&mut *connection).await?;
+            prompt_days.add(connection).await?;
             Ok(Step::Done(entries.len()))
         };
         Ok(self.pool.transaction(|connection| step(connection).boxed()).await?)

@@ -3,6 +3,7 @@
 
 mod buckets;
 mod budgets;
+mod cache;
 mod declare;
 mod exact;
 mod labels;
@@ -10,6 +11,7 @@ mod ledger;
 mod money;
 mod passed;
 mod process;
+mod prompts;
 mod requests;
 mod spend;
 mod table;
@@ -21,11 +23,13 @@ use std::time::Duration;
 
 use prometheus::{Encoder, Registry, TextEncoder};
 
+pub use self::cache::Cache;
 pub use self::labels::{NONE, OTHER};
 pub use self::ledger::{Ledger, LedgerStands};
 pub use self::money::Money;
 pub use self::passed::{Malformed, passed};
 pub use self::process::Process;
+pub use self::prompts::Prompts;
 pub use self::requests::Requests;
 pub use self::upstreams::{AttemptSeen, Operation, UNANSWERED, Upstreams, operation_name, provider_name};
 pub use self::worker::{Occupancy, WorkerDenial, WorkerEnding, WorkerMetrics, WorkerOperation, with_worker};
@@ -50,7 +54,7 @@ const MOST_SPENT: usize = 2_000;
 /// How much is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Teams, and budgets, that get a label of their own.
+    /// Teams, budgets, prompts, and labels of prompts, that get a label of their own.
     pub max_label_values: usize,
 }
 
@@ -71,6 +75,10 @@ pub struct Metrics {
     pub money: Money,
     /// The ledger at work.
     pub ledger: Ledger,
+    /// The response cache.
+    pub cache: Cache,
+    /// Stored prompts.
+    pub prompts: Prompts,
     /// The process itself.
     pub process: Process,
     budgets: Budgets,
@@ -94,6 +102,8 @@ impl Metrics {
             money: Money::new(&registry)?,
             spend: Spend::new(&registry)?,
             ledger: Ledger::new(&registry)?,
+            cache: Cache::new(&registry)?,
+            prompts: Prompts::new(&registry, config.max_label_values, |label| process.overflows(label))?,
             budgets: Budgets::new(&registry, config.max_label_values, &process.overflows("budget"))?,
             process,
             teams,
@@ -107,7 +117,9 @@ impl Metrics {
         self.upstreams.born(catalog, pairs <= SHORT_CATALOG);
         for model in catalog.models() {
             self.requests.born(model);
+            self.cache.born(model);
         }
+        self.prompts.born(catalog);
         let all: Vec<&str> = teams.collect();
         self.teams.seat(all.iter().copied());
         let teams: Vec<&str> = all.into_iter().filter(|team| self.teams.label(team) == *team).collect();
@@ -117,6 +129,9 @@ impl Metrics {
     /// Counts a request that has ended.
     pub fn ended(&self, outcome: &Outcome) {
         self.requests.ended(outcome);
+        if let (Some(cached), Some(model)) = (&outcome.cache, &outcome.model) {
+            self.cache.answered(model, cached.result);
+        }
     }
 
     /// Counts entries that are durable, written in one go that took so long, if that is known.
@@ -137,6 +152,7 @@ impl Metrics {
     /// Counts what an entry spends or saves.
     pub fn booked(&self, entry: &Entry) {
         self.money.booked(entry, &self.teams);
+        self.prompts.spent(entry);
     }
 
     /// The text that Prometheus reads, version 0.0.4.

@@ -86,6 +86,7 @@ fn entry(
         saved: Usd::ZERO,
         price: "test".into(),
         note: None,
+        injected: None,
     })
 }
 

@@ -37,6 +37,7 @@ pub(super) struct Members<'a> {
     pub(super) functions: Option<&'a RawValue>,
     pub(super) response_format: Option<&'a RawValue>,
     pub(super) text: Option<&'a RawValue>,
+    pub(super) cache: Option<&'a RawValue>,
     /// Whether the object has any member at all: decides about a comma.
     pub(super) any: bool,
     pub(super) twice: Option<&'static str>,
@@ -70,6 +71,7 @@ impl<'a> Members<'a> {
             "functions" => ("functions", &mut self.functions),
             "response_format" => ("response_format", &mut self.response_format),
             "text" => ("text", &mut self.text),
+            "cache" => ("cache", &mut self.cache),
             _ => return None,
         })
     }
@@ -134,6 +136,8 @@ pub(super) struct Member<'a> {
     pub(super) name: Cow<'a, str>,
     /// Its name and value, without the comma.
     pub(super) at: Range<usize>,
+    /// Its value alone.
+    pub(super) value_at: Range<usize>,
     /// Whether it is more than `null`.
     pub(super) given: bool,
 }
@@ -162,7 +166,8 @@ impl<'de> Visitor<'de> for All<'de> {
             let value: &RawValue = map.next_value()?;
             let value_at = range_of(self.json, value.get());
             let starts = key_before(self.json, value_at.start).start;
-            members.push(Member { name, at: starts..value_at.end, given: value.get() != "null" });
+            let (at, given) = (starts..value_at.end, value.get() != "null");
+            members.push(Member { name, at, value_at, given });
         }
         Ok(members)
     }

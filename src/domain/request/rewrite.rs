@@ -75,7 +75,7 @@ pub fn droppable(name: &str) -> bool {
 }
 
 /// New text for a place in the body.
-type Edit = (Range<usize>, String);
+pub(super) type Edit = (Range<usize>, String);
 
 impl InferenceRequest {
     /// Which of these members stand at its top and are more than `null`. The body is read once more.
@@ -170,7 +170,7 @@ impl InferenceRequest {
         self.caps.iter().map(|own| own.name).find(|name| *name != kept.name)
     }
 
-    fn splice(&self, mut edits: Vec<Edit>) -> Bytes {
+    pub(super) fn splice(&self, mut edits: Vec<Edit>) -> Bytes {
         if edits.is_empty() {
             return self.body.clone();
         }
@@ -190,7 +190,11 @@ impl InferenceRequest {
 }
 
 /// Takes members out, each with one comma; says whether any is left.
-fn without(members: &[Member<'_>], goes: impl Fn(&Member<'_>) -> bool, edits: &mut Vec<Edit>) -> bool {
+pub(super) fn without(
+    members: &[Member<'_>],
+    goes: impl Fn(&Member<'_>) -> bool,
+    edits: &mut Vec<Edit>,
+) -> bool {
     let mut any_left = false;
     for (place, member) in members.iter().enumerate() {
         if !goes(member) {

@@ -25,7 +25,7 @@ pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
         End::Loose(entry) => Some((**entry).clone()),
         End::Orphan(hold) => {
             books.open_hold(hold.seq)?;
-            let whole = Settlement { tokens: hold.tokens, source: UsageSource::Unconfirmed, cost: hold.held };
+            let whole = Settlement::new(hold.tokens, UsageSource::Unconfirmed, hold.held);
             let note = Some("its process ended before it could be settled".into());
             Some(Entry { note, ..settled(hold, Some(&whole)) })
         }
@@ -38,9 +38,9 @@ pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
         }
         // what it really cost is known after all
         End::Settle { hold, settlement } => {
-            let cost = settlement.map_or(Usd::ZERO, |settlement| settlement.cost);
+            let cost = settlement.as_ref().map_or(Usd::ZERO, |settlement| settlement.cost);
             let note = Some("settled after its lease had run out".into());
-            let tokens = settlement.map(|settlement| settlement.tokens).unwrap_or_default();
+            let tokens = settlement.as_ref().map(|settlement| settlement.tokens).unwrap_or_default();
             let drafted = settled(hold, None);
             let adjusted =
                 Entry { kind: EntryKind::Adjustment, held: Usd::ZERO, cost: cost - hold.held, ..drafted };
@@ -56,8 +56,10 @@ pub(super) fn settled(hold: &Entry, settlement: Option<&Settlement>) -> Entry {
         of: hold.seq,
         tokens: settlement.map(|settlement| settlement.tokens).unwrap_or_default(),
         source: settlement.map(|settlement| settlement.source),
+        injected: settlement.and_then(|settlement| settlement.injected.clone()),
         held: hold.held,
         cost: settlement.map_or(Usd::ZERO, |settlement| settlement.cost),
+        saved: settlement.map_or(Usd::ZERO, |settlement| settlement.saved),
         price: Arc::clone(&hold.price),
         ..drafted
     }

@@ -185,7 +185,7 @@ fn ask(nanos: u64) -> Ask {
 }
 
 fn used(nanos: i64) -> Settlement {
-    Settlement { tokens: TokenCounts::default(), source: UsageSource::Reported, cost: Usd::from_nanos(nanos) }
+    Settlement::new(TokenCounts::default(), UsageSource::Reported, Usd::from_nanos(nanos))
 }
 
 /// What the journal says was spent, after checking that every hold ended once and no prefix is above a ceiling.

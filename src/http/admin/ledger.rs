@@ -20,6 +20,7 @@ use crate::control::form::{Form, Problem};
 use crate::control::ledger::{LedgerPage, MAX_PAGE};
 use crate::domain::budget::Drift;
 use crate::domain::ledger::{Entry, EntryKind};
+use crate::domain::money::Usd;
 use crate::domain::usage::MOST_TOKENS;
 use crate::domain::usage::UsageSource;
 use crate::gateway::ledger::BookError;
@@ -247,12 +248,15 @@ fn as_csv(entries: &[Entry]) -> Response {
         "saved_usd",
         "price",
         "note",
+        "injected_prompt",
+        "injected_tokens",
+        "injected_usd",
     ];
     csv::answer(&head, entries.iter().map(line))
 }
 
 fn line(entry: &Entry) -> Line {
-    let on = &entry.attribution;
+    let (on, injected) = (&entry.attribution, entry.injected.as_deref());
     Line::default()
         .value(&entry.seq)
         .value(&entry.kind.name())
@@ -280,4 +284,7 @@ fn line(entry: &Entry) -> Line {
         .value(&entry.saved)
         .text(&entry.price)
         .text(entry.note.as_deref().unwrap_or_default())
+        .text(injected.map(|injected| &*injected.prompt).unwrap_or_default())
+        .value(&injected.map_or(0, |injected| injected.tokens))
+        .value(&injected.map_or(Usd::ZERO, |injected| injected.cost))
 }

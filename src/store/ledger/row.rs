@@ -8,6 +8,7 @@ use sqlx::{Any, Row as _};
 
 use crate::domain::ledger::{Attribution, Entry, EntryKind, Purpose};
 use crate::domain::money::Usd;
+use crate::domain::prompt::Injected;
 use crate::domain::usage::{TokenCounts, UsageSource};
 use crate::store::engine::StoreError;
 
@@ -16,13 +17,14 @@ macro_rules! columns {
     () => {
         "seq, kind, at_ms, written_at_ms, ends_seq, corrects_seq, request_id, instance, key_id, key_alias, team,
          end_user, tags, model, deployment, provider, purpose, prompt, cached, cache_write, audio_prompt, completion,
-         reasoning, audio_completion, source, held_nanos, cost_nanos, saved_nanos, price, note"
+         reasoning, audio_completion, source, held_nanos, cost_nanos, saved_nanos, price, note, injected_prompt,
+         injected_tokens, injected_nanos"
     };
 }
 pub(super) use columns;
 
 /// How many there are.
-pub(super) const COLUMNS: usize = 30;
+pub(super) const COLUMNS: usize = 33;
 
 /// A query of ours.
 pub(in crate::store) type Prepared<'q> = Query<'q, Any, AnyArguments>;
@@ -41,6 +43,7 @@ pub(super) fn bind<'q>(query: Prepared<'q>, entry: &Entry) -> Prepared<'q> {
         .bind(text(&entry.request_id))
         .bind(text(&entry.instance));
     let query = bind_counts(bind_attribution(query, &entry.attribution), &entry.tokens);
+    let injected = entry.injected.as_deref();
     query
         .bind(entry.source.map_or("", UsageSource::name))
         .bind(entry.held.nanos())
@@ -48,6 +51,9 @@ pub(super) fn bind<'q>(query: Prepared<'q>, entry: &Entry) -> Prepared<'q> {
         .bind(entry.saved.nanos())
         .bind(text(&entry.price))
         .bind(optional(entry.note.as_ref()))
+        .bind(injected.map(|injected| text(&injected.prompt)).unwrap_or_default())
+        .bind(injected.map_or(0, |injected| i64::try_from(injected.tokens).unwrap_or(i64::MAX)))
+        .bind(injected.map_or(0, |injected| injected.cost.nanos()))
 }
 
 /// Binds the nine columns of an attribution.
@@ -115,7 +121,16 @@ pub(in crate::store) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
         saved: usd(27)?,
         price: shared(row, 28)?,
         note: not_empty(row, 29)?,
+        injected: injected(row, 30)?,
     })
+}
+
+/// Reads the three columns of what a stored prompt was of an entry.
+fn injected(row: &AnyRow, from: usize) -> Result<Option<Arc<Injected>>, sqlx::Error> {
+    let Some(prompt) = not_empty(row, from)? else { return Ok(None) };
+    let tokens: i64 = row.try_get(from + 1)?;
+    let cost = Usd::from_nanos(row.try_get(from + 2)?);
+    Ok(Some(Arc::new(Injected { prompt, tokens: u64::try_from(tokens).unwrap_or(0), cost })))
 }
 
 /// Reads the nine columns of an attribution; nothing when its purpose is none of ours.

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock;
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::money::Usd;
+use crate::domain::prompt::Injected;
 use crate::domain::usage::TokenCounts;
 use crate::store::testing::{TestDatabase, for_each_database, shared};
 use crate::store::{DatabaseConfig, Durability};
@@ -45,11 +46,16 @@ fn full(seq: Seq, kind: EntryKind, of: Seq) -> Entry {
         saved: Usd::from_nanos(10),
         price: "prices@2026-11-22".into(),
         note: Some("because\nof é".into()),
+        injected: Some(Arc::new(Injected {
+            prompt: "support@3".into(),
+            tokens: 11,
+            cost: Usd::from_nanos(12),
+        })),
     }
 }
 
 fn hold(seq: Seq) -> Entry {
-    Entry { source: None, note: None, ..full(seq, EntryKind::Hold, 0) }
+    Entry { source: None, note: None, injected: None, ..full(seq, EntryKind::Hold, 0) }
 }
 
 fn usage(seq: Seq, of: Seq) -> Entry {
@@ -70,6 +76,7 @@ async fn what_is_appended_is_read_back() {
             attribution: Arc::default(),
             source: None,
             note: None,
+            injected: None,
             ..full(2, EntryKind::Adjustment, 1)
         };
         let written = [hold(1), nobody, usage(3, 1)];

@@ -7,6 +7,7 @@ use sqlx::Executor as _;
 use super::*;
 use crate::domain::ledger::EntryKind;
 use crate::domain::money::Usd;
+use crate::domain::prompt::Injected;
 use crate::domain::spend::SLOT_MS;
 use crate::domain::usage::{TokenCounts, UsageSource};
 use crate::store::ledger::LedgerRows;
@@ -45,6 +46,7 @@ fn entry(seq: Seq, kind: EntryKind, of: Seq, on: &Attribution, cost: i64) -> Ent
         saved: Usd::ZERO,
         price: "p".into(),
         note: None,
+        injected: None,
     }
 }
 
@@ -142,6 +144,64 @@ async fn days_add_up_by_account_and_a_correction_goes_to_its_own_day() {
             .expect("tampered");
         let audit = Books::new(&store).audit().await.expect("read");
         assert_eq!(audit.difference_count, 2, "{:?}", audit.differences);
+    })
+    .await;
+}
+
+/// What prompts cost stays when its entries are cleaned up.
+#[tokio::test]
+async fn prompts_add_up_by_day_version_and_place_and_stay() {
+    const DAY: i64 = 86_400_000;
+    let injected = |prompt: &str, tokens, nanos| {
+        Some(Arc::new(Injected { prompt: prompt.into(), tokens, cost: Usd::from_nanos(nanos) }))
+    };
+    for_each_database(async |database| {
+        let store = database.open().await;
+        let (m, n) = (on("app", None, &[], "m"), on("bot", Some("t"), &["x"], "n"));
+        let put_in = |seq, on: &Attribution, days_ago: i64, injected| Entry {
+            at_ms: NOON - days_ago * DAY,
+            injected,
+            held: Usd::ZERO,
+            ..entry(seq, EntryKind::Usage, 0, on, 100)
+        };
+        let written = [
+            put_in(1, &m, 0, injected("support@3", 10, 5)),
+            put_in(2, &m, 0, injected("support@3", 12, 6)),
+            put_in(3, &n, 0, injected("support@3", 10, 7)),
+            put_in(4, &m, 0, injected("support@12", 20, 9)),
+            put_in(5, &m, 2, injected("support@3", 10, 5)),
+            put_in(6, &m, 0, injected("support-2@1", 1, 1)),
+            put_in(7, &m, 0, None),
+        ];
+        append(&store, &written).await;
+        let rows = SpendRows::new(&store);
+        while rows.fold_next(2).await.expect("folded") != Step::Nothing {}
+        let today = NOON / DAY;
+        let days = async |from, to| {
+            let days = rows.prompt_days("support", from, to).await.expect("read");
+            let told = days.into_iter().map(|(place, sums)| {
+                (place.day - today, place.version, place.model, sums.requests, sums.tokens, sums.cost.nanos())
+            });
+            told.collect::<Vec<_>>()
+        };
+        let m = || "m".to_owned();
+        let of_today = [(0, 3, m(), 2, 22, 11), (0, 3, "n".to_owned(), 1, 10, 7), (0, 12, m(), 1, 20, 9)];
+        assert_eq!(days(today, today).await, of_today);
+        assert_eq!(days(today - 2, today - 1).await, [(-2, 3, m(), 1, 10, 5)]);
+        sound(&store).await;
+        let first_two = rows.clean_up(i64::MAX, 2).await.expect("cleaned");
+        assert_eq!(first_two, Step::Done(2));
+        sound(&store).await;
+        assert_eq!(days(today, today).await, of_today, "they stay");
+        for (tampering, differences) in [
+            ("UPDATE prompt_days SET tokens = tokens + 1 WHERE version = 12", 0),
+            ("UPDATE prompt_days SET tokens = tokens - 2 WHERE version = 12", 1),
+            ("DELETE FROM prompt_days WHERE model = 'n'", 2),
+        ] {
+            store.pool().execute(tampering).await.expect("tampered with");
+            let audit = Books::new(&store).audit().await.expect("read");
+            assert_eq!(audit.difference_count, differences, "{tampering}: {:?}", audit.differences);
+        }
     })
     .await;
 }

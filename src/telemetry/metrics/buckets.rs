@@ -54,3 +54,15 @@ pub(super) const STEP_SECONDS: &[f64] =
 
 /// Answers of one step.
 pub(super) const ANSWERS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
+
+/// Seconds that an answer may have been kept.
+pub(super) const AGE_SECONDS: &[f64] =
+    &[1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0];
+
+/// Cosines of two questions: fine where thresholds are.
+pub(super) const SIMILARITY: &[f64] =
+    &[0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0];
+
+/// Seconds of an embedding, which has 50 ms unless the operator says otherwise.
+pub(super) const EMBED_SECONDS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0];

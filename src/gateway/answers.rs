@@ -1,0 +1,267 @@
+//! The answers that are kept, in memory, bounded by bytes. What was asked for longest ago goes first.
+//!
+//! Who may see an answer is in its key; nothing here looks at who asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use moka::Expiry;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use serde::Serialize;
+
+use crate::domain::cache::key::CacheKey;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::money::Usd;
+use crate::domain::usage::Usage;
+use crate::telemetry::metrics::Metrics;
+
+/// What an entry takes beside its answer, bytes: its place in the table and in the orders of use and of expiry, itself,
+/// and what the allocator rounds up. Measured.
+const ENTRY_BYTES: usize = 800;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// The bound of all kept answers together, bytes of memory.
+    pub max_bytes: u64,
+    /// A larger answer is not kept.
+    pub max_answer_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, max_answer_bytes: 4 << 20 }
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeptBody {
+    /// All of it.
+    Whole(Bytes),
+    /// A stream's events, its usage among them.
+    Stream(Bytes),
+}
+
+impl KeptBody {
+    /// Its bytes.
+    pub const fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Whole(bytes) | Self::Stream(bytes) => bytes,
+        }
+    }
+}
+
+/// A kept answer, and all that is told with it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// What it answers.
+    pub endpoint: Endpoint,
+    /// The answer.
+    pub body: KeptBody,
+    /// The answer's own headers that clients are told.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The catalog's entry.
+    pub model: Arc<str>,
+    /// Which deployment gave it.
+    pub deployment: Arc<str>,
+    /// Whose that is.
+    pub provider: Arc<str>,
+    /// The stored prompt that was put in: `support@3`.
+    pub prompt: Option<Arc<str>>,
+    /// The id of the key that paid for it.
+    pub key_id: Arc<str>,
+    /// What it used.
+    pub usage: Usage,
+    /// What it cost.
+    pub cost: Usd,
+    /// The version of the price it was computed with.
+    pub price: Arc<str>,
+    /// When it was kept, ms since 1970 UTC.
+    pub kept_at_ms: i64,
+    /// Until when it is served, ms since 1970 UTC.
+    pub until_ms: i64,
+}
+
+impl Kept {
+    /// How old it is.
+    pub fn age(&self, now_ms: i64) -> Duration {
+        Duration::from_millis(now_ms.saturating_sub(self.kept_at_ms).max(0).unsigned_abs())
+    }
+
+    /// The memory it takes, bytes.
+    fn weight(&self) -> u32 {
+        let headers: usize = self.headers.iter().map(|(_, value)| 80 + value.len()).sum();
+        let bytes = self.body.bytes().len() + headers + ENTRY_BYTES;
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+}
+
+/// Which answers go: those that all of it is true of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Purge {
+    /// Of this catalog's entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Given by this deployment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+    /// Paid for by the key with this id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+    /// Given to this stored prompt, any version of it; or to one: `support@3`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Older than that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_than: Option<Duration>,
+    /// The one whose key is shown so.
+    #[serde(skip)]
+    pub entry: Option<[u8; 16]>,
+}
+
+impl Purge {
+    fn means(&self, key: &CacheKey, kept: &Kept, now_ms: i64) -> bool {
+        let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+        let is_prompt = |wanted: &String| {
+            let prompt = kept.prompt.as_deref().unwrap_or_default();
+            prompt == wanted || prompt.split_once('@').is_some_and(|(name, _)| name == wanted)
+        };
+        is(&self.model, &kept.model)
+            && is(&self.deployment, &kept.deployment)
+            && is(&self.key_id, &kept.key_id)
+            && self.prompt.as_ref().is_none_or(is_prompt)
+            && self.older_than.is_none_or(|age| kept.age(now_ms) > age)
+            && self.entry.is_none_or(|entry| key.shown() == entry)
+    }
+}
+
+/// How much is kept at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// How many answers.
+    pub entries: u64,
+    /// The memory they take.
+    pub bytes: u64,
+    /// The most that they may take.
+    pub limit_bytes: u64,
+}
+
+/// All kept answers.
+pub struct Answers {
+    kept: Cache<CacheKey, Arc<Kept>>,
+    config: Config,
+    metrics: Arc<Metrics>,
+}
+
+/// Each answer goes at its own moment.
+struct AtItsEnd;
+
+impl Expiry<CacheKey, Arc<Kept>> for AtItsEnd {
+    fn expire_after_create(&self, _: &CacheKey, kept: &Arc<Kept>, _: Instant) -> Option<Duration> {
+        Some(lasts(kept))
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &CacheKey,
+        kept: &Arc<Kept>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(lasts(kept))
+    }
+}
+
+fn lasts(kept: &Kept) -> Duration {
+    Duration::from_millis(kept.until_ms.saturating_sub(kept.kept_at_ms).max(0).unsigned_abs())
+}
+
+impl Answers {
+    /// With nothing kept.
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        let told = Arc::clone(&metrics);
+        metrics.cache.limit(config.max_bytes);
+        let kept = Cache::builder()
+            .max_capacity(config.max_bytes)
+            .weigher(|_: &CacheKey, kept: &Arc<Kept>| kept.weight())
+            // what was paid for last is worth as much as what is asked for often: nothing is turned away at the door
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(AtItsEnd)
+            .eviction_listener(move |_, _, cause| told.cache.evicted(cause_name(cause)))
+            .build();
+        Self { kept, config, metrics }
+    }
+
+    /// The answer under a key, if it still may be served and is not older than that.
+    pub fn find(&self, key: &CacheKey, now_ms: i64, max_age: Option<Duration>) -> Option<Arc<Kept>> {
+        let kept = self.kept.get(key)?;
+        let fresh = now_ms < kept.until_ms && max_age.is_none_or(|most| kept.age(now_ms) <= most);
+        fresh.then_some(kept)
+    }
+
+    /// The metrics it counts in.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The size of the largest answer that is kept, bytes.
+    pub fn most_answer_bytes(&self) -> usize {
+        usize::try_from(self.config.max_answer_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Whether an answer of so many bytes is kept.
+    pub const fn takes(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.config.max_answer_bytes
+    }
+
+    /// Keeps an answer; one that is too large is not kept. Its bytes are copied: they may be a piece of something larger.
+    pub fn keep(&self, key: CacheKey, mut kept: Kept) -> bool {
+        if !self.takes(kept.body.bytes().len()) || kept.until_ms <= kept.kept_at_ms {
+            return false;
+        }
+        kept.body = match kept.body {
+            KeptBody::Whole(bytes) => KeptBody::Whole(Bytes::copy_from_slice(&bytes)),
+            KeptBody::Stream(bytes) => KeptBody::Stream(Bytes::copy_from_slice(&bytes)),
+        };
+        kept.headers.shrink_to_fit();
+        self.kept.insert(key, Arc::new(kept));
+        self.metrics.cache.holds(self.kept.weighted_size(), self.kept.entry_count());
+        true
+    }
+
+    /// Lets answers go, at once; returns how many. Looks at all of them: not for an async thread.
+    pub fn purge(&self, purge: &Purge, now_ms: i64) -> u64 {
+        let mut gone = 0;
+        for (key, kept) in &self.kept {
+            if purge.means(&key, &kept, now_ms) {
+                self.kept.invalidate(&*key);
+                gone += 1;
+            }
+        }
+        self.standing();
+        gone
+    }
+
+    /// How much is kept now; what has expired goes, and metrics are told.
+    pub fn standing(&self) -> Standing {
+        self.kept.run_pending_tasks();
+        let (bytes, entries) = (self.kept.weighted_size(), self.kept.entry_count());
+        self.metrics.cache.holds(bytes, entries);
+        Standing { entries, bytes, limit_bytes: self.config.max_bytes }
+    }
+}
+
+/// Why an answer went, in labels.
+const fn cause_name(cause: RemovalCause) -> &'static str {
+    match cause {
+        RemovalCause::Expired => "expired",
+        RemovalCause::Explicit => "purged",
+        RemovalCause::Replaced => "replaced",
+        RemovalCause::Size => "size",
+    }
+}
