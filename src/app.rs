@@ -47,12 +47,12 @@ use crate::gateway::admit::KeyRing;
 use crate::gateway::answers::{self, Answers};
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
+use crate::gateway::flights::Flights;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
-use crate::gateway::reuse::Reuse;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
 use crate::http::{Check, Door, OK, Readiness};
@@ -190,13 +190,15 @@ fn build(
         _ => None,
     }
     .unzip();
+    let answers = Arc::new(Answers::new(answers::Config::default(), Arc::clone(&metrics)));
     let gateway = Gateway {
         keys: ring,
         catalog,
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
-        reuse: Reuse::new(Arc::new(Answers::new(answers::Config::default(), Arc::clone(&metrics)))),
+        flights: Arc::new(Flights::new(Arc::clone(&metrics), answers.most_answer_bytes())),
+        answers,
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
         book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),

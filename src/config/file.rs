@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::domain::budget::draft::Draft;
+use crate::domain::cache::{Joiners, Scope};
 use crate::domain::catalog::{OnClientGone, OnUnsupported};
 use crate::store::Durability;
 use crate::telemetry::log::Format;
@@ -34,6 +35,7 @@ pub(super) struct File {
     pub(super) tracing: Tracing,
     pub(super) retirements: Retirements,
     pub(super) metrics: Metrics,
+    pub(super) cache: Cache,
 }
 
 /// `[server]`
@@ -309,6 +311,27 @@ pub(super) struct Model {
     pub(super) content_filtered: Option<serde_json::Value>,
     pub(super) retry: Retry,
     pub(super) limits: RateLimits,
+    pub(super) cache: Option<ModelCache>,
+}
+
+/// `cache` of a model.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ModelCache {
+    pub(super) ttl_s: Option<u64>,
+    pub(super) scope: Option<Scope>,
+    pub(super) any_temperature: Option<bool>,
+    pub(super) tool_calls: Option<bool>,
+    pub(super) joiners: Option<Joiners>,
+    pub(super) semantic: Option<ModelSemantic>,
+}
+
+/// `semantic` of a model's cache.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ModelSemantic {
+    pub(super) threshold: Option<f64>,
+    pub(super) shadow: Option<bool>,
 }
 
 /// `retry` of a model, or for all of them.
@@ -344,6 +367,15 @@ pub(super) struct Alerts {
 #[serde(default)]
 pub(super) struct Metrics {
     pub(super) max_label_values: Option<u64>,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Cache {
+    pub(super) max_bytes: Option<u64>,
+    pub(super) max_answer_bytes: Option<u64>,
+    pub(super) embed_timeout_ms: Option<u64>,
 }
 
 /// `[retirements]`

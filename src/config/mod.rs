@@ -6,6 +6,7 @@
 mod address;
 mod budgets;
 mod builtin;
+mod cache;
 mod catalog;
 mod credentials;
 mod deployments;
@@ -35,6 +36,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::price::read::Sheets;
 use crate::domain::secret::Secret;
 use crate::domain::team::Team;
+use crate::gateway::answers;
 use crate::gateway::ledger;
 use crate::gateway::limits::Config as Limits;
 use crate::gateway::retirements::Config as Retirements;
@@ -90,6 +92,10 @@ pub struct Config {
     pub retirements: Retirements,
     /// How often the providers are asked when their models end; none never.
     pub retirements_polled: Option<Duration>,
+    /// How many answers are kept.
+    pub cache: answers::Config,
+    /// How long an embedding is waited for, until the semantic cache is left alone.
+    pub embed_timeout: Duration,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -128,6 +134,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let webhook = budgets::alerts(&file.alerts, &mut checker);
     let tracing = tracing::check(&file.tracing, &mut checker);
     let (retirements, retirements_polled) = sections::retirements(&file.retirements, &mut checker);
+    let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
+    cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
             .notice(&Place::top("providers"), "there are none, and no local worker: every model is unknown");
@@ -152,6 +160,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         tracing,
         retirements,
         retirements_polled,
+        cache,
+        embed_timeout,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -234,6 +244,9 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("retirements.poll_ms", old.retirements_polled == new.retirements_polled);
     compare("retirements.lead_ms", old.retirements.lead == new.retirements.lead);
     compare("retirements.warn_days", old.retirements.warn == new.retirements.warn);
+    compare("cache.max_bytes", old.cache.max_bytes == new.cache.max_bytes);
+    compare("cache.max_answer_bytes", old.cache.max_answer_bytes == new.cache.max_answer_bytes);
+    compare("cache.embed_timeout_ms", old.embed_timeout == new.embed_timeout);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

@@ -14,6 +14,7 @@ use crate::domain::label::alias_is_good;
 use crate::domain::retry;
 use crate::domain::route::{Plan, Route};
 
+use super::cache;
 use super::file;
 use super::limits;
 use super::plans::{self, Draft, Id, Root, Routes};
@@ -124,7 +125,9 @@ fn model(
     if let (Some(plan), Some(longer)) = (&plan, &longer) {
         check_longer(&place.key("longer_context"), plan, longer, checker);
     }
-    Some(Model {
+    let cached = place.key("cache");
+    let policy = written.cache.as_ref().map(|cache| cache::policy(&cached, cache, checker));
+    let mut model = Model {
         labels: labels.into_iter().collect::<Option<_>>()?,
         aliases,
         requires,
@@ -133,7 +136,11 @@ fn model(
         retry,
         limits,
         ..Model::plain(parsed?, plan?)
-    })
+    };
+    if let Some(policy) = policy {
+        cache::keep(&cached, policy, &mut model, checker);
+    }
+    Some(model)
 }
 
 fn check_name(

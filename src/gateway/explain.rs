@@ -193,7 +193,8 @@ impl Gateway {
     pub async fn explain(&self, question: Question) -> Result<Explanation, Refusal> {
         let Question { whose, request, end_user, tags, headers, at_ms } = question;
         let bound = self.pins.bound_to(&request, &whose).await?;
-        let beside = Beside { headers: Vec::new(), route_headers: headers, tags, wish: Directives::default() };
+        let beside =
+            Beside { headers: Vec::new(), route_headers: headers, tags, wish: Directives::default() };
         let mut asked = Asked::new(whose, self.catalog.load(), request, beside, bound)?;
         let on = &mut asked.attribution;
         on.end_user = on.end_user.take().or(end_user);

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::answers::Kept;
 use super::ledger::Reservation;
+use super::meter::{Answer, AnswerBody};
 use super::presence::Client;
 use super::record::{Record, Refused};
 use super::refusal::Refusal;
@@ -27,7 +28,7 @@ use crate::domain::usage::Usage;
 use crate::telemetry::metrics::Metrics;
 
 /// All flights that may be joined.
-pub(super) struct Flights {
+pub struct Flights {
     under_way: Mutex<HashMap<CacheKey, Arc<Flight>>>,
     metrics: Arc<Metrics>,
     /// What a flight keeps of its answer, bytes.
@@ -110,6 +111,13 @@ pub(super) struct Landed {
     pub(super) whole: bool,
 }
 
+impl Landed {
+    /// What it saved whoever did not pay it alone.
+    pub(super) fn saved(&self) -> Usd {
+        self.worth.cost - self.share
+    }
+}
+
 /// What an answer used and cost.
 #[derive(Debug, Clone)]
 pub(super) struct Worth {
@@ -142,7 +150,7 @@ pub(super) enum LeaderEnd {
     /// With an answer that others had already.
     Found(Box<Record>),
     /// With an error of an upstream's for its request alone.
-    Told(Box<super::Answer>),
+    Told(Box<Answer>),
     /// Without an answer.
     Refused(Box<Refused>),
 }
@@ -155,8 +163,8 @@ impl LeaderEnd {
             Self::Refused(refused) => return refused.record.refused(&Refusal::ClientGone, 0),
             // dropped, it writes itself
             Self::Told(answer) => match answer.body {
-                super::AnswerBody::Whole { record, .. } => record,
-                super::AnswerBody::Stream(_) => return,
+                AnswerBody::Whole { record, .. } => record,
+                AnswerBody::Stream(_) => return,
             },
         };
         record.ended(Ending::ClientGone, 0);
@@ -172,8 +180,8 @@ pub(super) enum Boarding {
 }
 
 impl Flights {
-    /// None under way.
-    pub(super) fn new(metrics: Arc<Metrics>, most_bytes: usize) -> Self {
+    /// None under way; each holds its answer up to so many bytes.
+    pub fn new(metrics: Arc<Metrics>, most_bytes: usize) -> Self {
         Self { under_way: Mutex::default(), metrics, most_bytes }
     }
 
@@ -267,11 +275,6 @@ impl Pilot {
     /// Its clients as one, who has left when all have.
     pub(super) fn crowd(&self) -> Crowd {
         Crowd { flight: Arc::clone(&self.flight) }
-    }
-
-    /// Whether its leader still waits.
-    pub(super) fn leader_is_there(&self) -> bool {
-        self.flight.state.lock().followers.contains_key(&0)
     }
 
     /// A stream begins.

@@ -9,21 +9,22 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::admit::{Admitted, KeyRing};
+use super::answers::Answers;
 use super::board::Board;
 use super::catalog::LiveCatalog;
+use super::flights::Flights;
 use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
 use super::means::Means;
-use super::meter::Answer;
 use super::pins::Pins;
 use super::prepare::{Asked, Beside, Prepared};
 use super::presence::{Client, Presence};
 use super::record::{Book, Record, Refused};
 use super::refusal::Refusal;
+use super::reply::{NoAnswer, Reply};
 use super::reserve::Money;
 use super::retirements::Retirements;
 use super::retries::Retries;
-use super::reuse::Reuse;
 use crate::clock;
 use crate::domain::cache::Directives;
 use crate::domain::endpoint::Endpoint;
@@ -50,8 +51,10 @@ pub struct Gateway {
     pub money: Money,
     /// How many retries are left.
     pub retries: Retries,
-    /// Answers that are kept, and calls that are shared.
-    pub reuse: Reuse,
+    /// Answers that are kept.
+    pub answers: Arc<Answers>,
+    /// Calls that are shared.
+    pub flights: Arc<Flights>,
     /// The share of new traces that is kept, where traces are made.
     pub sampling: Option<SampleRatio>,
 }
@@ -76,20 +79,6 @@ pub struct Arrival {
     pub cache_control: Vec<Vec<u8>>,
 }
 
-/// A request that ends without an answer.
-pub enum NoAnswer {
-    /// We say no.
-    Refused(Box<Refused>),
-    /// Nobody is there to be told, or nothing is left to be said; its outcome is written, or will be.
-    Gone,
-}
-
-impl From<Box<Refused>> for NoAnswer {
-    fn from(refused: Box<Refused>) -> Self {
-        Self::Refused(refused)
-    }
-}
-
 impl Gateway {
     /// Finds out who asks.
     pub fn admit(&self, credential: Option<&str>, now_ms: i64) -> Result<Admitted, Refusal> {
@@ -107,7 +96,7 @@ impl Gateway {
         arrival: Arrival,
         mut record: Box<Record>,
         client: &mut C,
-    ) -> Result<Box<Answer>, NoAnswer> {
+    ) -> Result<Reply, NoAnswer> {
         let prepared = match self.prepare(admitted, arrival, &mut record).await {
             Ok(prepared) => prepared,
             Err(refusal) => return Err(Refused::new(refusal, record).into()),
@@ -139,14 +128,19 @@ impl Gateway {
         let request =
             InferenceRequest::parse(arrival.endpoint, arrival.body, arrival.model_in_path.as_deref())?;
         let (request, consumed) = request.consume()?;
-        let wish = Directives::read(arrival.cache_control.iter().map(Vec::as_slice), consumed.cache.as_ref())?;
+        let wish =
+            Directives::read(arrival.cache_control.iter().map(Vec::as_slice), consumed.cache.as_ref())?;
         record.note(|outcome| {
             outcome.asked = Some(request.model.as_str().into());
             outcome.stream = request.stream;
         });
         let bound = self.pins.bound_to(&request, &admitted).await?;
-        let beside =
-            Beside { headers: arrival.headers, route_headers: arrival.route_headers, tags: arrival.tags, wish };
+        let beside = Beside {
+            headers: arrival.headers,
+            route_headers: arrival.route_headers,
+            tags: arrival.tags,
+            wish,
+        };
         let asked = Asked::new(admitted, self.catalog.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
         let sources = self.means().sources(clock::unix_ms(), clock::monotonic());

@@ -9,12 +9,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-pub use stream::{Metered, Next};
+pub(super) use stream::Metered;
+pub use stream::Next;
 
 use super::pins::Pins;
 use super::presence::{Client, Presence};
 use super::record::Record;
-use super::shared::Shared;
 use super::settle::Facts;
 use super::visit::Visit;
 use crate::clock;
@@ -69,65 +69,7 @@ pub enum AnswerBody {
         ending: Ending,
     },
     /// As it comes.
-    Stream(Streamed),
-}
-
-/// An answer that comes piece by piece.
-pub enum Streamed {
-    /// Of an upstream that was asked for this request alone.
-    Metered(Box<Metered>),
-    /// Of a call that several may share.
-    Shared(Box<Shared>),
-}
-
-impl Streamed {
-    /// The next bytes. May be dropped while it waits, and called again.
-    pub async fn next(&mut self) -> Next {
-        match self {
-            Self::Metered(metered) => metered.next().await,
-            Self::Shared(shared) => shared.next().await,
-        }
-    }
-
-    /// From now on the client is waited for.
-    pub fn waits(&mut self) {
-        match self {
-            Self::Metered(metered) => metered.waits(),
-            Self::Shared(shared) => shared.waits(),
-        }
-    }
-
-    /// The wait is over.
-    pub fn goes_on(&mut self) {
-        match self {
-            Self::Metered(metered) => metered.goes_on(),
-            Self::Shared(shared) => shared.goes_on(),
-        }
-    }
-
-    /// Ends the record after the client got everything.
-    pub fn served(self, status: u16) {
-        match self {
-            Self::Metered(metered) => metered.served(status),
-            Self::Shared(shared) => shared.served(status),
-        }
-    }
-
-    /// Ends the record after [`Next::Broke`].
-    pub fn broken(self, status: u16) {
-        match self {
-            Self::Metered(metered) => metered.broken(status),
-            Self::Shared(shared) => shared.broken(status),
-        }
-    }
-
-    /// The client has left.
-    pub async fn client_left(self, status: u16) {
-        match self {
-            Self::Metered(metered) => metered.client_left(status).await,
-            Self::Shared(shared) => shared.client_left(status),
-        }
-    }
+    Stream(Box<Metered>),
 }
 
 pub(super) static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");

@@ -193,7 +193,9 @@ impl Money {
         let Wanted { form, deployment, upstream_model, .. } = wanted;
         let now_ms = clock::unix_ms();
         // without a price nobody could have led
-        let Ok(found) = self.prices.load().price_of(deployment, upstream_model, now_ms) else { return Ok(None) };
+        let Ok(found) = self.prices.load().price_of(deployment, upstream_model, now_ms) else {
+            return Ok(None);
+        };
         let asked = ServiceTier::served(form.request.service_tier());
         let priced = Priced { price: found.price, version: found.version, asked };
         if priced.is_free() {

@@ -10,16 +10,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 
-use super::answers::{Answers, Kept, KeptBody};
+use super::answers::{Kept, KeptBody};
 use super::dispatch;
-use super::flights::{Begun, Boarding, Flights, Follower, Head, Joiner, Landed, LeaderEnd, Pilot, Worth};
-use super::inference::{Gateway, NoAnswer};
-use super::ledger::{Ledger, Settlement, draft};
-use super::meter::{self, Answer, AnswerBody, Next, Streamed};
+use super::flights::{Begun, Boarding, Follower, Head, Joiner, Landed, LeaderEnd, Pilot, Worth};
+use super::inference::Gateway;
+use super::joiners::{Aboard, book};
+use super::ledger::{Reservation, draft};
+use super::meter::{self, Answer, AnswerBody, Next};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
 use super::record::{Record, Refused};
 use super::refusal::Refusal;
+use super::reply::{Body, NoAnswer, Reply, Streamed};
 use super::shared::Shared;
 use crate::clock;
 use crate::domain::cache::key::{CacheKey, KeyedOn, Tenant, cache_key};
@@ -51,13 +53,6 @@ static SHARED_HEADERS: [HeaderName; 6] = [
     HeaderName::from_static("openai-processing-ms"),
 ];
 
-/// The response cache, and the calls that are shared.
-pub struct Reuse {
-    /// What is kept.
-    pub answers: Arc<Answers>,
-    flights: Arc<Flights>,
-}
-
 /// A request that the cache may serve.
 #[derive(Clone)]
 struct Keyed {
@@ -77,25 +72,12 @@ struct Keyed {
     model: Arc<str>,
 }
 
-/// What a joiner's end takes.
-pub(super) struct Aboard {
-    ledger: Arc<Ledger>,
-}
-
 /// How joining went.
 enum Joined {
-    Answer(Box<Answer>),
+    Reply(Reply),
     No(NoAnswer),
     /// The flight came to nothing: it is tried anew.
     Again(Box<Record>),
-}
-
-impl Reuse {
-    /// The cache, with nothing in it.
-    pub fn new(answers: Arc<Answers>) -> Self {
-        let flights = Flights::new(Arc::clone(answers.metrics()), answers.most_answer_bytes());
-        Self { answers, flights: Arc::new(flights) }
-    }
 }
 
 impl Gateway {
@@ -105,7 +87,7 @@ impl Gateway {
         mut prepared: Prepared,
         presence: &mut Presence<'_, C>,
         mut record: Box<Record>,
-    ) -> Result<Box<Answer>, NoAnswer> {
+    ) -> Result<Reply, NoAnswer> {
         let keyed = match self.keyed(&prepared) {
             Ok(keyed) => keyed,
             Err(why) => return self.alone(&prepared, presence, record, CacheResult::Bypass(why)).await,
@@ -116,7 +98,8 @@ impl Gateway {
             let boarding = match find() {
                 Some(kept) => Err(kept),
                 None if !keyed.keeps => {
-                    let why = if keyed.no_store { CacheResult::Bypass(Bypass::NoStore) } else { CacheResult::Miss };
+                    let why =
+                        if keyed.no_store { CacheResult::Bypass(Bypass::NoStore) } else { CacheResult::Miss };
                     return self.alone(&prepared, presence, record, why).await;
                 }
                 None if failed > MOST_FAILED_FLIGHTS => {
@@ -124,10 +107,10 @@ impl Gateway {
                     return self.alone(&prepared, presence, record, why).await;
                 }
                 None if keyed.fresh => {
-                    let (pilot, follower) = self.reuse.flights.alone(keyed.stream);
+                    let (pilot, follower) = self.flights.alone(keyed.stream);
                     Ok(Boarding::Leads(pilot, follower))
                 }
-                None => self.reuse.flights.board(keyed.key, keyed.stream, find),
+                None => self.flights.board(keyed.key, keyed.stream, find),
             };
             match boarding {
                 Err(kept) => {
@@ -135,7 +118,7 @@ impl Gateway {
                         return self.alone(&prepared, presence, record, CacheResult::Miss).await;
                     };
                     let whole = Whole { body, kind, result: CacheResult::Hit, similarity: None };
-                    return Ok(Box::new(self.hit(&keyed, &prepared.attribution, &kept, whole, record)));
+                    return Ok(self.hit(&keyed, &prepared.attribution, &kept, whole, record));
                 }
                 Ok(Boarding::Leads(pilot, follower)) => {
                     prepared.shared = true;
@@ -148,7 +131,7 @@ impl Gateway {
                 }
                 Ok(Boarding::Joins(follower)) => {
                     match self.joins(&keyed, &prepared, follower, presence, record).await {
-                        Joined::Answer(answer) => return Ok(answer),
+                        Joined::Reply(reply) => return Ok(reply),
                         Joined::No(no) => return Err(no),
                         Joined::Again(again) => {
                             record = again;
@@ -204,7 +187,7 @@ impl Gateway {
     }
 
     fn kept(&self, keyed: &Keyed) -> Option<Arc<Kept>> {
-        self.reuse.answers.find(&keyed.key, clock::unix_ms(), keyed.max_age)
+        self.answers.find(&keyed.key, clock::unix_ms(), keyed.max_age)
     }
 
     /// Asks for this request alone; nothing is kept.
@@ -214,14 +197,14 @@ impl Gateway {
         presence: &mut Presence<'_, C>,
         mut record: Box<Record>,
         result: CacheResult,
-    ) -> Result<Box<Answer>, NoAnswer> {
+    ) -> Result<Reply, NoAnswer> {
         record.cached(Cached { result, saved: None }, Usd::ZERO);
         let mut answer = dispatch::ask(self.means(), prepared, presence, record).await?;
         answer.headers.push((CACHE.clone(), HeaderValue::from_static(result.name())));
         if let CacheResult::Bypass(why) = result {
             answer.headers.push((REASON.clone(), HeaderValue::from_static(why.name())));
         }
-        Ok(answer)
+        Ok((*answer).into())
     }
 
     /// An answer that is kept.
@@ -232,10 +215,10 @@ impl Gateway {
         kept: &Kept,
         whole: Whole,
         mut record: Box<Record>,
-    ) -> Answer {
+    ) -> Reply {
         let now_ms = clock::unix_ms();
         let age = Duration::from_millis(u64::try_from(now_ms - kept.kept_at_ms).unwrap_or(0));
-        self.reuse.answers.metrics().cache.served_at_age(age);
+        self.answers.metrics().cache.served_at_age(age);
         record.cached(Cached { result: whole.result, saved: Some(kept.cost) }, Usd::ZERO);
         record.note(|outcome| {
             outcome.deployment = Some(Arc::clone(&kept.deployment));
@@ -264,8 +247,8 @@ impl Gateway {
         {
             headers.push((SIMILARITY.clone(), similarity));
         }
-        let body = AnswerBody::Whole { body: whole.body, record, ending: Ending::Served };
-        Answer { status: 200, headers, body, output_cap: None }
+        let body = Body::Whole { body: whole.body, record, ending: Ending::Served };
+        Reply { status: 200, headers, body }
     }
 
     /// Waits for the call that it leads, as one of its clients.
@@ -275,7 +258,7 @@ impl Gateway {
         attribution: &Attribution,
         mut follower: Follower,
         presence: &mut Presence<'_, C>,
-    ) -> Result<Box<Answer>, NoAnswer> {
+    ) -> Result<Reply, NoAnswer> {
         let begun = tokio::select! {
             biased;
             begun = follower.begun() => begun,
@@ -284,21 +267,23 @@ impl Gateway {
         let result = if keyed.fresh { CacheResult::Bypass(Bypass::NoCache) } else { CacheResult::Miss };
         let head = match begun {
             Begun::Stream(head) => head,
-            Begun::Landed(landed) if landed.similarity.is_none() && keyed.stream && !landed.whole => landed.head,
+            Begun::Landed(landed) if landed.similarity.is_none() && keyed.stream && !landed.whole => {
+                landed.head
+            }
             Begun::Landed(landed) => match (follower.leaders_end(), landed.answer) {
                 (Some(LeaderEnd::Answered(record, ending)), Some(kept)) => {
                     let mut headers = landed.head.leads.clone();
                     told(&mut headers, keyed, result);
-                    let body = AnswerBody::Whole { body: kept.body.bytes().clone(), record, ending };
-                    let status = landed.head.status;
-                    return Ok(Box::new(Answer { status, headers, body, output_cap: None }));
+                    let body = Body::Whole { body: kept.body.bytes().clone(), record, ending };
+                    return Ok(Reply { status: landed.head.status, headers, body });
                 }
                 (Some(LeaderEnd::Found(record)), Some(kept)) => {
                     let Some((body, kind)) = body_for(keyed, &kept, Usd::ZERO) else {
                         return Err(NoAnswer::Gone);
                     };
-                    let whole = Whole { body, kind, result: CacheResult::Semantic, similarity: landed.similarity };
-                    return Ok(Box::new(self.hit(keyed, attribution, &kept, whole, record)));
+                    let whole =
+                        Whole { body, kind, result: CacheResult::Semantic, similarity: landed.similarity };
+                    return Ok(self.hit(keyed, attribution, &kept, whole, record));
                 }
                 _ => return Err(NoAnswer::Gone),
             },
@@ -307,7 +292,7 @@ impl Gateway {
                     Some(LeaderEnd::Refused(refused)) => Err(NoAnswer::Refused(refused)),
                     Some(LeaderEnd::Told(mut answer)) => {
                         told(&mut answer.headers, keyed, result);
-                        Ok(answer)
+                        Ok((*answer).into())
                     }
                     _ => Err(NoAnswer::Gone),
                 };
@@ -317,8 +302,8 @@ impl Gateway {
         told(&mut headers, keyed, result);
         let reader = StreamReader::new(keyed.endpoint, keyed.withholds_usage()).priced(head.priced.clone());
         let shared = Shared::led(follower, reader);
-        let body = AnswerBody::Stream(Streamed::Shared(Box::new(shared)));
-        Ok(Box::new(Answer { status: head.status, headers, body, output_cap: None }))
+        let body = Body::Stream(Streamed::shared(shared));
+        Ok(Reply { status: head.status, headers, body })
     }
 
     /// Joins a call under way.
@@ -349,7 +334,7 @@ impl Gateway {
             reservation,
         };
         let unbooked = follower.is_booked(joiner);
-        let aboard = Aboard { ledger: Arc::clone(&self.money.ledger) };
+        let aboard = Aboard::new(&self.money.ledger);
         record.waits();
         let same_kind = follower.is_stream() == keyed.stream;
         let begun = async {
@@ -369,8 +354,15 @@ impl Gateway {
             Begun::Stream(head) => head,
             Begun::Landed(landed) if same_kind && keyed.stream && !landed.whole => Arc::clone(&landed.head),
             Begun::Landed(landed) => {
-                return match self.joins_landed(keyed, &prepared.attribution, &landed, &aboard, unbooked, record) {
-                    Ok(answer) => Joined::Answer(Box::new(answer)),
+                return match self.joins_landed(
+                    keyed,
+                    &prepared.attribution,
+                    &landed,
+                    &aboard,
+                    unbooked,
+                    record,
+                ) {
+                    Ok(reply) => Joined::Reply(reply),
                     Err(record) => Joined::Again(record),
                 };
             }
@@ -386,8 +378,8 @@ impl Gateway {
             Joiners::Share => reader,
         };
         let shared = Shared::joined(follower, reader, record, aboard, unbooked);
-        let body = AnswerBody::Stream(Streamed::Shared(Box::new(shared)));
-        Joined::Answer(Box::new(Answer { status: head.status, headers, body, output_cap: None }))
+        let body = Body::Stream(Streamed::shared(shared));
+        Joined::Reply(Reply { status: head.status, headers, body })
     }
 
     /// What has landed whole, or must be had whole to be told in the other way.
@@ -399,7 +391,7 @@ impl Gateway {
         aboard: &Aboard,
         unbooked: Option<Joiner>,
         mut record: Box<Record>,
-    ) -> Result<Answer, Box<Record>> {
+    ) -> Result<Reply, Box<Record>> {
         let Some(kept) = &landed.answer else { return Err(record) };
         let Some((body, kind)) = body_for(keyed, kept, landed.share) else { return Err(record) };
         if let Some(similarity) = landed.similarity {
@@ -412,8 +404,8 @@ impl Gateway {
         content_type(&mut headers, kind);
         told(&mut headers, keyed, CacheResult::Joined);
         paid(&mut headers, landed.share, landed.saved());
-        let body = AnswerBody::Whole { body, record, ending: Ending::Served };
-        Ok(Answer { status: landed.head.status, headers, body, output_cap: None })
+        let body = Body::Whole { body, record, ending: Ending::Served };
+        Ok(Reply { status: landed.head.status, headers, body })
     }
 
     /// Holds a joiner's share of what the call can cost.
@@ -422,7 +414,7 @@ impl Gateway {
         prepared: &Prepared,
         follower: &Follower,
         record: &Record,
-    ) -> Result<Option<super::ledger::Reservation>, Refusal> {
+    ) -> Result<Option<Reservation>, Refusal> {
         let Some(first) = prepared.order.first() else { return Ok(None) };
         let deployment = &first.deployment;
         let Ok(form) = prepared.forms.of(deployment) else { return Ok(None) };
@@ -431,43 +423,6 @@ impl Gateway {
         let among = follower.payers() + 1;
         self.money.hold_share(wanted, among, &record.request_id()).await
     }
-}
-
-impl Aboard {
-    /// Notes what a joiner's answer cost and saved, and books it where the flight did not.
-    pub(super) fn lands(&self, record: &mut Record, unbooked: Option<Joiner>, landed: &Landed) {
-        // who was too late to be booked with the others pays no share
-        let share = if unbooked.is_some() { Usd::ZERO } else { landed.share };
-        let saved = landed.worth.cost - share;
-        record.cached(Cached { result: CacheResult::Joined, saved: Some(saved) }, share);
-        record.note(|outcome| outcome.deployment = Some(Arc::clone(&landed.worth.deployment.name)));
-        if let Some(joiner) = unbooked {
-            book(&self.ledger, joiner, &landed.worth, Usd::ZERO);
-        }
-    }
-}
-
-/// Books a joiner: at its share, or as a hit.
-fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd) {
-    let saved = worth.cost - share;
-    let Joiner { request_id, attribution, at_ms, reservation } = joiner;
-    if let Some(reservation) = reservation.filter(|_| share > Usd::ZERO) {
-        let settlement = Settlement::new(Default::default(), worth.usage.source, share);
-        return reservation.settle(Settlement { saved, ..settlement });
-    }
-    let attribution = Arc::new(Attribution {
-        deployment: Arc::clone(&worth.deployment.name),
-        provider: Arc::clone(&worth.deployment.provider.name),
-        ..(*attribution).clone()
-    });
-    let entry = draft(EntryKind::CacheHit, at_ms, request_id, attribution);
-    ledger.book_loose(Entry {
-        tokens: worth.usage.tokens,
-        source: Some(worth.usage.source),
-        saved: worth.cost,
-        price: Arc::clone(&worth.price),
-        ..entry
-    });
 }
 
 /// What a whole answer is told with.
@@ -562,7 +517,7 @@ impl Gateway {
             AnswerBody::Whole { body, record, ending } => {
                 flown.lands(pilot, head(None), Some(KeptBody::Whole(body)), record, ending);
             }
-            AnswerBody::Stream(Streamed::Metered(mut metered)) => {
+            AnswerBody::Stream(mut metered) => {
                 let head = head(metered.priced());
                 pilot.begins(Arc::clone(&head));
                 loop {
@@ -599,8 +554,6 @@ impl Gateway {
                     }
                 }
             }
-            // a call is never asked of another one
-            AnswerBody::Stream(Streamed::Shared(_)) => {}
         }
     }
 
@@ -678,7 +631,7 @@ impl Flown<'_> {
 
     /// Keeps it under the deployment that gave it, if it may be kept.
     fn keep(&self, kept: &Arc<Kept>, worth: &Worth, ending: Ending) {
-        let (answers, policy) = (&self.gateway.reuse.answers, &self.keyed.policy);
+        let (answers, policy) = (&self.gateway.answers, &self.keyed.policy);
         let metrics = &answers.metrics().cache;
         if !matches!(ending, Ending::Served | Ending::ClientGone) {
             return metrics.stored("error");

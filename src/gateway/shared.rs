@@ -2,16 +2,16 @@
 
 use bytes::Bytes;
 
-use super::flights::{Follower, Joiner, Landed, LeaderEnd, Piece};
+use super::flights::{Follower, Joiner, LeaderEnd, Piece};
+use super::joiners::Aboard;
 use super::meter::Next;
 use super::record::Record;
-use super::reuse::Aboard;
 use crate::domain::outcome::Ending;
 use crate::domain::stream::StreamReader;
 use crate::sse;
 
 /// One request's view of a shared stream.
-pub struct Shared {
+pub(super) struct Shared {
     follower: Follower,
     /// Takes out what the client did not ask for, and tells what it pays.
     reader: StreamReader,
@@ -170,11 +170,4 @@ fn event_or_own(event: Bytes) -> Bytes {
         "message": "the gateway is being stopped; ask again", "type": "server_error", "param": null, "code": "upstream_broke",
     }});
     sse::event(&error.to_string())
-}
-
-impl Landed {
-    /// What an answer saved whoever did not pay it alone.
-    pub(super) fn saved(&self) -> crate::domain::money::Usd {
-        self.worth.cost - self.share
-    }
 }

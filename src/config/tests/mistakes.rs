@@ -41,6 +41,13 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[retirements]\npoll_ms = 10", "retirements.poll_ms: 10 is out of bounds: 1000 to 86400000"),
     ("[retirements]\nlead_ms = 999999999999", "retirements.lead_ms: 999999999999 is out of bounds"),
     ("[retirements]\nwarn_days = 99999", "retirements.warn_days: 99999 is out of bounds: 0 to 3660"),
+    ("[cache]\nmax_bytes = 1", "cache.max_bytes: 1 is out of bounds: 1048576 to 1099511627776"),
+    ("[cache]\nmax_answer_bytes = 1", "cache.max_answer_bytes: 1 is out of bounds: 1024 to 67108864"),
+    (
+        "[cache]\nmax_bytes = 1048576\nmax_answer_bytes = 1048577",
+        "cache.max_answer_bytes: more than max_bytes, 1048576",
+    ),
+    ("[cache]\nembed_timeout_ms = 1001", "cache.embed_timeout_ms: 1001 is out of bounds: 0 to 1000"),
     ("[ledger]\nlease_ms = 10", "ledger.lease_ms: 10 is out of bounds: 1000 to 600000"),
     ("[ledger]\nhold_wait_ms = 60001", "ledger.hold_wait_ms: 60001 is out of bounds: 0 to 60000"),
     (
@@ -236,6 +243,18 @@ const MISTAKES: &[(&str, &str)] = &[
         "models.m.limits.requests_per_minute: 0 is out of bounds: 1 to",
     ),
     ("[models.m]\nlimits = { rpm = 1 }", "models.m.limits.rpm: unknown key"),
+    ("[models.m]\ncache = { ttl_s = 0 }", "models.m.cache.ttl_s: 0 is out of bounds: 1 to 2678400"),
+    ("[models.m]\ncache = { ttl = 1 }", "models.m.cache.ttl: unknown key"),
+    ("[models.m]\ncache = { scope = \"all\" }", "models.m.cache.scope: "),
+    ("[models.m]\ncache = { joiners = \"pay\" }", "models.m.cache.joiners: "),
+    (
+        "[models.m]\ncache = { semantic = { threshold = 0.4 } }",
+        "models.m.cache.semantic.threshold: 0.4 is out of bounds: 0.5 to 1",
+    ),
+    (
+        "[models.m]\ncache = { semantic = {} }\n[worker]\nembedding_model = \"\"",
+        "models.m.cache.semantic: needs the local worker and its worker.embedding_model",
+    ),
     ("[teams.other]", "teams.other: \"other\" and \"none\" are labels of metrics"),
     (
         "[budgets.none]\nlimit_usd = \"1\"\nwindow = \"day\"",
@@ -292,6 +311,19 @@ fn what_works_but_should_be_known() {
             "providers.a.base_url: the key",
         ),
         ("[deployments.d]\nprovider = \"local\"\nmodel = \"m\"", "deployments.d: no model leads here"),
+        (
+            "[models.m]\ndeployments = [\"smollm2-135m\"]\ncache = {}",
+            "models.m.cache: only requests with temperature 0 are kept",
+        ),
+        (
+            "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nreasoning = true\n\
+             [models.m]\nplan = \"d\"\ncache = {}",
+            "models.m.cache: it can never hit",
+        ),
+        (
+            "[models.m]\ndeployments = [\"smollm2-135m\"]\ncache = { scope = \"shared\" }",
+            "models.m.cache.scope: what one team asked",
+        ),
     ] {
         let config = good(text, &environment);
         assert!(config.notices.iter().any(|found| found.starts_with(notice)), "{text}: {:?}", config.notices);

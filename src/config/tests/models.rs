@@ -289,3 +289,25 @@ fn what_is_usual_holds_where_nothing_else_is_said() {
     assert_eq!((breaker("a").probes, breaker("b").probes), (4, 4));
     assert_eq!(breaker("b").window, Duration::from_millis(1));
 }
+
+#[test]
+fn all_routes_of_a_model_keep_answers_as_it_says() {
+    let text = "[models.m]\nplan = \"smollm2-135m\"\nlabels = { old = \"smollm2-135m\" }\n\
+                longer_context = \"smollm2-135m\"\n\
+                cache = { ttl_s = 5, scope = \"key\", any_temperature = true, tool_calls = true, joiners = \"share\" }\n\
+                [models.plain]\nplan = \"m\"";
+    let config = good(text, &[]);
+    let of = |name: &str| config.catalog.models().find(|model| model.name.as_str() == name).expect("a model");
+    let want = Policy {
+        ttl: Duration::from_secs(5),
+        scope: Scope::Key,
+        any_temperature: true,
+        tool_calls: true,
+        joiners: Joiners::Share,
+        semantic: None,
+    };
+    let kept: Vec<_> = of("m").routes().map(|route| route.cache.as_deref().cloned()).collect();
+    assert_eq!(kept, vec![Some(want); 3]);
+    // a plan that leads through another model keeps nothing for that
+    assert!(of("plain").routes().all(|route| route.cache.is_none()));
+}

@@ -14,6 +14,7 @@ fn a_reload_says_what_only_a_restart_applies() {
                 [limits]\nmax_in_flight = 5\n[teams.a]\n\
                 [tracing]\nendpoint = \"http://localhost:4318\"\n\
                 [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n\
+                [cache]\nmax_bytes = 1048576\nembed_timeout_ms = 7\n\
                 [metrics]\nmax_label_values = 7\n";
     let want = [
         "server.listen",
@@ -27,6 +28,9 @@ fn a_reload_says_what_only_a_restart_applies() {
         "retirements.poll_ms",
         "retirements.lead_ms",
         "retirements.warn_days",
+        "cache.max_bytes",
+        "cache.max_answer_bytes",
+        "cache.embed_timeout_ms",
         "worker.queue",
     ];
     assert_eq!(restart_needed(&old, &good(text, &[])), want);

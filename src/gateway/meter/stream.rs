@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 use pingora::time::sleep;
 use serde::de::IgnoredAny;
 
-use super::{Answer, AnswerBody, Followed, Following, Streamed, is_framed, passed};
+use super::{Answer, AnswerBody, Followed, Following, is_framed, passed};
 use crate::clock;
 use crate::domain::fault::Fault;
 use crate::domain::leaving::{Leaving, leaving};
@@ -45,7 +45,8 @@ pub(super) async fn begin<C: Client>(
     presence: &mut Presence<'_, C>,
     mut record: Box<Record>,
 ) -> Followed {
-    let Following { facts, exchange, usage_injected, shared, deadline, visit, pins, response, .. } = following;
+    let Following { facts, exchange, usage_injected, shared, deadline, visit, pins, response, .. } =
+        following;
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
     let framed = is_framed(&exchange);
@@ -361,7 +362,7 @@ impl Metered {
     }
 
     fn into_answer(self, status: u16, headers: Vec<(HeaderName, HeaderValue)>) -> Answer {
-        let body = AnswerBody::Stream(Streamed::Metered(Box::new(self)));
+        let body = AnswerBody::Stream(Box::new(self));
         Answer { status, headers, body, output_cap: None }
     }
 

@@ -60,7 +60,8 @@ pub(super) async fn read<C: Client>(
     presence: &mut Presence<'_, C>,
     mut record: Box<Record>,
 ) -> Followed {
-    let Following { facts, mut exchange, usage_injected, shared, deadline, visit, pins, response, .. } = following;
+    let Following { facts, mut exchange, usage_injected, shared, deadline, visit, pins, response, .. } =
+        following;
     let usage_injected = usage_injected && !shared;
     let between = facts.deployment.timeouts.between_chunks;
     let wait = record.if_dropped(|| Some(facts.unconfirmed()));

@@ -18,7 +18,7 @@ use crate::gateway::admit::Admitted;
 use crate::gateway::limited::RateHeaders;
 use crate::gateway::limits::Place;
 use crate::gateway::record::Record;
-use crate::gateway::{Answer, AnswerBody, Arrival, Client, Gateway, Next, NoAnswer, Refusal, Streamed};
+use crate::gateway::{Arrival, Body, Client, Gateway, Next, NoAnswer, Refusal, Reply, Streamed};
 use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
@@ -71,7 +71,7 @@ pub(in crate::http) async fn serve(
         cache_control: cache_control(exchange.headers()),
     };
     match gateway.infer(admitted, arrival, record, exchange).await {
-        Ok(answer) => write(exchange, *answer, limits.sse_keepalive).await,
+        Ok(reply) => write(exchange, reply, limits.sse_keepalive).await,
         Err(NoAnswer::Refused(refused)) => refuse(exchange, &refused.refusal, refused.record).await,
         Err(NoAnswer::Gone) => Done::Close,
     }
@@ -132,12 +132,12 @@ pub(in crate::http) async fn refuse(
     done
 }
 
-async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Duration>) -> Done {
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    match answer.body {
-        AnswerBody::Whole { body, mut record, ending } => {
+async fn write(exchange: &mut Exchange, reply: Reply, keepalive: Option<Duration>) -> Done {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    match reply.body {
+        Body::Whole { body, mut record, ending } => {
             record.waits();
-            match exchange.whole(status, answer.headers, body).await {
+            match exchange.whole(status, reply.headers, body).await {
                 Ok(()) => {
                     record.ended(ending, status.as_u16());
                     if ending == Ending::ClientGone { Done::Close } else { Done::Reuse }
@@ -148,9 +148,9 @@ async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Durati
                 }
             }
         }
-        AnswerBody::Stream(mut streamed) => {
+        Body::Stream(mut streamed) => {
             streamed.waits();
-            match exchange.begin_stream(status, answer.headers).await {
+            match exchange.begin_stream(status, reply.headers).await {
                 Ok(()) => {
                     streamed.goes_on();
                     stream(exchange, streamed, status.as_u16(), keepalive).await
