@@ -182,7 +182,9 @@ fn counted(sample: &Sample, lot: f64) -> Motion {
         "tunegate_tokens_total" | "tunegate_worker_tokens_total" => (2_000.0, 1),
         "tunegate_prompt_tokens_total" => (700.0, 1),
         "tunegate_prompt_requests_total" => (4.0, 1),
-        "tunegate_cache_requests_total" | "tunegate_semantic_lookups_total" => (usual(sample.label("result")), 1),
+        "tunegate_cache_requests_total" | "tunegate_semantic_lookups_total" => {
+            (usual(sample.label("result")), 1)
+        }
         "tunegate_requests_total" if sample.label("ending") == "served" => (40.0, 1),
         "tunegate_responses_total" if sample.label("status") == "200" => (80.0, 1),
         name if name.ends_with("_seconds_total") => (50.0, 10),
