@@ -40,12 +40,15 @@ use crate::config::{Config, state};
 use crate::control::audit::AuditLog;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
+use crate::control::prompts::Prompts;
 use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
+use crate::gateway::answers::Answers;
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
+use crate::gateway::flights::Flights;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
 use crate::gateway::record::Book;
@@ -89,6 +92,7 @@ struct Built {
     directory: Arc<Directory>,
     keys: Arc<Keys>,
     money: money::Opened,
+    prompts: Arc<Prompts>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -159,9 +163,17 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
+    let live_prompts = Arc::new(LivePrompts::default());
+    let publish_prompts = {
+        let (live, metrics) = (Arc::clone(&live_prompts), Arc::clone(&metrics));
+        move |book: PromptBook| {
+            metrics.prompts.labels(&book);
+            live.publish(book);
+        }
+    };
     let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
-    let (store, directory, keys, first, money) = runtime.block_on(async {
+    let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
         if pepper::check(&installation, &rows, &pepper, options.accept_new_pepper).await? {
@@ -172,7 +184,9 @@ fn build(
         let keys = Keys::new(Arc::clone(&directory), pepper);
         let first = keys.ensure_first_key(clock::unix_ms()).await?;
         let money = money::open(config, &catalog, &store, &metrics).await?;
-        anyhow::Ok((store, directory, keys, first, money))
+        let (reports, files) = (Arc::clone(&money.reports), config.prompts.clone());
+        let prompts = Prompts::open(&store, reports, files, publish_prompts, clock::unix_ms()).await?;
+        anyhow::Ok((store, directory, keys, first, money, prompts))
     })?;
     let supervisor = match &config.worker {
         None => None,
@@ -188,12 +202,16 @@ fn build(
         _ => None,
     }
     .unzip();
+    let answers = Arc::new(Answers::new(config.cache, Arc::clone(&metrics)));
     let gateway = Gateway {
         keys: ring,
         catalog,
         board,
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
+        flights: Arc::new(Flights::new(Arc::clone(&metrics), answers.most_answer_bytes())),
+        answers,
+        prompts: live_prompts,
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
         book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),
@@ -218,6 +236,7 @@ fn build(
         directory,
         keys: Arc::new(keys),
         money,
+        prompts: Arc::new(prompts),
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -293,6 +312,7 @@ fn add_listeners(
         key: admin_key,
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        prompts: Arc::clone(&built.prompts),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
         ledger: LedgerRecords::new(&built.store),
@@ -349,6 +369,7 @@ fn add_background(
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
+        prompts: Arc::clone(&built.prompts),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),

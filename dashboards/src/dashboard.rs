@@ -144,7 +144,7 @@ impl Place {
     }
 }
 
-/// What happened, on every graph: alerts that fire, configurations that came into force.
+/// What happened, on every graph: alerts that fire, configurations that came into force, prompts that were changed.
 fn annotations() -> Value {
     let one = |name: &str, color: &str, expr: String, title: &str| {
         json!({
@@ -159,6 +159,7 @@ fn annotations() -> Value {
         })
     };
     let reloads = select("tunegate_config_loaded_timestamp_seconds", "");
+    let labels = select("tunegate_prompt_label_version", "");
     json!([
         one("Firing alerts", "red", FIRING.to_owned(), "{{alertname}}"),
         one(
@@ -166,6 +167,12 @@ fn annotations() -> Value {
             "blue",
             format!("changes({reloads}[$__rate_interval]) > 0"),
             "Configuration of {{instance}}"
+        ),
+        one(
+            "Moved labels of prompts",
+            "purple",
+            format!("max by (prompt, label) (changes({labels}[$__rate_interval])) > 0"),
+            "{{prompt}}@{{label}} was moved"
         ),
     ])
 }

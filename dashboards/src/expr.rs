@@ -125,6 +125,28 @@ pub(crate) fn failed(over: Over, matchers: &str, by: &str) -> String {
     )
 }
 
+/// Results of requests that no upstream was asked for.
+pub(crate) const FROM_CACHE: &str = "result=~\"hit|joined|semantic\"";
+
+/// Returns the share of requests that the response cache served, of those that it was not left alone for.
+pub(crate) fn hit_rate(over: Over, matchers: &str, by: &str) -> String {
+    let comma = if matchers.is_empty() { "" } else { ", " };
+    let of = |results: &str| {
+        sum(by, &over.rate("tunegate_cache_requests_total", &format!("{matchers}{comma}{results}")))
+    };
+    ratio(&of(FROM_CACHE), &of("result!=\"bypass\""))
+}
+
+/// Returns the dollars an hour that answers from the cache would have cost.
+pub(crate) fn saved_per_hour(matchers: &str, by: &str) -> String {
+    format!("3600 * {}", rates("tunegate_saved_usd_total", matchers, by))
+}
+
+/// Returns the dollars an hour that stored prompts are of the cost.
+pub(crate) fn prompts_per_hour(matchers: &str, by: &str) -> String {
+    format!("3600 * {}", rates("tunegate_prompt_cost_usd_total", matchers, by))
+}
+
 /// Returns the days that are left to each deployment's model.
 pub(crate) fn days_to_retirement(matchers: &str) -> String {
     let end = select("tunegate_deployment_retirement_timestamp_seconds", matchers);

@@ -7,6 +7,7 @@
 //!
 //! The model is Grafana's Classic one: it is what files are provisioned from, and every Grafana since 10 reads it.
 
+mod cache;
 mod colours;
 mod dashboard;
 mod expr;
@@ -15,6 +16,7 @@ mod models;
 mod overview;
 mod page;
 mod panel;
+mod prompts;
 mod routing;
 mod spend;
 mod table;
@@ -34,6 +36,8 @@ pub fn all() -> Vec<Dashboard> {
         overview::dashboard(),
         models::dashboard(),
         spend::dashboard(),
+        cache::dashboard(),
+        prompts::dashboard(),
         routing::dashboard(),
         worker::dashboard(),
     ]

@@ -3,8 +3,8 @@
 use crate::colours::Steps;
 use crate::dashboard::{Dashboard, FIRING, Row};
 use crate::expr::{
-    Over, budget, cost_per_hour, days_to_retirement, failed, fullest, growth, max, rates, select, shared,
-    spend, sum,
+    Over, budget, cost_per_hour, days_to_retirement, failed, fullest, growth, hit_rate, max,
+    prompts_per_hour, rates, saved_per_hour, select, shared, spend, sum,
 };
 use crate::page::{Filter, Link, Page};
 use crate::panel::{Panel, words};
@@ -29,6 +29,7 @@ pub(crate) fn dashboard() -> Dashboard {
             Row::new("Budgets and deployments", ahead()),
             Row::new("Traffic", traffic()),
             Row::new("Cost", cost()),
+            Row::new("Cache and prompts", words_and_answers()),
         ],
     )
 }
@@ -331,6 +332,55 @@ fn traffic() -> Vec<Panel> {
             Link::to(Page::Models),
         )
         .query("{{class}}", rates("tunegate_tokens_total", "class=~\"prompt|completion\"", "class")),
+    ]
+}
+
+fn words_and_answers() -> Vec<Panel> {
+    vec![
+        Panel::stat(
+            words(
+                "Served from the cache",
+                "Of the requests that the response cache may serve, the share that it did. Fallen by half: something \
+                 in the requests has begun to change that does not matter.",
+            ),
+            Unit::Share,
+            Link::to(Page::Cache),
+        )
+        .query("hit rate", hit_rate(Over::Interval, "", ""))
+        .decimals(1)
+        .empty("no cache")
+        .size(6, 4),
+        Panel::stat(
+            words("Saved per hour", "What answers from the cache would have cost, as dollars an hour."),
+            Unit::Usd,
+            Link::to(Page::Cache),
+        )
+        .query("per hour", saved_per_hour("", ""))
+        .decimals(4)
+        .size(6, 4),
+        Panel::stat(
+            words("Cost of prompts per hour", "What stored prompts are of the cost, as dollars an hour."),
+            Unit::Usd,
+            Link::to(Page::Prompts),
+        )
+        .query("per hour", prompts_per_hour("", ""))
+        .decimals(4)
+        .empty("no prompts")
+        .size(6, 4),
+        Panel::stat(
+            words(
+                "Mismatched prompts",
+                "Requests in this time range with another prompt than a fine-tuned model was trained with: it answers \
+                 worse than it could.",
+            ),
+            Unit::Count,
+            Link::to(Page::Prompts),
+        )
+        .query("mismatched", growth("tunegate_prompt_mismatches_total", "", ""))
+        .decimals(0)
+        .empty("none is bound")
+        .steps(ANY)
+        .size(6, 4),
     ]
 }
 

@@ -8,6 +8,8 @@ pub(crate) enum Page {
     Overview,
     Models,
     Spend,
+    Cache,
+    Prompts,
     Routing,
     Worker,
 }
@@ -19,6 +21,8 @@ impl Page {
             Page::Overview => "tunegate-overview",
             Page::Models => "tunegate-models",
             Page::Spend => "tunegate-spend",
+            Page::Cache => "tunegate-cache",
+            Page::Prompts => "tunegate-prompts",
             Page::Routing => "tunegate-routing",
             Page::Worker => "tunegate-worker",
         }
@@ -30,6 +34,8 @@ impl Page {
             Page::Overview => "tunegate / Overview",
             Page::Models => "tunegate / Fine-tuned models",
             Page::Spend => "tunegate / Spend and budgets",
+            Page::Cache => "tunegate / Response cache",
+            Page::Prompts => "tunegate / Prompts",
             Page::Routing => "tunegate / Routing and reliability",
             Page::Worker => "tunegate / Local worker",
         }
@@ -41,6 +47,8 @@ impl Page {
             Page::Overview | Page::Worker => &[],
             Page::Models | Page::Routing => &[Filter::Model, Filter::Deployment],
             Page::Spend => &[Filter::Team, Filter::Model, Filter::Budget],
+            Page::Cache => &[Filter::Team, Filter::Model],
+            Page::Prompts => &[Filter::Prompt, Filter::Model, Filter::Deployment],
         }
     }
 }
@@ -52,6 +60,7 @@ pub(crate) enum Filter {
     Model,
     Deployment,
     Budget,
+    Prompt,
 }
 
 impl Filter {
@@ -62,6 +71,7 @@ impl Filter {
             Filter::Model => "model",
             Filter::Deployment => "deployment",
             Filter::Budget => "budget",
+            Filter::Prompt => "prompt",
         }
     }
 }

@@ -330,7 +330,7 @@ fn gateway() -> Vec<Panel> {
         Panel::stat(
             words(
                 "Labels that overflowed",
-                "Teams and budgets in this time range that found no label of their own and share `other`. Raise \
+                "Teams, budgets and prompts in this time range that found no label of their own and share `other`. Raise \
                  `metrics.max_label_values` if you want to tell them apart.",
             ),
             Unit::Count,

@@ -2,7 +2,9 @@
 
 use crate::colours::Steps;
 use crate::dashboard::{Dashboard, Row};
-use crate::expr::{budget, cost_per_hour, fullest, growth, max, rates, ratio, shared, spend, sum, used};
+use crate::expr::{
+    budget, cost_per_hour, fullest, growth, max, rates, ratio, saved_per_hour, shared, spend, sum, used,
+};
 use crate::page::{Filter, Link, Page};
 use crate::panel::{Panel, words};
 use crate::table::{Column, Table};
@@ -79,7 +81,7 @@ fn totals() -> Vec<Panel> {
                  requests differ in something that does not matter.",
             ),
             Unit::Usd,
-            Link::to(Page::Models),
+            Link::to(Page::Cache),
         )
         .query("saved", growth("tunegate_saved_usd_total", PICKED, ""))
         .decimals(4),
@@ -182,9 +184,9 @@ fn over_time() -> Vec<Panel> {
                 "What answers from the cache would have cost, as dollars an hour.",
             ),
             Unit::Usd,
-            Link::to(Page::Models).of_series(Filter::Model),
+            Link::to(Page::Cache).of_series(Filter::Model),
         )
-        .query("{{model}}", format!("3600 * {}", rates("tunegate_saved_usd_total", PICKED, "model")))
+        .query("{{model}}", saved_per_hour(PICKED, "model"))
         .decimals(4),
     ]
 }

@@ -11,6 +11,7 @@ use crate::config::{self, Config, ProcessEnvironment};
 use crate::control::Directory;
 use crate::control::budgets::Budgets;
 use crate::control::prices::Prices;
+use crate::control::prompts::Prompts;
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::http::admin::{Reload, Reloaded};
@@ -34,6 +35,7 @@ struct Parts {
     directory: Arc<Directory>,
     prices: Arc<Prices>,
     budgets: Arc<Budgets>,
+    prompts: Arc<Prompts>,
     board: Arc<Board>,
 }
 
@@ -47,6 +49,7 @@ pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Re
         directory: Arc::clone(&built.directory),
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
+        prompts: Arc::clone(&built.prompts),
         board: Arc::clone(&built.gateway.board),
     };
     let run = move || {
@@ -87,14 +90,17 @@ impl Parts {
             let _ = self.directory.declare(current.teams.clone());
             let _ = self.budgets.declare(current.budgets.clone());
         })?;
+        let rewritten = current.prompts != new.prompts;
+        self.prompts.declare(new.prompts.clone());
         // before the catalog: who comes with the new one finds all its deployments there
         self.board.replace(&new.catalog, clock::monotonic());
-        let changed = self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted;
+        let changed = self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted || rewritten;
         services::load_token_tables(&self.catalog.load());
         current.catalog = new.catalog;
         current.prices = new.prices;
         current.teams = new.teams;
         current.budgets = new.budgets;
+        current.prompts = new.prompts;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     }

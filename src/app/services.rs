@@ -21,6 +21,7 @@ use crate::clock;
 use crate::control::budgets::Budgets;
 use crate::control::keys::Keys;
 use crate::control::prices::Prices;
+use crate::control::prompts::Prompts;
 use crate::domain::catalog::Address;
 use crate::domain::secret::Secret;
 use crate::gateway::catalog::{Live, LiveCatalog};
@@ -193,6 +194,7 @@ pub(super) struct Housekeeper {
     pub(super) keys: Arc<Keys>,
     pub(super) prices: Arc<Prices>,
     pub(super) budgets: Arc<Budgets>,
+    pub(super) prompts: Arc<Prompts>,
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
@@ -233,8 +235,8 @@ pub(super) async fn stopping(shutdown: &mut ShutdownWatch) {
 }
 
 impl Housekeeper {
-    /// During an upgrade, or where gateways share a database, a key may be made or revoked elsewhere, a price or a budget
-    /// changed.
+    /// During an upgrade, or where gateways share a database, a key may be made or revoked elsewhere, a price, a budget
+    /// or a prompt changed.
     async fn refresh(&self) {
         if let Err(error) = self.keys.refresh().await {
             tracing::warn!(%error, "the keys could not be read again");
@@ -244,6 +246,9 @@ impl Housekeeper {
         }
         if let Err(error) = self.budgets.refresh().await {
             tracing::warn!(%error, "the budgets could not be read again");
+        }
+        if let Err(error) = self.prompts.refresh(clock::unix_ms()).await {
+            tracing::warn!(%error, "the prompts could not be read again");
         }
     }
 

@@ -94,6 +94,22 @@ struct Terms {
     tags: Vec<String>,
     #[command(flatten)]
     limits: LimitOptions,
+    /// A stored prompt that its requests may name, exact or with one `*`; may be given more than once. Default: none.
+    #[arg(long = "prompt", value_name = "NAME")]
+    prompts: Vec<String>,
+    /// A value for a variable of stored prompts, JSON or a text; may be given more than once.
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
+    variables: Vec<(String, Value)>,
+    /// How far it may use the response cache.
+    #[arg(long, value_name = "USE", value_parser = ["on", "read_only", "off"])]
+    cache: Option<String>,
+}
+
+/// A variable and its value: JSON where it is some, else a text.
+pub(super) fn variable(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
 }
 
 /// Limits of a key or a team.
@@ -135,6 +151,9 @@ enum Clear {
     Rights,
     Tags,
     Limits,
+    Prompts,
+    Variables,
+    Cache,
 }
 
 impl Clear {
@@ -146,6 +165,9 @@ impl Clear {
             Self::Rights => "rights",
             Self::Tags => "tags",
             Self::Limits => "limits",
+            Self::Prompts => "prompts",
+            Self::Variables => "variables",
+            Self::Cache => "cache",
         }
     }
 }
@@ -164,6 +186,15 @@ impl Terms {
         }
         if !self.tags.is_empty() {
             put("tags", json!(self.tags));
+        }
+        if !self.prompts.is_empty() {
+            put("prompts", json!(self.prompts));
+        }
+        if !self.variables.is_empty() {
+            put("variables", self.variables.iter().cloned().collect::<Map<_, _>>().into());
+        }
+        if let Some(cache) = &self.cache {
+            put("cache", json!(cache));
         }
         let mut rights = Map::new();
         if let Some(tuning) = &self.tuning {

@@ -179,6 +179,8 @@ mod tests {
             "tunegate keys create --alias app --team ops --model a --model b/* --rpm 3 --expires-at 2027-01-31T00:00:00Z",
             "tunegate key list --config a.toml",
             "tunegate keys list --json",
+            "tunegate keys create --alias b --prompt a --prompt s-* --variable tone=kind --variable n=3 --cache read_only",
+            "tunegate keys update app --clear variables --clear prompts --clear cache",
             "tunegate keys update app --clear limits --clear team --tuning write --unbounded-cost-usd 0.5",
             "tunegate keys rotate app --grace-hours 0",
             "tunegate key revoke app",

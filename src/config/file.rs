@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) teams: BTreeMap<String, Team>,
     pub(super) prices: Prices,
+    pub(super) prompts: Prompts,
     pub(super) providers: BTreeMap<String, Provider>,
     pub(super) deployments: BTreeMap<String, Deployment>,
     pub(super) models: BTreeMap<String, Model>,
@@ -110,6 +111,13 @@ pub(super) struct Worker {
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,
     pub(super) price: Option<serde_json::Value>,
+}
+
+/// `[prompts]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Prompts {
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// `[prices]`

@@ -17,6 +17,7 @@ mod models;
 mod plans;
 pub mod prices;
 mod problem;
+pub mod prompts;
 mod providers;
 mod read;
 mod sections;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::control::prompts::FileDraft;
 use crate::domain::budget::Budget;
 use crate::domain::catalog::Catalog;
 use crate::domain::price::read::Sheets;
@@ -78,6 +80,8 @@ pub struct Config {
     pub limits: Limits,
     /// What it costs, as the price file says.
     pub prices: Arc<Sheets>,
+    /// The prompts that files keep.
+    pub prompts: Vec<FileDraft>,
     /// For the ledger.
     pub ledger: ledger::Config,
     /// How long its entries are kept; nothing for ever.
@@ -130,6 +134,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let served = providers::check(&file.providers, &mut checker);
     let prices = prices::check(&file.prices, &mut checker);
     let catalog = catalog::check(&file, &served, &prices, &mut checker);
+    let prompts = prompts::check(&file.prompts, &mut checker);
     let budgets = budgets::check(&file, &mut checker);
     let webhook = budgets::alerts(&file.alerts, &mut checker);
     let tracing = tracing::check(&file.tracing, &mut checker);
@@ -153,6 +158,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         teams,
         limits,
         prices: prices.sheets,
+        prompts,
         ledger,
         ledger_kept,
         budgets,

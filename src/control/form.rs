@@ -63,6 +63,11 @@ impl<'a> Form<'a> {
         self.members?.get(name)
     }
 
+    /// Whether a member is there at all, sound or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.is_some_and(|members| members.contains_key(name))
+    }
+
     /// Reads a member by a rule; what the rule says against it becomes a problem.
     pub fn read<T, E: Display>(&self, name: &str, rule: impl FnOnce(&'a Value) -> Result<T, E>) -> Given<T> {
         match self.member(name)? {
@@ -142,6 +147,27 @@ impl<'a> Form<'a> {
         }
     }
 
+    /// A list of objects, each read by itself; `null` is an empty one.
+    pub fn objects<T>(
+        &self,
+        name: &str,
+        most: usize,
+        read: impl Fn(&Form<'a>) -> T,
+    ) -> Option<Vec<T>> {
+        let values = self.read(name, |value| value.as_array().ok_or("not a list of objects"))?;
+        let values = values.map(Vec::as_slice).unwrap_or_default();
+        if values.len() > most {
+            self.wrong(name, format!("more than {most}"));
+        }
+        let read = values.iter().take(most).enumerate().map(|(index, value)| {
+            let form = Form::at(self.path(&format!("{name}[{index}]")), value);
+            let found = read(&form);
+            self.problems.borrow_mut().extend(form.into_problems());
+            found
+        });
+        Some(read.collect())
+    }
+
     fn into_problems(self) -> Vec<Problem> {
         let asked = self.asked.borrow();
         for name in self.members.into_iter().flat_map(Map::keys).filter(|name| !asked.contains(*name)) {
@@ -174,6 +200,7 @@ mod tests {
         form.usd("cost");
         form.list("tags", 2, |text| if text.is_empty() { Err("empty") } else { Ok(text) });
         form.object("limits", |limits| limits.number("rpm", 1..=9));
+        form.objects("parts", 2, |part| part.text("name"));
         let found = form.finish(()).err().unwrap_or_default();
         found.into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
     }
@@ -200,6 +227,17 @@ mod tests {
                 ],
             ),
             (json!({"limits": 1}), &["limits: not a JSON object"]),
+            (json!({"parts": [{"name": "a"}, {}]}), &[]),
+            (json!({"parts": {}}), &["parts: not a list of objects"]),
+            (
+                json!({"parts": [{"name": 1, "x": 1}, 2, {}]}),
+                &[
+                    "parts: more than 2",
+                    "parts[0].name: not a text",
+                    "parts[0].x: no such member",
+                    "parts[1]: not a JSON object",
+                ],
+            ),
         ] {
             assert_eq!(problems(&body), want, "{body}");
         }

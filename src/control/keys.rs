@@ -1,6 +1,7 @@
 //! Virtual keys: made, changed, rotated and revoked by operators. The data plane sees each change before the operator is
 //! told that it is made.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -10,10 +11,12 @@ use super::directory::{Directory, DirectoryError, Known};
 use super::form::{Form, Given, Problem};
 use super::limits::{LimitsChange, limits_json, tag};
 use super::random::{self, NoRandom};
-use crate::domain::allowed::{AllowedModels, MAX_ALLOWED};
+use crate::domain::allowed::{AllowedModels, AllowedPrompts, MAX_ALLOWED};
+use crate::domain::cache::KeyUse;
 use crate::domain::key::{KEY_ID_PREFIX, KeyHasher, Rights, Terms, Tuning, VirtualKey, last_four, mint};
 use crate::domain::label::{self, MAX_TAGS, alias_is_good};
 use crate::domain::money::Usd;
+use crate::domain::prompt::MAX_VARIABLES;
 use crate::domain::secret::Secret;
 use crate::domain::team::Team;
 use crate::store::StoreError;
@@ -26,6 +29,9 @@ const ALIAS_RULE: &str = "an alias has 1 to 64 of A-Z a-z 0-9 . _ - and does not
 const MAX_GRACE_MS: u64 = 90 * 86_400_000;
 /// How long it does unless the operator says otherwise, ms: a day.
 const DEFAULT_GRACE_MS: u64 = 86_400_000;
+
+/// Longest values for variables on one key, as JSON, bytes.
+const MAX_VARIABLES_BYTES: usize = 8 << 10;
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -255,6 +261,9 @@ pub fn terms_json(terms: &Terms, team: Option<&Team>) -> Value {
         },
         "tags": terms.tags,
         "limits": limits_json(&terms.limits),
+        "prompts": terms.prompts.iter().collect::<Vec<_>>(),
+        "variables": &*terms.variables,
+        "cache": terms.cache.name(),
     })
 }
 
@@ -275,7 +284,13 @@ struct KeyChange {
     unbounded_cost: Given<Usd>,
     tags: Option<Vec<String>>,
     limits: LimitsChange,
+    prompts: Option<Vec<Arc<str>>>,
+    variables: Given<Variables>,
+    cache: Given<KeyUse>,
 }
+
+/// Values for the variables of stored prompts, by name.
+type Variables = BTreeMap<Arc<str>, Value>;
 
 impl KeyChange {
     fn read(body: &Value, required: Required, known: &Known, now_ms: i64) -> Result<Self, Vec<Problem>> {
@@ -299,8 +314,25 @@ impl KeyChange {
         };
         let tags = form.list("tags", MAX_TAGS, tag);
         let limits = LimitsChange::read(&form);
+        let prompts = form.list("prompts", MAX_ALLOWED, prompt);
+        let variables = form.read("variables", variables);
+        let cache = form.read("cache", |value| {
+            value.as_str().and_then(KeyUse::from_name).ok_or("not one of \"on\", \"read_only\", \"off\"")
+        });
         let alias = alias.flatten().map(str::to_owned);
-        form.finish(Self { alias, team, expires_at_ms, models, tuning, unbounded_cost, tags, limits })
+        form.finish(Self {
+            alias,
+            team,
+            expires_at_ms,
+            models,
+            tuning,
+            unbounded_cost,
+            tags,
+            limits,
+            prompts,
+            variables,
+            cache,
+        })
     }
 
     fn applied_to(self, key: VirtualKey) -> VirtualKey {
@@ -316,9 +348,9 @@ impl KeyChange {
             },
             tags: self.tags.map_or(tags, label::in_order),
             limits: self.limits.applied_to(limits),
-            prompts,
-            variables,
-            cache,
+            prompts: self.prompts.map_or(prompts, AllowedPrompts::new),
+            variables: self.variables.map_or(variables, |given| Arc::new(given.unwrap_or_default())),
+            cache: self.cache.map_or(cache, Option::unwrap_or_default),
         };
         VirtualKey { alias: self.alias.map_or(key.alias, Into::into), terms, ..key }
     }
@@ -331,6 +363,30 @@ fn team(value: &Value, known: &Known) -> Result<Arc<str>, String> {
         Some(team) => Ok(Arc::clone(&team.id)),
         None => Err(format!("there is no team with the id or alias {name}: make it first")),
     }
+}
+
+fn prompt(text: &str) -> Result<Arc<str>, &'static str> {
+    AllowedPrompts::pattern(text).ok_or("no name of a prompt, exact or with one `*`")
+}
+
+/// Reads values for variables: scalars, or lists of texts.
+fn variables(value: &Value) -> Result<Variables, String> {
+    let object = value.as_object().ok_or("not an object")?;
+    if object.len() > MAX_VARIABLES || value.to_string().len() > MAX_VARIABLES_BYTES {
+        return Err(format!("more than {MAX_VARIABLES} values, or longer than {MAX_VARIABLES_BYTES} bytes"));
+    }
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.contains('\0'));
+    for (name, value) in object {
+        let is_good = match value {
+            Value::Bool(_) | Value::Number(_) => true,
+            Value::Array(texts) => texts.iter().all(is_text),
+            other => is_text(other),
+        };
+        if !is_good || name.is_empty() || name.contains('\0') {
+            return Err(format!("{name:?} is no text, number, boolean or list of texts"));
+        }
+    }
+    Ok(object.iter().map(|(name, value)| (name.as_str().into(), value.clone())).collect())
 }
 
 /// Reads seconds since 1970 UTC, or a time as RFC 3339 writes it.

@@ -9,6 +9,7 @@ pub mod ledger;
 mod limits;
 pub mod pepper;
 pub mod prices;
+pub mod prompts;
 mod random;
 pub mod reports;
 pub mod teams;

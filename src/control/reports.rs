@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::domain::spend::recent::Spending;
 use crate::store::ledger::LedgerPages;
-use crate::store::spend::{SpendQuery, SpendRow, SpendRows, Step};
+use crate::store::spend::{PromptPlace, PromptSums, SpendQuery, SpendRow, SpendRows, Step};
 use crate::store::{Store, StoreError};
 
 /// Entries folded or cleaned up in one transaction: the ledger's writer waits no longer than it takes.
@@ -51,6 +51,17 @@ impl Reports {
         self.fold(STEPS_A_ROUND).await?;
         let spending = self.rows.recent(now_ms).await?;
         Ok(Lately { spending, unconfirmed: self.pages.count_unconfirmed().await? })
+    }
+
+    /// What the versions of a prompt cost on the days from one to another, both included, days since 1970-01-01.
+    pub async fn prompt_days(
+        &self,
+        prompt: &str,
+        from_day: i64,
+        to_day: i64,
+    ) -> Result<Vec<(PromptPlace, PromptSums)>, StoreError> {
+        self.fold(STEPS_FIRST).await?;
+        self.rows.prompt_days(prompt, from_day, to_day).await
     }
 
     /// Works up what is new and takes away what is old. Returns how many entries were cleaned up.

@@ -1,6 +1,10 @@
 //! Stored prompts: words with variables, under a name, in numbered versions that never change, and labels that point at
 //! one of them. A fine-tuned model answers best with the very words it was trained with.
 
+pub mod cost;
+pub mod hash;
+pub mod template;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -64,8 +68,38 @@ pub enum VariableKind {
     List,
 }
 
+impl VariableKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Text, Self::Number, Self::Boolean, Self::List];
+
+    /// The name in rows, files and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::List => "list",
+        }
+    }
+
+    /// Reads back what [`VariableKind::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// A value of this kind with nothing in it.
+    pub fn empty(self) -> Value {
+        match self {
+            Self::Text => "".into(),
+            Self::Number => 0.into(),
+            Self::Boolean => false.into(),
+            Self::List => Value::Array(Vec::new()),
+        }
+    }
+}
+
 /// A variable of a version's words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variable {
     /// Its name: a letter or `_`, then letters, digits and `_`, 64 at most.

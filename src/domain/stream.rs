@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::endpoint::Endpoint;
 use super::file_ids::file_ids;
+use super::money::Usd;
 use super::priced::Priced;
 use super::usage::TokenCounts;
 use crate::domain::service_tier::ServiceTier;
@@ -34,7 +35,7 @@ pub struct StreamReader {
     /// The tier that the answer says it was served in.
     served: Option<ServiceTier>,
     /// What its usage is told with.
-    priced: Option<Priced>,
+    cost: Option<CostTold>,
     /// Of the stored response and of files in it, not yet taken.
     ids: Vec<String>,
     finished: bool,
@@ -44,6 +45,15 @@ pub struct StreamReader {
     dropped_last: bool,
     seen_first: bool,
     tally: Tally,
+}
+
+/// How the cost is known that a usage is told with.
+#[derive(Debug)]
+enum CostTold {
+    /// From what was used.
+    Priced(Priced),
+    /// Whatever was used.
+    Paid(Usd),
 }
 
 /// What becomes of one event.
@@ -84,7 +94,7 @@ impl StreamReader {
             splitter: Splitter::new(),
             usage: None,
             served: None,
-            priced: None,
+            cost: None,
             ids: Vec::new(),
             finished: false,
             reasoned: false,
@@ -98,7 +108,13 @@ impl StreamReader {
     /// The cost is put into the usage that the client asked for, as `usage.cost`, USD.
     #[must_use]
     pub fn priced(self, priced: Option<Priced>) -> Self {
-        Self { priced, ..self }
+        Self { cost: priced.map(CostTold::Priced), ..self }
+    }
+
+    /// As [`Self::priced`], of an answer of which the client pays so much, whatever it used.
+    #[must_use]
+    pub fn paid(self, cost: Usd) -> Self {
+        Self { cost: Some(CostTold::Paid(cost)), ..self }
     }
 
     /// The tier that the stream said it was served in.
@@ -220,11 +236,15 @@ impl StreamReader {
 
     /// The event with its cost as the first member of its usage.
     fn with_cost(&self, event: &Bytes) -> Fate {
-        let (Some(priced), Some(usage)) = (&self.priced, &self.usage) else { return Fate::Pass };
+        let (Some(cost), Some(usage)) = (&self.cost, &self.usage) else { return Fate::Pass };
+        let cost = match cost {
+            CostTold::Priced(priced) => priced.cost(usage, self.served),
+            CostTold::Paid(cost) => *cost,
+        };
         let Some(at) = usage_members(event) else { return Fate::Pass };
         let mut told = BytesMut::with_capacity(event.len() + 32);
         told.extend_from_slice(&event[..at]);
-        told.extend_from_slice(format!("\"cost\":{},", priced.cost(usage, self.served)).as_bytes());
+        told.extend_from_slice(format!("\"cost\":{cost},").as_bytes());
         told.extend_from_slice(&event[at..]);
         Fate::Replace(told.freeze())
     }

@@ -204,6 +204,16 @@ impl Answers {
         fresh.then_some(kept)
     }
 
+    /// The metrics it counts in.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The size of the largest answer that is kept, bytes.
+    pub fn most_answer_bytes(&self) -> usize {
+        usize::try_from(self.config.max_answer_bytes).unwrap_or(usize::MAX)
+    }
+
     /// Whether an answer of so many bytes is kept.
     pub const fn takes(&self, bytes: usize) -> bool {
         bytes as u64 <= self.config.max_answer_bytes

@@ -93,7 +93,7 @@ impl ToldAnswer {
         let mut headers = self.headers;
         headers.extend(meter::failed(&record));
         let body = AnswerBody::Whole { body: self.body, record, ending: Ending::UpstreamError };
-        Answer { status: self.status, headers, body }
+        Answer { status: self.status, headers, body, output_cap: None }
     }
 }
 
@@ -429,6 +429,7 @@ impl Attempt<'_> {
             facts,
             exchange: Box::new(exchange),
             usage_injected,
+            shared: self.prepared.shared,
             deadline: self.deadline,
             visit,
             pins: self.means.pins,

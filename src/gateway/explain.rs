@@ -17,6 +17,7 @@ use super::prepare::{AllDrawn, Asked, Beside, Prepared};
 use super::refusal::Refusal;
 use super::routes::{DeploymentReport, PlanReport, Sights};
 use crate::clock;
+use crate::domain::cache::Directives;
 use crate::domain::catalog::Deployment;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::money::Usd;
@@ -192,7 +193,8 @@ impl Gateway {
     pub async fn explain(&self, question: Question) -> Result<Explanation, Refusal> {
         let Question { whose, request, end_user, tags, headers, at_ms } = question;
         let bound = self.pins.bound_to(&request, &whose).await?;
-        let beside = Beside { headers: Vec::new(), route_headers: headers, tags };
+        let beside =
+            Beside { headers: Vec::new(), route_headers: headers, tags, wish: Directives::default() };
         let mut asked = Asked::new(whose, self.catalog.load(), request, beside, bound)?;
         let on = &mut asked.attribution;
         on.end_user = on.end_user.take().or(end_user);

@@ -9,22 +9,25 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::admit::{Admitted, KeyRing};
+use super::answers::Answers;
 use super::board::Board;
 use super::catalog::LiveCatalog;
-use super::dispatch;
+use super::flights::Flights;
 use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
 use super::means::Means;
-use super::meter::Answer;
 use super::pins::Pins;
 use super::prepare::{Asked, Beside, Prepared};
 use super::presence::{Client, Presence};
+use super::prompts::{LivePrompts, PromptWish};
 use super::record::{Book, Record, Refused};
 use super::refusal::Refusal;
+use super::reply::{NoAnswer, Reply};
 use super::reserve::Money;
 use super::retirements::Retirements;
 use super::retries::Retries;
 use crate::clock;
+use crate::domain::cache::Directives;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::request::InferenceRequest;
 use crate::domain::trace::SampleRatio;
@@ -49,6 +52,12 @@ pub struct Gateway {
     pub money: Money,
     /// How many retries are left.
     pub retries: Retries,
+    /// Answers that are kept.
+    pub answers: Arc<Answers>,
+    /// Calls that are shared.
+    pub flights: Arc<Flights>,
+    /// Stored prompts.
+    pub prompts: Arc<LivePrompts>,
     /// The share of new traces that is kept, where traces are made.
     pub sampling: Option<SampleRatio>,
 }
@@ -69,6 +78,12 @@ pub struct Arrival {
     pub route_headers: Vec<(Arc<str>, String)>,
     /// The tags that the application put on it.
     pub tags: Vec<Arc<str>>,
+    /// Its `Cache-Control`.
+    pub cache_control: Vec<Vec<u8>>,
+    /// The stored prompt that it names.
+    pub prompt: Option<String>,
+    /// Values for the variables of stored prompts, as JSON.
+    pub variables: Option<String>,
 }
 
 impl Gateway {
@@ -83,20 +98,19 @@ impl Gateway {
     ///
     /// With the reason for the client and the open record.
     pub async fn infer<C: Client>(
-        &self,
+        self: &Arc<Self>,
         admitted: Admitted,
         arrival: Arrival,
         mut record: Box<Record>,
         client: &mut C,
-    ) -> Result<Box<Answer>, Box<Refused>> {
+    ) -> Result<Reply, NoAnswer> {
         let prepared = match self.prepare(admitted, arrival, &mut record).await {
             Ok(prepared) => prepared,
-            Err(refusal) => return Err(Refused::new(refusal, record)),
+            Err(refusal) => return Err(Refused::new(refusal, record).into()),
         };
         let rate_headers = record.rate_headers().to_vec();
         let mut presence = Presence::new(client);
-        let means = self.means();
-        let mut answer = dispatch::ask(means, &prepared, &mut presence, record).await?;
+        let mut answer = self.answered(prepared, &mut presence, record).await?;
         replace_upstreams(&mut answer.headers, &rate_headers);
         Ok(answer)
     }
@@ -120,14 +134,23 @@ impl Gateway {
     ) -> Result<Prepared, Refusal> {
         let request =
             InferenceRequest::parse(arrival.endpoint, arrival.body, arrival.model_in_path.as_deref())?;
+        let (request, consumed) = request.consume()?;
+        let wish =
+            Directives::read(arrival.cache_control.iter().map(Vec::as_slice), consumed.cache.as_ref())?;
         record.note(|outcome| {
             outcome.asked = Some(request.model.as_str().into());
             outcome.stream = request.stream;
         });
         let bound = self.pins.bound_to(&request, &admitted).await?;
-        let beside =
-            Beside { headers: arrival.headers, route_headers: arrival.route_headers, tags: arrival.tags };
-        let asked = Asked::new(admitted, self.catalog.load(), request, beside, bound)?;
+        let beside = Beside {
+            headers: arrival.headers,
+            route_headers: arrival.route_headers,
+            tags: arrival.tags,
+            wish,
+            prompt: PromptWish::read(arrival.prompt, arrival.variables.as_deref(), consumed.variables)?,
+        };
+        let asked =
+            Asked::new(admitted, self.catalog.load(), &self.prompts.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
         let sources = self.means().sources(clock::unix_ms(), clock::monotonic());
         let prepared = asked.prepare(sources).await?;

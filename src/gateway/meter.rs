@@ -9,7 +9,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-pub use stream::{Metered, Next};
+pub(super) use stream::Metered;
+pub use stream::Next;
 
 use super::pins::Pins;
 use super::presence::{Client, Presence};
@@ -52,6 +53,8 @@ pub struct Answer {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Its body.
     pub body: AnswerBody,
+    /// The cap on its output that we wrote into its request, tokens.
+    pub(super) output_cap: Option<u64>,
 }
 
 /// An answer's body.
@@ -69,10 +72,8 @@ pub enum AnswerBody {
     Stream(Box<Metered>),
 }
 
-/// Whether an answer came from a cache; there is none yet.
-static CACHE: HeaderName = HeaderName::from_static("x-tunegate-cache");
-static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
-static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
+pub(super) static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
+pub(super) static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
 static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-tunegate-attempts");
 
@@ -99,6 +100,8 @@ pub(super) struct Following<'a> {
     pub(super) exchange: Box<Exchange>,
     /// Whether its usage chunk was asked for by us alone.
     pub(super) usage_injected: bool,
+    /// Whether several may share it: then it passes as it came, and each of them has it made their own.
+    pub(super) shared: bool,
     /// When everything must be over.
     pub(super) deadline: Instant,
     pub(super) visit: Visit,
@@ -159,6 +162,7 @@ pub(super) async fn follow<C: Client>(
         false => whole::read(following, &kind, &encoding, presence, record).await,
     };
     if let Followed::Answer(answer) = &mut followed {
+        answer.output_cap = output_cap.map(|cap| cap.tokens);
         answer.headers.extend(notices);
         if let Some(cap) = output_cap {
             answer.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
@@ -199,7 +203,6 @@ pub(super) fn passed(
     if let Ok(name) = HeaderValue::from_str(&deployment.name) {
         headers.push((HeaderName::from_static("x-tunegate-deployment"), name));
     }
-    headers.push((CACHE.clone(), HeaderValue::from_static("off")));
     for name in &PASSED_HEADERS {
         if let Some(value) = upstream.get(name) {
             headers.push((name.clone(), value.clone()));

@@ -11,9 +11,11 @@ use super::candidates::Look;
 use super::catalog::Live;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
+use super::prompts::{Asking, PromptWish, Shelf};
 use super::means::Sources;
 use super::refusal::Refusal;
 use super::reserve::Wanted;
+use crate::domain::cache::Directives;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
@@ -43,9 +45,14 @@ pub(super) struct Prepared {
     pub attribution: Attribution,
     /// The tokens that limits take it for.
     pub tokens: u64,
+    /// What it says about the response cache.
+    pub wish: Directives,
+    /// Whether several may share its answer: then that passes as it came.
+    pub shared: bool,
 }
 
 /// What came with a request beside its body.
+#[derive(Default)]
 pub(super) struct Beside {
     /// Headers of the client's that travel on.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -53,6 +60,10 @@ pub(super) struct Beside {
     pub route_headers: Vec<(Arc<str>, String)>,
     /// The application's tags.
     pub tags: Vec<Arc<str>>,
+    /// What it says about the response cache.
+    pub wish: Directives,
+    /// What it says about stored prompts.
+    pub prompt: PromptWish,
 }
 
 /// A request with its route, of which nothing is drawn yet.
@@ -83,6 +94,7 @@ impl Asked {
     pub(super) fn new(
         admitted: Admitted,
         live: Arc<Live>,
+        shelf: &Shelf,
         request: InferenceRequest,
         mut beside: Beside,
         bound: Option<String>,
@@ -93,8 +105,9 @@ impl Asked {
             return Err(unknown());
         }
         let attribution = attribution(&admitted, &resolved, &request, std::mem::take(&mut beside.tags));
-        let tokens = estimated_tokens(&request);
-        let forms = Forms::new(request);
+        let asking = Asking { terms: &admitted.key.terms, resolved: &resolved, wish: &beside.prompt };
+        let forms = Forms::new(request, shelf, asking)?;
+        let tokens = estimated_tokens(&forms);
         Ok(Self { admitted, live, resolved, forms, attribution, beside, bound, tokens })
     }
 
@@ -197,7 +210,7 @@ impl Asked {
     pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
         let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
         let AllDrawn { drawn, longer, filtered } = all;
-        let (order, headers) = (drawn.order, beside.headers);
+        let (order, Beside { headers, wish, .. }) = (drawn.order, beside);
         Prepared {
             admitted,
             live,
@@ -210,6 +223,8 @@ impl Asked {
             headers,
             attribution,
             tokens,
+            wish,
+            shared: false,
         }
     }
 
@@ -272,9 +287,10 @@ impl Prepared {
 
 /// The tokens that limits take a request for until its true number is known: four bytes a token, and the output that it
 /// asks for at most.
-fn estimated_tokens(request: &InferenceRequest) -> u64 {
+fn estimated_tokens(forms: &Forms) -> u64 {
+    let request = forms.asked();
     let output = request.output_cap().unwrap_or(0).saturating_mul(request.choices());
-    (request.body().len() as u64).div_ceil(4).saturating_add(output)
+    forms.most_bytes().div_ceil(4).saturating_add(output)
 }
 
 fn attribution(

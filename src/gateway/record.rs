@@ -18,6 +18,7 @@ use super::limits::{Entered, Place};
 use super::refusal::{CODES, Refusal};
 use super::reserve::Bill;
 use crate::clock;
+use crate::domain::cache::Cached;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
@@ -206,6 +207,35 @@ impl Record {
     /// Notes what its client is told of its limits.
     pub(super) fn limited(&mut self, standings: &Standings, style: RateHeaders) {
         self.rate_headers = standings.headers(style);
+    }
+
+    /// Notes what the response cache did. What was saved was not paid: such a request costs nothing but its share, if
+    /// it has one.
+    pub(super) fn cached(&mut self, cached: Cached, share: Usd) {
+        if cached.saved.is_some() {
+            self.spent = Some(self.spent.unwrap_or_default() + share);
+        }
+        self.note(|outcome| outcome.cache = Some(cached));
+    }
+
+    /// Its answer's usage, and what that costs at which version of the price; nothing before there is one.
+    pub(super) fn answered(&self) -> Option<(Usage, Usd, Arc<str>)> {
+        let (bill, usage) = (self.bill.as_ref()?, self.outcome.as_ref()?.usage?);
+        Some((usage, bill.cost(&usage), Arc::clone(&bill.priced().version)))
+    }
+
+    /// Settles an answer that others have paid a part of.
+    pub(super) fn settles(&mut self, others: Usd) {
+        let Some((usage, cost, _)) = self.answered() else { return };
+        if let Some(bill) = self.bill.take() {
+            self.spent = Some(self.spent.unwrap_or_default() + (cost - others));
+            bill.settle_shared(&usage, others);
+        }
+    }
+
+    /// Which deployment answered, or was asked last.
+    pub(super) fn deployment(&self) -> Option<&Arc<str>> {
+        self.outcome.as_ref()?.deployment.as_ref()
     }
 
     /// What its client is told of its limits, with every answer.

@@ -6,6 +6,7 @@ use super::board::{Full, Unready};
 use super::limited::Limited;
 use crate::domain::breaker::State;
 use crate::domain::budget::Exceeded;
+use crate::domain::cache::directives::DirectiveError;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::outcome::Blamed;
 use crate::domain::request::RequestError;
@@ -40,6 +41,9 @@ pub enum Refusal {
     /// The body is wrong.
     #[error("{0}")]
     Request(#[from] RequestError),
+    /// What it says about the response cache can't be followed.
+    #[error(transparent)]
+    CacheControl(#[from] DirectiveError),
     /// No such model in the catalog, or none for this key: which of the two is not told.
     #[error(
         "the model `{0}` does not exist or you do not have access to it; GET /v1/models lists those you may use"
@@ -263,7 +267,7 @@ fn date(ms: i64) -> String {
 }
 
 /// All codes of refusals, for metrics that are born at 0.
-pub const CODES: [&str; 40] = [
+pub const CODES: [&str; 41] = [
     "client_gone",
     "content_filter",
     "context_length_exceeded",
@@ -272,6 +276,7 @@ pub const CODES: [&str; 40] = [
     "duplicate_parameter",
     "file_not_found",
     "invalid_api_key",
+    "invalid_cache_control",
     "invalid_framing",
     "invalid_json",
     "invalid_type",
@@ -314,6 +319,7 @@ impl Refusal {
             Self::Limited(_) => "rate_limit_exceeded",
             Self::Overloaded(_) => "overloaded",
             Self::Request(error) => error.code().unwrap_or("invalid_json"),
+            Self::CacheControl(_) => "invalid_cache_control",
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } => "model_not_found",
             Self::UnknownResponse(_) => "response_not_found",
             Self::UnknownRequest(_) => "request_not_found",
@@ -352,6 +358,7 @@ impl Refusal {
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::Request(error) => error.param(),
+            Self::CacheControl(error) => Some(&error.param),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } | Self::Unpriced { .. } => Some("model"),
             Self::Unbounded(why) => why.param(),
             Self::NoCandidate { out, .. } => match Nobody::of(out) {

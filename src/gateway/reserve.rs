@@ -17,7 +17,7 @@ use crate::domain::bound::{CapSource, TokenBound, UpperBound, output_cap, token_
 use crate::domain::budget::{Action, Exceeded};
 use crate::domain::catalog::Deployment;
 use crate::domain::ledger::{Attribution, Entry, EntryKind};
-use crate::domain::money::{Cost, Usd};
+use crate::domain::money::{Cost, PerToken, Usd};
 use crate::domain::price::book::{PriceBook, Warning};
 use crate::domain::priced::Priced;
 use crate::domain::request::OutputCap;
@@ -161,6 +161,66 @@ impl Money {
         }
         let left = self.ledger.left_for(&wanted.attribution(), now_ms);
         Ok(Asked { wanted, priced, left }.bound().await?.0.amount())
+    }
+
+    /// The cap that is written into a request without one of its own, where a budget applies to it; none where it goes
+    /// as it is.
+    pub(super) fn default_cap(&self, wanted: Wanted<'_>, now_ms: i64) -> Option<u64> {
+        let Wanted { form, deployment, upstream_model, .. } = wanted;
+        let (cap, source) = output_cap(&form.request, deployment);
+        if source != CapSource::Default {
+            return None;
+        }
+        let found = self.prices.load().price_of(deployment, upstream_model, now_ms).ok()?;
+        let asked = ServiceTier::served(form.request.service_tier());
+        let priced = Priced { price: found.price, version: found.version, asked };
+        let held = !priced.is_free() && self.ledger.left_for(&wanted.attribution(), now_ms).is_some();
+        held.then_some(cap)
+    }
+
+    /// Holds an equal share of the most that a request can cost on a deployment, of so many who pay it together. Nothing
+    /// is held where nothing costs anything.
+    ///
+    /// # Errors
+    ///
+    /// When that has no bound, or a budget has not enough for the share.
+    pub(super) async fn hold_share(
+        &self,
+        wanted: Wanted<'_>,
+        among: usize,
+        request_id: &Arc<str>,
+    ) -> Result<Option<Reservation>, Refusal> {
+        let Wanted { form, deployment, upstream_model, .. } = wanted;
+        let now_ms = clock::unix_ms();
+        // without a price nobody could have led
+        let Ok(found) = self.prices.load().price_of(deployment, upstream_model, now_ms) else {
+            return Ok(None);
+        };
+        let asked = ServiceTier::served(form.request.service_tier());
+        let priced = Priced { price: found.price, version: found.version, asked };
+        if priced.is_free() {
+            return Ok(None);
+        }
+        let most = self.most(wanted, &priced, now_ms).await?;
+        let among = i64::try_from(among).unwrap_or(i64::MAX).max(1);
+        let share = Usd::from_nanos(most.nanos().saturating_add(among - 1) / among);
+        let ask = Ask {
+            request_id: Arc::clone(request_id),
+            attribution: Arc::new(wanted.attribution()),
+            bound: UpperBound {
+                fixed: Cost::default().and_usd(share),
+                per_output_token: PerToken::default(),
+                output_cap: 0,
+                choices: 0,
+                clampable: false,
+            },
+            tokens: TokenCounts::default(),
+            price: priced.version,
+        };
+        let held = self.ledger.hold(ask).await;
+        held.map(Some).map_err(|error| match self.unpaid(error, now_ms) {
+            Unpaid::Refused(refusal) | Unpaid::PassedOver { refusal, .. } => refusal,
+        })
     }
 
     async fn hold(&self, mut bill: Bill, wanted: Wanted<'_>, now_ms: i64) -> Result<Reserved, Unpaid> {
@@ -344,12 +404,22 @@ impl Bill {
         }
     }
 
+    /// Ends it at what was used, of which others have paid so much.
+    pub(super) fn settle_shared(self, usage: &Usage, others: Usd) {
+        self.end(Some(usage), others);
+    }
+
     /// Ends it: at what was used, or at nothing.
     pub(super) fn settle(self, usage: Option<&Usage>) {
-        let cost = usage.map(|usage| self.cost(usage));
+        self.end(usage, Usd::ZERO);
+    }
+
+    fn end(self, usage: Option<&Usage>, others: Usd) {
+        let cost = usage.map(|usage| self.cost(usage) - others);
         match (self.reservation, usage.zip(cost)) {
             (Some(reservation), Some((usage, cost))) => {
-                reservation.settle(Settlement::new(usage.tokens, usage.source, cost));
+                let settlement = Settlement::new(usage.tokens, usage.source, cost);
+                reservation.settle(Settlement { saved: others, ..settlement });
             }
             (Some(reservation), None) => reservation.release(),
             (None, Some((usage, cost))) => {

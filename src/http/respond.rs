@@ -20,7 +20,9 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
         Refusal::NoKey | Refusal::WrongKey(_) | Refusal::KeyEnded { .. } => StatusCode::UNAUTHORIZED,
         Refusal::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         Refusal::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::Request(_) | Refusal::Framing(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
+        Refusal::Request(_) | Refusal::CacheControl(_) | Refusal::Framing(_) | Refusal::BodyBroken => {
+            StatusCode::BAD_REQUEST
+        }
         Refusal::UnknownModel(_)
         | Refusal::EndpointNotServed { .. }
         | Refusal::UnknownResponse(_)

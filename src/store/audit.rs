@@ -86,7 +86,8 @@ pub(super) async fn audited(
     work.await.map_err(or_taken)
 }
 
-fn insertion(row: &AuditRow) -> Statement {
+/// The statement that adds a change.
+pub(super) fn insertion(row: &AuditRow) -> Statement {
     sqlx::query(
         "INSERT INTO audit_log (id, at_ms, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)",
     )

@@ -14,6 +14,7 @@ mod open;
 pub mod pins;
 mod pool;
 pub mod prices;
+pub mod prompts;
 pub mod proof;
 pub mod spend;
 pub mod teams;

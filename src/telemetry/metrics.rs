@@ -129,6 +129,9 @@ impl Metrics {
     /// Counts a request that has ended.
     pub fn ended(&self, outcome: &Outcome) {
         self.requests.ended(outcome);
+        if let (Some(cached), Some(model)) = (&outcome.cache, &outcome.model) {
+            self.cache.answered(model, cached.result);
+        }
     }
 
     /// Counts entries that are durable, written in one go that took so long, if that is known.

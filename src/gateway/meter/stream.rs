@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
+use http::{HeaderName, HeaderValue};
 use pingora::time::sleep;
 use serde::de::IgnoredAny;
 
@@ -14,6 +15,7 @@ use crate::clock;
 use crate::domain::fault::Fault;
 use crate::domain::leaving::{Leaving, leaving};
 use crate::domain::outcome::Ending;
+use crate::domain::priced::Priced;
 use crate::domain::stream::StreamReader;
 use crate::domain::translate::ResponsesStream;
 use crate::domain::usage::{Usage, UsageSource};
@@ -43,7 +45,8 @@ pub(super) async fn begin<C: Client>(
     presence: &mut Presence<'_, C>,
     mut record: Box<Record>,
 ) -> Followed {
-    let Following { facts, exchange, usage_injected, deadline, visit, pins, response, .. } = following;
+    let Following { facts, exchange, usage_injected, shared, deadline, visit, pins, response, .. } =
+        following;
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
     let framed = is_framed(&exchange);
@@ -52,8 +55,9 @@ pub(super) async fn begin<C: Client>(
     let priced = record.bill().map(|bill| bill.priced().clone());
     let translator = response.map(|it| ResponsesStream::new(it.echo, it.id, it.created_at_s));
     // what is translated ends with its usage, whoever asked for it
-    let reader = StreamReader::new(facts.request.endpoint, usage_injected && translator.is_none());
-    let reader = if translator.is_some() { reader } else { reader.priced(priced) };
+    let as_it_came = shared || translator.is_some();
+    let reader = StreamReader::new(facts.request.endpoint, usage_injected && !as_it_came);
+    let reader = if as_it_came { reader } else { reader.priced(priced) };
     let mut metered = Metered {
         facts,
         exchange: Some(exchange),
@@ -75,8 +79,7 @@ pub(super) async fn begin<C: Client>(
         () = presence.left() => None,
         () = sleep(PATIENCE) => {
             wait.ends();
-            let answer = AnswerBody::Stream(Box::new(metered.with(record, None)));
-            return Followed::Answer(Box::new(Answer { status, headers, body: answer }));
+            return Followed::Answer(Box::new(metered.with(record, None).into_answer(status, headers)));
         }
     };
     let ended = match first {
@@ -85,12 +88,8 @@ pub(super) async fn begin<C: Client>(
                 wait.ends();
                 metered.begun();
                 record.first_chunk();
-                let answer = metered.with(record, Some(bytes));
-                return Followed::Answer(Box::new(Answer {
-                    status,
-                    headers,
-                    body: AnswerBody::Stream(Box::new(answer)),
-                }));
+                let metered = metered.with(record, Some(bytes));
+                return Followed::Answer(Box::new(metered.into_answer(status, headers)));
             }
             Some(amiss) => amiss,
         },
@@ -194,6 +193,13 @@ pub enum Next {
 }
 
 impl Metered {
+    /// What its tokens cost, where that is told with them.
+    pub(in crate::gateway) fn priced(&mut self) -> Option<Priced> {
+        let told = self.translator.is_none();
+        let bill = self.record.as_mut().and_then(|record| record.bill()).filter(|_| told)?;
+        Some(bill.priced().clone())
+    }
+
     /// The next bytes. May be dropped while it waits, and called again.
     pub async fn next(&mut self) -> Next {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
@@ -355,32 +361,55 @@ impl Metered {
         self
     }
 
+    fn into_answer(self, status: u16, headers: Vec<(HeaderName, HeaderValue)>) -> Answer {
+        let body = AnswerBody::Stream(Box::new(self));
+        Answer { status, headers, body, output_cap: None }
+    }
+
     /// Ends the record after the client got everything; an error event of the upstream's is no good end.
-    pub fn served(mut self, status: u16) {
-        let Some(mut record) = self.record.take() else { return };
-        if self.has_failed() {
-            record.book().metrics().upstreams.failed(&self.facts.deployment.name, "upstream_broke");
-            record.note(|outcome| outcome.code = Some("upstream_broke"));
-            return record.ended(Ending::UpstreamBroke, status);
+    pub fn served(self, status: u16) {
+        if let Some((record, ending)) = self.after_the_end() {
+            record.ended(ending, status);
         }
-        record.ended(Ending::Served, status);
+    }
+
+    /// The outcome after [`Next::End`], and how it ended.
+    pub(in crate::gateway) fn after_the_end(mut self) -> Option<(Box<Record>, Ending)> {
+        let mut record = self.record.take()?;
+        if !self.has_failed() {
+            return Some((record, Ending::Served));
+        }
+        record.book().metrics().upstreams.failed(&self.facts.deployment.name, "upstream_broke");
+        record.note(|outcome| outcome.code = Some("upstream_broke"));
+        Some((record, Ending::UpstreamBroke))
     }
 
     /// Ends the record after [`Next::Broke`].
-    pub fn broken(mut self, status: u16) {
-        if let Some(mut record) = self.record.take() {
-            record.note(|outcome| outcome.code = Some("upstream_broke"));
-            record.ended(Ending::UpstreamBroke, status);
+    pub fn broken(self, status: u16) {
+        if let Some((record, ending)) = self.after_a_break() {
+            record.ended(ending, status);
         }
     }
 
+    /// The outcome after [`Next::Broke`], and how it ended.
+    pub(in crate::gateway) fn after_a_break(mut self) -> Option<(Box<Record>, Ending)> {
+        let mut record = self.record.take()?;
+        record.note(|outcome| outcome.code = Some("upstream_broke"));
+        Some((record, Ending::UpstreamBroke))
+    }
+
     /// The client has left: stops the upstream or reads on to its usage, then settles.
-    pub async fn client_left(mut self, status: u16) {
-        self.stop().await;
-        self.settle_usage();
-        if let Some(record) = self.record.take() {
+    pub async fn client_left(self, status: u16) {
+        if let Some(record) = self.left_alone().await {
             record.ended(Ending::ClientGone, status);
         }
+    }
+
+    /// Nobody waits any more: stops the upstream or reads on to its usage. The outcome, with what was used.
+    pub(in crate::gateway) async fn left_alone(mut self) -> Option<Box<Record>> {
+        self.stop().await;
+        self.settle_usage();
+        self.record.take()
     }
 
     /// Nobody waits for the answer any more.

@@ -60,7 +60,9 @@ pub(super) async fn read<C: Client>(
     presence: &mut Presence<'_, C>,
     mut record: Box<Record>,
 ) -> Followed {
-    let Following { facts, mut exchange, usage_injected, deadline, visit, pins, response, .. } = following;
+    let Following { facts, mut exchange, usage_injected, shared, deadline, visit, pins, response, .. } =
+        following;
+    let usage_injected = usage_injected && !shared;
     let between = facts.deployment.timeouts.between_chunks;
     let wait = record.if_dropped(|| Some(facts.unconfirmed()));
     let bytes = {
@@ -125,7 +127,7 @@ pub(super) async fn read<C: Client>(
     headers.extend(money(&record));
     let ending = if presence.is_gone() { Ending::ClientGone } else { Ending::Served };
     let body = AnswerBody::Whole { body, record, ending };
-    Followed::Answer(Box::new(Answer { status, headers, body }))
+    Followed::Answer(Box::new(Answer { status, headers, body, output_cap: None }))
 }
 
 fn record_price(record: &mut Record) -> Option<Priced> {

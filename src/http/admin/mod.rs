@@ -10,6 +10,7 @@ mod ledger;
 mod openapi;
 mod ops;
 mod prices;
+mod prompts;
 mod query;
 mod routes;
 mod spend;
@@ -35,6 +36,7 @@ use crate::control::form::Problem;
 use crate::control::keys::Keys;
 use crate::control::ledger::LedgerRecords;
 use crate::control::prices::Prices;
+use crate::control::prompts::Prompts;
 use crate::control::reports::Reports;
 use crate::control::teams::Teams;
 use crate::domain::budget::Drift;
@@ -68,6 +70,8 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// Stored prompts.
+    pub prompts: Arc<Prompts>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -103,6 +107,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(ledger::routes())
         .merge(spend::routes())
         .merge(prices::routes())
+        .merge(prompts::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())

@@ -63,7 +63,10 @@ async fn reload(State(admin): State<Arc<Admin>>) -> Response {
             if let Err(why) = admin.prices.refresh().await {
                 return store_failed(&why);
             }
-            match admin.budgets.refresh().await {
+            if let Err(why) = admin.budgets.refresh().await {
+                return store_failed(&why);
+            }
+            match admin.prompts.refresh(clock::unix_ms()).await {
                 Ok(()) => Json(reloaded).into_response(),
                 Err(why) => store_failed(&why),
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::time::sleep;
 
 use super::credential;
@@ -18,7 +18,7 @@ use crate::gateway::admit::Admitted;
 use crate::gateway::limited::RateHeaders;
 use crate::gateway::limits::Place;
 use crate::gateway::record::Record;
-use crate::gateway::{Answer, AnswerBody, Arrival, Client, Gateway, Metered, Next, Refusal};
+use crate::gateway::{Arrival, Body, Client, Gateway, Next, NoAnswer, Refusal, Reply, Streamed};
 use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
@@ -37,7 +37,7 @@ const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// Serves one inference request.
 pub(in crate::http) async fn serve(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     limits: &Limits,
     exchange: &mut Exchange,
     endpoint: Endpoint,
@@ -68,10 +68,12 @@ pub(in crate::http) async fn serve(
         headers: travelling(exchange.headers(), &admitted.key.id),
         route_headers: route_headers(exchange.headers(), &gateway.catalog.load().catalog.headers),
         tags: tags(exchange.headers()),
+        cache_control: cache_control(exchange.headers()),
     };
     match gateway.infer(admitted, arrival, record, exchange).await {
-        Ok(answer) => write(exchange, *answer, limits.sse_keepalive).await,
-        Err(refused) => refuse(exchange, &refused.refusal, refused.record).await,
+        Ok(reply) => write(exchange, reply, limits.sse_keepalive).await,
+        Err(NoAnswer::Refused(refused)) => refuse(exchange, &refused.refusal, refused.record).await,
+        Err(NoAnswer::Gone) => Done::Close,
     }
 }
 
@@ -103,6 +105,11 @@ fn route_headers(headers: &HeaderMap, looked_at: &[Arc<str>]) -> Vec<(Arc<str>, 
     looked_at.iter().filter_map(text).collect()
 }
 
+/// What `Cache-Control` says, each time that it is there.
+fn cache_control(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    headers.get_all(header::CACHE_CONTROL).iter().map(|value| value.as_bytes().to_vec()).collect()
+}
+
 /// The tags of `x-tunegate-tags`, a list with commas: the first few that are good.
 fn tags(headers: &HeaderMap) -> Vec<Arc<str>> {
     let listed = headers.get_all(&TAGS).iter().filter_map(|value| value.to_str().ok());
@@ -125,12 +132,12 @@ pub(in crate::http) async fn refuse(
     done
 }
 
-async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Duration>) -> Done {
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    match answer.body {
-        AnswerBody::Whole { body, mut record, ending } => {
+async fn write(exchange: &mut Exchange, reply: Reply, keepalive: Option<Duration>) -> Done {
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    match reply.body {
+        Body::Whole { body, mut record, ending } => {
             record.waits();
-            match exchange.whole(status, answer.headers, body).await {
+            match exchange.whole(status, reply.headers, body).await {
                 Ok(()) => {
                     record.ended(ending, status.as_u16());
                     if ending == Ending::ClientGone { Done::Close } else { Done::Reuse }
@@ -141,15 +148,15 @@ async fn write(exchange: &mut Exchange, answer: Answer, keepalive: Option<Durati
                 }
             }
         }
-        AnswerBody::Stream(mut metered) => {
-            metered.waits();
-            match exchange.begin_stream(status, answer.headers).await {
+        Body::Stream(mut streamed) => {
+            streamed.waits();
+            match exchange.begin_stream(status, reply.headers).await {
                 Ok(()) => {
-                    metered.goes_on();
-                    stream(exchange, *metered, status.as_u16(), keepalive).await
+                    streamed.goes_on();
+                    stream(exchange, streamed, status.as_u16(), keepalive).await
                 }
                 Err(Unwritten) => {
-                    metered.client_left(status.as_u16()).await;
+                    streamed.client_left(status.as_u16()).await;
                     Done::Close
                 }
             }
@@ -165,29 +172,29 @@ enum Turn {
 
 async fn stream(
     exchange: &mut Exchange,
-    mut metered: Metered,
+    mut streamed: Streamed,
     status: u16,
     keepalive: Option<Duration>,
 ) -> Done {
     loop {
-        let turn = turn(exchange, &mut metered, keepalive).await;
+        let turn = turn(exchange, &mut streamed, keepalive).await;
         let left = match turn {
             Turn::Left => true,
             Turn::Next(Next::Bytes(bytes)) => {
-                metered.waits();
+                streamed.waits();
                 let written = exchange.write(bytes).await;
-                metered.goes_on();
+                streamed.goes_on();
                 written.is_err()
             }
             Turn::Next(Next::End) => {
-                metered.waits();
+                streamed.waits();
                 return match exchange.end_stream().await {
                     Ok(()) => {
-                        metered.served(status);
+                        streamed.served(status);
                         Done::Reuse
                     }
                     Err(Unwritten) => {
-                        metered.client_left(status).await;
+                        streamed.client_left(status).await;
                         Done::Close
                     }
                 };
@@ -195,20 +202,20 @@ async fn stream(
             Turn::Next(Next::Broke(event)) => {
                 // the client sees the error, and then an end that is no end
                 let _ = exchange.write(event).await;
-                metered.broken(status);
+                streamed.broken(status);
                 return Done::Close;
             }
         };
         if left {
-            metered.client_left(status).await;
+            streamed.client_left(status).await;
             return Done::Close;
         }
     }
 }
 
 /// Waits for the next of the stream, or for the client to leave; a silence is filled with comments where asked.
-async fn turn(exchange: &mut Exchange, metered: &mut Metered, keepalive: Option<Duration>) -> Turn {
-    let mut next = pin!(metered.next());
+async fn turn(exchange: &mut Exchange, streamed: &mut Streamed, keepalive: Option<Duration>) -> Turn {
+    let mut next = pin!(streamed.next());
     loop {
         let silence = async {
             match keepalive {

@@ -1,0 +1,58 @@
+//! What those pay who share a call, and how that is booked: one row each.
+
+use std::sync::Arc;
+
+use super::flights::{Joiner, Landed, Worth};
+use super::ledger::{Ledger, Settlement, draft};
+use super::record::Record;
+use crate::domain::cache::{CacheResult, Cached};
+use crate::domain::ledger::{Attribution, Entry, EntryKind};
+use crate::domain::money::Usd;
+use crate::domain::usage::TokenCounts;
+
+/// What a joiner's end takes.
+pub(super) struct Aboard {
+    ledger: Arc<Ledger>,
+}
+
+impl Aboard {
+    /// With the ledger that it is booked in.
+    pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
+        Self { ledger: Arc::clone(ledger) }
+    }
+
+    /// Notes what a joiner's answer cost and saved, and books it where the flight did not.
+    pub(super) fn lands(&self, record: &mut Record, unbooked: Option<Joiner>, landed: &Landed) {
+        // who was too late to be booked with the others pays no share
+        let share = if unbooked.is_some() { Usd::ZERO } else { landed.share };
+        let saved = landed.worth.cost - share;
+        record.cached(Cached { result: CacheResult::Joined, saved: Some(saved) }, share);
+        record.note(|outcome| outcome.deployment = Some(Arc::clone(&landed.worth.deployment.name)));
+        if let Some(joiner) = unbooked {
+            book(&self.ledger, joiner, &landed.worth, Usd::ZERO);
+        }
+    }
+}
+
+/// Books a joiner: at its share, or as a hit.
+pub(super) fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd) {
+    let saved = worth.cost - share;
+    let Joiner { request_id, attribution, at_ms, reservation } = joiner;
+    if let Some(reservation) = reservation.filter(|_| share > Usd::ZERO) {
+        let settlement = Settlement::new(TokenCounts::default(), worth.usage.source, share);
+        return reservation.settle(Settlement { saved, ..settlement });
+    }
+    let attribution = Arc::new(Attribution {
+        deployment: Arc::clone(&worth.deployment.name),
+        provider: Arc::clone(&worth.deployment.provider.name),
+        ..(*attribution).clone()
+    });
+    let entry = draft(EntryKind::CacheHit, at_ms, request_id, attribution);
+    ledger.book_loose(Entry {
+        tokens: worth.usage.tokens,
+        source: Some(worth.usage.source),
+        saved: worth.cost,
+        price: Arc::clone(&worth.price),
+        ..entry
+    });
+}

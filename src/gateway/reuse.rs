@@ -1,0 +1,674 @@
+//! The response cache in the line: an answer that is kept, a call under way that is joined, or a call that others may
+//! join.
+//!
+//! What is kept is found by the final request of the first deployment of the order drawn: another deployment's answer,
+//! or that of other words, is never found. Who joins was admitted, limited and let to the model as everybody is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
+
+use super::answers::{Kept, KeptBody};
+use super::dispatch;
+use super::flights::{Begun, Boarding, Follower, Head, Joiner, Landed, LeaderEnd, Pilot, Worth};
+use super::inference::Gateway;
+use super::joiners::{Aboard, book};
+use super::ledger::{Reservation, draft};
+use super::meter::{self, Answer, AnswerBody, Next};
+use super::prepare::Prepared;
+use super::presence::{Client, Presence};
+use super::record::{Record, Refused};
+use super::refusal::Refusal;
+use super::reply::{Body, NoAnswer, Reply, Streamed};
+use super::shared::Shared;
+use crate::clock;
+use crate::domain::cache::key::{CacheKey, KeyedOn, Tenant, cache_key};
+use crate::domain::cache::{Bypass, CacheResult, Cached, Joiners, Policy, Scope, eligible, keep, replay};
+use crate::domain::catalog::Deployment;
+use crate::domain::endpoint::Endpoint;
+use crate::domain::ledger::{Attribution, Entry, EntryKind};
+use crate::domain::money::Usd;
+use crate::domain::outcome::Ending;
+use crate::domain::stream::StreamReader;
+
+/// So often a request tries anew whose flight came to nothing, before it goes alone.
+const MOST_FAILED_FLIGHTS: u32 = 2;
+
+static BETA: HeaderName = HeaderName::from_static("openai-beta");
+static CACHE: HeaderName = HeaderName::from_static("x-tunegate-cache");
+static REASON: HeaderName = HeaderName::from_static("x-tunegate-cache-reason");
+static KEY: HeaderName = HeaderName::from_static("x-tunegate-cache-key");
+static SIMILARITY: HeaderName = HeaderName::from_static("x-tunegate-cache-similarity");
+static SAVED: HeaderName = HeaderName::from_static("x-tunegate-saved-usd");
+
+/// The headers of an answer that belong to it, whoever gets it; all others are its first client's.
+static SHARED_HEADERS: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    HeaderName::from_static("x-tunegate-deployment"),
+    HeaderName::from_static("x-tunegate-prompt"),
+    HeaderName::from_static("openai-version"),
+    HeaderName::from_static("openai-model"),
+    HeaderName::from_static("openai-processing-ms"),
+];
+
+/// A request that the cache may serve.
+#[derive(Clone)]
+struct Keyed {
+    key: CacheKey,
+    policy: Arc<Policy>,
+    /// Whether no kept answer will do.
+    fresh: bool,
+    /// Whether its answer is kept.
+    keeps: bool,
+    /// Whether it asked for that, and not its key's terms.
+    no_store: bool,
+    max_age: Option<Duration>,
+    ttl: Duration,
+    endpoint: Endpoint,
+    stream: bool,
+    usage_asked: bool,
+    model: Arc<str>,
+}
+
+/// How joining went.
+enum Joined {
+    Reply(Reply),
+    No(NoAnswer),
+    /// The flight came to nothing: it is tried anew.
+    Again(Box<Record>),
+}
+
+impl Gateway {
+    /// Answers from the cache, from a call under way, or by asking.
+    pub(super) async fn answered<C: Client>(
+        self: &Arc<Self>,
+        mut prepared: Prepared,
+        presence: &mut Presence<'_, C>,
+        mut record: Box<Record>,
+    ) -> Result<Reply, NoAnswer> {
+        let keyed = match self.keyed(&prepared) {
+            Ok(keyed) => keyed,
+            Err(why) => return self.alone(&prepared, presence, record, CacheResult::Bypass(why)).await,
+        };
+        let mut failed = 0;
+        loop {
+            let find = || if keyed.fresh { None } else { self.kept(&keyed) };
+            let boarding = match find() {
+                Some(kept) => Err(kept),
+                None if !keyed.keeps => {
+                    let why =
+                        if keyed.no_store { CacheResult::Bypass(Bypass::NoStore) } else { CacheResult::Miss };
+                    return self.alone(&prepared, presence, record, why).await;
+                }
+                None if failed > MOST_FAILED_FLIGHTS => {
+                    let why = CacheResult::Bypass(Bypass::FlightFailed);
+                    return self.alone(&prepared, presence, record, why).await;
+                }
+                None if keyed.fresh => {
+                    let (pilot, follower) = self.flights.alone(keyed.stream);
+                    Ok(Boarding::Leads(pilot, follower))
+                }
+                None => self.flights.board(keyed.key, keyed.stream, find),
+            };
+            match boarding {
+                Err(kept) => {
+                    let Some((body, kind)) = body_for(&keyed, &kept, Usd::ZERO) else {
+                        return self.alone(&prepared, presence, record, CacheResult::Miss).await;
+                    };
+                    let whole = Whole { body, kind, result: CacheResult::Hit, similarity: None };
+                    return Ok(self.hit(&keyed, &prepared.attribution, &kept, whole, record));
+                }
+                Ok(Boarding::Leads(pilot, follower)) => {
+                    prepared.shared = true;
+                    let asks = keyed.clone();
+                    let attribution = prepared.attribution.clone();
+                    let gateway = Arc::clone(self);
+                    // owned by the flight: it ends with it, at the latest when the deployment's time is over
+                    tokio::spawn(gateway.flies(prepared, keyed, pilot, record));
+                    return self.leads(&asks, &attribution, follower, presence).await;
+                }
+                Ok(Boarding::Joins(follower)) => {
+                    match self.joins(&keyed, &prepared, follower, presence, record).await {
+                        Joined::Reply(reply) => return Ok(reply),
+                        Joined::No(no) => return Err(no),
+                        Joined::Again(again) => {
+                            record = again;
+                            failed += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a request's answer is kept under; or why the cache leaves it alone.
+    fn keyed(&self, prepared: &Prepared) -> Result<Keyed, Bypass> {
+        let policy = prepared.resolved.route.cache.as_ref();
+        let (request, wish) = (prepared.forms.asked(), &prepared.wish);
+        let used = prepared.admitted.key.terms.cache;
+        let access = eligible::check(request, policy.map(AsRef::as_ref), used, wish)?;
+        let (Some(policy), Some(first)) = (policy, prepared.order.first()) else { return Err(Bypass::Off) };
+        let Some(key) = self.key_on(prepared, &first.deployment) else { return Err(Bypass::Off) };
+        Ok(Keyed {
+            key,
+            policy: Arc::clone(policy),
+            fresh: !access.find,
+            keeps: access.keep,
+            no_store: wish.no_store,
+            max_age: wish.max_age,
+            ttl: wish.ttl.map_or(policy.ttl, |ttl| ttl.min(policy.ttl)),
+            endpoint: request.endpoint,
+            stream: request.stream,
+            usage_asked: request.usage_asked,
+            model: Arc::clone(&prepared.attribution.model),
+        })
+    }
+
+    /// What the answer of a deployment is kept under.
+    fn key_on(&self, prepared: &Prepared, deployment: &Arc<Deployment>) -> Option<CacheKey> {
+        let policy = prepared.resolved.route.cache.as_ref()?;
+        let form = prepared.forms.of(deployment).ok()?;
+        let upstream_model = prepared.resolved.upstream_model(deployment);
+        let wanted = prepared.wanted(&form, deployment, &upstream_model);
+        let on = KeyedOn {
+            asked: prepared.forms.asked(),
+            tenant: tenant(policy.scope, prepared),
+            namespace: prepared.wish.namespace.as_deref(),
+            deployment,
+            upstream_model: &upstream_model,
+            prompt: None,
+            default_cap: self.money.default_cap(wanted, clock::unix_ms()),
+            beta: prepared.headers.iter().find(|(name, _)| *name == BETA).map(|(_, value)| value.as_bytes()),
+            model: &prepared.attribution.model,
+        };
+        Some(cache_key(&form.request, &on))
+    }
+
+    fn kept(&self, keyed: &Keyed) -> Option<Arc<Kept>> {
+        self.answers.find(&keyed.key, clock::unix_ms(), keyed.max_age)
+    }
+
+    /// Asks for this request alone; nothing is kept.
+    async fn alone<C: Client>(
+        &self,
+        prepared: &Prepared,
+        presence: &mut Presence<'_, C>,
+        mut record: Box<Record>,
+        result: CacheResult,
+    ) -> Result<Reply, NoAnswer> {
+        record.cached(Cached { result, saved: None }, Usd::ZERO);
+        let mut answer = dispatch::ask(self.means(), prepared, presence, record).await?;
+        answer.headers.push((CACHE.clone(), HeaderValue::from_static(result.name())));
+        if let CacheResult::Bypass(why) = result {
+            answer.headers.push((REASON.clone(), HeaderValue::from_static(why.name())));
+        }
+        Ok((*answer).into())
+    }
+
+    /// An answer that is kept.
+    fn hit(
+        &self,
+        keyed: &Keyed,
+        attribution: &Attribution,
+        kept: &Kept,
+        whole: Whole,
+        mut record: Box<Record>,
+    ) -> Reply {
+        let now_ms = clock::unix_ms();
+        let age = Duration::from_millis(u64::try_from(now_ms - kept.kept_at_ms).unwrap_or(0));
+        self.answers.metrics().cache.served_at_age(age);
+        record.cached(Cached { result: whole.result, saved: Some(kept.cost) }, Usd::ZERO);
+        record.note(|outcome| {
+            outcome.deployment = Some(Arc::clone(&kept.deployment));
+            outcome.prompt.clone_from(&kept.prompt);
+        });
+        let on = Arc::new(Attribution {
+            deployment: Arc::clone(&kept.deployment),
+            provider: Arc::clone(&kept.provider),
+            ..attribution.clone()
+        });
+        let entry = draft(EntryKind::CacheHit, now_ms, record.request_id(), on);
+        self.money.ledger.book_loose(Entry {
+            tokens: kept.usage.tokens,
+            source: Some(kept.usage.source),
+            saved: kept.cost,
+            price: Arc::clone(&kept.price),
+            ..entry
+        });
+        let mut headers = kept.headers.clone();
+        content_type(&mut headers, whole.kind);
+        told(&mut headers, keyed, whole.result);
+        headers.push((header::AGE, HeaderValue::from(age.as_secs())));
+        paid(&mut headers, Usd::ZERO, kept.cost);
+        if let Some(similarity) = whole.similarity
+            && let Ok(similarity) = HeaderValue::from_str(&format!("{similarity:.4}"))
+        {
+            headers.push((SIMILARITY.clone(), similarity));
+        }
+        let body = Body::Whole { body: whole.body, record, ending: Ending::Served };
+        Reply { status: 200, headers, body }
+    }
+
+    /// Waits for the call that it leads, as one of its clients.
+    async fn leads<C: Client>(
+        &self,
+        keyed: &Keyed,
+        attribution: &Attribution,
+        mut follower: Follower,
+        presence: &mut Presence<'_, C>,
+    ) -> Result<Reply, NoAnswer> {
+        let begun = tokio::select! {
+            biased;
+            begun = follower.begun() => begun,
+            () = presence.left() => return Err(NoAnswer::Gone),
+        };
+        let result = if keyed.fresh { CacheResult::Bypass(Bypass::NoCache) } else { CacheResult::Miss };
+        let head = match begun {
+            Begun::Stream(head) => head,
+            Begun::Landed(landed) if landed.similarity.is_none() && keyed.stream && !landed.whole => {
+                landed.head
+            }
+            Begun::Landed(landed) => match (follower.leaders_end(), landed.answer) {
+                (Some(LeaderEnd::Answered(record, ending)), Some(kept)) => {
+                    let mut headers = landed.head.leads.clone();
+                    told(&mut headers, keyed, result);
+                    let body = Body::Whole { body: kept.body.bytes().clone(), record, ending };
+                    return Ok(Reply { status: landed.head.status, headers, body });
+                }
+                (Some(LeaderEnd::Found(record)), Some(kept)) => {
+                    let Some((body, kind)) = body_for(keyed, &kept, Usd::ZERO) else {
+                        return Err(NoAnswer::Gone);
+                    };
+                    let whole =
+                        Whole { body, kind, result: CacheResult::Semantic, similarity: landed.similarity };
+                    return Ok(self.hit(keyed, attribution, &kept, whole, record));
+                }
+                _ => return Err(NoAnswer::Gone),
+            },
+            Begun::Failed => {
+                return match follower.leaders_end() {
+                    Some(LeaderEnd::Refused(refused)) => Err(NoAnswer::Refused(refused)),
+                    Some(LeaderEnd::Told(mut answer)) => {
+                        told(&mut answer.headers, keyed, result);
+                        Ok((*answer).into())
+                    }
+                    _ => Err(NoAnswer::Gone),
+                };
+            }
+        };
+        let mut headers = head.leads.clone();
+        told(&mut headers, keyed, result);
+        let reader = StreamReader::new(keyed.endpoint, keyed.withholds_usage()).priced(head.priced.clone());
+        let shared = Shared::led(follower, reader);
+        let body = Body::Stream(Streamed::shared(shared));
+        Ok(Reply { status: head.status, headers, body })
+    }
+
+    /// Joins a call under way.
+    async fn joins<C: Client>(
+        &self,
+        keyed: &Keyed,
+        prepared: &Prepared,
+        mut follower: Follower,
+        presence: &mut Presence<'_, C>,
+        mut record: Box<Record>,
+    ) -> Joined {
+        let reservation = match keyed.policy.joiners {
+            Joiners::Free => None,
+            Joiners::Share => match self.holds_share(prepared, &follower, &record).await {
+                Ok(reservation) => reservation,
+                Err(refusal) => return Joined::No(NoAnswer::Refused(Refused::new(refusal, record))),
+            },
+        };
+        let Some(first) = prepared.order.first() else { return Joined::Again(record) };
+        let joiner = Joiner {
+            request_id: record.request_id(),
+            attribution: Arc::new(Attribution {
+                deployment: Arc::clone(&first.deployment.name),
+                provider: Arc::clone(&first.deployment.provider.name),
+                ..prepared.attribution.clone()
+            }),
+            at_ms: clock::unix_ms(),
+            reservation,
+        };
+        let unbooked = follower.is_booked(joiner);
+        let aboard = Aboard::new(&self.money.ledger);
+        record.waits();
+        let same_kind = follower.is_stream() == keyed.stream;
+        let begun = async {
+            match same_kind {
+                true => follower.begun().await,
+                false => follower.landed().await.map_or(Begun::Failed, Begun::Landed),
+            }
+        };
+        let begun = tokio::select! {
+            biased;
+            begun = begun => begun,
+            () = presence.left() => return Joined::No(NoAnswer::Refused(Refused::new(Refusal::ClientGone, record))),
+        };
+        record.goes_on();
+        let head = match begun {
+            Begun::Failed => return Joined::Again(record),
+            Begun::Stream(head) => head,
+            Begun::Landed(landed) if same_kind && keyed.stream && !landed.whole => Arc::clone(&landed.head),
+            Begun::Landed(landed) => {
+                return match self.joins_landed(
+                    keyed,
+                    &prepared.attribution,
+                    &landed,
+                    &aboard,
+                    unbooked,
+                    record,
+                ) {
+                    Ok(reply) => Joined::Reply(reply),
+                    Err(record) => Joined::Again(record),
+                };
+            }
+        };
+        record.first_byte();
+        record.cached(Cached { result: CacheResult::Joined, saved: None }, Usd::ZERO);
+        let mut headers = head.joins.clone();
+        told(&mut headers, keyed, CacheResult::Joined);
+        let reader = StreamReader::new(keyed.endpoint, keyed.withholds_usage());
+        let reader = match keyed.policy.joiners {
+            Joiners::Free => reader.paid(Usd::ZERO),
+            // what its share comes to is known when it lands
+            Joiners::Share => reader,
+        };
+        let shared = Shared::joined(follower, reader, record, aboard, unbooked);
+        let body = Body::Stream(Streamed::shared(shared));
+        Joined::Reply(Reply { status: head.status, headers, body })
+    }
+
+    /// What has landed whole, or must be had whole to be told in the other way.
+    fn joins_landed(
+        &self,
+        keyed: &Keyed,
+        attribution: &Attribution,
+        landed: &Landed,
+        aboard: &Aboard,
+        unbooked: Option<Joiner>,
+        mut record: Box<Record>,
+    ) -> Result<Reply, Box<Record>> {
+        let Some(kept) = &landed.answer else { return Err(record) };
+        let Some((body, kind)) = body_for(keyed, kept, landed.share) else { return Err(record) };
+        if let Some(similarity) = landed.similarity {
+            let whole = Whole { body, kind, result: CacheResult::Semantic, similarity: Some(similarity) };
+            return Ok(self.hit(keyed, attribution, kept, whole, record));
+        }
+        record.first_byte();
+        aboard.lands(&mut record, unbooked, landed);
+        let mut headers = landed.head.joins.clone();
+        content_type(&mut headers, kind);
+        told(&mut headers, keyed, CacheResult::Joined);
+        paid(&mut headers, landed.share, landed.saved());
+        let body = Body::Whole { body, record, ending: Ending::Served };
+        Ok(Reply { status: landed.head.status, headers, body })
+    }
+
+    /// Holds a joiner's share of what the call can cost.
+    async fn holds_share(
+        &self,
+        prepared: &Prepared,
+        follower: &Follower,
+        record: &Record,
+    ) -> Result<Option<Reservation>, Refusal> {
+        let Some(first) = prepared.order.first() else { return Ok(None) };
+        let deployment = &first.deployment;
+        let Ok(form) = prepared.forms.of(deployment) else { return Ok(None) };
+        let upstream_model = prepared.resolved.upstream_model(deployment);
+        let wanted = prepared.wanted(&form, deployment, &upstream_model);
+        let among = follower.payers() + 1;
+        self.money.hold_share(wanted, among, &record.request_id()).await
+    }
+}
+
+/// What a whole answer is told with.
+struct Whole {
+    body: Bytes,
+    kind: HeaderValue,
+    result: CacheResult,
+    similarity: Option<f32>,
+}
+
+impl Keyed {
+    /// Whether the usage chunk of its stream is only ours.
+    const fn withholds_usage(&self) -> bool {
+        self.stream && !self.usage_asked && self.endpoint.usage_on_request()
+    }
+}
+
+/// A kept answer in the way that a request asks for: whole or as a stream, and its kind of content.
+fn body_for(keyed: &Keyed, kept: &Kept, cost: Usd) -> Option<(Bytes, HeaderValue)> {
+    if !keyed.stream {
+        let whole = match &kept.body {
+            KeptBody::Whole(whole) => whole.clone(),
+            KeptBody::Stream(events) => replay::whole_of(keyed.endpoint, events)?,
+        };
+        return Some((whole, HeaderValue::from_static("application/json")));
+    }
+    let events = match &kept.body {
+        KeptBody::Stream(events) => events.clone(),
+        KeptBody::Whole(whole) => replay::stream_of(keyed.endpoint, whole)?,
+    };
+    let mut reader = StreamReader::new(keyed.endpoint, keyed.withholds_usage()).paid(cost);
+    let (events, rest) = (reader.push(events), reader.finish());
+    let events = if rest.is_empty() { events } else { [events, rest].concat().into() };
+    Some((events, HeaderValue::from_static("text/event-stream; charset=utf-8")))
+}
+
+fn content_type(headers: &mut Vec<(HeaderName, HeaderValue)>, kind: HeaderValue) {
+    headers.retain(|(name, _)| *name != header::CONTENT_TYPE);
+    headers.insert(0, (header::CONTENT_TYPE, kind));
+}
+
+/// Says what the cache did.
+fn told(headers: &mut Vec<(HeaderName, HeaderValue)>, keyed: &Keyed, result: CacheResult) {
+    headers.push((CACHE.clone(), HeaderValue::from_static(result.name())));
+    if let CacheResult::Bypass(why) = result {
+        headers.push((REASON.clone(), HeaderValue::from_static(why.name())));
+    }
+    if let Ok(key) = HeaderValue::from_str(&keyed.key.to_string()) {
+        headers.push((KEY.clone(), key));
+    }
+}
+
+/// Says what an answer cost, and what it would have.
+fn paid(headers: &mut Vec<(HeaderName, HeaderValue)>, cost: Usd, saved: Usd) {
+    for (name, amount) in [(&meter::COST, cost), (&SAVED, saved)] {
+        headers.extend(HeaderValue::from_str(&amount.to_string()).map(|amount| (name.clone(), amount)));
+    }
+}
+
+fn tenant(scope: Scope, prepared: &Prepared) -> Tenant<'_> {
+    match (scope, &prepared.admitted.team) {
+        (Scope::Shared, _) => Tenant::Shared,
+        (Scope::Team, Some(team)) => Tenant::Team(&team.id),
+        // nobody else is of its team
+        (Scope::Key | Scope::Team, _) => Tenant::Key(&prepared.admitted.key.id),
+    }
+}
+
+/// A call in its own task.
+impl Gateway {
+    async fn flies(self: Arc<Self>, prepared: Prepared, keyed: Keyed, pilot: Pilot, mut record: Box<Record>) {
+        let result = if keyed.fresh { CacheResult::Bypass(Bypass::NoCache) } else { CacheResult::Miss };
+        record.cached(Cached { result, saved: None }, Usd::ZERO);
+        let mut crowd = pilot.crowd();
+        let mut presence = Presence::new(&mut crowd);
+        let answer = match dispatch::ask(self.means(), &prepared, &mut presence, record).await {
+            Ok(answer) => *answer,
+            Err(refused) => return pilot.fails(LeaderEnd::Refused(refused)),
+        };
+        if answer.status >= 300 {
+            return pilot.fails(LeaderEnd::Told(Box::new(answer)));
+        }
+        let Answer { status, headers, body, output_cap } = answer;
+        let capped = self.is_capped(&prepared, output_cap);
+        if capped {
+            pilot.seal();
+        }
+        let joins = headers.iter().filter(|(name, _)| SHARED_HEADERS.contains(name)).cloned().collect();
+        let head = |priced| Arc::new(Head { leads: headers, joins, status, priced });
+        let flown = Flown { gateway: &self, prepared: &prepared, keyed: &keyed, capped };
+        match body {
+            AnswerBody::Whole { body, record, ending } => {
+                flown.lands(pilot, head(None), Some(KeptBody::Whole(body)), record, ending);
+            }
+            AnswerBody::Stream(mut metered) => {
+                let head = head(metered.priced());
+                pilot.begins(Arc::clone(&head));
+                loop {
+                    let next = tokio::select! {
+                        biased;
+                        next = metered.next() => next,
+                        () = presence.left() => {
+                            if let Some(record) = metered.left_alone().await {
+                                flown.lands(pilot, head, None, record, Ending::ClientGone);
+                            }
+                            return;
+                        }
+                    };
+                    match next {
+                        Next::Bytes(bytes) => {
+                            metered.waits();
+                            pilot.brings(bytes).await;
+                            metered.goes_on();
+                        }
+                        Next::End => {
+                            let all = pilot.all().map(KeptBody::Stream);
+                            if let Some((record, ending)) = metered.after_the_end() {
+                                flown.lands(pilot, head, all, record, ending);
+                            }
+                            return;
+                        }
+                        Next::Broke(event) => {
+                            if let Some((mut record, ending)) = metered.after_a_break() {
+                                flown.settles(&pilot, &mut record);
+                                pilot.breaks(event, LeaderEnd::Answered(record, ending));
+                            }
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the answer's output was capped lower than its key says.
+    fn is_capped(&self, prepared: &Prepared, cap: Option<u64>) -> bool {
+        let Some(cap) = cap else { return false };
+        let Some(first) = prepared.order.first() else { return true };
+        let Ok(form) = prepared.forms.of(&first.deployment) else { return true };
+        let upstream_model = prepared.resolved.upstream_model(&first.deployment);
+        let wanted = prepared.wanted(&form, &first.deployment, &upstream_model);
+        self.money.default_cap(wanted, clock::unix_ms()) != Some(cap)
+    }
+}
+
+/// A call that is over.
+struct Flown<'a> {
+    gateway: &'a Gateway,
+    prepared: &'a Prepared,
+    keyed: &'a Keyed,
+    /// Whether its output was capped for its leader alone.
+    capped: bool,
+}
+
+impl Flown<'_> {
+    /// Keeps the answer, books all who share it, and lets it go to them.
+    fn lands(
+        &self,
+        pilot: Pilot,
+        head: Arc<Head>,
+        body: Option<KeptBody>,
+        mut record: Box<Record>,
+        ending: Ending,
+    ) {
+        let whole = matches!(body, Some(KeptBody::Whole(_)));
+        let Some(worth) = self.worth(&record) else {
+            return pilot.fails(LeaderEnd::Answered(record, ending));
+        };
+        let answer = body.map(|body| Arc::new(self.kept(body, &head, &worth)));
+        if let Some(kept) = &answer {
+            // before anybody can find that there is no call to join
+            self.keep(kept, &worth, ending);
+        }
+        let share = self.settles(&pilot, &mut record);
+        let head = self.head_after(head, &record, share);
+        let landed = Landed { head, answer, similarity: None, worth, share, whole };
+        pilot.lands(landed, LeaderEnd::Answered(record, ending));
+    }
+
+    fn worth(&self, record: &Record) -> Option<Worth> {
+        let (usage, cost, price) = record.answered()?;
+        let deployment = record.deployment()?;
+        let deployment = self.prepared.live.catalog.deployments.get(deployment)?;
+        Some(Worth { usage, cost, price, deployment: Arc::clone(deployment) })
+    }
+
+    fn kept(&self, body: KeptBody, head: &Head, worth: &Worth) -> Kept {
+        let now_ms = clock::unix_ms();
+        let ttl_ms = i64::try_from(self.keyed.ttl.as_millis()).unwrap_or(i64::MAX);
+        Kept {
+            endpoint: self.keyed.endpoint,
+            body,
+            headers: head.joins.clone(),
+            model: Arc::clone(&self.keyed.model),
+            deployment: Arc::clone(&worth.deployment.name),
+            provider: Arc::clone(&worth.deployment.provider.name),
+            prompt: None,
+            key_id: Arc::clone(&self.prepared.admitted.key.id),
+            usage: worth.usage,
+            cost: worth.cost,
+            price: Arc::clone(&worth.price),
+            kept_at_ms: now_ms,
+            until_ms: now_ms.saturating_add(ttl_ms),
+        }
+    }
+
+    /// Keeps it under the deployment that gave it, if it may be kept.
+    fn keep(&self, kept: &Arc<Kept>, worth: &Worth, ending: Ending) {
+        let (answers, policy) = (&self.gateway.answers, &self.keyed.policy);
+        let metrics = &answers.metrics().cache;
+        if !matches!(ending, Ending::Served | Ending::ClientGone) {
+            return metrics.stored("error");
+        }
+        let may = match &kept.body {
+            KeptBody::Whole(whole) => keep::check_whole(self.keyed.endpoint, whole, policy, self.capped),
+            KeptBody::Stream(events) => keep::check_stream(self.keyed.endpoint, events, policy, self.capped),
+        };
+        if let Err(why) = may {
+            return metrics.stored(why.name());
+        }
+        if let Some(key) = self.gateway.key_on(self.prepared, &worth.deployment) {
+            metrics.stored(if answers.keep(key, (**kept).clone()) { "kept" } else { "too_large" });
+        }
+    }
+
+    /// Settles the leader, and all who joined: nobody joins from here on. Returns what each of those paid who share.
+    fn settles(&self, pilot: &Pilot, record: &mut Record) -> Usd {
+        let joiners = pilot.closes();
+        let Some(worth) = self.worth(record) else { return Usd::ZERO };
+        let payers = joiners.iter().filter(|joiner| joiner.reservation.is_some()).count();
+        let payers = i64::try_from(payers).unwrap_or(i64::MAX);
+        // what is left over by the division is the leader's
+        let share = Usd::from_nanos(worth.cost.nanos() / (payers + 1));
+        record.settles(Usd::from_nanos(share.nanos() * payers));
+        for joiner in joiners {
+            book(&self.gateway.money.ledger, joiner, &worth, share);
+        }
+        if payers > 0 { share } else { Usd::ZERO }
+    }
+
+    /// The head as its leader gets it once others have paid a part.
+    fn head_after(&self, head: Arc<Head>, record: &Record, share: Usd) -> Arc<Head> {
+        let Some(spent) = record.spent().filter(|_| share > Usd::ZERO) else { return head };
+        let mut leads = head.leads.clone();
+        leads.retain(|(name, _)| *name != meter::COST);
+        leads.extend(HeaderValue::from_str(&spent.to_string()).map(|spent| (meter::COST.clone(), spent)));
+        Arc::new(Head { leads, joins: head.joins.clone(), status: head.status, priced: head.priced.clone() })
+    }
+}
