@@ -46,7 +46,7 @@ use crate::control::{Directory, pepper};
 use crate::domain::prompt::PromptBook;
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
-use crate::gateway::answers::{self, Answers};
+use crate::gateway::answers::Answers;
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::flights::Flights;
@@ -204,7 +204,7 @@ fn build(
         _ => None,
     }
     .unzip();
-    let answers = Arc::new(Answers::new(answers::Config::default(), Arc::clone(&metrics)));
+    let answers = Arc::new(Answers::new(config.cache, Arc::clone(&metrics)));
     let gateway = Gateway {
         keys: ring,
         catalog,
