@@ -27,7 +27,10 @@ impl Aboard {
         let share = if unbooked.is_some() { Usd::ZERO } else { asked.share };
         let saved = asked.worth.cost - share;
         record.cached(Cached { result: CacheResult::Joined, saved: Some(saved) }, share);
-        record.note(|outcome| outcome.deployment = Some(Arc::clone(&asked.worth.deployment.name)));
+        record.note(|outcome| {
+            outcome.deployment = Some(Arc::clone(&asked.worth.deployment.name));
+            outcome.prompt.clone_from(&asked.worth.prompt);
+        });
         if let Some(joiner) = unbooked {
             book(&self.ledger, joiner, &asked.worth, Usd::ZERO);
         }
