@@ -81,7 +81,10 @@ fn hits(answers: &Answers, deployment: &Deployment) {
     });
     let found = found.count();
     let took = begun.elapsed();
-    println!("{found} hits of {rounds} in {took:.1?}: {:.1} µs each", took.as_secs_f64() * 1e6 / rounds as f64);
+    println!(
+        "{found} hits of {rounds} in {took:.1?}: {:.1} µs each",
+        took.as_secs_f64() * 1e6 / rounds as f64
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "a measurement")]
@@ -93,7 +96,8 @@ fn key(number: u64, deployment: &Deployment) -> CacheKey {
     let body = format!(
         r#"{{"model":"m","messages":[{{"role":"system","content":"You are helpful."}},{{"role":"user","content":"Question {number}"}}],"temperature":0}}"#
     );
-    let request = InferenceRequest::parse(Endpoint::ChatCompletions, Bytes::from(body), None).expect("a request");
+    let request =
+        InferenceRequest::parse(Endpoint::ChatCompletions, Bytes::from(body), None).expect("a request");
     cache_key(
         &request,
         &KeyedOn {
