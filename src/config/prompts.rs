@@ -115,10 +115,16 @@ mod tests {
                      default = [\"kind\"]\n+++\n\nBe {{ tone | join(' ') }}.\n\nAlways.\n\n";
         let found = draft("support", whole).expect("sound");
         assert_eq!(&*found.text, "Be {{ tone | join(' ') }}.\n\nAlways.");
-        assert_eq!((found.label.as_deref(), &*found.note, &*found.author), (Some("candidate"), "shorter", "file"));
+        assert_eq!(
+            (found.label.as_deref(), &*found.note, &*found.author),
+            (Some("candidate"), "shorter", "file")
+        );
         assert_eq!(found.variables[0].kind, VariableKind::List);
         let plain = draft("support", "\u{feff}Be kind.\r\n").expect("sound");
-        assert_eq!((&*plain.text, plain.label.as_deref(), &*plain.name), ("Be kind.", Some("production"), "support"));
+        assert_eq!(
+            (&*plain.text, plain.label.as_deref(), &*plain.name),
+            ("Be kind.", Some("production"), "support")
+        );
         assert_eq!(&*draft("a", "+++\n+++\nx +++ y").expect("sound").text, "x +++ y");
     }
 

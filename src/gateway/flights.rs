@@ -129,6 +129,8 @@ pub(super) struct Worth {
     pub(super) price: Arc<str>,
     /// Who billed it.
     pub(super) deployment: Arc<Deployment>,
+    /// The stored prompt that was put in.
+    pub(super) prompt: Option<Arc<str>>,
 }
 
 /// Who shares a flight beside its leader, and how it is booked.

@@ -149,8 +149,7 @@ impl Gateway {
             wish,
             prompt: PromptWish::read(arrival.prompt, arrival.variables.as_deref(), consumed.variables)?,
         };
-        let asked =
-            Asked::new(admitted, self.catalog.load(), &self.prompts.load(), request, beside, bound)?;
+        let asked = Asked::new(admitted, self.catalog.load(), self.prompts.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
         let sources = self.means().sources(clock::unix_ms(), clock::monotonic());
         let prepared = asked.prepare(sources).await?;

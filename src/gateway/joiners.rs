@@ -27,7 +27,10 @@ impl Aboard {
         let share = if unbooked.is_some() { Usd::ZERO } else { landed.share };
         let saved = landed.worth.cost - share;
         record.cached(Cached { result: CacheResult::Joined, saved: Some(saved) }, share);
-        record.note(|outcome| outcome.deployment = Some(Arc::clone(&landed.worth.deployment.name)));
+        record.note(|outcome| {
+            outcome.deployment = Some(Arc::clone(&landed.worth.deployment.name));
+            outcome.prompt.clone_from(&landed.worth.prompt);
+        });
         if let Some(joiner) = unbooked {
             book(&self.ledger, joiner, &landed.worth, Usd::ZERO);
         }

@@ -106,7 +106,7 @@ impl Lab {
         let route_headers = headers.iter().map(header).collect();
         let beside = Beside { route_headers, ..Beside::default() };
         let live = Arc::clone(&self.live);
-        let asked = Asked::new(self.admitted.clone(), live, &self.prompts.load(), request, beside, None);
+        let asked = Asked::new(self.admitted.clone(), live, Arc::default(), request, beside, None);
         asked.unwrap_or_else(|refusal| panic!("{refusal}"))
     }
 }

@@ -41,7 +41,7 @@ mod stored;
 mod trace;
 mod visit;
 
-pub use explain::{Candidate, ExpectedTokens, Explanation, FactsReport, Question, Reason};
+pub use explain::{Candidate, ExpectedTokens, Explanation, FactsReport, PromptReport, Question, Reason};
 pub use inference::{Arrival, Gateway};
 pub use meter::Next;
 pub use presence::Client;

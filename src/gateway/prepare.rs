@@ -11,8 +11,8 @@ use super::candidates::Look;
 use super::catalog::Live;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
-use super::prompts::{Asking, PromptWish, Shelf};
 use super::means::Sources;
+use super::prompts::{Asking, PromptWish, Shelf};
 use super::refusal::Refusal;
 use super::reserve::Wanted;
 use crate::domain::cache::Directives;
@@ -31,6 +31,8 @@ pub(super) struct Prepared {
     pub resolved: Resolved,
     /// The request, in all its forms.
     pub forms: Forms,
+    /// The stored prompts it was decided on.
+    pub shelf: Arc<Shelf>,
     /// What was counted of it.
     pub counts: Counts,
     /// The whole order of deployments; at least one where it is to be sent.
@@ -71,6 +73,7 @@ pub(super) struct Asked {
     pub admitted: Admitted,
     pub live: Arc<Live>,
     pub resolved: Resolved,
+    pub shelf: Arc<Shelf>,
     pub forms: Forms,
     pub attribution: Attribution,
     pub beside: Beside,
@@ -94,7 +97,7 @@ impl Asked {
     pub(super) fn new(
         admitted: Admitted,
         live: Arc<Live>,
-        shelf: &Shelf,
+        shelf: Arc<Shelf>,
         request: InferenceRequest,
         mut beside: Beside,
         bound: Option<String>,
@@ -106,9 +109,9 @@ impl Asked {
         }
         let attribution = attribution(&admitted, &resolved, &request, std::mem::take(&mut beside.tags));
         let asking = Asking { terms: &admitted.key.terms, resolved: &resolved, wish: &beside.prompt };
-        let forms = Forms::new(request, shelf, asking)?;
+        let forms = Forms::new(request, &shelf, asking)?;
         let tokens = estimated_tokens(&forms);
-        Ok(Self { admitted, live, resolved, forms, attribution, beside, bound, tokens })
+        Ok(Self { admitted, live, resolved, shelf, forms, attribution, beside, bound, tokens })
     }
 
     /// Counts what its routes need to know. `costs` counts for prices, whatever they need.
@@ -208,13 +211,14 @@ impl Asked {
 
     /// With what was counted, and whom to ask.
     pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
-        let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
+        let Self { admitted, live, resolved, shelf, forms, attribution, beside, tokens, .. } = self;
         let AllDrawn { drawn, longer, filtered } = all;
         let (order, Beside { headers, wish, .. }) = (drawn.order, beside);
         Prepared {
             admitted,
             live,
             resolved,
+            shelf,
             forms,
             counts,
             order,

@@ -178,7 +178,7 @@ impl Gateway {
             namespace: prepared.wish.namespace.as_deref(),
             deployment,
             upstream_model: &upstream_model,
-            prompt: None,
+            prompt: form.put.as_ref().map(|put| &**put.words.prompt()),
             default_cap: self.money.default_cap(wanted, clock::unix_ms()),
             beta: prepared.headers.iter().find(|(name, _)| *name == BETA).map(|(_, value)| value.as_bytes()),
             model: &prepared.attribution.model,
@@ -606,7 +606,8 @@ impl Flown<'_> {
         let (usage, cost, price) = record.answered()?;
         let deployment = record.deployment()?;
         let deployment = self.prepared.live.catalog.deployments.get(deployment)?;
-        Some(Worth { usage, cost, price, deployment: Arc::clone(deployment) })
+        let prompt = record.prompt().cloned();
+        Some(Worth { usage, cost, price, deployment: Arc::clone(deployment), prompt })
     }
 
     fn kept(&self, body: KeptBody, head: &Head, worth: &Worth) -> Kept {
@@ -619,7 +620,7 @@ impl Flown<'_> {
             model: Arc::clone(&self.keyed.model),
             deployment: Arc::clone(&worth.deployment.name),
             provider: Arc::clone(&worth.deployment.provider.name),
-            prompt: None,
+            prompt: worth.prompt.clone(),
             key_id: Arc::clone(&self.prepared.admitted.key.id),
             usage: worth.usage,
             cost: worth.cost,

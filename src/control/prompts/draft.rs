@@ -221,7 +221,10 @@ mod tests {
             ),
             (json!({"name": "a", "text": "b", "label": "3"}), vec!["label"]),
             (json!({"name": "a", "text": "x\n{{ b }}"}), vec!["text: line 2: "]),
-            (json!({"name": "a", "text": "{{ b }}", "variables": [{"name": "b", "default": 1}]}), vec!["variables: "]),
+            (
+                json!({"name": "a", "text": "{{ b }}", "variables": [{"name": "b", "default": 1}]}),
+                vec!["variables: "],
+            ),
         ] {
             let found = told(Draft::read(&body).expect_err("wrong"));
             assert_eq!(found.len(), want.len(), "{body}: {found:?}");
@@ -233,9 +236,13 @@ mod tests {
 
     #[test]
     fn a_list_has_each_name_once() {
-        let list = json!({"prompts": [{"name": "a", "text": "x"}, {"name": "b"}, {"name": "a", "text": "y"}]});
+        let list =
+            json!({"prompts": [{"name": "a", "text": "x"}, {"name": "b"}, {"name": "a", "text": "y"}]});
         let found = told(Draft::read_all(&list).expect_err("wrong"));
         assert_eq!(found, ["prompts[1].text: missing", "prompts[2].name: a is there twice"]);
-        assert_eq!(told(Draft::read_all(&json!({})).expect_err("wrong")), ["prompts: missing: a list of prompts"]);
+        assert_eq!(
+            told(Draft::read_all(&json!({})).expect_err("wrong")),
+            ["prompts: missing: a list of prompts"]
+        );
     }
 }

@@ -62,12 +62,17 @@ impl Unfit {
 }
 
 impl InferenceRequest {
-    /// The request with words in it; nothing where the mode or the endpoint leaves it as it is.
+    /// The request with words in it, and how often; nothing where the mode or the endpoint leaves it as it is.
     ///
     /// # Errors
     ///
     /// When there is no place for them.
-    pub fn with_words(&self, words: &str, mode: Mode, speaker: Speaker) -> Result<Option<Self>, Unfit> {
+    pub fn with_words(
+        &self,
+        words: &str,
+        mode: Mode,
+        speaker: Speaker,
+    ) -> Result<Option<(Self, u64)>, Unfit> {
         if words.is_empty() {
             return Ok(None);
         }
@@ -81,7 +86,9 @@ impl InferenceRequest {
         if edits.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Self::parse(self.endpoint, self.splice(edits), Some(self.model.as_str()))?))
+        let times = if self.endpoint == Endpoint::Completions { edits.len() as u64 } else { 1 };
+        let put = Self::parse(self.endpoint, self.splice(edits), Some(self.model.as_str()))?;
+        Ok(Some((put, times)))
     }
 
     /// A member's value as it was written.
@@ -198,7 +205,7 @@ mod tests {
     fn put(endpoint: Endpoint, body: &str, words: &str, mode: Mode) -> Result<Option<String>, Unfit> {
         let request = InferenceRequest::parse(endpoint, Bytes::copy_from_slice(body.as_bytes()), Some("a"));
         let put = request.expect(body).with_words(words, mode, Speaker::System)?;
-        Ok(put.map(|put| String::from_utf8_lossy(put.body()).into_owned()))
+        Ok(put.map(|(put, _)| String::from_utf8_lossy(put.body()).into_owned()))
     }
 
     #[test]
