@@ -22,10 +22,12 @@ fn five_hundred_at_once_are_one_call() {
     let gateway = TestGateway::with(keeping(&provider, "ttl_s = 60")).start();
     let gate = Gate::new();
     provider.replies(Reply::usual().waits_for(&gate));
-    let connections: Vec<Connection> = (0..MANY).map(|_| gateway.send(CHAT, &question("one for all"))).collect();
+    let connections: Vec<Connection> =
+        (0..MANY).map(|_| gateway.send(CHAT, &question("one for all"))).collect();
     await_in_flight(&gateway, MANY);
     gate.open();
-    let answers: Vec<_> = connections.into_iter().map(|mut connection| connection.answer().expect(200)).collect();
+    let answers: Vec<_> =
+        connections.into_iter().map(|mut connection| connection.answer().expect(200)).collect();
     assert_eq!(provider.requests().len(), 1);
     let mut results = std::collections::BTreeMap::new();
     for answer in &answers {
@@ -34,7 +36,8 @@ fn five_hundred_at_once_are_one_call() {
     }
     assert_eq!(results["miss"], 1, "{results:?}");
     assert_eq!(results["joined"], MANY - 1, "{results:?}");
-    let journal = gateway.settled_journal(|journal| journal.0.iter().filter(|e| e.kind == "cache_hit").count() == MANY - 1);
+    let journal = gateway
+        .settled_journal(|journal| journal.0.iter().filter(|e| e.kind == "cache_hit").count() == MANY - 1);
     assert_eq!(journal.usages().len(), 1, "one row each, and one that costs");
 }
 
@@ -98,7 +101,11 @@ fn when_all_have_left_the_call_is_stopped() {
     drop(streams);
     assert_eq!(provider.await_fate(), crate::support::provider::Fate::PeerGone);
     gateway.notice_departures();
-    assert_eq!(did(&gateway.post(CHAT, &streamed("nobody waits")).expect(200)).0, "miss", "half an answer is none");
+    assert_eq!(
+        did(&gateway.post(CHAT, &streamed("nobody waits")).expect(200)).0,
+        "miss",
+        "half an answer is none"
+    );
 }
 
 #[test]
@@ -114,10 +121,8 @@ fn where_the_first_fails_the_next_leads() {
     gate.open();
     let failed = { first }.answer().expect(400);
     assert_eq!(did(&failed).0, "miss");
-    let results: Vec<String> = others
-        .into_iter()
-        .map(|mut connection| did(&connection.answer().expect(200)).0.to_owned())
-        .collect();
+    let results: Vec<String> =
+        others.into_iter().map(|mut connection| did(&connection.answer().expect(200)).0.to_owned()).collect();
     assert_eq!(results.iter().filter(|result| *result == "miss").count(), 1, "{results:?}");
     assert_eq!(provider.requests().len(), 2, "{results:?}");
 }
@@ -165,7 +170,8 @@ fn those_who_share_the_cost_pay_it_together() {
     gate.open();
     let mut answers = vec![{ first }.answer().expect(200)];
     answers.extend(others.into_iter().map(|mut connection| connection.answer().expect(200)));
-    let owed: u64 = provider.exchanges().iter().filter_map(crate::support::provider::Exchange::owed_nanos).sum();
+    let owed: u64 =
+        provider.exchanges().iter().filter_map(crate::support::provider::Exchange::owed_nanos).sum();
     let journal = gateway.settled_journal(|journal| journal.usages().len() == 7);
     journal.check();
     let costs: Vec<i64> = journal.usages().iter().map(|usage| usage.cost).collect();

@@ -146,7 +146,8 @@ fn a_fallbacks_answer_is_its_own() {
 fn another_version_of_a_model_never_serves_what_the_one_before_said() {
     let (one, two) = (SimulatedProvider::start(), SimulatedProvider::start());
     let setup = |version: &str| {
-        with_fallback(&one, &two, "\"one\"").and(&format!("[deployments.one.timeouts]\nconnect_ms = 5000\n{version}"))
+        with_fallback(&one, &two, "\"one\"")
+            .and(&format!("[deployments.one.timeouts]\nconnect_ms = 5000\n{version}"))
     };
     let gateway = TestGateway::with(setup("")).start();
     gateway.post(CHAT, &question("hello")).expect(200);

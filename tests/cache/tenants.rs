@@ -33,14 +33,9 @@ fn answers_are_shared_as_far_as_the_scope_says() {
         for team in ["red", "blue"] {
             gateway.admin(Call::post("/admin/v1/teams", &json!({"alias": team}))).expect(201);
         }
-        let people = [
-            ("ada", Some("red")),
-            ("bob", Some("red")),
-            ("eve", Some("blue")),
-            ("max", None),
-            ("may", None),
-        ]
-        .map(|(alias, team)| (alias, key(&gateway, &json!({"alias": alias, "team": team}))));
+        let people =
+            [("ada", Some("red")), ("bob", Some("red")), ("eve", Some("blue")), ("max", None), ("may", None)]
+                .map(|(alias, team)| (alias, key(&gateway, &json!({"alias": alias, "team": team}))));
         let ask = |words: &str, key: &str| {
             did(&gateway.call(Call::post(CHAT, &question(words)).bearer(key)).expect(200)).0.to_owned()
         };
