@@ -58,6 +58,7 @@ use crate::gateway::prompts::LivePrompts;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
+use crate::gateway::semantic::Semantic;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
 use crate::http::{Check, Door, OK, Readiness};
@@ -69,6 +70,7 @@ use crate::store::ledger::LedgerPages;
 use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
 /// How `tunegate serve` was called.
@@ -215,6 +217,10 @@ fn build(
     }
     .unzip();
     let answers = Arc::new(Answers::new(config.cache, Arc::clone(&metrics)));
+    let semantic = config.worker.as_ref().and_then(|worker| {
+        let embedder = Embedder::new(worker.socket.clone(), Arc::clone(&worker.embedding.as_ref()?.name));
+        Some(Semantic::new(embedder, config.embed_timeout, config.cache.max_bytes, Arc::clone(&metrics)))
+    });
     let gateway = Gateway {
         keys: ring,
         catalog,
@@ -222,6 +228,7 @@ fn build(
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
         flights: Arc::new(Flights::new(Arc::clone(&metrics), answers.most_answer_bytes())),
+        semantic,
         answers,
         prompts: live_prompts,
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),

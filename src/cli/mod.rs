@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod budgets;
+mod cache;
 mod check_config;
 mod explain;
 mod healthcheck;
@@ -80,6 +81,10 @@ enum Command {
     Teams(teams::Options),
     /// Make, list, replace, raise and delete budgets, and see how they stand.
     Budgets(budgets::Options),
+    /// Show how many answers are kept, and let some go.
+    ///
+    /// Asks the running gateway.
+    Cache(cache::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -122,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),
+        Command::Cache(options) => cache::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -201,6 +207,9 @@ mod tests {
             "tunegate budgets raise ops --by 5 --until 2026-12-01T00:00:00Z",
             "tunegate budgets raise ops --end",
             "tunegate budgets delete ops",
+            "tunegate cache show --json",
+            "tunegate cache purge --model bot --older-than 60",
+            "tunegate cache purge --all",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {
@@ -209,6 +218,7 @@ mod tests {
         let half = ["tunegate", "budgets", "raise", "ops", "--by", "5"];
         assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
+        assert!(Arguments::try_parse_from(["tunegate", "cache", "purge"]).is_err(), "which answers?");
         assert!(Arguments::try_parse_from(["tunegate", "explain", "bot"]).is_err(), "of which request?");
     }
 }

@@ -26,6 +26,7 @@ use super::reply::{NoAnswer, Reply};
 use super::reserve::Money;
 use super::retirements::Retirements;
 use super::retries::Retries;
+use super::semantic::Semantic;
 use crate::clock;
 use crate::domain::cache::Directives;
 use crate::domain::endpoint::Endpoint;
@@ -56,6 +57,8 @@ pub struct Gateway {
     pub answers: Arc<Answers>,
     /// Calls that are shared.
     pub flights: Arc<Flights>,
+    /// Questions that mean the same, where they can be compared.
+    pub semantic: Option<Semantic>,
     /// Stored prompts.
     pub prompts: Arc<LivePrompts>,
     /// The share of new traces that is kept, where traces are made.

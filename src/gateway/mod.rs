@@ -35,6 +35,7 @@ pub mod retirements;
 pub mod retries;
 mod reuse;
 mod routes;
+pub mod semantic;
 mod settle;
 mod shared;
 mod stored;

@@ -21,7 +21,7 @@ fn an_answer_that_was_paid_for_is_not_paid_for_again() {
     assert_eq!(second.header("content-type"), first.header("content-type"));
     assert_eq!(second.header("x-tunegate-deployment"), Some("keeper"));
     assert_eq!(second.header("x-tunegate-cache-key"), first.header("x-tunegate-cache-key"));
-    assert_eq!(second.header("x-tunegate-cost-usd"), Some("0"));
+    assert_eq!(second.header("x-tunegate-cost-usd"), Some("0.00"));
     assert_eq!(second.header("x-tunegate-saved-usd"), first.header("x-tunegate-cost-usd"));
     assert!(second.header("age").is_some_and(|age| age.parse::<u64>().is_ok()));
     assert_ne!(second.request_id(), first.request_id());
