@@ -112,10 +112,7 @@ mod tests {
         assert_eq!(shown(&none), "0 answers, 0 of 9 bytes");
         let some = json!({"entries": 2, "bytes": 7, "limit_bytes": 9,
             "models": [{"model": "bot", "entries": 2, "bytes": 7}]});
-        assert_eq!(
-            shown(&some),
-            "2 answers, 7 of 9 bytes\nMODEL  ANSWERS  BYTES\nbot    2        7"
-        );
+        assert_eq!(shown(&some), "2 answers, 7 of 9 bytes\nMODEL  ANSWERS  BYTES\nbot    2        7");
     }
 
     #[test]

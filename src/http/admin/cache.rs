@@ -51,7 +51,11 @@ async fn purge(State(admin): State<Arc<Admin>>, query: Given) -> Response {
         prompt: asked.text("prompt"),
         older_than: asked.number("older_than_s", MOST_SECONDS).map(|s| Duration::from_secs(s.unsigned_abs())),
         key_id: None,
-        entry: asked.read("entry", CacheKey::read_shown, "no key of an answer: 32 hex digits, as x-tunegate-cache-key says"),
+        entry: asked.read(
+            "entry",
+            CacheKey::read_shown,
+            "no key of an answer: 32 hex digits, as x-tunegate-cache-key says",
+        ),
     };
     if let Err(refused) = asked.end() {
         return *refused;

@@ -50,12 +50,7 @@ impl Asked {
     }
 
     /// A text that means something; `rule` says what it has to be.
-    pub(super) fn read<T>(
-        &mut self,
-        name: &str,
-        read: impl Fn(&str) -> Option<T>,
-        rule: &str,
-    ) -> Option<T> {
+    pub(super) fn read<T>(&mut self, name: &str, read: impl Fn(&str) -> Option<T>, rule: &str) -> Option<T> {
         let text = self.text(name)?;
         self.or_wrong(read(&text), || format!("{name}: {text:?} is {rule}"))
     }
