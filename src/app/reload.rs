@@ -94,7 +94,8 @@ impl Parts {
         self.prompts.declare(new.prompts.clone());
         // before the catalog: who comes with the new one finds all its deployments there
         self.board.replace(&new.catalog, clock::monotonic());
-        let changed = self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted || rewritten;
+        let changed =
+            self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted || rewritten;
         services::load_token_tables(&self.catalog.load());
         current.catalog = new.catalog;
         current.prices = new.prices;

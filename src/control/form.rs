@@ -148,12 +148,7 @@ impl<'a> Form<'a> {
     }
 
     /// A list of objects, each read by itself; `null` is an empty one.
-    pub fn objects<T>(
-        &self,
-        name: &str,
-        most: usize,
-        read: impl Fn(&Form<'a>) -> T,
-    ) -> Option<Vec<T>> {
+    pub fn objects<T>(&self, name: &str, most: usize, read: impl Fn(&Form<'a>) -> T) -> Option<Vec<T>> {
         let values = self.read(name, |value| value.as_array().ok_or("not a list of objects"))?;
         let values = values.map(Vec::as_slice).unwrap_or_default();
         if values.len() > most {

@@ -61,7 +61,9 @@ pub enum PromptsError {
         at: Option<u32>,
     },
     /// The operator's mistake: a file says where the label points.
-    #[error("the label {label} is kept by the file {file} and is read-only here: change the file, then reload")]
+    #[error(
+        "the label {label} is kept by the file {file} and is read-only here: change the file, then reload"
+    )]
     InFile {
         /// The prompt and its label, or the prompt alone.
         label: String,
@@ -396,7 +398,8 @@ impl Prompts {
         let variables = form.read("variables", |value| value.as_object().ok_or("not an object"));
         let (number, label, variables) =
             form.finish((number, label, variables.flatten())).map_err(PromptsError::Invalid)?;
-        let meant = number.map_or_else(|| label.unwrap_or(PRODUCTION).to_owned(), |number| number.to_string());
+        let meant =
+            number.map_or_else(|| label.unwrap_or(PRODUCTION).to_owned(), |number| number.to_string());
         let listed = self.get(name).await?;
         let version = version_of(&listed, &meant)?;
         let wrong = |path: String, message: String| PromptsError::Invalid(vec![Problem { path, message }]);

@@ -240,8 +240,9 @@ fn statements(change: Change) -> Vec<Statement> {
             vec![restore.bind(name)]
         }
         Change::Archive { name, at_ms } => {
-            let archive =
-                sqlx::query("UPDATE prompts SET archived_at_ms = $2 WHERE name = $1 AND archived_at_ms IS NULL");
+            let archive = sqlx::query(
+                "UPDATE prompts SET archived_at_ms = $2 WHERE name = $1 AND archived_at_ms IS NULL",
+            );
             vec![archive.bind(name).bind(at_ms)]
         }
     }

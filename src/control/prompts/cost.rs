@@ -153,13 +153,7 @@ fn compared(prompt: &Prompt, only: Option<u32>) -> BTreeSet<u32> {
     }
 }
 
-fn instead(
-    version: u32,
-    other: u32,
-    days: &[&DayCost],
-    fixed: &mut Fixed<'_>,
-    catalog: &Catalog,
-) -> Instead {
+fn instead(version: u32, other: u32, days: &[&DayCost], fixed: &mut Fixed<'_>, catalog: &Catalog) -> Instead {
     let mut found = Instead { version: other, tokens: 0, cost: Usd::ZERO, saved: Usd::ZERO };
     for day in days {
         let deployment = catalog.deployments.get(&*day.place.deployment);

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::control::form::{Form, Given, Problem};
@@ -23,7 +24,7 @@ const ADMIN: &str = "admin";
 const NO_ZEROES: &str = "has a zero character, which no database keeps";
 
 /// A version that is to be there, and the label that is to point at it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Draft {
     /// The prompt's name.
     pub name: Arc<str>,
@@ -221,7 +222,10 @@ mod tests {
             ),
             (json!({"name": "a", "text": "b", "label": "3"}), vec!["label"]),
             (json!({"name": "a", "text": "x\n{{ b }}"}), vec!["text: line 2: "]),
-            (json!({"name": "a", "text": "{{ b }}", "variables": [{"name": "b", "default": 1}]}), vec!["variables: "]),
+            (
+                json!({"name": "a", "text": "{{ b }}", "variables": [{"name": "b", "default": 1}]}),
+                vec!["variables: "],
+            ),
         ] {
             let found = told(Draft::read(&body).expect_err("wrong"));
             assert_eq!(found.len(), want.len(), "{body}: {found:?}");
@@ -233,9 +237,13 @@ mod tests {
 
     #[test]
     fn a_list_has_each_name_once() {
-        let list = json!({"prompts": [{"name": "a", "text": "x"}, {"name": "b"}, {"name": "a", "text": "y"}]});
+        let list =
+            json!({"prompts": [{"name": "a", "text": "x"}, {"name": "b"}, {"name": "a", "text": "y"}]});
         let found = told(Draft::read_all(&list).expect_err("wrong"));
         assert_eq!(found, ["prompts[1].text: missing", "prompts[2].name: a is there twice"]);
-        assert_eq!(told(Draft::read_all(&json!({})).expect_err("wrong")), ["prompts: missing: a list of prompts"]);
+        assert_eq!(
+            told(Draft::read_all(&json!({})).expect_err("wrong")),
+            ["prompts: missing: a list of prompts"]
+        );
     }
 }

@@ -49,7 +49,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Names {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let names = Path::<(String, String)>::from_request_parts(parts, state).await;
-        Ok(names.map(|Path((first, second))| Self(first, second)).unwrap_or_else(|_| Self(String::new(), String::new())))
+        Ok(names
+            .map(|Path((first, second))| Self(first, second))
+            .unwrap_or_else(|_| Self(String::new(), String::new())))
     }
 }
 
@@ -89,8 +91,7 @@ async fn put_all(State(admin): State<Arc<Admin>>, body: Bytes) -> Response {
     };
     match put {
         Ok(put) => {
-            let object =
-                |Put { name, number, made }: &Put| json!({"prompt": &**name, "version": number, "made": made});
+            let object = |Put { name, number, made }: &Put| json!({"prompt": &**name, "version": number, "made": made});
             let data: Vec<Value> = put.iter().map(object).collect();
             Json(json!({"object": "list", "data": data})).into_response()
         }
@@ -115,7 +116,9 @@ async fn version(State(admin): State<Arc<Admin>>, Names(name, meant): Names) -> 
         Ok(number) => Pick::Version(number),
         Err(_) => Pick::Label(meant.into()),
     };
-    one_version(&admin, &name, &pick).await.map_or_else(|why| failed(&why), |object| Json(object).into_response())
+    one_version(&admin, &name, &pick)
+        .await
+        .map_or_else(|why| failed(&why), |object| Json(object).into_response())
 }
 
 async fn one_version(admin: &Admin, name: &str, pick: &Pick) -> Result<Value, PromptsError> {
@@ -168,8 +171,13 @@ async fn history(State(admin): State<Arc<Admin>>, Name(name): Name) -> Response 
     };
     match found.await {
         Ok((listed, moves)) => {
-            let versions: Vec<Value> =
-                listed.prompt.versions.values().rev().map(|version| version_object(version, &listed)).collect();
+            let versions: Vec<Value> = listed
+                .prompt
+                .versions
+                .values()
+                .rev()
+                .map(|version| version_object(version, &listed))
+                .collect();
             let moves: Vec<Value> = moves.iter().map(move_object).collect();
             Json(json!({"object": "prompt_history", "prompt": name, "versions": versions, "moves": moves}))
                 .into_response()
@@ -292,9 +300,10 @@ fn cost_object(report: &CostReport, query: CostQuery) -> Value {
             "deployment": place.deployment, "provider": place.provider});
         with(on, &day.sums)
     });
-    let versions = report.versions.iter().map(|one| {
-        with(json!({"version": one.version, "instead": one.instead}), &one.sums)
-    });
+    let versions = report
+        .versions
+        .iter()
+        .map(|one| with(json!({"version": one.version, "instead": one.instead}), &one.sums));
     let object = json!({
         "object": "prompt_cost",
         "prompt": &*report.prompt,
