@@ -29,7 +29,7 @@ run: ## builds the gateway and its local model, and starts both (CONFIG=… for 
 	cargo build --release --locked
 	exec "$(TARGET_DIR)/release/tunegate" serve --config "$(CONFIG)"
 
-model: ## fetches the local model's file into models/ and verifies it
+model: ## fetches the local models' files into models/ and verifies them
 	@scripts/model.sh
 
 setup: ## installs what the build and the tests need, and says what it skips

@@ -43,17 +43,20 @@ use crate::control::ledger::LedgerRecords;
 use crate::control::prompts::Prompts;
 use crate::control::teams::Teams;
 use crate::control::{Directory, pepper};
+use crate::domain::prompt::PromptBook;
 use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
-use crate::gateway::answers::{self, Answers};
+use crate::gateway::answers::Answers;
 use crate::gateway::board::Board;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::flights::Flights;
 use crate::gateway::limits::Limits;
 use crate::gateway::pins::Pins;
+use crate::gateway::prompts::LivePrompts;
 use crate::gateway::record::Book;
 use crate::gateway::retirements::Retirements;
 use crate::gateway::retries::Retries;
+use crate::gateway::semantic::Semantic;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
 use crate::http::{Check, Door, OK, Readiness};
@@ -65,6 +68,7 @@ use crate::store::ledger::LedgerPages;
 use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
 /// How `tunegate serve` was called.
@@ -163,7 +167,14 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
-    let publish_prompts = |_book| {};
+    let live_prompts = Arc::new(LivePrompts::default());
+    let publish_prompts = {
+        let (live, metrics) = (Arc::clone(&live_prompts), Arc::clone(&metrics));
+        move |book: PromptBook| {
+            metrics.prompts.labels(&book);
+            live.publish(book);
+        }
+    };
     let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
     let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
@@ -195,7 +206,11 @@ fn build(
         _ => None,
     }
     .unzip();
-    let answers = Arc::new(Answers::new(answers::Config::default(), Arc::clone(&metrics)));
+    let answers = Arc::new(Answers::new(config.cache, Arc::clone(&metrics)));
+    let semantic = config.worker.as_ref().and_then(|worker| {
+        let embedder = Embedder::new(worker.socket.clone(), Arc::clone(&worker.embedding.as_ref()?.name));
+        Some(Semantic::new(embedder, config.embed_timeout, config.cache.max_bytes, Arc::clone(&metrics)))
+    });
     let gateway = Gateway {
         keys: ring,
         catalog,
@@ -203,7 +218,9 @@ fn build(
         limits: Arc::new(Limits::new(config.limits, clock::monotonic())),
         retries: Retries::default(),
         flights: Arc::new(Flights::new(Arc::clone(&metrics), answers.most_answer_bytes())),
+        semantic,
         answers,
+        prompts: live_prompts,
         sampling: config.tracing.as_ref().map(|tracing| tracing.ratio),
         book: Arc::new(Book::new(metrics, spans)),
         pins: Arc::new(Pins::new(PinRows::new(&store))),

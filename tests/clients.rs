@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::provider::Trouble;
-use crate::support::{Setup, SimulatedProvider, TestGateway};
+use crate::support::{Setup, SimulatedProvider, TestGateway, eventually};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -47,7 +47,7 @@ fn with_troubles(mut setup: Setup, providers: &mut Vec<SimulatedProvider>) -> Se
 }
 
 /// Runs a client's test suite with nothing but the two settings that an application changes.
-fn run(mut command: Command) {
+fn run(command: Command) {
     let provider = SimulatedProvider::start();
     let mut others = Vec::new();
     let money = "\n[budgets.ample]\nlimit_usd = \"1000\"\nwindow = \"month\"\n\
@@ -55,6 +55,12 @@ fn run(mut command: Command) {
                  [budgets.spent]\nlimit_usd = \"0\"\nwindow = \"month\"\nscope = { model = \"spent\" }\n";
     let setup = with_troubles(Setup::in_front_of(&provider), &mut others).and(money);
     let gateway = TestGateway::with(setup).start();
+    succeeds(command, &gateway);
+    assert!(provider.requests().len() > 5, "the suite asked nothing");
+}
+
+/// Runs a client's tests against a gateway.
+fn succeeds(mut command: Command, gateway: &TestGateway) {
     let output = command
         .env("OPENAI_BASE_URL", format!("{}/v1", gateway.url()))
         .env("OPENAI_API_KEY", gateway.key())
@@ -70,7 +76,6 @@ fn run(mut command: Command) {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");
     assert!(output.status.success(), "{}\n{said}\n{complained}", output.status);
-    assert!(provider.requests().len() > 5, "the suite asked nothing:\n{said}");
 }
 
 #[test]
@@ -82,6 +87,30 @@ fn openai_for_python() {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .current_dir(root());
     run(command);
+}
+
+#[test]
+fn openai_for_python_gets_embeddings_of_the_local_worker() {
+    let Some(python) = installed(root().join(".venv/bin/python")) else { return };
+    let (file, vectors) = (crate::worker::model_file(), crate::worker::embedding_model());
+    let worker = format!("model_file = {file:?}\nembedding_model = {vectors:?}\nthreads = 1");
+    let mut gateway = TestGateway::with(Setup::bare().worker(&worker)).start();
+    let question = serde_json::json!({"model": "all-minilm-l6-v2", "input": "hello"});
+    eventually("a vector", || (gateway.post("/v1/embeddings", &question).status == 200).then_some(()));
+    let outcome = gateway.last_outcome();
+    assert_eq!(
+        (&outcome["usage"]["source"], &outcome["usage"]["prompt_tokens"]),
+        (&"reported".into(), &1.into())
+    );
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/clients/local"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .current_dir(root());
+    succeeds(command, &gateway);
+    gateway.signal(libc::SIGTERM);
+    let status = gateway.await_exit();
+    assert!(status.success(), "{status}:\n{}", gateway.log());
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod api;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod cache;
 mod clients;
 #[cfg(test)]
 mod credentials;

@@ -284,7 +284,7 @@ fn kept() -> Vec<Panel> {
             words(
                 "Answers kept, and why not",
                 "`too_large`: above `cache.max_answer_bytes`. `tool_calls`: the route keeps none. `capped`, \
-                 `truncated`, `error`: not whole. `denied`: the key may not leave any.",
+                 `truncated`, `error`: not whole. `denied`: cut by a content filter.",
             ),
             Unit::PerSecond,
             routing(),
@@ -414,8 +414,8 @@ fn semantic() -> Vec<Panel> {
         Panel::stacked(
             words(
                 "Failures by code",
-                "Why no embedding came. `upstream_timeout`: later than it may be. `upstream_unreachable`: the worker \
-                 is down, or starts.",
+                "Why no embedding came. `late`: not within its time. `busy`: the worker has too much to do. `away`: it is \
+                 down, or starts. `too_long`: the question is longer than its model reads.",
             ),
             Unit::PerSecond,
             Link::to(Page::Worker),

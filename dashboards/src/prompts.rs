@@ -62,7 +62,7 @@ fn one_prompt() -> Link {
 fn now() -> Vec<Panel> {
     vec![
         Panel::stat(
-            words("Requests", "Requests a second that a stored prompt is put into."),
+            words("Requests", "Requests a second that are sent with a stored prompt; those of fallbacks count, too."),
             Unit::RequestsPerSecond,
             models(),
         )
@@ -267,8 +267,8 @@ fn fidelity() -> Vec<Panel> {
         Panel::graph(
             words(
                 "Versions that labels point at",
-                "The number of the version behind each label. A step is a label that was moved; `tunegate prompts` \
-                 says by whom, and moves it back.",
+                "The number of the version behind each label. A step is a label that was moved: `tunegate prompts \
+                 history NAME` says by whom, `tunegate prompts label` moves it back.",
             ),
             Unit::Count,
             one_prompt(),

@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod budgets;
+mod cache;
 mod check_config;
 mod explain;
 mod healthcheck;
@@ -86,6 +87,10 @@ enum Command {
     /// Asks the running gateway.
     #[command(alias = "prompt")]
     Prompts(prompts::Options),
+    /// Show how many answers are kept, and let some go.
+    ///
+    /// Asks the running gateway.
+    Cache(cache::Options),
     /// Have the running gateway read its configuration again.
     ///
     /// Requests that run keep what they began with. A configuration with anything wrong in it changes nothing.
@@ -129,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),
         Command::Prompts(options) => prompts::run(&options),
+        Command::Cache(options) => cache::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
@@ -220,6 +226,10 @@ mod tests {
             "tunegate prompts cost support --from 2026-11-01 --to 2026-11-22 --compare 2 --json",
             "tunegate prompts archive support",
             "tunegate prompt sync --folder prompts",
+            "tunegate prompts hash --file train.jsonl",
+            "tunegate cache show --json",
+            "tunegate cache purge --model bot --older-than 60",
+            "tunegate cache purge --all",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {
@@ -230,6 +240,7 @@ mod tests {
         let half = ["tunegate", "budgets", "raise", "ops", "--by", "5"];
         assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
+        assert!(Arguments::try_parse_from(["tunegate", "cache", "purge"]).is_err(), "which answers?");
         assert!(Arguments::try_parse_from(["tunegate", "explain", "bot"]).is_err(), "of which request?");
     }
 }

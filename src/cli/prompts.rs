@@ -1,5 +1,7 @@
 //! `tunegate prompts`: clients of the admin API.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use super::keys::variable;
 use super::table::{Column, date, listing, number, one, table, text};
 use super::{ConfigOption, say};
 use crate::config::prompts::{body_of, folder_of};
+use crate::domain::prompt::hash::{sha256_of, system_message_of};
 
 /// Options of `tunegate prompts`.
 #[derive(Args)]
@@ -59,12 +62,12 @@ enum Command {
         label: String,
         /// The version's number.
         #[arg(value_name = "VERSION", required_unless_present = "remove")]
-        version: Option<u32>,
+        to: Option<u32>,
         /// Only if it points at this version now.
         #[arg(long, value_name = "VERSION")]
         expected: Option<u32>,
         /// Take the label away.
-        #[arg(long, conflicts_with_all = ["version", "expected"])]
+        #[arg(long, conflicts_with_all = ["to", "expected"])]
         remove: bool,
         #[command(flatten)]
         signed: Signed,
@@ -111,6 +114,12 @@ enum Command {
         #[arg(long, value_name = "VERSION")]
         compare: Option<u32>,
     },
+    /// Say which system messages a training file has, with their SHA-256 for `trained_with`. Offline.
+    Hash {
+        /// The training file: JSON lines with `messages`.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Archive a prompt that the configuration does not name; its versions stay.
     Archive {
         /// The prompt's name.
@@ -149,8 +158,10 @@ impl Signed {
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    let client = AdminClient::new(&options.config)?;
-    let (answer, told) = asked(&client, &options.command)?;
+    let (answer, told) = match &options.command {
+        Command::Hash { file } => hashes(&words(Some(file))?)?,
+        online => asked(&AdminClient::new(&options.config)?, online)?,
+    };
     say(&if options.json { answer.to_string() } else { told });
     Ok(())
 }
@@ -187,13 +198,13 @@ fn asked(client: &AdminClient, command: &Command) -> anyhow::Result<(Value, Stri
             };
             (made, told)
         }
-        Command::Label { label, version, expected, remove, signed } => {
+        Command::Label { label, to, expected, remove, signed } => {
             let (name, name_of_label) = split(label);
             let path = format!("{}/labels/{}", path(name), path_segment(name_of_label));
             let prompt: Value = if *remove {
                 client.ask("DELETE", &path, None)?.read(200)?
             } else {
-                let mut body = json!({"version": version});
+                let mut body = json!({"version": to});
                 if let Some(expected) = expected {
                     body["expected"] = json!(expected);
                 }
@@ -240,6 +251,7 @@ fn asked(client: &AdminClient, command: &Command) -> anyhow::Result<(Value, Stri
             let told = costs(&cost);
             (cost, told)
         }
+        Command::Hash { .. } => bail!("no gateway is asked for it"),
         Command::Archive { name } => {
             let archived: Value = client.ask("DELETE", &path(name), None)?.read(200)?;
             (archived, format!("archived {name}"))
@@ -274,6 +286,27 @@ fn words(file: Option<&Path>) -> anyhow::Result<String> {
         bail!("there are no words: name a file, or write them to stdin");
     }
     Ok(text)
+}
+
+/// The system messages of a training file, the most frequent first: how many lines have each, and its hash.
+fn hashes(lines: &str) -> anyhow::Result<(Value, String)> {
+    let mut found = BTreeMap::<String, usize>::new();
+    for (at, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let said = system_message_of(line).ok_or_else(|| {
+            anyhow!("line {} is no example of a chat: JSON with an array `messages`", at + 1)
+        })?;
+        *found.entry(said).or_default() += 1;
+    }
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by_key(|(_, lines)| Reverse(*lines));
+    let objects: Vec<Value> = found
+        .iter()
+        .map(|(said, lines)| {
+            json!({"sha256": sha256_of(said), "lines": lines, "starts": said.chars().take(60).collect::<String>()})
+        })
+        .collect();
+    let told = table(&HASHES, &objects);
+    Ok((json!({"object": "list", "data": objects}), told))
 }
 
 /// Where a prompt's labels point: `production=3 candidate=4`.
@@ -355,6 +388,12 @@ const INSTEAD: [Column; 5] = [
     Column("AND SAVED", |line| text(&line["saved_usd"])),
 ];
 
+const HASHES: [Column; 3] = [
+    Column("SHA256", |hash| text(&hash["sha256"])),
+    Column("LINES", |hash| number(&hash["lines"])),
+    Column("SYSTEM MESSAGE", |hash| text(&hash["starts"]).replace('\n', " ")),
+];
+
 const PUT: [Column; 3] = [
     Column("PROMPT", |put| text(&put["prompt"])),
     Column("VERSION", |put| number(&put["version"])),
@@ -393,6 +432,18 @@ mod tests {
              INSTEAD OF  AT USD  VERSION  WOULD HAVE COST  AND SAVED\n\
              1           0.30    2        0.10             0.20"
         );
+    }
+
+    #[test]
+    fn a_training_files_messages_are_told_with_their_hashes() {
+        let line = |words: &str| format!(r#"{{"messages":[{{"role":"system","content":"{words}"}}]}}"#);
+        let (kind, curt) = (line("Be kind"), line("Be curt"));
+        let (_, told) = hashes(&[&*kind, "", &curt, &kind].join("\n")).expect("sound");
+        let want = [("Be kind", 2), ("Be curt", 1)]
+            .map(|(words, lines)| format!("{}  {lines}      {words}", sha256_of(words)));
+        assert_eq!(told.lines().skip(1).collect::<Vec<_>>(), want);
+        let error = hashes(&format!("{kind}\n{{}}")).expect_err("no example");
+        assert!(error.to_string().starts_with("line 2"), "{error}");
     }
 
     #[test]

@@ -61,10 +61,7 @@ pub(super) fn policy(place: &Place, written: &file::ModelCache, checker: &mut Ch
     let semantic = written.semantic.as_ref().map(|semantic| {
         let place = place.key("semantic").key("threshold");
         let threshold = in_range(&place, semantic.threshold, DEFAULT_THRESHOLD, THRESHOLD, checker);
-        Semantic {
-            threshold_per_mille: per_mille(threshold),
-            shadow: semantic.shadow.unwrap_or_default(),
-        }
+        Semantic { threshold_per_mille: per_mille(threshold), shadow: semantic.shadow.unwrap_or_default() }
     });
     Policy {
         ttl: Duration::from_secs(ttl_s),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::money::Usd;
+use super::money::{Cost, Usd};
 use super::price::Price;
+use super::price::rates::Class;
 use super::usage::TokenCounts;
 use crate::domain::service_tier::ServiceTier;
 
@@ -22,6 +23,26 @@ impl Priced {
     /// What tokens cost. `served` is the `service_tier` of the answer: what it says is what is billed.
     pub fn cost(&self, tokens: &TokenCounts, served: Option<ServiceTier>) -> Usd {
         self.price.cost(tokens, served.unwrap_or(self.asked))
+    }
+
+    /// What a part of the input is, in tokens and in cost: as many tokens of text, so many of the input before them. What
+    /// a provider had in its cache is the input's beginning. The part is never more than the whole.
+    pub fn part(
+        &self,
+        tokens: &TokenCounts,
+        served: Option<ServiceTier>,
+        of: u64,
+        before: u64,
+    ) -> (u64, Usd) {
+        let tier = served.unwrap_or(self.asked);
+        let rates = self.price.tokens.rates(tokens.prompt, tier);
+        let part = of.min(tokens.prompt);
+        let cached = tokens.cached.saturating_sub(before).min(part);
+        let cost = Cost::default()
+            .and(part - cached, rates.of(Class::Input))
+            .and(cached, rates.of(Class::CachedInput))
+            .round_up();
+        (part, cost.min(self.price.cost(tokens, tier)))
     }
 
     /// Whether no token of any class costs anything.

@@ -4,6 +4,8 @@
 //! spelling or the order of a schema's keys reaches the provider as the client wrote it.
 
 mod consume;
+mod inject;
+mod instructions;
 mod members;
 mod parts;
 mod rewrite;
@@ -17,6 +19,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 pub use consume::Consumed;
+pub use inject::{Speaker, Unfit};
+pub use instructions::system_message;
 pub use rewrite::{CapName, OutputCap, Rewrite, droppable};
 
 use super::endpoint::Endpoint;

@@ -2,6 +2,7 @@
 //!
 //! Who may see an answer is in its key; nothing here looks at who asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,6 +152,17 @@ pub struct Standing {
     pub limit_bytes: u64,
 }
 
+/// How much is kept of one model's answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OfModel {
+    /// The catalog's entry.
+    pub model: Arc<str>,
+    /// How many answers.
+    pub entries: u64,
+    /// The memory they take.
+    pub bytes: u64,
+}
+
 /// All kept answers.
 pub struct Answers {
     kept: Cache<CacheKey, Arc<Kept>>,
@@ -247,6 +259,17 @@ impl Answers {
         gone
     }
 
+    /// How much is kept of each model's answers, by name. Looks at all of them: not for an async thread.
+    pub fn by_model(&self) -> Vec<OfModel> {
+        let mut sums: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
+        for (_, kept) in &self.kept {
+            let (entries, bytes) = sums.entry(Arc::clone(&kept.model)).or_default();
+            *entries += 1;
+            *bytes += u64::from(kept.weight());
+        }
+        sums.into_iter().map(|(model, (entries, bytes))| OfModel { model, entries, bytes }).collect()
+    }
+
     /// How much is kept now; what has expired goes, and metrics are told.
     pub fn standing(&self) -> Standing {
         self.kept.run_pending_tasks();
@@ -263,5 +286,131 @@ const fn cause_name(cause: RemovalCause) -> &'static str {
         RemovalCause::Explicit => "purged",
         RemovalCause::Replaced => "replaced",
         RemovalCause::Size => "size",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::usage::{TokenCounts, UsageSource};
+    use crate::telemetry::metrics;
+
+    fn answers(max_bytes: u64) -> Answers {
+        let metrics = Metrics::new(metrics::Config::default()).expect("metrics");
+        Answers::new(Config { max_bytes, max_answer_bytes: 10_000 }, Arc::new(metrics))
+    }
+
+    fn kept(body: &'static [u8], at_ms: i64) -> Kept {
+        Kept {
+            endpoint: Endpoint::ChatCompletions,
+            body: KeptBody::Whole(Bytes::from_static(body)),
+            headers: Vec::new(),
+            model: "m".into(),
+            deployment: "d".into(),
+            provider: "p".into(),
+            prompt: Some("support@3".into()),
+            key_id: "key_1".into(),
+            usage: Usage::new(TokenCounts::default(), UsageSource::Reported),
+            cost: Usd::ZERO,
+            price: "v".into(),
+            kept_at_ms: at_ms,
+            until_ms: at_ms + 60_000,
+        }
+    }
+
+    fn key(number: u8) -> CacheKey {
+        CacheKey::numbered(number)
+    }
+
+    /// How many went, by the cause.
+    fn gone(answers: &Answers, cause: &str) -> bool {
+        let text = String::from_utf8(answers.metrics.text()).expect("text");
+        !text.contains(&format!("tunegate_cache_evictions_total{{cause=\"{cause}\"}} 0\n"))
+    }
+
+    #[test]
+    fn an_answer_is_found_while_it_is_young_enough() {
+        let answers = answers(1 << 20);
+        assert!(answers.keep(key(1), kept(b"a", 1_000)));
+        let found = |now_ms, max_age_s: Option<u64>| {
+            answers.find(&key(1), now_ms, max_age_s.map(Duration::from_secs)).map(|kept| kept.age(now_ms))
+        };
+        assert_eq!(found(1_000, None), Some(Duration::ZERO));
+        assert_eq!(found(6_000, Some(5)), Some(Duration::from_secs(5)));
+        assert_eq!(found(6_001, Some(5)), None);
+        assert_eq!(found(60_999, None), Some(Duration::from_millis(59_999)));
+        assert_eq!(found(61_000, None), None, "its time is over");
+        assert_eq!(found(0, Some(0)), Some(Duration::ZERO), "a clock that stepped back makes nothing old");
+        assert!(answers.find(&key(2), 1_000, None).is_none());
+        // what is kept anew stands instead
+        assert!(answers.keep(key(1), kept(b"b", 2_000)));
+        let body = answers.find(&key(1), 2_000, None).expect("kept").body.bytes().clone();
+        assert_eq!(&body[..], b"b");
+        assert_eq!(answers.standing().entries, 1);
+        assert!(gone(&answers, "replaced"));
+    }
+
+    #[test]
+    fn what_is_too_large_or_over_at_once_is_not_kept() {
+        let answers = answers(1 << 20);
+        assert!(!answers.keep(key(1), kept(&[0; 10_001], 0)));
+        assert!(answers.keep(key(2), kept(&[0; 10_000], 0)));
+        assert!(!answers.keep(key(3), Kept { until_ms: 0, ..kept(b"a", 0) }));
+        assert_eq!(answers.standing().entries, 1);
+    }
+
+    #[test]
+    fn the_bound_holds_and_what_was_asked_for_longest_ago_goes_first() {
+        let answers = answers(100_000);
+        for number in 0..100 {
+            answers.keep(key(number), kept(&[0; 4_000], 0));
+            // asked for again and again
+            assert!(answers.find(&key(0), 0, None).is_some(), "{number}");
+        }
+        let standing = answers.standing();
+        assert!((60_000..=100_000).contains(&standing.bytes), "{standing:?}");
+        assert!(answers.find(&key(99), 0, None).is_some() && answers.find(&key(1), 0, None).is_none());
+        assert!(gone(&answers, "size"));
+    }
+
+    #[test]
+    fn what_is_purged_is_gone_at_once() {
+        let all = || {
+            let answers = answers(1 << 20);
+            answers.keep(key(1), kept(b"a", 0));
+            answers.keep(key(2), Kept { model: "n".into(), key_id: "key_2".into(), ..kept(b"a", 0) });
+            answers.keep(key(3), Kept { deployment: "e".into(), prompt: None, ..kept(b"a", 50_000) });
+            answers.keep(key(4), Kept { prompt: Some("support@4".into()), ..kept(b"a", 50_000) });
+            answers
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let none = Purge::default;
+        for (purge, want) in [
+            (none(), &[1, 2, 3, 4][..]),
+            (Purge { model: some("m"), ..none() }, &[1, 3, 4]),
+            (Purge { deployment: some("e"), ..none() }, &[3]),
+            (Purge { key_id: some("key_2"), ..none() }, &[2]),
+            (Purge { prompt: some("support"), ..none() }, &[1, 2, 4]),
+            (Purge { prompt: some("support@3"), ..none() }, &[1, 2]),
+            (Purge { prompt: some("supp"), ..none() }, &[]),
+            (Purge { older_than: Some(Duration::from_secs(10)), ..none() }, &[1, 2]),
+            (Purge { older_than: Some(Duration::from_secs(55)), ..none() }, &[]),
+            (Purge { entry: Some(key(4).shown()), ..none() }, &[4]),
+            (Purge { model: some("m"), prompt: some("support"), ..none() }, &[1, 4]),
+            (Purge { model: some("x"), ..none() }, &[]),
+        ] {
+            let answers = all();
+            let count = answers.purge(&purge, 55_000);
+            let gone: Vec<u8> =
+                (1..=4).filter(|number| answers.find(&key(*number), 55_000, None).is_none()).collect();
+            assert_eq!((gone.as_slice(), count), (want, want.len() as u64), "{purge:?}");
+            assert_eq!(answers.standing().entries, 4 - count);
+        }
+        let answers = all();
+        let of = |model: &str, entries: u64| {
+            let bytes = entries * u64::from(kept(b"a", 0).weight());
+            OfModel { model: model.into(), entries, bytes }
+        };
+        assert_eq!(answers.by_model(), [of("m", 3), of("n", 1)]);
     }
 }

@@ -17,6 +17,7 @@ use super::means::Means;
 use super::meter::{self, Answer, AnswerBody, Followed, passed};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
+use super::prompts::is_mismatch;
 use super::record::{Asked, Record};
 use super::refusal::Refusal;
 use super::reserve::{Reserved, Unpaid};
@@ -284,6 +285,11 @@ impl Attempt<'_> {
             bill.settle(None);
             return Err(Unmade::Unreachable(error));
         }
+        let put = bill.put().cloned();
+        record.note(|outcome| {
+            outcome.injected_tokens = put.as_ref().map(|put| put.tokens);
+            outcome.prompt = put.map(|put| put.prompt);
+        });
         record.owes(bill);
         Ok(output_cap)
     }
@@ -309,6 +315,7 @@ impl Attempt<'_> {
             sent: &self.sent,
         };
         let visit = self.visit(stay, output_cap, clock::monotonic());
+        self.counts_prompt(&record);
         if let Some(bill) = record.bill() {
             bill.sent();
         }
@@ -331,6 +338,20 @@ impl Attempt<'_> {
                 }
                 Attempted::Ended(refusal, record)
             }
+        }
+    }
+
+    /// Counts the stored prompt that is sent, and whether the model hears other words than it was trained with.
+    fn counts_prompt(&self, record: &Record) {
+        let (metrics, model) = (&record.book().metrics().prompts, &self.prepared.attribution.model);
+        if let (Some(put), Some(tokens)) = (&self.form.put, record.injected_tokens()) {
+            metrics.injected(put.words.name(), model, &self.deployment.name, tokens);
+        }
+        let Some(trained) = &self.deployment.trained_with else { return };
+        let said = self.form.request.system_message();
+        let words = self.form.put.as_ref().map(|put| &*put.words);
+        if is_mismatch(&self.prepared.shelf, trained, said.as_deref(), words) == Some(true) {
+            metrics.mismatched(model, &self.deployment.name);
         }
     }
 

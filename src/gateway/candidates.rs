@@ -150,7 +150,7 @@ impl Look<'_> {
     }
 
     fn input(&self, candidate: &Candidate<'_>) -> u64 {
-        self.counts.input(self.live, candidate.deployment, &candidate.upstream_model)
+        self.counts.input(self.live, self.forms, candidate.deployment, &candidate.upstream_model)
     }
 
     /// The least that the request needs of a context: its input, and one token of output or what it asks for.

@@ -14,10 +14,10 @@ use super::forms::Form;
 use super::inference::Gateway;
 use super::means::Sources;
 use super::prepare::{AllDrawn, Asked, Beside, Prepared};
+use super::prompts::PromptWish;
 use super::refusal::Refusal;
 use super::routes::{DeploymentReport, PlanReport, Sights};
 use crate::clock;
-use crate::domain::cache::Directives;
 use crate::domain::catalog::Deployment;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::money::Usd;
@@ -139,12 +139,23 @@ pub struct Candidate {
     pub unpriced: Option<String>,
     /// The least that is left of any budget that applies.
     pub budget_left_usd: Option<Usd>,
+    /// The stored prompt that is put in.
+    pub prompt: Option<PromptReport>,
     /// The tokens that the expected cost is made of; none where the deployment can't be given the request.
     pub expected: Option<ExpectedTokens>,
     /// When the first token is expected, ms.
     pub expected_first_token_ms: Option<u64>,
     /// When the answer's end is expected, ms.
     pub expected_total_ms: Option<u64>,
+}
+
+/// A stored prompt that a deployment gets.
+#[derive(Debug, Clone, Serialize)]
+pub struct PromptReport {
+    /// Which version: `support@3`.
+    pub version: Arc<str>,
+    /// How many tokens it is there.
+    pub tokens: u64,
 }
 
 /// What a request is expected to use.
@@ -192,10 +203,14 @@ impl Gateway {
     /// When its model is not there for who asks, or it names what is stored and not theirs.
     pub async fn explain(&self, question: Question) -> Result<Explanation, Refusal> {
         let Question { whose, request, end_user, tags, headers, at_ms } = question;
+        let (request, consumed) = request.consume()?;
         let bound = self.pins.bound_to(&request, &whose).await?;
-        let beside =
-            Beside { headers: Vec::new(), route_headers: headers, tags, wish: Directives::default() };
-        let mut asked = Asked::new(whose, self.catalog.load(), request, beside, bound)?;
+        let header =
+            |wanted: &str| headers.iter().find(|(name, _)| &**name == wanted).map(|(_, value)| value.clone());
+        let variables = header("x-tunegate-variables");
+        let prompt = PromptWish::read(header("x-tunegate-prompt"), variables.as_deref(), consumed.variables)?;
+        let beside = Beside { route_headers: headers, tags, prompt, ..Beside::default() };
+        let mut asked = Asked::new(whose, self.catalog.load(), self.prompts.load(), request, beside, bound)?;
         let on = &mut asked.attribution;
         on.end_user = on.end_user.take().or(end_user);
         let counts = asked.count(true).await;
@@ -347,6 +362,10 @@ fn row(
         price: priced.as_ref().map(|priced| Arc::clone(&priced.version)),
         unpriced,
         budget_left_usd: None,
+        prompt: form.as_ref().and_then(|form| form.put.as_ref()).map(|put| PromptReport {
+            version: Arc::clone(put.words.prompt()),
+            tokens: put.tokens(asked.live.counter(deployment, &asked.resolved.upstream_model(deployment))),
+        }),
         expected: expected.map(|tokens| ExpectedTokens {
             input: tokens.prompt,
             cached: tokens.cached,

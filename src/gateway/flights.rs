@@ -96,13 +96,20 @@ pub(super) struct Head {
 
 /// What has landed.
 #[derive(Debug, Clone)]
-pub(super) struct Landed {
+pub(super) enum Landed {
+    /// What an upstream was asked for.
+    Asked(Asked),
+    /// What was kept, the answer to a question that means the same; and how near that is.
+    Found(Arc<Kept>, f32),
+}
+
+/// An answer that several share.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
     /// Its head.
     pub(super) head: Arc<Head>,
     /// All of it; none where it was too long to be held.
     pub(super) answer: Option<Arc<Kept>>,
-    /// How like the question is that it answered; none where it is the same.
-    pub(super) similarity: Option<f32>,
     /// What it used and cost.
     pub(super) worth: Worth,
     /// What each of those paid who share its cost.
@@ -111,7 +118,7 @@ pub(super) struct Landed {
     pub(super) whole: bool,
 }
 
-impl Landed {
+impl Asked {
     /// What it saved whoever did not pay it alone.
     pub(super) fn saved(&self) -> Usd {
         self.worth.cost - self.share
@@ -129,6 +136,8 @@ pub(super) struct Worth {
     pub(super) price: Arc<str>,
     /// Who billed it.
     pub(super) deployment: Arc<Deployment>,
+    /// The stored prompt that was put in.
+    pub(super) prompt: Option<Arc<str>>,
 }
 
 /// Who shares a flight beside its leader, and how it is booked.

@@ -19,12 +19,14 @@ use super::means::Means;
 use super::pins::Pins;
 use super::prepare::{Asked, Beside, Prepared};
 use super::presence::{Client, Presence};
+use super::prompts::{LivePrompts, PromptWish};
 use super::record::{Book, Record, Refused};
 use super::refusal::Refusal;
 use super::reply::{NoAnswer, Reply};
 use super::reserve::Money;
 use super::retirements::Retirements;
 use super::retries::Retries;
+use super::semantic::Semantic;
 use crate::clock;
 use crate::domain::cache::Directives;
 use crate::domain::endpoint::Endpoint;
@@ -55,6 +57,10 @@ pub struct Gateway {
     pub answers: Arc<Answers>,
     /// Calls that are shared.
     pub flights: Arc<Flights>,
+    /// Questions that mean the same, where they can be compared.
+    pub semantic: Option<Semantic>,
+    /// Stored prompts.
+    pub prompts: Arc<LivePrompts>,
     /// The share of new traces that is kept, where traces are made.
     pub sampling: Option<SampleRatio>,
 }
@@ -77,6 +83,10 @@ pub struct Arrival {
     pub tags: Vec<Arc<str>>,
     /// Its `Cache-Control`.
     pub cache_control: Vec<Vec<u8>>,
+    /// The stored prompt that it names.
+    pub prompt: Option<String>,
+    /// Values for the variables of stored prompts, as JSON.
+    pub variables: Option<String>,
 }
 
 impl Gateway {
@@ -140,8 +150,9 @@ impl Gateway {
             route_headers: arrival.route_headers,
             tags: arrival.tags,
             wish,
+            prompt: PromptWish::read(arrival.prompt, arrival.variables.as_deref(), consumed.variables)?,
         };
-        let asked = Asked::new(admitted, self.catalog.load(), request, beside, bound)?;
+        let asked = Asked::new(admitted, self.catalog.load(), self.prompts.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));
         let sources = self.means().sources(clock::unix_ms(), clock::monotonic());
         let prepared = asked.prepare(sources).await?;

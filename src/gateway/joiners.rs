@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::flights::{Joiner, Landed, Worth};
+use super::flights::{Asked, Joiner, Worth};
 use super::ledger::{Ledger, Settlement, draft};
 use super::record::Record;
 use crate::domain::cache::{CacheResult, Cached};
@@ -22,14 +22,17 @@ impl Aboard {
     }
 
     /// Notes what a joiner's answer cost and saved, and books it where the flight did not.
-    pub(super) fn lands(&self, record: &mut Record, unbooked: Option<Joiner>, landed: &Landed) {
+    pub(super) fn lands(&self, record: &mut Record, unbooked: Option<Joiner>, asked: &Asked) {
         // who was too late to be booked with the others pays no share
-        let share = if unbooked.is_some() { Usd::ZERO } else { landed.share };
-        let saved = landed.worth.cost - share;
+        let share = if unbooked.is_some() { Usd::ZERO } else { asked.share };
+        let saved = asked.worth.cost - share;
         record.cached(Cached { result: CacheResult::Joined, saved: Some(saved) }, share);
-        record.note(|outcome| outcome.deployment = Some(Arc::clone(&landed.worth.deployment.name)));
+        record.note(|outcome| {
+            outcome.deployment = Some(Arc::clone(&asked.worth.deployment.name));
+            outcome.prompt.clone_from(&asked.worth.prompt);
+        });
         if let Some(joiner) = unbooked {
-            book(&self.ledger, joiner, &landed.worth, Usd::ZERO);
+            book(&self.ledger, joiner, &asked.worth, Usd::ZERO);
         }
     }
 }

@@ -104,8 +104,9 @@ impl Lab {
     pub(super) fn asked(&self, request: InferenceRequest, headers: &[(&str, &str)]) -> Asked {
         let header = |(name, value): &(&str, &str)| ((*name).into(), (*value).to_owned());
         let route_headers = headers.iter().map(header).collect();
-        let beside = Beside { headers: Vec::new(), route_headers, tags: Vec::new() };
-        let asked = Asked::new(self.admitted.clone(), Arc::clone(&self.live), request, beside, None);
+        let beside = Beside { route_headers, ..Beside::default() };
+        let live = Arc::clone(&self.live);
+        let asked = Asked::new(self.admitted.clone(), live, Arc::default(), request, beside, None);
         asked.unwrap_or_else(|refusal| panic!("{refusal}"))
     }
 }

@@ -75,6 +75,7 @@ pub enum AnswerBody {
 pub(super) static COST: HeaderName = HeaderName::from_static("x-tunegate-cost-usd");
 pub(super) static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-tunegate-budget-left-usd");
 static OUTPUT_CAP: HeaderName = HeaderName::from_static("x-tunegate-output-cap");
+static PROMPT: HeaderName = HeaderName::from_static("x-tunegate-prompt");
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-tunegate-attempts");
 
 /// What an answer cost, and the least that is left of a budget.
@@ -157,6 +158,7 @@ pub(super) async fn follow<C: Client>(
     let mut following = Following { facts: Facts { prompt_tokens, ..following.facts }, ..following };
     let notices = std::mem::take(&mut following.notices);
     let (output_cap, attempts) = (following.output_cap, record.failed_attempts() + 1);
+    let prompt = record.prompt().and_then(|prompt| HeaderValue::from_str(prompt).ok());
     let mut followed = match is_event_stream(&kind) && is_plain(&encoding) {
         true => stream::begin(following, presence, record).await,
         false => whole::read(following, &kind, &encoding, presence, record).await,
@@ -164,6 +166,7 @@ pub(super) async fn follow<C: Client>(
     if let Followed::Answer(answer) = &mut followed {
         answer.output_cap = output_cap.map(|cap| cap.tokens);
         answer.headers.extend(notices);
+        answer.headers.extend(prompt.map(|prompt| (PROMPT.clone(), prompt)));
         if let Some(cap) = output_cap {
             answer.headers.push((OUTPUT_CAP.clone(), HeaderValue::from(cap.tokens)));
         }

@@ -12,6 +12,7 @@ use super::catalog::Live;
 use super::counts::Counts;
 use super::forms::{Form, Forms};
 use super::means::Sources;
+use super::prompts::{Asking, PromptWish, Shelf};
 use super::refusal::Refusal;
 use super::reserve::Wanted;
 use crate::domain::cache::Directives;
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub resolved: Resolved,
     /// The request, in all its forms.
     pub forms: Forms,
+    /// The stored prompts it was decided on.
+    pub shelf: Arc<Shelf>,
     /// What was counted of it.
     pub counts: Counts,
     /// The whole order of deployments; at least one where it is to be sent.
@@ -51,6 +54,7 @@ pub(super) struct Prepared {
 }
 
 /// What came with a request beside its body.
+#[derive(Default)]
 pub(super) struct Beside {
     /// Headers of the client's that travel on.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -60,6 +64,8 @@ pub(super) struct Beside {
     pub tags: Vec<Arc<str>>,
     /// What it says about the response cache.
     pub wish: Directives,
+    /// What it says about stored prompts.
+    pub prompt: PromptWish,
 }
 
 /// A request with its route, of which nothing is drawn yet.
@@ -67,6 +73,7 @@ pub(super) struct Asked {
     pub admitted: Admitted,
     pub live: Arc<Live>,
     pub resolved: Resolved,
+    pub shelf: Arc<Shelf>,
     pub forms: Forms,
     pub attribution: Attribution,
     pub beside: Beside,
@@ -90,6 +97,7 @@ impl Asked {
     pub(super) fn new(
         admitted: Admitted,
         live: Arc<Live>,
+        shelf: Arc<Shelf>,
         request: InferenceRequest,
         mut beside: Beside,
         bound: Option<String>,
@@ -100,9 +108,10 @@ impl Asked {
             return Err(unknown());
         }
         let attribution = attribution(&admitted, &resolved, &request, std::mem::take(&mut beside.tags));
-        let tokens = estimated_tokens(&request);
-        let forms = Forms::new(request);
-        Ok(Self { admitted, live, resolved, forms, attribution, beside, bound, tokens })
+        let asking = Asking { terms: &admitted.key.terms, resolved: &resolved, wish: &beside.prompt };
+        let forms = Forms::new(request, &shelf, asking)?;
+        let tokens = estimated_tokens(&forms);
+        Ok(Self { admitted, live, resolved, shelf, forms, attribution, beside, bound, tokens })
     }
 
     /// Counts what its routes need to know. `costs` counts for prices, whatever they need.
@@ -202,13 +211,14 @@ impl Asked {
 
     /// With what was counted, and whom to ask.
     pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
-        let Self { admitted, live, resolved, forms, attribution, beside, tokens, .. } = self;
+        let Self { admitted, live, resolved, shelf, forms, attribution, beside, tokens, .. } = self;
         let AllDrawn { drawn, longer, filtered } = all;
         let (order, Beside { headers, wish, .. }) = (drawn.order, beside);
         Prepared {
             admitted,
             live,
             resolved,
+            shelf,
             forms,
             counts,
             order,
@@ -281,9 +291,10 @@ impl Prepared {
 
 /// The tokens that limits take a request for until its true number is known: four bytes a token, and the output that it
 /// asks for at most.
-fn estimated_tokens(request: &InferenceRequest) -> u64 {
+fn estimated_tokens(forms: &Forms) -> u64 {
+    let request = forms.asked();
     let output = request.output_cap().unwrap_or(0).saturating_mul(request.choices());
-    (request.body().len() as u64).div_ceil(4).saturating_add(output)
+    forms.most_bytes().div_ceil(4).saturating_add(output)
 }
 
 fn attribution(

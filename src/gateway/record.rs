@@ -233,6 +233,16 @@ impl Record {
         }
     }
 
+    /// Which stored prompt was put in.
+    pub(super) fn prompt(&self) -> Option<&Arc<str>> {
+        self.outcome.as_ref()?.prompt.as_ref()
+    }
+
+    /// How many tokens of a stored prompt were put in.
+    pub(super) fn injected_tokens(&self) -> Option<u64> {
+        self.outcome.as_ref()?.injected_tokens
+    }
+
     /// Which deployment answered, or was asked last.
     pub(super) fn deployment(&self) -> Option<&Arc<str>> {
         self.outcome.as_ref()?.deployment.as_ref()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::board::{Full, Unready};
 use super::limited::Limited;
+use super::prompts::Unput;
 use crate::domain::breaker::State;
 use crate::domain::budget::Exceeded;
 use crate::domain::cache::directives::DirectiveError;
@@ -154,6 +155,9 @@ pub enum Refusal {
         /// What stands against it.
         unready: Unready,
     },
+    /// A stored prompt can't be put in.
+    #[error("{0}")]
+    Prompt(Box<Unput>),
     /// The client left; nobody reads this.
     #[error("the client left")]
     ClientGone,
@@ -267,7 +271,7 @@ fn date(ms: i64) -> String {
 }
 
 /// All codes of refusals, for metrics that are born at 0.
-pub const CODES: [&str; 41] = [
+pub const CODES: [&str; 46] = [
     "client_gone",
     "content_filter",
     "context_length_exceeded",
@@ -288,6 +292,11 @@ pub const CODES: [&str; 41] = [
     "no_deployment",
     "overloaded",
     "project_spend_limit_exceeded",
+    "prompt_not_allowed",
+    "prompt_not_found",
+    "prompt_unfit",
+    "prompt_variable_invalid",
+    "prompt_variable_missing",
     "rate_limit_exceeded",
     "request_incomplete",
     "request_not_found",
@@ -350,6 +359,7 @@ impl Refusal {
                 "rate_limit_exceeded"
             }
             Self::Busy { unready: Unready::Shut { .. }, .. } => "no_deployment",
+            Self::Prompt(why) => why.code(),
             Self::ClientGone => "client_gone",
         }
     }
@@ -361,6 +371,7 @@ impl Refusal {
             Self::CacheControl(error) => Some(&error.param),
             Self::UnknownModel(_) | Self::EndpointNotServed { .. } | Self::Unpriced { .. } => Some("model"),
             Self::Unbounded(why) => why.param(),
+            Self::Prompt(why) => why.param(),
             Self::NoCandidate { out, .. } => match Nobody::of(out) {
                 Nobody::WithThatMember(member) => Some(member),
                 Nobody::WhoMadeIt => Some("model"),
@@ -377,6 +388,7 @@ impl Refusal {
             Self::Overloaded(_) | Self::LedgerAway(_) | Self::Busy { unready: Unready::Full(_), .. } => {
                 Some(Blamed::Gateway)
             }
+            Self::Prompt(why) => why.blames(),
             Self::Busy { .. } | Self::Upstream { .. } => Some(Blamed::Upstream),
             Self::UpstreamFault { fault, .. } => {
                 let theirs = matches!(fault, Fault::Wait | Fault::Transient) || fault.is_our_trouble();

@@ -20,6 +20,7 @@ use crate::domain::ledger::{Attribution, Entry, EntryKind};
 use crate::domain::money::{Cost, PerToken, Usd};
 use crate::domain::price::book::{PriceBook, Warning};
 use crate::domain::priced::Priced;
+use crate::domain::prompt::Injected;
 use crate::domain::request::OutputCap;
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::tokens::{Counted, TokenCounter};
@@ -61,8 +62,30 @@ pub(super) struct Bill {
     at_ms: i64,
     attribution: Arc<Attribution>,
     priced: Priced,
+    /// The stored prompt in it.
+    put: Option<Put>,
     /// None where nothing costs anything.
     reservation: Option<Reservation>,
+}
+
+/// A stored prompt's words in a request.
+#[derive(Debug, Clone)]
+pub(super) struct Put {
+    /// Which version.
+    pub(super) prompt: Arc<str>,
+    /// How many tokens they are.
+    pub(super) tokens: u64,
+    /// How many stand before them.
+    before: u64,
+}
+
+impl Put {
+    fn of(wanted: Wanted<'_>) -> Option<Self> {
+        let put = wanted.form.put.as_ref()?;
+        let counter = TokenCounter::expecting(wanted.deployment, wanted.upstream_model);
+        let (tokens, before) = (put.tokens(counter), put.tokens_before(counter));
+        Some(Self { prompt: Arc::clone(put.words.prompt()), tokens, before })
+    }
 }
 
 /// Why a deployment is not asked.
@@ -137,6 +160,7 @@ impl Money {
             at_ms,
             attribution,
             priced,
+            put: Put::of(wanted),
             reservation: None,
         };
         if bill.priced.is_free() {
@@ -293,7 +317,7 @@ impl Asked<'_> {
             return Ok(bound);
         }
         // what was counted to choose is not counted again, unless other words are sent
-        let shared = (!form.translated).then(|| counts.counted(counter)).flatten();
+        let shared = (!form.translated).then(|| counts.counted(form.wording, counter)).flatten();
         let counted = if let Some(counted) = shared {
             counted
         } else if request.body().len() <= QUICK_BYTES {
@@ -381,6 +405,18 @@ impl Bill {
         &self.priced
     }
 
+    /// The stored prompt in it.
+    pub(super) const fn put(&self) -> Option<&Put> {
+        self.put.as_ref()
+    }
+
+    /// What the stored prompt was of a cost.
+    fn injected(&self, usage: &Usage, cost: Usd) -> Option<Arc<Injected>> {
+        let Put { prompt, tokens, before } = self.put.as_ref()?;
+        let (tokens, part) = self.priced.part(&usage.tokens, usage.served, *tokens, *before);
+        Some(Arc::new(Injected { prompt: Arc::clone(prompt), tokens, cost: part.min(cost) }))
+    }
+
     /// What a usage costs: what is not confirmed costs all that is held.
     pub(super) fn cost(&self, usage: &Usage) -> Usd {
         match (&self.reservation, usage.source) {
@@ -416,10 +452,11 @@ impl Bill {
 
     fn end(self, usage: Option<&Usage>, others: Usd) {
         let cost = usage.map(|usage| self.cost(usage) - others);
+        let injected = usage.zip(cost).and_then(|(usage, cost)| self.injected(usage, cost));
         match (self.reservation, usage.zip(cost)) {
             (Some(reservation), Some((usage, cost))) => {
                 let settlement = Settlement::new(usage.tokens, usage.source, cost);
-                reservation.settle(Settlement { saved: others, ..settlement });
+                reservation.settle(Settlement { saved: others, injected, ..settlement });
             }
             (Some(reservation), None) => reservation.release(),
             (None, Some((usage, cost))) => {
@@ -429,6 +466,7 @@ impl Bill {
                     source: Some(usage.source),
                     cost,
                     price: self.priced.version,
+                    injected,
                     ..entry
                 });
             }

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::answers::{Kept, KeptBody};
 use super::dispatch;
-use super::flights::{Begun, Boarding, Follower, Head, Joiner, Landed, LeaderEnd, Pilot, Worth};
+use super::flights::{Asked, Begun, Boarding, Follower, Head, Joiner, Landed, LeaderEnd, Pilot, Worth};
 use super::inference::Gateway;
 use super::joiners::{Aboard, book};
 use super::ledger::{Reservation, draft};
@@ -22,15 +22,17 @@ use super::presence::{Client, Presence};
 use super::record::{Record, Refused};
 use super::refusal::Refusal;
 use super::reply::{Body, NoAnswer, Reply, Streamed};
+use super::semantic::Compared;
 use super::shared::Shared;
 use crate::clock;
-use crate::domain::cache::key::{CacheKey, KeyedOn, Tenant, cache_key};
+use crate::domain::cache::key::{CacheKey, KeyedOn, Tenant, cache_key, semantic_key};
 use crate::domain::cache::{Bypass, CacheResult, Cached, Joiners, Policy, Scope, eligible, keep, replay};
 use crate::domain::catalog::Deployment;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::ledger::{Attribution, Entry, EntryKind};
 use crate::domain::money::Usd;
 use crate::domain::outcome::Ending;
+use crate::domain::request::InferenceRequest;
 use crate::domain::stream::StreamReader;
 
 /// So often a request tries anew whose flight came to nothing, before it goes alone.
@@ -168,6 +170,16 @@ impl Gateway {
 
     /// What the answer of a deployment is kept under.
     fn key_on(&self, prepared: &Prepared, deployment: &Arc<Deployment>) -> Option<CacheKey> {
+        self.on(prepared, deployment, cache_key)
+    }
+
+    /// What is found out about a request and all that its answer by a deployment depends on.
+    fn on<T>(
+        &self,
+        prepared: &Prepared,
+        deployment: &Arc<Deployment>,
+        find: impl FnOnce(&InferenceRequest, &KeyedOn<'_>) -> T,
+    ) -> Option<T> {
         let policy = prepared.resolved.route.cache.as_ref()?;
         let form = prepared.forms.of(deployment).ok()?;
         let upstream_model = prepared.resolved.upstream_model(deployment);
@@ -178,12 +190,12 @@ impl Gateway {
             namespace: prepared.wish.namespace.as_deref(),
             deployment,
             upstream_model: &upstream_model,
-            prompt: None,
+            prompt: form.put.as_ref().map(|put| &**put.words.prompt()),
             default_cap: self.money.default_cap(wanted, clock::unix_ms()),
             beta: prepared.headers.iter().find(|(name, _)| *name == BETA).map(|(_, value)| value.as_bytes()),
             model: &prepared.attribution.model,
         };
-        Some(cache_key(&form.request, &on))
+        Some(find(&form.request, &on))
     }
 
     fn kept(&self, keyed: &Keyed) -> Option<Arc<Kept>> {
@@ -267,22 +279,23 @@ impl Gateway {
         let result = if keyed.fresh { CacheResult::Bypass(Bypass::NoCache) } else { CacheResult::Miss };
         let head = match begun {
             Begun::Stream(head) => head,
-            Begun::Landed(landed) if landed.similarity.is_none() && keyed.stream && !landed.whole => {
-                landed.head
-            }
-            Begun::Landed(landed) => match (follower.leaders_end(), landed.answer) {
+            Begun::Landed(Landed::Asked(asked)) if keyed.stream && !asked.whole => asked.head,
+            Begun::Landed(Landed::Asked(asked)) => match (follower.leaders_end(), asked.answer) {
                 (Some(LeaderEnd::Answered(record, ending)), Some(kept)) => {
-                    let mut headers = landed.head.leads.clone();
+                    let mut headers = asked.head.leads.clone();
                     told(&mut headers, keyed, result);
                     let body = Body::Whole { body: kept.body.bytes().clone(), record, ending };
-                    return Ok(Reply { status: landed.head.status, headers, body });
+                    return Ok(Reply { status: asked.head.status, headers, body });
                 }
-                (Some(LeaderEnd::Found(record)), Some(kept)) => {
+                _ => return Err(NoAnswer::Gone),
+            },
+            Begun::Landed(Landed::Found(kept, similarity)) => match follower.leaders_end() {
+                Some(LeaderEnd::Found(record)) => {
                     let Some((body, kind)) = body_for(keyed, &kept, Usd::ZERO) else {
                         return Err(NoAnswer::Gone);
                     };
-                    let whole =
-                        Whole { body, kind, result: CacheResult::Semantic, similarity: landed.similarity };
+                    let similarity = Some(similarity);
+                    let whole = Whole { body, kind, result: CacheResult::Semantic, similarity };
                     return Ok(self.hit(keyed, attribution, &kept, whole, record));
                 }
                 _ => return Err(NoAnswer::Gone),
@@ -352,7 +365,7 @@ impl Gateway {
         let head = match begun {
             Begun::Failed => return Joined::Again(record),
             Begun::Stream(head) => head,
-            Begun::Landed(landed) if same_kind && keyed.stream && !landed.whole => Arc::clone(&landed.head),
+            Begun::Landed(Landed::Asked(asked)) if same_kind && keyed.stream && !asked.whole => asked.head,
             Begun::Landed(landed) => {
                 return match self.joins_landed(
                     keyed,
@@ -392,20 +405,25 @@ impl Gateway {
         unbooked: Option<Joiner>,
         mut record: Box<Record>,
     ) -> Result<Reply, Box<Record>> {
-        let Some(kept) = &landed.answer else { return Err(record) };
-        let Some((body, kind)) = body_for(keyed, kept, landed.share) else { return Err(record) };
-        if let Some(similarity) = landed.similarity {
-            let whole = Whole { body, kind, result: CacheResult::Semantic, similarity: Some(similarity) };
-            return Ok(self.hit(keyed, attribution, kept, whole, record));
-        }
+        let asked = match landed {
+            Landed::Asked(asked) => asked,
+            Landed::Found(kept, similarity) => {
+                let Some((body, kind)) = body_for(keyed, kept, Usd::ZERO) else { return Err(record) };
+                let similarity = Some(*similarity);
+                let whole = Whole { body, kind, result: CacheResult::Semantic, similarity };
+                return Ok(self.hit(keyed, attribution, kept, whole, record));
+            }
+        };
+        let Some(kept) = &asked.answer else { return Err(record) };
+        let Some((body, kind)) = body_for(keyed, kept, asked.share) else { return Err(record) };
         record.first_byte();
-        aboard.lands(&mut record, unbooked, landed);
-        let mut headers = landed.head.joins.clone();
+        aboard.lands(&mut record, unbooked, asked);
+        let mut headers = asked.head.joins.clone();
         content_type(&mut headers, kind);
         told(&mut headers, keyed, CacheResult::Joined);
-        paid(&mut headers, landed.share, landed.saved());
+        paid(&mut headers, asked.share, asked.saved());
         let body = Body::Whole { body, record, ending: Ending::Served };
-        Ok(Reply { status: landed.head.status, headers, body })
+        Ok(Reply { status: asked.head.status, headers, body })
     }
 
     /// Holds a joiner's share of what the call can cost.
@@ -496,6 +514,12 @@ impl Gateway {
     async fn flies(self: Arc<Self>, prepared: Prepared, keyed: Keyed, pilot: Pilot, mut record: Box<Record>) {
         let result = if keyed.fresh { CacheResult::Bypass(Bypass::NoCache) } else { CacheResult::Miss };
         record.cached(Cached { result, saved: None }, Usd::ZERO);
+        let compared = match self.compared(&prepared, &keyed).await {
+            Ok(compared) => compared,
+            Err((kept, similarity)) => {
+                return pilot.lands(Landed::Found(kept, similarity), LeaderEnd::Found(record));
+            }
+        };
         let mut crowd = pilot.crowd();
         let mut presence = Presence::new(&mut crowd);
         let answer = match dispatch::ask(self.means(), &prepared, &mut presence, record).await {
@@ -512,7 +536,7 @@ impl Gateway {
         }
         let joins = headers.iter().filter(|(name, _)| SHARED_HEADERS.contains(name)).cloned().collect();
         let head = |priced| Arc::new(Head { leads: headers, joins, status, priced });
-        let flown = Flown { gateway: &self, prepared: &prepared, keyed: &keyed, capped };
+        let flown = Flown { gateway: &self, prepared: &prepared, keyed: &keyed, capped, compared };
         match body {
             AnswerBody::Whole { body, record, ending } => {
                 flown.lands(pilot, head(None), Some(KeptBody::Whole(body)), record, ending);
@@ -557,6 +581,33 @@ impl Gateway {
         }
     }
 
+    /// Compares the last turn with those before it, where the model says so: the answer to one that means the same, or
+    /// how it was compared.
+    async fn compared(
+        &self,
+        prepared: &Prepared,
+        keyed: &Keyed,
+    ) -> Result<Option<Compared>, (Arc<Kept>, f32)> {
+        let (Some(policy), Some(semantic), Some(first)) =
+            (keyed.policy.semantic, &self.semantic, prepared.order.first())
+        else {
+            return Ok(None);
+        };
+        let Some((group, words)) = self.on(prepared, &first.deployment, semantic_key).flatten() else {
+            return Ok(None);
+        };
+        let Some(compared) = semantic.compared(&keyed.model, group, &words).await else { return Ok(None) };
+        if keyed.fresh {
+            return Ok(Some(compared));
+        }
+        let near = semantic.nearest(&keyed.model, &compared, policy, &self.answers, keyed.max_age);
+        // one that can't be told as it is asked for is none
+        match near.filter(|(kept, _)| body_for(keyed, kept, Usd::ZERO).is_some()) {
+            Some(found) => Err(found),
+            None => Ok(Some(compared)),
+        }
+    }
+
     /// Whether the answer's output was capped lower than its key says.
     fn is_capped(&self, prepared: &Prepared, cap: Option<u64>) -> bool {
         let Some(cap) = cap else { return false };
@@ -575,6 +626,8 @@ struct Flown<'a> {
     keyed: &'a Keyed,
     /// Whether its output was capped for its leader alone.
     capped: bool,
+    /// Its question, where those that mean the same may get its answer.
+    compared: Option<Compared>,
 }
 
 impl Flown<'_> {
@@ -598,15 +651,16 @@ impl Flown<'_> {
         }
         let share = self.settles(&pilot, &mut record);
         let head = self.head_after(head, &record, share);
-        let landed = Landed { head, answer, similarity: None, worth, share, whole };
-        pilot.lands(landed, LeaderEnd::Answered(record, ending));
+        let asked = Asked { head, answer, worth, share, whole };
+        pilot.lands(Landed::Asked(asked), LeaderEnd::Answered(record, ending));
     }
 
     fn worth(&self, record: &Record) -> Option<Worth> {
         let (usage, cost, price) = record.answered()?;
         let deployment = record.deployment()?;
         let deployment = self.prepared.live.catalog.deployments.get(deployment)?;
-        Some(Worth { usage, cost, price, deployment: Arc::clone(deployment) })
+        let prompt = record.prompt().cloned();
+        Some(Worth { usage, cost, price, deployment: Arc::clone(deployment), prompt })
     }
 
     fn kept(&self, body: KeptBody, head: &Head, worth: &Worth) -> Kept {
@@ -619,7 +673,7 @@ impl Flown<'_> {
             model: Arc::clone(&self.keyed.model),
             deployment: Arc::clone(&worth.deployment.name),
             provider: Arc::clone(&worth.deployment.provider.name),
-            prompt: None,
+            prompt: worth.prompt.clone(),
             key_id: Arc::clone(&self.prepared.admitted.key.id),
             usage: worth.usage,
             cost: worth.cost,
@@ -644,7 +698,12 @@ impl Flown<'_> {
             return metrics.stored(why.name());
         }
         if let Some(key) = self.gateway.key_on(self.prepared, &worth.deployment) {
-            metrics.stored(if answers.keep(key, (**kept).clone()) { "kept" } else { "too_large" });
+            let is_kept = answers.keep(key, (**kept).clone());
+            metrics.stored(if is_kept { "kept" } else { "too_large" });
+            if let (true, Some(compared), Some(semantic)) = (is_kept, &self.compared, &self.gateway.semantic)
+            {
+                semantic.remember(compared, key);
+            }
         }
     }
 

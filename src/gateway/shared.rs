@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::flights::{Follower, Joiner, LeaderEnd, Piece};
+use super::flights::{Follower, Joiner, Landed, LeaderEnd, Piece};
 use super::joiners::Aboard;
 use super::meter::Next;
 use super::record::Record;
@@ -94,8 +94,8 @@ impl Shared {
                 }
             }
             Who::Joiner { record: Some(record), aboard, unbooked } => {
-                if let Some(landed) = landed {
-                    aboard.lands(record, unbooked.take(), &landed);
+                if let Some(Landed::Asked(asked)) = landed {
+                    aboard.lands(record, unbooked.take(), &asked);
                 }
             }
             Who::Joiner { .. } => {}

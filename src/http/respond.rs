@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::domain::breaker::State;
 use crate::domain::budget::Exceeded;
 use crate::gateway::board::Unready;
+use crate::gateway::prompts::Unput;
 use crate::gateway::{Nobody, Refusal};
 use crate::provider::Fault;
 use crate::upstream::UpstreamError;
@@ -46,6 +47,12 @@ pub(super) fn status(refusal: &Refusal) -> StatusCode {
             StatusCode::from_u16(*status).unwrap_or(StatusCode::TOO_MANY_REQUESTS)
         }
         Refusal::Unbounded(_) => StatusCode::BAD_REQUEST,
+        Refusal::Prompt(why) => match **why {
+            Unput::Unknown(_) => StatusCode::NOT_FOUND,
+            Unput::NotAllowed(_) => StatusCode::FORBIDDEN,
+            Unput::Absent(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Unput::Values(..) | Unput::Render { .. } | Unput::Unfit(_) => StatusCode::BAD_REQUEST,
+        },
         Refusal::Unpriced { .. } => StatusCode::FORBIDDEN,
         Refusal::LedgerAway(_) => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::NoCandidate { out, .. } => match Nobody::of(out) {

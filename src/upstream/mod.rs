@@ -3,6 +3,7 @@
 #[cfg(feature = "otel")]
 pub mod collector;
 mod credential;
+pub mod embedder;
 mod error;
 pub mod http;
 mod idle;

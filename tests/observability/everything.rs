@@ -1,6 +1,8 @@
-//! A gateway that has everything there is to see, and traffic of every kind: served, refused, retried, shed, broken off.
+//! A gateway that has everything there is to see, and traffic of every kind: served, refused, retried, shed, broken off,
+//! answered from the cache, with words put in.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
@@ -17,6 +19,12 @@ const OTHER_TUNED: &str = "ft:gpt-4.1-mini-2025-04-14:acme:writer:C3yZ";
 const WELL: [&str; 6] = ["support-bot", "writer", "mini", "thinker", "lora", "mystery"];
 /// Events of a stream that come before it breaks or is left.
 const EVENTS: usize = 3;
+/// Models whose answers are kept; questions that mean the same are served at one, measured at the other.
+const KEPT: [&str; 2] = ["faq", "faq-shadow"];
+/// Models whose requests get a stored prompt.
+const PROMPTED: [&str; 2] = ["prompted", "bound"];
+/// What no stored prompt is, by its SHA-256.
+const OTHER_WORDS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// The gateway, those behind it, and its keys.
 pub(super) struct Everything {
@@ -29,6 +37,8 @@ pub(super) struct Everything {
     narrow: SimulatedProvider,
     /// One of each team, and one without.
     keys: Vec<String>,
+    /// Rounds of traffic so far: what no round before has asked.
+    rounds: AtomicU32,
 }
 
 impl Everything {
@@ -45,7 +55,11 @@ impl Everything {
             .patient()
             .file("upstream.key", UPSTREAM_KEY)
             .retirements("poll_ms = 1000")
-            .worker(&format!("model_file = {:?}\nname = \"{LOCAL}\"\nthreads = 1", model_file()))
+            .worker(&format!(
+                "model_file = {:?}\nname = \"{LOCAL}\"\nembedding_model = {:?}\nthreads = 1",
+                model_file(),
+                embedding_model()
+            ))
             .and(&catalog(&all.map(SimulatedProvider::url)))
             .and(BUDGETS);
         let setup = all.into_iter().fold(setup, Setup::watched);
@@ -58,7 +72,8 @@ impl Everything {
             let made = gateway.admin(Call::post("/admin/v1/keys", &body)).expect(201).json();
             made["key"].as_str().expect("a key").to_owned()
         });
-        let everything = Self { gateway, well, ill, narrow, keys: keys.into() };
+        let everything = Self { gateway, well, ill, narrow, keys: keys.into(), rounds: AtomicU32::new(0) };
+        everything.prompt("production", "You answer for Acme, kindly and in one sentence.");
         eventually("an answer of the worker", || {
             (everything.gateway.post(CHAT, &question(LOCAL, "first")).status == 200).then_some(())
         });
@@ -68,9 +83,13 @@ impl Everything {
     /// A round of traffic of every kind.
     #[track_caller]
     pub(super) fn traffic(&self) {
+        let round = self.rounds.fetch_add(1, Ordering::Relaxed);
+        self.prompt("candidate", &format!("You answer for Acme. Draft {round}."));
         for key in &self.keys {
             self.served(key);
+            self.kept(key, round);
         }
+        self.shared(round);
         self.refused();
         self.fallen_ill();
         self.full();
@@ -87,7 +106,7 @@ impl Everything {
                 .call(Call::post(path, body).bearer(key).header("x-tunegate-tags", "live"))
                 .expect(200)
         };
-        for model in WELL {
+        for model in WELL.into_iter().chain(PROMPTED) {
             ask(CHAT, &question(model, "ann"));
             ask(CHAT, &streamed(model, "bob"));
         }
@@ -101,6 +120,53 @@ impl Everything {
             let input = json!({"model": "mini", "input": "hi", "max_output_tokens": 20, "stream": stream});
             ask("/v1/responses", &input);
         }
+    }
+
+    /// Makes a version of a stored prompt, and points a label at it.
+    #[track_caller]
+    fn prompt(&self, label: &str, text: &str) {
+        let version = json!({"name": "support", "text": text, "label": label});
+        let made = self.gateway.admin(Call::post("/admin/v1/prompts", &version));
+        assert!([200, 201].contains(&made.status), "{}", made.text());
+    }
+
+    /// Questions that are asked twice, and in other words.
+    fn kept(&self, key: &str, round: u32) {
+        let ask = |body: &Value| self.gateway.call(Call::post(CHAT, body).bearer(key)).expect(200);
+        for model in KEPT {
+            for (words, result) in [
+                (format!("How do I reset my password? ({round})"), None),
+                (format!("How do I reset my password? ({round})"), Some("hit")),
+                (format!("I forgot my password. How do I reset it? ({round})"), None),
+                (format!("How long does it take to ship to Norway? ({round})"), None),
+            ] {
+                let mut body = exact(model, &words);
+                let answer = ask(&body);
+                let told = answer.header("x-tunegate-cache");
+                assert!(result.is_none() || told == result, "{told:?}: {words}");
+                body["stream"] = true.into();
+                ask(&body);
+            }
+        }
+        ask(&question("faq", "ann"));
+    }
+
+    /// Two that ask the same at once; a call that nobody could have joined with profit.
+    fn shared(&self, round: u32) {
+        let words = format!("What is joined? ({round})");
+        let gate = Gate::new();
+        self.well.replies(Reply::usual().waits_for(&gate));
+        let before = self.well.requests().len();
+        let mut leads = self.gateway.send(CHAT, &exact("faq", &words));
+        self.well.await_requests(before + 1);
+        let mut joins = self.gateway.send(CHAT, &exact("faq", &words));
+        let follows = "\ntunegate_cache_followers 1\n";
+        eventually("one that joins", || self.exposition().contains(follows).then_some(()));
+        gate.open();
+        leads.answer().expect(200);
+        assert_eq!(joins.answer().expect(200).header("x-tunegate-cache"), Some("joined"));
+        self.ill.always(Reply::trouble(Trouble::server_error()));
+        self.gateway.post(CHAT, &exact("shaky", &words));
     }
 
     /// Every way in which we say no before anybody is asked.
@@ -195,14 +261,31 @@ impl Everything {
 
 fn model_file() -> PathBuf {
     let asked = std::env::var_os("TUNEGATE_TEST_MODEL").map(PathBuf::from);
-    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let file = asked.unwrap_or(usual);
+    let file = asked.unwrap_or_else(|| models().join("SmolLM2-135M-Instruct.Q4_1.gguf"));
     assert!(file.is_file(), "no model at {}: run `make model`", file.display());
     file
 }
 
+fn embedding_model() -> PathBuf {
+    let folder = models().join("all-MiniLM-L6-v2");
+    assert!(folder.is_dir(), "no model at {}: run `make model`", folder.display());
+    folder
+}
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
+}
+
 fn question(model: &str, user: &str) -> Value {
     json!({"model": model, "max_tokens": 20, "user": user, "messages": [{"role": "user", "content": "hi"}]})
+}
+
+/// One whose answer may be kept.
+fn exact(model: &str, words: &str) -> Value {
+    let mut body = question(model, "ann");
+    body["temperature"] = 0.into();
+    body["messages"][0]["content"] = words.into();
+    body
 }
 
 fn streamed(model: &str, user: &str) -> Value {
@@ -230,6 +313,7 @@ fn catalog(urls: &[String; 5]) -> String {
         "breaker = { consecutive_failures = 3, cooldown_ms = 600000, longest_cooldown_ms = 600000 }";
     let tough = "breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n\
                  timeouts = { first_byte_ms = 300, between_chunks_ms = 300 }";
+    let bound = format!("trained_with = {{ sha256 = \"{OTHER_WORDS}\" }}\nprompt = {{ name = \"support\" }}");
     for (name, provider, model, lines) in [
         ("support-v3", "openai", FINE_TUNED, ""),
         ("support-azure", "azure", "support-eu", "base_model = \"gpt-4.1-mini-2025-04-14\""),
@@ -253,6 +337,7 @@ fn catalog(urls: &[String; 5]) -> String {
         ),
         ("any", "openai", "*", "on_unpriced = \"cap\"\ncap_price = \"gpt-4\""),
         ("retired", "openai", mini, "retires = \"2026-01-14\""),
+        ("bound", "openai", OTHER_TUNED, &bound),
         ("ill", "ill", mini, tough),
         ("dead", "dead", mini, breaker),
         ("busy", "busy", mini, tough),
@@ -273,14 +358,21 @@ fn catalog(urls: &[String; 5]) -> String {
             "deployments = [\"ill\", \"mini\"]\nretry = { attempts = 3, same = 1, first_wait_ms = 5, longest_wait_ms = 50 }",
         ),
         ("crowded", "deployments = [\"busy\", \"mini\"]"),
+        ("prompted", "deployments = [\"mini\"]\nprompt = { name = \"support\" }"),
+        ("faq", "deployments = [\"mini\"]\ncache = { ttl_s = 3600, semantic = { threshold = 0.7 } }"),
+        (
+            "faq-shadow",
+            "deployments = [\"mini\"]\ncache = { ttl_s = 3600, semantic = { threshold = 0.7, shadow = true } }",
+        ),
+        ("shaky", "deployments = [\"ill\"]\ncache = { ttl_s = 3600 }"),
         ("any/*", "deployments = [\"any\"]"),
         ("spent", "deployments = [\"mini\"]"),
     ] {
         text.push_str(&format!("\n[models.\"{name}\"]\n{lines}\n"));
     }
     for name in [
-        "mini", "thinker", "lora", "embedder", "mystery", "unpriced", "beyond", "retired", "ill", "dead",
-        "narrow",
+        "mini", "thinker", "lora", "embedder", "mystery", "unpriced", "beyond", "retired", "bound", "ill",
+        "dead", "narrow",
     ] {
         text.push_str(&format!("\n[models.{name}]\ndeployments = [\"{name}\"]\n"));
     }

@@ -42,6 +42,8 @@ enum Motion {
     Waves(f64),
     /// The last midnight.
     Midnight,
+    /// One more each day.
+    Counts,
 }
 
 impl Week {
@@ -136,6 +138,7 @@ impl Motion {
             Self::Sinks { from, by } => from - by * of_day,
             Self::Waves(most) => (most * busyness(at) as f64 / 18.0).round(),
             Self::Midnight => at.div_euclid(DAY) as f64 * DAY as f64,
+            Self::Counts => at.div_euclid(DAY).rem_euclid(100) as f64,
         }
     }
 }
@@ -173,9 +176,15 @@ fn up_to(most: f64, lot: f64) -> i64 {
 fn counted(sample: &Sample, lot: f64) -> Motion {
     let (most, scale) = match sample.name.as_str() {
         "tunegate_cost_usd_total" => (2_000_000.0, 1_000_000_000),
+        "tunegate_saved_usd_total" | "tunegate_prompt_cost_usd_total" => (600_000.0, 1_000_000_000),
         // corrections, overshoots and the like are small beside it
         name if name.ends_with("_usd_total") => (20_000.0, 1_000_000_000),
         "tunegate_tokens_total" | "tunegate_worker_tokens_total" => (2_000.0, 1),
+        "tunegate_prompt_tokens_total" => (700.0, 1),
+        "tunegate_prompt_requests_total" => (4.0, 1),
+        "tunegate_cache_requests_total" | "tunegate_semantic_lookups_total" => {
+            (usual(sample.label("result")), 1)
+        }
         "tunegate_requests_total" if sample.label("ending") == "served" => (40.0, 1),
         "tunegate_responses_total" if sample.label("status") == "200" => (80.0, 1),
         name if name.ends_with("_seconds_total") => (50.0, 10),
@@ -185,8 +194,21 @@ fn counted(sample: &Sample, lot: f64) -> Motion {
     Motion::Grows { pace: up_to(most, lot), scale }
 }
 
+/// How many requests come to a result of the cache, at the most.
+fn usual(result: &str) -> f64 {
+    match result {
+        "hit" | "served" => 40.0,
+        "miss" | "shadow" | "below" => 20.0,
+        "joined" | "semantic" | "bypass" => 6.0,
+        _ => 1.0,
+    }
+}
+
 /// Around a middle that belongs to the family and to who is asked.
 fn observed(family: &Family, sample: &Sample) -> Motion {
+    if family.name == "tunegate_semantic_similarity" {
+        return alike(sample);
+    }
     let middle = match family.name.as_str() {
         "gen_ai_client_token_usage" => 600.0,
         name if name.contains("chunk") && name.contains("per_output") => 0.02,
@@ -194,6 +216,8 @@ fn observed(family: &Family, sample: &Sample) -> Motion {
         name if name.contains("first") => 0.3,
         name if name.contains("overhead") || name.contains("write") => 0.000_8,
         name if name.contains("batch_size") => 3.0,
+        "tunegate_cache_age_seconds" => 600.0,
+        "tunegate_semantic_embed_duration_seconds" => 0.012,
         name if name.contains("step") => 0.04,
         _ => 1.6,
     };
@@ -208,6 +232,23 @@ fn observed(family: &Family, sample: &Sample) -> Motion {
         bound => {
             let bound: f64 = bound.parse().expect("a bound");
             1.0 / (1.0 + (bound / middle).powi(-3))
+        }
+    };
+    Motion::Observes { pace, share }
+}
+
+/// Two clouds: most questions have little to do with any other, some say the same in other words.
+fn alike(sample: &Sample) -> Motion {
+    let pace = 40;
+    if sample.name.ends_with("_sum") {
+        return Motion::Sums { pace, mean: 0.75 };
+    }
+    let share = match sample.label("le") {
+        "" | "+Inf" => 1.0,
+        bound => {
+            let bound: f64 = bound.parse().expect("a bound");
+            let below = |middle: f64, steepness: f64| 1.0 / (1.0 + ((middle - bound) * steepness).exp());
+            (0.65 * below(0.62, 20.0) + 0.35 * below(0.95, 90.0)).min(1.0)
         }
     };
     Motion::Observes { pace, share }
@@ -231,6 +272,10 @@ fn standing(sample: &Sample, lot: f64) -> Motion {
         "tunegate_in_flight_requests" | "tunegate_deployment_in_flight" => Motion::Waves(12.0 * lot),
         "tunegate_worker_queue" | "tunegate_worker_active" => Motion::Waves(8.0),
         "tunegate_worker_kv_tokens" => Motion::Waves(6_000.0),
+        "tunegate_cache_bytes" => Motion::Waves(900_000.0),
+        "tunegate_cache_entries" | "tunegate_semantic_entries" => Motion::Waves(400.0),
+        "tunegate_cache_flights" | "tunegate_cache_followers" => Motion::Waves(9.0 * (0.2 + lot)),
+        "tunegate_prompt_label_version" => Motion::Counts,
         _ => Motion::Stands(live),
     }
 }

@@ -314,7 +314,7 @@ impl Scene {
 }
 
 /// Panels in the picture of the README: dashboard and title.
-const PICTURES: [(&str, &str); 8] = [
+const PICTURES: [(&str, &str); 10] = [
     ("tunegate / Spend and budgets", "Cost per hour by team"),
     ("tunegate / Spend and budgets", "Left"),
     ("tunegate / Fine-tuned models", "Latency p95 against the base"),
@@ -323,6 +323,8 @@ const PICTURES: [(&str, &str); 8] = [
     ("tunegate / Overview", "First chunk by model, p95"),
     ("tunegate / Routing and reliability", "Own overhead"),
     ("tunegate / Local worker", "Time to first token"),
+    ("tunegate / Response cache", "Requests by result"),
+    ("tunegate / Prompts", "Cost per hour by prompt"),
 ];
 
 /// The shipped rule files.

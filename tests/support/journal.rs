@@ -23,6 +23,7 @@ pub(crate) struct Entry {
     pub(crate) source: String,
     pub(crate) held: i64,
     pub(crate) cost: i64,
+    pub(crate) saved: i64,
 }
 
 /// All of them, in order.
@@ -32,7 +33,7 @@ pub(crate) struct Journal(pub(crate) Vec<Entry>);
 const ROWS: &str = "SELECT seq, kind, at_ms, ends_seq, corrects_seq, request_id, instance, end_user, deployment,
         key_id || '/' || team || '/' || end_user || '/' || tags || '/' || model || '/' || deployment || '/' || provider
             || '/' || purpose || '/' || price AS booked_on,
-        prompt, completion, source, held_nanos, cost_nanos FROM ledger ORDER BY seq";
+        prompt, completion, source, held_nanos, cost_nanos, saved_nanos FROM ledger ORDER BY seq";
 
 impl Journal {
     /// Reads it; nothing when the database does not answer just now.
@@ -65,6 +66,7 @@ impl Journal {
                 source: text("source"),
                 held: number("held_nanos"),
                 cost: number("cost_nanos"),
+                saved: number("saved_nanos"),
             }
         });
         Some(Self(entries.collect()))
@@ -127,6 +129,10 @@ impl Journal {
                     assert_eq!(of(hold), of(entry), "{hold:#?} is ended by {entry:#?}");
                 }
                 "adjustment" => assert!(entry.corrects.is_some() && entry.held == 0, "{entry:#?}"),
+                "cache_hit" => {
+                    assert_eq!((entry.cost, entry.held, entry.ends), (0, 0, None), "{entry:#?}");
+                    assert!(entry.saved >= 0, "{entry:#?}");
+                }
                 other => panic!("no test makes a {other}: {entry:#?}"),
             }
         }

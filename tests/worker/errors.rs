@@ -43,7 +43,7 @@ async fn envelopes() {
 
     for (path, status, code) in [
         ("/", 404, "unknown_url"),
-        ("/v1/embeddings", 404, "unknown_url"),
+        ("/v1/moderations", 404, "unknown_url"),
         ("/v1/completions", 405, "method_not_supported"),
     ] {
         let response = worker.get(path).await;

@@ -2,6 +2,7 @@
 
 mod chat;
 mod completions;
+mod embeddings;
 mod errors;
 mod lifecycle;
 mod load;
@@ -25,11 +26,21 @@ struct Worker {
     client: reqwest::Client,
 }
 
-fn model_file() -> PathBuf {
+/// The model that answers.
+pub(crate) fn model_file() -> PathBuf {
     let asked = std::env::var_os("TUNEGATE_TEST_MODEL").map(PathBuf::from);
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let path = asked.unwrap_or(root);
     assert!(path.exists(), "the test model is missing: run `make model`, or set TUNEGATE_TEST_MODEL");
+    path
+}
+
+/// The folder of the embedding model.
+pub(crate) fn embedding_model() -> PathBuf {
+    let asked = std::env::var_os("TUNEGATE_TEST_EMBEDDING_MODEL").map(PathBuf::from);
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/all-MiniLM-L6-v2");
+    let path = asked.unwrap_or(root);
+    assert!(path.is_dir(), "no embedding model: run `make model`, or set TUNEGATE_TEST_EMBEDDING_MODEL");
     path
 }
 

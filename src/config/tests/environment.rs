@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::domain::catalog::{Address, AzureClassic, AzureV1, Dialect};
+use crate::domain::endpoint::Endpoint;
 
 use super::*;
 
@@ -22,6 +23,49 @@ fn without_a_file_there_is_one_local_worker() {
     assert!(worker.threads >= 1 && config.http.threads >= 1);
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.http.admin_listen.to_string(), "127.0.0.1:8081");
+}
+
+#[test]
+fn the_workers_embedding_model_is_listed_where_it_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let section = |folder: &std::path::Path, more: &str| {
+        format!(
+            "[worker]\nembedding_model = {folder:?}\nprice = {{ input_per_1m_usd = \"1\", output_per_1m_usd = \"2\" }}\n{more}"
+        )
+    };
+    let config = good(&section(folder.path(), ""), &[]);
+    for asked in ["all-minilm-l6-v2", "local/all-minilm-l6-v2"] {
+        let (provider, deployment, upstream) = resolve(&config, asked).expect(asked);
+        assert_eq!((&*provider, &*deployment, &*upstream), ("local", "all-minilm-l6-v2", "all-minilm-l6-v2"));
+    }
+    let deployments = &config.catalog.deployments;
+    let (vectors, words) = (&deployments["all-minilm-l6-v2"], &deployments["smollm2-135m"]);
+    assert_eq!((&*vectors.endpoints, words.endpoints.len()), (&[Endpoint::Embeddings][..], 2));
+    let embedding = config.worker.and_then(|worker| worker.embedding).expect("one");
+    assert_eq!((&*embedding.folder, &*embedding.name), (folder.path(), "all-minilm-l6-v2"));
+
+    let named = good(&section(folder.path(), "embedding_name = \"mini\""), &[]);
+    assert!(resolve(&named, "local/mini").is_some() && resolve(&named, "all-minilm-l6-v2").is_none());
+
+    let nowhere = good(&section("/nowhere".as_ref(), ""), &[]);
+    assert_eq!(nowhere.worker.expect("a worker").embedding, None);
+    let notice = "worker.embedding_model: /nowhere is not there: no embeddings; `make model` fetches it";
+    assert!(nowhere.notices.iter().any(|found| found == notice), "{:?}", nowhere.notices);
+    let none = good(&section("".as_ref(), ""), &[]);
+    assert_eq!(none.worker.expect("a worker").embedding, None);
+    assert!(!none.notices.iter().any(|notice| notice.contains("embedding")), "{:?}", none.notices);
+
+    for (text, want) in [
+        (section(folder.path(), "embedding_name = \"smollm2-135m\""), "is worker.name, too"),
+        (section(folder.path(), "embedding_name = \"a b\""), "worker.embedding_name: "),
+        (
+            section(folder.path(), "[models.\"local/all-minilm-l6-v2\"]\ndeployments = [\"smollm2-135m\"]"),
+            "taken by the local worker",
+        ),
+    ] {
+        let found = wrong(&text);
+        assert!(found.iter().any(|problem| problem.contains(want)), "{text}: {found:?}");
+    }
 }
 
 #[test]

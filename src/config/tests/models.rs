@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::cache::{Joiners, Policy, Scope};
 use crate::domain::catalog::Model;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::retry;

@@ -2,7 +2,13 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::domain::catalog::tests::deployment;
+use crate::domain::ledger::{Attribution, Entry, EntryKind};
+use crate::domain::money::Usd;
+use crate::domain::prompt::Injected;
+use crate::domain::prompt::cost::Traffic;
+use crate::gateway::ledger::draft;
 use crate::store::audit::AuditRows;
+use crate::store::ledger::LedgerRows;
 use crate::store::testing::{TestDatabase, for_each_database};
 
 /// Prompts, and the book that was published last.
@@ -65,13 +71,11 @@ async fn versions_are_numbered_and_the_same_words_are_the_same_version() {
         assert_eq!(*again.published.load(), *opened.published.load(), "after a restart");
         let listed = again.prompts.get("support").await.expect("there");
         let first = &listed.prompt.versions[&1];
-        let sha256 = "b1c8a6ae90ff6b2abcb4e49e1d0af55a1ec4a9ee1f6e5ba2cd0b6a37a4b8ae1f";
-        assert_eq!((first.sha256.len(), &*first.author), (sha256.len(), "admin"));
-        let told: Vec<String> =
-            opened.log.page(None, 20).await.expect("read").into_iter().rev().map(|row| row.action).collect();
-        let versions = ["prompt.create_version"; 3];
-        assert_eq!(told[0..2].iter().collect::<BTreeSet<_>>().len(), 2, "{told:?}");
-        assert_eq!(told[2..], versions);
+        assert_eq!((&*first.sha256, &*first.author), (&*sha256_of("Be kind."), "admin"));
+        let log = opened.log.page(None, 20).await.expect("read");
+        let mut told: Vec<&str> = log.iter().map(|row| &*row.subject).collect();
+        told.sort_unstable();
+        assert_eq!(told, ["support@1", "support@2", "support@3", "support@4", "support@production"]);
     })
     .await;
 }
@@ -295,4 +299,70 @@ async fn a_version_is_rendered_and_counted_for_each_deployment() {
     }
     let error = render(json!({"label": "nowhere"})).await.expect_err("no such label");
     assert!(matches!(error, PromptsError::NoVersion(_)), "{error}");
+}
+
+/// Counted by hand: `Be kind and brief.` has five tokens of gpt-4o's, `Be kind.` three, and `Be {{ how }}.` without its
+/// value two.
+#[tokio::test]
+async fn a_cost_says_what_a_shorter_version_would_have_saved() {
+    const NOON: i64 = 1_795_348_800_000;
+    for_each_database(async |database| {
+        let opened = open(database, Vec::new()).await;
+        opened.add("Be kind and brief.", Some("production")).await;
+        opened.add("Be kind.", None).await;
+        let variable = json!({"name": "support", "text": "Be {{ how }}.", "variables": [{"name": "how"}]});
+        opened.prompts.create(&variable, 3).await.expect("made");
+        let store = database.open().await;
+        let entry = |seq: i64, prompt: &str, deployment: &str, days_ago: i64, tokens, nanos| {
+            let on =
+                Attribution { deployment: deployment.into(), model: "m".into(), ..Attribution::default() };
+            let drafted = draft(EntryKind::Usage, NOON - days_ago * 86_400_000, "req".into(), Arc::new(on));
+            let injected = Injected { prompt: prompt.into(), tokens, cost: Usd::from_nanos(nanos) };
+            Entry { seq, injected: Some(Arc::new(injected)), ..drafted }
+        };
+        let entries = [
+            entry(1, "support@1", "a", 0, 5, 10),
+            entry(2, "support@1", "a", 0, 5, 11),
+            // of a deployment that is gone; half of it came out of the provider's cache
+            entry(3, "support@1", "gone", 0, 5, 6),
+            // two tokens of its own and four of a value
+            entry(4, "support@3", "a", 1, 6, 12),
+            entry(5, "support@1", "a", 40, 5, 10),
+            entry(6, "support-2@1", "a", 0, 7, 7),
+        ];
+        LedgerRows::new(&store).append(&entries).await.expect("written");
+        let today = NOON / 86_400_000;
+        let query = CostQuery { from_day: today - 29, to_day: today, compare: None };
+        let report = opened.prompts.cost("support", query, &catalog()).await.expect("reported");
+        let sums = Traffic { requests: 4, tokens: 21, cost: Usd::from_nanos(39) };
+        assert_eq!((report.sums, report.days.len()), (sums, 3));
+        let told: Vec<_> = report
+            .versions
+            .iter()
+            .flat_map(|used| {
+                let one = |other: &Instead| (used.version, other.version, other.tokens, other.saved.nanos());
+                used.instead.iter().map(one).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                // on a: 4 of 10 tokens at 2.1 nanos, rounded down; where it is gone: 2 of 5 at 1.2
+                (1, 2, 9, 8 + 2),
+                (1, 3, 6, 12 + 3),
+                // three tokens more, and one more, at 2 nanos
+                (3, 1, 9, -6),
+                (3, 2, 7, -2),
+            ]
+        );
+        let one = CostQuery { compare: Some(2), ..query };
+        let report = opened.prompts.cost("support", one, &catalog()).await.expect("reported");
+        let cost = Usd::from_nanos(27 - 10);
+        let instead = Instead { version: 2, tokens: 9, cost, saved: Usd::from_nanos(10) };
+        assert_eq!(report.versions[0].instead, [instead]);
+        let none = CostQuery { compare: Some(9), ..query };
+        let error = opened.prompts.cost("support", none, &catalog()).await.expect_err("there is none");
+        assert!(matches!(error, PromptsError::NoVersion(_)), "{error}");
+    })
+    .await;
 }

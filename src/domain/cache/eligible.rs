@@ -89,3 +89,105 @@ fn is_only_text(modalities: &[u8]) -> bool {
     let named = super::scan::elements(modalities);
     !named.is_empty() && named.into_iter().all(|modality| text(modality) == Some(Cow::Borrowed("text")))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+
+    use super::super::{Joiners, Scope};
+    use super::*;
+
+    pub(in super::super) fn policy(any_temperature: bool, tool_calls: bool) -> Policy {
+        Policy {
+            ttl: std::time::Duration::from_secs(60),
+            scope: Scope::Team,
+            any_temperature,
+            tool_calls,
+            joiners: Joiners::Free,
+            semantic: None,
+        }
+    }
+
+    fn request(endpoint: Endpoint, members: &str) -> InferenceRequest {
+        let asked = match endpoint {
+            Endpoint::ChatCompletions => r#""messages":["a"]"#,
+            Endpoint::Completions => r#""prompt":"a""#,
+            _ => r#""input":"a""#,
+        };
+        let body = format!(r#"{{"model":"m",{asked}{members}}}"#);
+        InferenceRequest::parse(endpoint, Bytes::from(body.clone()), None)
+            .unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    #[test]
+    fn what_is_left_alone_by_what_it_asks() {
+        use Endpoint::{ChatCompletions as Chat, Completions, Embeddings, Moderations, Responses};
+        for (endpoint, members, want) in [
+            (Chat, r#","temperature":0"#, None),
+            (Chat, r#","temperature":0.0,"n":3"#, None),
+            (Chat, r#","temperature":-0e7"#, None),
+            (Chat, "", Some(Bypass::Temperature)),
+            (Chat, r#","temperature":null"#, Some(Bypass::Temperature)),
+            (Chat, r#","temperature":0.1"#, Some(Bypass::Temperature)),
+            (Chat, r#","temperature":"0""#, Some(Bypass::Temperature)),
+            (Chat, r#","temperature":0,"temperature":1"#, Some(Bypass::Temperature)),
+            (Completions, "", Some(Bypass::Temperature)),
+            (Completions, r#","temperature":0"#, None),
+            (Embeddings, "", None),
+            (Moderations, "", None),
+            (Chat, r#","temperature":0,"tools":[{}]"#, Some(Bypass::Tools)),
+            (Chat, r#","temperature":0,"functions":[{}]"#, Some(Bypass::Tools)),
+            (Chat, r#","temperature":0,"web_search_options":{}"#, Some(Bypass::Tools)),
+            (Chat, r#","temperature":0,"tools":[]"#, None),
+            (Chat, r#","temperature":0,"store":true"#, Some(Bypass::StoredState)),
+            (Chat, r#","temperature":0,"store":false"#, None),
+            (Chat, r#","temperature":0,"modalities":["text"]"#, None),
+            (Chat, r#","temperature":0,"modalities":["text","audio"]"#, Some(Bypass::Sound)),
+            (Chat, r#","temperature":0,"x":{"file_id":"file-1"}"#, Some(Bypass::StoredState)),
+            (Responses, r#","temperature":0"#, Some(Bypass::StoredState)),
+            (Responses, r#","temperature":0,"store":null"#, Some(Bypass::StoredState)),
+            (Responses, r#","temperature":0,"store":false"#, None),
+            (
+                Responses,
+                r#","temperature":0,"store":false,"previous_response_id":"r""#,
+                Some(Bypass::StoredState),
+            ),
+            (Responses, r#","temperature":0,"store":false,"conversation":"c""#, Some(Bypass::StoredState)),
+            (Responses, r#","temperature":0,"store":false,"prompt":{"id":"p"}"#, Some(Bypass::StoredState)),
+            (
+                Responses,
+                r#","temperature":0,"store":false,"x":[{"type":"item_reference"}]"#,
+                Some(Bypass::StoredState),
+            ),
+            (Responses, r#","store":false"#, Some(Bypass::Temperature)),
+        ] {
+            let request = request(endpoint, members);
+            let found = check(&request, Some(&policy(false, false)), KeyUse::On, &Directives::default());
+            assert_eq!(found.err(), want, "{endpoint:?} {members}");
+        }
+        for members in ["", r#","temperature":1,"tools":[{}]"#] {
+            let request = request(Chat, members);
+            let found = check(&request, Some(&policy(true, true)), KeyUse::On, &Directives::default());
+            assert_eq!(found, Ok(Access { find: true, keep: true }), "{members}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_alone_by_who_asks_and_how() {
+        let request = request(Endpoint::Embeddings, "");
+        let said = |no_cache, no_store| Directives { no_cache, no_store, ..Directives::default() };
+        let (yes, policy) = (Access { find: true, keep: true }, policy(false, false));
+        for (policy, key, said, want) in [
+            (None, KeyUse::On, said(false, false), Err(Bypass::Off)),
+            (Some(&policy), KeyUse::Off, said(true, true), Err(Bypass::Key)),
+            (Some(&policy), KeyUse::On, said(false, false), Ok(yes)),
+            (Some(&policy), KeyUse::On, said(true, false), Ok(Access { find: false, ..yes })),
+            (Some(&policy), KeyUse::On, said(false, true), Ok(Access { keep: false, ..yes })),
+            (Some(&policy), KeyUse::On, said(true, true), Err(Bypass::NoCache)),
+            (Some(&policy), KeyUse::ReadOnly, said(false, false), Ok(Access { keep: false, ..yes })),
+            (Some(&policy), KeyUse::ReadOnly, said(true, false), Err(Bypass::NoCache)),
+        ] {
+            assert_eq!(check(&request, policy, key, &said), want, "{key:?} {said:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Policy;
-use super::replay::whole_of;
+use super::replay::{has_failed, whole_of};
 use crate::domain::endpoint::Endpoint;
 
 /// Why an answer is not kept.
@@ -120,8 +120,11 @@ pub fn check_whole(endpoint: Endpoint, body: &[u8], policy: &Policy, capped: boo
 ///
 /// Why not.
 pub fn check_stream(endpoint: Endpoint, events: &[u8], policy: &Policy, capped: bool) -> Result<(), NotKept> {
-    let whole = whole_of(endpoint, events).ok_or(NotKept::Truncated)?;
-    check_whole(endpoint, &whole, policy, capped)
+    match whole_of(endpoint, events) {
+        Some(whole) => check_whole(endpoint, &whole, policy, capped),
+        None if has_failed(events) => Err(NotKept::Error),
+        None => Err(NotKept::Truncated),
+    }
 }
 
 fn check_choices(choices: &[Choice], policy: &Policy, capped: bool) -> Result<(), NotKept> {
@@ -157,5 +160,178 @@ fn check_response(answer: &Answer, policy: &Policy, capped: bool) -> Result<(), 
     match policy.tool_calls || answer.output.iter().all(words) {
         true => Ok(()),
         false => Err(NotKept::ToolCalls),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::eligible::tests::policy;
+    use super::*;
+
+    #[test]
+    fn only_what_is_nothing_but_the_model_s_answer_is_kept() {
+        use Endpoint::{ChatCompletions as Chat, Completions, Embeddings, Moderations, Responses};
+        let no = Err;
+        for (endpoint, body, want, of_tools, where_capped) in [
+            (
+                Chat,
+                r#"{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}"#,
+                Ok(()),
+                Ok(()),
+                Ok(()),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{"content":"a"},"finish_reason":"length"}]}"#,
+                Ok(()),
+                Ok(()),
+                no(NotKept::Capped),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{},"finish_reason":"stop"},{"message":{},"finish_reason":"length"}]}"#,
+                Ok(()),
+                Ok(()),
+                no(NotKept::Capped),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{},"finish_reason":"stop"},{"message":{},"finish_reason":null}]}"#,
+                no(NotKept::Truncated),
+                no(NotKept::Truncated),
+                no(NotKept::Truncated),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{},"finish_reason":"content_filter"}]}"#,
+                no(NotKept::Denied),
+                no(NotKept::Denied),
+                no(NotKept::Denied),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{"tool_calls":[{}]},"finish_reason":"stop"}]}"#,
+                no(NotKept::ToolCalls),
+                Ok(()),
+                no(NotKept::ToolCalls),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{"tool_calls":[],"function_call":null},"finish_reason":"stop"}]}"#,
+                Ok(()),
+                Ok(()),
+                Ok(()),
+            ),
+            (
+                Chat,
+                r#"{"choices":[{"message":{"function_call":{}},"finish_reason":"function_call"}]}"#,
+                no(NotKept::ToolCalls),
+                Ok(()),
+                no(NotKept::ToolCalls),
+            ),
+            (Chat, r#"{"choices":[]}"#, no(NotKept::Error), no(NotKept::Error), no(NotKept::Error)),
+            (
+                Chat,
+                r#"{"error":{"message":"x"},"choices":[{"finish_reason":"stop"}]}"#,
+                no(NotKept::Error),
+                no(NotKept::Error),
+                no(NotKept::Error),
+            ),
+            (Chat, "not JSON", no(NotKept::Error), no(NotKept::Error), no(NotKept::Error)),
+            (
+                Completions,
+                r#"{"choices":[{"text":"a","finish_reason":"stop"}],"error":null}"#,
+                Ok(()),
+                Ok(()),
+                Ok(()),
+            ),
+            (
+                Completions,
+                r#"{"choices":[{"text":"a","finish_reason":"length"}]}"#,
+                Ok(()),
+                Ok(()),
+                no(NotKept::Capped),
+            ),
+            (Embeddings, r#"{"data":[{"embedding":[1]}]}"#, Ok(()), Ok(()), Ok(())),
+            (Embeddings, r#"{"data":[]}"#, no(NotKept::Error), no(NotKept::Error), no(NotKept::Error)),
+            (Moderations, r#"{"results":[{"flagged":true}]}"#, Ok(()), Ok(()), Ok(())),
+            (
+                Responses,
+                r#"{"status":"completed","error":null,"output":[{"type":"reasoning"},{"type":"message"}]}"#,
+                Ok(()),
+                Ok(()),
+                Ok(()),
+            ),
+            (
+                Responses,
+                r#"{"status":"completed","output":[{"type":"function_call"}]}"#,
+                no(NotKept::ToolCalls),
+                Ok(()),
+                no(NotKept::ToolCalls),
+            ),
+            (
+                Responses,
+                r#"{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"}}"#,
+                Ok(()),
+                Ok(()),
+                no(NotKept::Capped),
+            ),
+            (
+                Responses,
+                r#"{"status":"incomplete","incomplete_details":{"reason":"content_filter"}}"#,
+                no(NotKept::Denied),
+                no(NotKept::Denied),
+                no(NotKept::Denied),
+            ),
+            (
+                Responses,
+                r#"{"status":"failed","output":[]}"#,
+                no(NotKept::Error),
+                no(NotKept::Error),
+                no(NotKept::Error),
+            ),
+            (
+                Responses,
+                r#"{"status":"in_progress","output":[]}"#,
+                no(NotKept::Truncated),
+                no(NotKept::Truncated),
+                no(NotKept::Truncated),
+            ),
+        ] {
+            let found = |tools, capped| check_whole(endpoint, body.as_bytes(), &policy(false, tools), capped);
+            assert_eq!(
+                (found(false, false), found(true, false), found(false, true)),
+                (want, of_tools, where_capped),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_is_kept_where_it_came_to_its_end() {
+        let chat = |events: &[&str]| {
+            let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+            check_stream(Endpoint::ChatCompletions, stream.as_bytes(), &policy(false, false), false)
+        };
+        let said = r#"{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}"#;
+        let stop = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+        let call =
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c"}]},"finish_reason":null}]}"#;
+        assert_eq!(chat(&[said, stop, "[DONE]"]), Ok(()));
+        assert_eq!(chat(&[said, stop]), Err(NotKept::Truncated));
+        assert_eq!(chat(&[said, "[DONE]"]), Err(NotKept::Truncated));
+        assert_eq!(chat(&[call, stop, "[DONE]"]), Err(NotKept::ToolCalls));
+        assert_eq!(chat(&[said, r#"{"error":{"message":"x"}}"#, "[DONE]"]), Err(NotKept::Error));
+        assert_eq!(chat(&[said, "{broken", stop, "[DONE]"]), Err(NotKept::Error));
+        let response =
+            |event: &str| check_stream(Endpoint::Responses, event.as_bytes(), &policy(false, false), false);
+        let completed =
+            r#"data: {"type":"response.completed","response":{"status":"completed","output":[]}}"#;
+        assert_eq!(response(completed), Ok(()));
+        assert_eq!(
+            response(r#"data: {"type":"response.failed","response":{"status":"failed"}}"#),
+            Err(NotKept::Error)
+        );
+        assert_eq!(response(r#"data: {"type":"response.output_text.delta"}"#), Err(NotKept::Truncated));
     }
 }

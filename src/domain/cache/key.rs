@@ -32,6 +32,12 @@ impl CacheKey {
         shown
     }
 
+    /// One like no other, for tests that make none.
+    #[cfg(test)]
+    pub(crate) const fn numbered(number: u8) -> Self {
+        Self([number; 32])
+    }
+
     /// Reads back what was shown: 32 hex digits.
     pub fn read_shown(text: &str) -> Option<[u8; SHOWN_BYTES]> {
         let digits = text.len() == 2 * SHOWN_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -349,3 +355,6 @@ fn only_words(content: &[u8]) -> Option<String> {
     }
     (!all.is_empty()).then(|| all.join("\n"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ mod streamed;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use super::scan::{Member, text};
+use super::scan::{Member, members, text};
 use crate::domain::endpoint::Endpoint;
 use crate::sse::{self, Piece, Splitter};
 
@@ -36,6 +36,16 @@ pub fn stream_of(endpoint: Endpoint, whole: &[u8]) -> Option<Bytes> {
         Endpoint::Responses => response::stream_of(whole),
         Endpoint::Embeddings | Endpoint::Moderations => None,
     }
+}
+
+/// Whether a stream that is no whole answer says that it failed, or is nothing that we know; else it broke off.
+pub(super) fn has_failed(events: &[u8]) -> bool {
+    let Some(events) = events_of(events) else { return true };
+    events.iter().any(|event| {
+        let told = members(event.as_bytes());
+        let kind = given(&told, "type").and_then(text);
+        given(&told, "error").is_some() || matches!(kind.as_deref(), Some("error" | "response.failed"))
+    })
 }
 
 /// The data of every event, in order; nothing where one is neither JSON nor `[DONE]`.
@@ -119,3 +129,6 @@ fn given<'a>(members: &[Member<'a>], name: &str) -> Option<&'a [u8]> {
         .find(|member| *member.name == *name.as_bytes() && member.is_given())
         .map(|member| member.value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,7 +215,7 @@ pub(super) fn without(
     any_left
 }
 
-fn json_string(text: &str) -> String {
+pub(super) fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod body;
 mod budgets;
+mod cache;
 mod csv;
 mod keys;
 mod ledger;
@@ -109,6 +110,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(prompts::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
+        .merge(cache::routes())
         .merge(audit::routes())
         .merge(routes::routes())
         .merge(openapi::routes())

@@ -49,6 +49,12 @@ impl Asked {
         self.or_wrong(number, || format!("{name}: {text:?} is no number of 1 to {most}"))
     }
 
+    /// A text that means something; `rule` says what it has to be.
+    pub(super) fn read<T>(&mut self, name: &str, read: impl Fn(&str) -> Option<T>, rule: &str) -> Option<T> {
+        let text = self.text(name)?;
+        self.or_wrong(read(&text), || format!("{name}: {text:?} is {rule}"))
+    }
+
     /// A day (its beginning, UTC) or a moment, as ms since 1970 UTC.
     pub(super) fn time(&mut self, name: &str) -> Option<i64> {
         let text = self.text(name)?;

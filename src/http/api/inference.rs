@@ -24,6 +24,8 @@ use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
 
 static TAGS: HeaderName = HeaderName::from_static("x-tunegate-tags");
+static PROMPT: HeaderName = HeaderName::from_static("x-tunegate-prompt");
+static VARIABLES: HeaderName = HeaderName::from_static("x-tunegate-variables");
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Headers of the client's that mean something to a provider; no other travels, the client's key least of all.
@@ -69,6 +71,8 @@ pub(in crate::http) async fn serve(
         route_headers: route_headers(exchange.headers(), &gateway.catalog.load().catalog.headers),
         tags: tags(exchange.headers()),
         cache_control: cache_control(exchange.headers()),
+        prompt: text(exchange.headers(), &PROMPT),
+        variables: text(exchange.headers(), &VARIABLES),
     };
     match gateway.infer(admitted, arrival, record, exchange).await {
         Ok(reply) => write(exchange, reply, limits.sse_keepalive).await,
@@ -103,6 +107,12 @@ fn travelling(headers: &HeaderMap, key_id: &str) -> Vec<(HeaderName, HeaderValue
 fn route_headers(headers: &HeaderMap, looked_at: &[Arc<str>]) -> Vec<(Arc<str>, String)> {
     let text = |name: &Arc<str>| Some((Arc::clone(name), headers.get(&**name)?.to_str().ok()?.to_owned()));
     looked_at.iter().filter_map(text).collect()
+}
+
+/// A header's text, the first where there are several. What is no text is kept so that nobody takes it for nothing.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = headers.get(name)?;
+    Some(std::str::from_utf8(value.as_bytes()).map_or_else(|_| "\u{fffd}".to_owned(), ToOwned::to_owned))
 }
 
 /// What `Cache-Control` says, each time that it is there.

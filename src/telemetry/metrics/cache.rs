@@ -6,16 +6,16 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, R
 
 use super::buckets;
 use super::declare::metrics;
-use super::upstreams::UNANSWERED;
+use crate::domain::cache::keep::NotKept;
 use crate::domain::cache::{Bypass, CacheResult};
 use crate::domain::catalog::Model;
 
-/// What becomes of an answer that might be kept.
-const STORED: [&str; 7] = ["kept", "too_large", "tool_calls", "error", "truncated", "capped", "denied"];
 /// Why a kept answer goes.
 const EVICTED: [&str; 4] = ["size", "expired", "purged", "replaced"];
 /// What comes of looking for a question that means the same.
 const LOOKED: [&str; 5] = ["served", "shadow", "below", "empty", "failed"];
+/// The codes of embeddings that fail (`upstream::embedder::EmbedError::code`).
+const EMBED_FAILURES: [&str; 5] = ["away", "late", "busy", "too_long", "refused"];
 
 metrics! {
     /// Answers that are kept, and requests that share one.
@@ -61,10 +61,10 @@ impl Cache {
         for cause in EVICTED {
             cache.evictions.with_label_values(&[cause]);
         }
-        for result in STORED {
+        for result in std::iter::once("kept").chain(NotKept::ALL.map(NotKept::name)) {
             cache.stores.with_label_values(&[result]);
         }
-        for code in UNANSWERED {
+        for code in EMBED_FAILURES {
             cache.embed_failures.with_label_values(&[code]);
         }
         Ok(cache)

@@ -16,13 +16,13 @@ use crate::domain::route::Route;
 metrics! {
     /// What is counted of prompts.
     struct Families {
-        /// Requests that a stored prompt was put into.
+        /// Requests that were sent with a stored prompt; each attempt counts.
         requests: IntCounterVec = "tunegate_prompt_requests_total" ["prompt", "model", "deployment"];
-        /// Tokens of stored prompts that were put into requests.
+        /// Tokens of stored prompts that were sent with them.
         tokens: IntCounterVec = "tunegate_prompt_tokens_total" ["prompt", "model", "deployment"];
         /// The part of cost that stored prompts were, USD, as the ledger has it.
         cost: DollarCounterVec = "tunegate_prompt_cost_usd_total" ["prompt", "model", "deployment"];
-        /// Requests that would take another prompt to a fine-tuned model than it was trained with.
+        /// Requests that were sent with another prompt than the fine-tuned model was trained with; each attempt counts.
         mismatches: IntCounterVec = "tunegate_prompt_mismatches_total" ["model", "deployment"];
         /// The number of the version that a label of a prompt points at.
         versions: Table = "tunegate_prompt_label_version" ["prompt", "label"];
@@ -75,7 +75,7 @@ impl Prompts {
         }
     }
 
-    /// Counts a request that a prompt was put into, as so many tokens; `prompt` is its name alone.
+    /// Counts a request that is sent with a prompt of so many tokens; `prompt` is its name alone.
     pub fn injected(&self, prompt: &str, model: &str, deployment: &str, tokens: u64) {
         let labels = [self.names.label(prompt), model, deployment];
         self.families.requests.with_label_values(&labels).inc();
@@ -91,7 +91,7 @@ impl Prompts {
         exact::add(&self.families.cost.with_label_values(&labels), injected.cost);
     }
 
-    /// Counts a request whose prompt is another than its deployment was trained with.
+    /// Counts a request that is sent with another prompt than its deployment was trained with.
     pub fn mismatched(&self, model: &str, deployment: &str) {
         self.families.mismatches.with_label_values(&[model, deployment]).inc();
     }

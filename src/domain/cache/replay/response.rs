@@ -139,34 +139,36 @@ impl Events {
         let begun = changed(&told, &[(words, b"\"\""), ("annotations", b"[]"), ("logprobs", b"[]")]);
         self.at(&format!("{frame}.added"), place, &[("part", &begun)]);
         if let Some(said) = given(&told, words) {
-            self.words(event, words, place, said, given(&told, "logprobs"));
-            let annotations = given(&told, "annotations").map(elements).unwrap_or_default();
-            for (at, annotation) in annotations.into_iter().enumerate() {
-                let at = at.to_string();
-                let body = [("annotation_index", at.as_bytes()), ("annotation", annotation)];
-                self.at("response.output_text.annotation.added", place, &body);
-            }
+            let logprobs = match event {
+                "response.output_text" => vec![("logprobs", given(&told, "logprobs").unwrap_or(b"[]"))],
+                _ => Vec::new(),
+            };
+            self.deltas(event, place, said, &logprobs);
+            self.annotations(place, given(&told, "annotations"));
+            let mut done = vec![(words, said)];
+            done.extend_from_slice(&logprobs);
+            self.at(&format!("{event}.done"), place, &done);
         }
         self.at(&format!("{frame}.done"), place, &[("part", part)]);
     }
 
-    /// The words of a part, piece by piece, and whole at their end.
-    fn words(&mut self, event: &str, name: &str, place: &Place<'_>, said: &[u8], logprobs: Option<&[u8]>) {
-        let tokens = logprobs.map(elements).unwrap_or_default();
-        let told: Vec<(&str, &[u8])> = match event {
-            "response.output_text" => vec![("logprobs", logprobs.unwrap_or(b"[]"))],
-            _ => Vec::new(),
-        };
-        // tokens go with all the words that they are
-        let parts = if tokens.is_empty() { pieces(said) } else { vec![said.to_vec()] };
-        for delta in parts {
+    /// The words of a part, piece by piece; with all their tokens where they have any.
+    fn deltas(&mut self, event: &str, place: &Place<'_>, said: &[u8], logprobs: &[(&str, &[u8])]) {
+        let has_tokens = logprobs.iter().any(|(_, tokens)| !elements(tokens).is_empty());
+        for delta in if has_tokens { vec![said.to_vec()] } else { pieces(said) } {
             let mut body: Vec<(&str, &[u8])> = vec![("delta", &delta)];
-            body.extend_from_slice(&told);
+            body.extend_from_slice(logprobs);
             self.at(&format!("{event}.delta"), place, &body);
         }
-        let mut done = vec![(name, said)];
-        done.extend_from_slice(&told);
-        self.at(&format!("{event}.done"), place, &done);
+    }
+
+    /// What is said about a text.
+    fn annotations(&mut self, place: &Place<'_>, annotations: Option<&[u8]>) {
+        for (at, annotation) in annotations.map(elements).unwrap_or_default().into_iter().enumerate() {
+            let at = at.to_string();
+            let body = [("annotation_index", at.as_bytes()), ("annotation", annotation)];
+            self.at("response.output_text.annotation.added", place, &body);
+        }
     }
 }
 

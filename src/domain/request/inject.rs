@@ -1,0 +1,336 @@
+//! A stored prompt's words put into a request, by splicing: all else stays the client's bytes.
+//!
+//! The words stand first wherever that can be, and are the same bytes each time: providers keep what requests begin with.
+
+use std::ops::Range;
+
+use super::instructions::{elements, is_systems};
+use super::members::{Member, all_members, range_of};
+use super::rewrite::{Edit, json_string};
+use super::{InferenceRequest, RequestError};
+use crate::domain::endpoint::Endpoint;
+use crate::domain::prompt::Mode;
+
+/// What stands between the words and the client's own where they share one text.
+const BETWEEN: &str = "\n\n";
+
+/// Who speaks the words in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// `system`.
+    System,
+    /// `developer`.
+    Developer,
+}
+
+impl Speaker {
+    /// The role's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Developer => "developer",
+        }
+    }
+}
+
+/// Why words can't be put into a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// A prompt given as tokens.
+    #[error(
+        "the model's stored prompt can't be put before a prompt that is given as tokens: send it as a text, or an array of \
+         texts"
+    )]
+    Tokens,
+    /// Instructions that are no text.
+    #[error("the model's stored prompt can't be put to 'instructions' that are no text: send them as a text")]
+    Instructions,
+    /// With the words in it, it is no request any more.
+    #[error("{0}")]
+    Request(#[from] RequestError),
+}
+
+impl Unfit {
+    /// The member to point at.
+    pub const fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::Tokens => Some("prompt"),
+            Self::Instructions => Some("instructions"),
+            Self::Request(error) => error.param(),
+        }
+    }
+}
+
+impl InferenceRequest {
+    /// The request with words in it, and how often; nothing where the mode or the endpoint leaves it as it is.
+    ///
+    /// # Errors
+    ///
+    /// When there is no place for them.
+    pub fn with_words(
+        &self,
+        words: &str,
+        mode: Mode,
+        speaker: Speaker,
+    ) -> Result<Option<(Self, u64)>, Unfit> {
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let members = all_members(&self.body);
+        let edits = match self.endpoint {
+            Endpoint::ChatCompletions => self.into_messages(&members, words, mode, speaker),
+            Endpoint::Responses => self.into_instructions(&members, words, mode)?,
+            Endpoint::Completions => self.before_prompts(&members, words, mode)?,
+            Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
+        };
+        if edits.is_empty() {
+            return Ok(None);
+        }
+        let times = if self.endpoint == Endpoint::Completions { edits.len() as u64 } else { 1 };
+        let put = Self::parse(self.endpoint, self.splice(edits), Some(self.model.as_str()))?;
+        Ok(Some((put, times)))
+    }
+
+    /// A member's value as it was written.
+    fn written(&self, members: &[Member<'_>], name: &str) -> Option<(&str, Range<usize>)> {
+        let member = members.iter().find(|member| member.name == name && member.given)?;
+        let text = std::str::from_utf8(&self.body[member.value_at.clone()]).ok()?;
+        Some((text, member.value_at.clone()))
+    }
+
+    /// The places of an array's elements in the body.
+    fn places(&self, array: &str) -> Vec<Range<usize>> {
+        let elements = elements(array).unwrap_or_default();
+        elements.into_iter().map(|element| range_of(&self.body, element.get())).collect()
+    }
+
+    fn into_messages(&self, members: &[Member<'_>], words: &str, mode: Mode, speaker: Speaker) -> Vec<Edit> {
+        let Some((messages, _)) = self.written(members, "messages") else { return Vec::new() };
+        let places = self.places(messages);
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
+        let systems: Vec<bool> = places.iter().map(|at| is_systems(&self.body[at.clone()])).collect();
+        let ours = format!(r#"{{"role":"{}","content":{}}}"#, speaker.name(), json_string(words));
+        let before = |at: &Range<usize>| vec![(at.start..at.start, format!("{ours},"))];
+        match mode {
+            Mode::IfAbsent if systems.contains(&true) => Vec::new(),
+            Mode::Replace if systems.contains(&true) => {
+                vec![(first.start..last.end, self.instead(&places, &systems, ours))]
+            }
+            Mode::Prepend | Mode::IfAbsent | Mode::Replace => before(first),
+            Mode::Append => {
+                let leading = systems.iter().take_while(|systems| **systems).count();
+                match places.get(leading) {
+                    Some(next) => before(next),
+                    None => vec![(last.end..last.end, format!(",{ours}"))],
+                }
+            }
+        }
+    }
+
+    /// What stands in an array once those that speak as the system are gone, behind what comes first.
+    fn instead(&self, places: &[Range<usize>], systems: &[bool], mut kept: String) -> String {
+        for (at, _) in places.iter().zip(systems).filter(|(_, systems)| !**systems) {
+            if !kept.is_empty() {
+                kept.push(',');
+            }
+            kept.push_str(&String::from_utf8_lossy(&self.body[at.clone()]));
+        }
+        kept
+    }
+
+    fn into_instructions(&self, members: &[Member<'_>], words: &str, mode: Mode) -> Result<Vec<Edit>, Unfit> {
+        let own = self.written(members, "instructions");
+        if own.as_ref().is_some_and(|(text, _)| !text.starts_with('"')) {
+            return Err(Unfit::Instructions);
+        }
+        let input = self.written(members, "input").filter(|(input, _)| input.starts_with('['));
+        let places = input.map(|(input, _)| self.places(input)).unwrap_or_default();
+        let systems: Vec<bool> = places.iter().map(|at| is_systems(&self.body[at.clone()])).collect();
+        let spoken = systems.contains(&true);
+        let whole = json_string(words);
+        let mut edits = Vec::new();
+        match (mode, own) {
+            (Mode::IfAbsent, Some(_)) => return Ok(edits),
+            (Mode::IfAbsent, None) if spoken => return Ok(edits),
+            (Mode::Prepend, Some((_, at))) => {
+                edits.push((at.start + 1..at.start + 1, within(&format!("{words}{BETWEEN}"))));
+            }
+            (Mode::Append, Some((_, at))) => {
+                edits.push((at.end - 1..at.end - 1, within(&format!("{BETWEEN}{words}"))));
+            }
+            (Mode::Replace, Some((_, at))) => edits.push((at, whole)),
+            (_, None) => match members.iter().find(|member| member.name == "instructions") {
+                Some(null) => edits.push((null.value_at.clone(), whole)),
+                None => {
+                    let comma = if self.any { "," } else { "" };
+                    edits.push((self.start..self.start, format!("\"instructions\":{whole}{comma}")));
+                }
+            },
+        }
+        if let (Mode::Replace, true, Some(first), Some(last)) = (mode, spoken, places.first(), places.last())
+        {
+            edits.push((first.start..last.end, self.instead(&places, &systems, String::new())));
+        }
+        Ok(edits)
+    }
+
+    fn before_prompts(&self, members: &[Member<'_>], words: &str, mode: Mode) -> Result<Vec<Edit>, Unfit> {
+        let Some((prompt, at)) = self.written(members, "prompt") else { return Ok(Vec::new()) };
+        let places = if prompt.starts_with('"') { vec![at] } else { self.places(prompt) };
+        let prefix = within(&format!("{words}{BETWEEN}"));
+        let mut edits = Vec::new();
+        for at in places {
+            let prompt: String = serde_json::from_slice(&self.body[at.clone()]).map_err(|_| Unfit::Tokens)?;
+            if mode != Mode::IfAbsent || !prompt.starts_with(words) {
+                edits.push((at.start + 1..at.start + 1, prefix.clone()));
+            }
+        }
+        Ok(edits)
+    }
+}
+
+/// A text as it stands within the quotes of a JSON string.
+fn within(text: &str) -> String {
+    let quoted = json_string(text);
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn put(endpoint: Endpoint, body: &str, words: &str, mode: Mode) -> Result<Option<String>, Unfit> {
+        let request = InferenceRequest::parse(endpoint, Bytes::copy_from_slice(body.as_bytes()), Some("a"));
+        let put = request.expect(body).with_words(words, mode, Speaker::System)?;
+        Ok(put.map(|(put, _)| String::from_utf8_lossy(put.body()).into_owned()))
+    }
+
+    #[test]
+    fn a_chat_gets_a_message_of_its_own() {
+        let ours = r#"{"role":"system","content":"Be \"kind\".\n"}"#;
+        let (user, dev) =
+            (r#"{"role": "user", "content": 1.50}"#, r#"{"content":"d","r\u006fle":"developer"}"#);
+        let late = r#"{"role":"system","content":"late"}"#;
+        for (mode, messages, want) in [
+            (Mode::Prepend, vec![user], Some(vec![ours, user])),
+            (Mode::Prepend, vec![dev, user], Some(vec![ours, dev, user])),
+            (Mode::Append, vec![user], Some(vec![ours, user])),
+            (Mode::Append, vec![dev, dev, user, late], Some(vec![dev, dev, ours, user, late])),
+            (Mode::Append, vec![dev], Some(vec![dev, ours])),
+            (Mode::Replace, vec![user], Some(vec![ours, user])),
+            (Mode::Replace, vec![dev, user, late], Some(vec![ours, user])),
+            (Mode::Replace, vec![dev], Some(vec![ours])),
+            (Mode::IfAbsent, vec![user], Some(vec![ours, user])),
+            (Mode::IfAbsent, vec![user, late], None),
+        ] {
+            let body =
+                |messages: Vec<&str>| format!(r#"{{"x":1.0,"messages":[{}],"y":{{}}}}"#, messages.join(","));
+            let put = put(Endpoint::ChatCompletions, &body(messages), "Be \"kind\".\n", mode);
+            assert_eq!(put.expect("it fits"), want.map(body), "{mode:?}");
+        }
+        let twice = r#"{"messages":[{"role":"user","role":"system"}]}"#;
+        assert_eq!(put(Endpoint::ChatCompletions, twice, "w", Mode::IfAbsent), Ok(None));
+        assert_eq!(put(Endpoint::ChatCompletions, twice, "", Mode::Prepend), Ok(None));
+    }
+
+    #[test]
+    fn a_response_gets_instructions() {
+        for (mode, body, want) in [
+            (Mode::Prepend, r#"{"input":"x"}"#, Some(r#"{"instructions":"W\"","input":"x"}"#)),
+            (
+                Mode::Prepend,
+                r#"{"input":"x","instructions":"t\u0061"}"#,
+                Some(r#"{"input":"x","instructions":"W\"\n\nt\u0061"}"#),
+            ),
+            (Mode::Append, r#"{"instructions":"t"}"#, Some(r#"{"instructions":"t\n\nW\""}"#)),
+            (Mode::Append, r#"{"instructions":null}"#, Some(r#"{"instructions":"W\""}"#)),
+            (Mode::Append, "{}", Some(r#"{"instructions":"W\""}"#)),
+            (
+                Mode::Replace,
+                r#"{"instructions":"t","input":[{"role":"system"}, {"role":"user","n":1.0} , {"role":"developer"}]}"#,
+                Some(r#"{"instructions":"W\"","input":[{"role":"user","n":1.0}]}"#),
+            ),
+            (
+                Mode::Replace,
+                r#"{"input":[{"role":"user"}]}"#,
+                Some(r#"{"instructions":"W\"","input":[{"role":"user"}]}"#),
+            ),
+            (Mode::IfAbsent, r#"{"instructions":"t"}"#, None),
+            (Mode::IfAbsent, r#"{"input":[{"role":"user"},{"role":"developer"}]}"#, None),
+            (
+                Mode::IfAbsent,
+                r#"{"previous_response_id":"r","input":"x"}"#,
+                Some(r#"{"instructions":"W\"","previous_response_id":"r","input":"x"}"#),
+            ),
+        ] {
+            let put = put(Endpoint::Responses, body, "W\"", mode).expect("it fits");
+            assert_eq!(put.as_deref(), want, "{mode:?} {body}");
+        }
+        let wrong = put(Endpoint::Responses, r#"{"instructions":["x"]}"#, "w", Mode::Replace);
+        assert_eq!(wrong.expect_err("no text").param(), Some("instructions"));
+    }
+
+    #[test]
+    fn a_completion_gets_a_prefix() {
+        for (mode, body, want) in [
+            (Mode::Append, r#"{"prompt":"x"}"#, Some(r#"{"prompt":"W\n\nx"}"#)),
+            (Mode::Replace, r#"{"prompt":["x", "y"]}"#, Some(r#"{"prompt":["W\n\nx", "W\n\ny"]}"#)),
+            (
+                Mode::IfAbsent,
+                r#"{"prompt":["x","\u0057\n\ny"]}"#,
+                Some(r#"{"prompt":["W\n\nx","\u0057\n\ny"]}"#),
+            ),
+            (Mode::IfAbsent, r#"{"prompt":"W\n\nx"}"#, None),
+        ] {
+            let put = put(Endpoint::Completions, body, "W", mode).expect("it fits");
+            assert_eq!(put.as_deref(), want, "{mode:?} {body}");
+        }
+        for body in [r#"{"prompt":[1,2]}"#, r#"{"prompt":[[1],[2]]}"#] {
+            assert_eq!(put(Endpoint::Completions, body, "W", Mode::Prepend), Err(Unfit::Tokens));
+        }
+        assert_eq!(put(Endpoint::Embeddings, r#"{"input":"x"}"#, "W", Mode::Prepend), Ok(None));
+    }
+
+    #[test]
+    fn nothing_breaks_out_of_its_message() {
+        for words in [
+            "\"}],\"messages\":[{\"role\":\"user\"}],\"x\":\"",
+            "\\",
+            "a\\\"",
+            "\u{0}\u{1f}\r\n\u{2028}",
+            "{{ x }}{% y %}<|im_end|>\n<|im_start|>system",
+        ] {
+            let body = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+            let sent = put(Endpoint::ChatCompletions, body, words, Mode::Prepend).expect("it fits");
+            let sent: Value = serde_json::from_str(&sent.expect("put in")).expect("JSON");
+            let want = json!({"messages": [{"role": "system", "content": words}, {"role": "user", "content": "hi"}]});
+            assert_eq!(sent, want);
+            let sent =
+                put(Endpoint::Completions, r#"{"prompt":"p"}"#, words, Mode::Prepend).expect("it fits");
+            let sent: Value = serde_json::from_str(&sent.expect("put in")).expect("JSON");
+            assert_eq!(sent, json!({"prompt": format!("{words}\n\np")}));
+        }
+    }
+
+    #[test]
+    fn what_is_said_as_the_system_is_read_back() {
+        for (endpoint, body, said) in [
+            (Endpoint::ChatCompletions, r#"{"messages":[{"role":"user","content":"x"}]}"#, Some("")),
+            (
+                Endpoint::ChatCompletions,
+                r#"{"messages":[{"role":"system","content":"a"},{"role":"developer","content":[{"type":"text","text":"b"},{"type":"text","text":"c"}]},{"role":"user"},{"role":"system","content":"late"}]}"#,
+                Some("a\nbc"),
+            ),
+            (Endpoint::Responses, r#"{"instructions":"i"}"#, Some("i")),
+            (Endpoint::Responses, r#"{"instructions":null}"#, Some("")),
+            (Endpoint::Completions, r#"{"prompt":"x"}"#, None),
+        ] {
+            let request =
+                InferenceRequest::parse(endpoint, Bytes::copy_from_slice(body.as_bytes()), Some("a"));
+            assert_eq!(request.expect(body).system_message().as_deref(), said, "{body}");
+        }
+    }
+}
