@@ -4,6 +4,7 @@ mod control;
 mod flights;
 mod kept;
 mod purge;
+mod semantic;
 mod tenants;
 
 use serde_json::{Value, json};
