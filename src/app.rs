@@ -4,6 +4,7 @@
 mod alerts;
 pub mod banner;
 mod bookkeeper;
+mod fidelity;
 mod happenings;
 mod money;
 mod reload;
@@ -32,6 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
+use self::fidelity::Fidelity;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -97,6 +99,7 @@ struct Built {
     keys: Arc<Keys>,
     money: money::Opened,
     prompts: Arc<Prompts>,
+    fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -167,15 +170,21 @@ fn build(
         let ring = Arc::clone(&ring);
         move |live| ring.publish(live)
     };
+    let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let live_prompts = Arc::new(LivePrompts::default());
+    let fidelity = Arc::new(Fidelity::new(&catalog, &live_prompts));
     let publish_prompts = {
         let (live, metrics) = (Arc::clone(&live_prompts), Arc::clone(&metrics));
+        let (fidelity, first) = (Arc::clone(&fidelity), AtomicBool::new(true));
         move |book: PromptBook| {
             metrics.prompts.labels(&book);
             live.publish(book);
+            // the first book is empty: nothing was read yet
+            if !first.swap(false, Ordering::Relaxed) {
+                fidelity.look();
+            }
         }
     };
-    let catalog = Arc::new(LiveCatalog::new(config.catalog.clone()));
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
     let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
@@ -192,6 +201,7 @@ fn build(
         let prompts = Prompts::open(&store, reports, files, publish_prompts, clock::unix_ms()).await?;
         anyhow::Ok((store, directory, keys, first, money, prompts))
     })?;
+    fidelity.look();
     let supervisor = match &config.worker {
         None => None,
         Some(worker) => {
@@ -246,6 +256,7 @@ fn build(
         keys: Arc::new(keys),
         money,
         prompts: Arc::new(prompts),
+        fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::fidelity::Fidelity;
 use super::{Built, services};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment};
@@ -37,6 +38,7 @@ struct Parts {
     budgets: Arc<Budgets>,
     prompts: Arc<Prompts>,
     board: Arc<Board>,
+    fidelity: Arc<Fidelity>,
 }
 
 /// What reads the configuration of a gateway again.
@@ -51,6 +53,7 @@ pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Re
         budgets: Arc::clone(&built.money.budgets),
         prompts: Arc::clone(&built.prompts),
         board: Arc::clone(&built.gateway.board),
+        fidelity: Arc::clone(&built.fidelity),
     };
     let run = move || {
         let reloaded = parts.reload(&mut held.lock(), path.as_deref());
@@ -97,6 +100,7 @@ impl Parts {
         let changed =
             self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted || rewritten;
         services::load_token_tables(&self.catalog.load());
+        self.fidelity.look();
         current.catalog = new.catalog;
         current.prices = new.prices;
         current.teams = new.teams;

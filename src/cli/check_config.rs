@@ -1,6 +1,8 @@
 //! `tunegate check-config`.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -8,7 +10,11 @@ use clap::Args;
 use super::{ConfigOption, say, warn};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment};
+use crate::control::prompts::FileDraft;
 use crate::domain::catalog::{Address, Model, Provider};
+use crate::domain::prompt::fidelity::warnings;
+use crate::domain::prompt::hash::sha256_of;
+use crate::domain::prompt::{Prompt, PromptBook, PromptVersion};
 use crate::domain::route::Told;
 use crate::upstream;
 
@@ -29,6 +35,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     for notice in &config.notices {
         warn(&format!("note: {notice}"));
     }
+    for warning in warnings(&config.catalog, &filed(&config.prompts), false) {
+        warn(&format!("note: {warning}"));
+    }
     if options.probe {
         probe_all(&config)?;
     }
@@ -37,6 +46,29 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     }
     say(&summary(&config));
     Ok(())
+}
+
+/// The prompts of files alone, each as the version that its label will point at: which number it gets nobody knows yet.
+fn filed(files: &[FileDraft]) -> PromptBook {
+    let mut book = PromptBook::default();
+    for FileDraft { draft, .. } in files {
+        let version = PromptVersion {
+            prompt: Arc::clone(&draft.name),
+            number: 0,
+            text: Arc::clone(&draft.text),
+            variables: draft.variables.clone(),
+            sha256: sha256_of(&draft.text).into(),
+            author: Arc::clone(&draft.author),
+            note: Arc::clone(&draft.note),
+            created_at_ms: 0,
+        };
+        let prompt = Prompt {
+            versions: BTreeMap::from([(version.number, Arc::new(version))]),
+            labels: draft.label.iter().map(|label| (Arc::clone(label), 0)).collect(),
+        };
+        book.prompts.insert(Arc::clone(&draft.name), prompt);
+    }
+    book
 }
 
 fn summary(config: &Config) -> String {

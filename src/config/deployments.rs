@@ -15,6 +15,7 @@ use crate::domain::model_name;
 use crate::domain::price::read::{moment, moment_text};
 
 use super::file;
+use super::injections;
 use super::limits;
 use super::plans::NO_MOMENT;
 use super::prices::{self, Known};
@@ -117,6 +118,11 @@ fn deployment(
     let unsupported = unsupported(&place, written, checker);
     let breaker = breaker_policy(&place.key("breaker"), &written.breaker, usual, checker);
     let health_check_every = health_check(&place, written, checker);
+    let prompt = injections::injection(&place.key("prompt"), written.prompt.as_ref(), checker);
+    let trained = place.key("trained_with");
+    let trained_with = injections::trained_with(&trained, written.trained_with.as_ref(), checker);
+    let version = place.key("model_version");
+    let model_version = injections::model_version(&version, written.model_version.as_deref(), checker);
     let (served, upstream_model) = (served?, upstream_model?);
     let base_model = written.base_model.clone().filter(|base| !base.trim().is_empty());
     let identity = base_model.as_deref().unwrap_or(&upstream_model);
@@ -145,9 +151,9 @@ fn deployment(
         on_unsupported: written.on_unsupported.unwrap_or_default(),
         breaker,
         health_check_every,
-        prompt: None,
-        trained_with: None,
-        model_version: None,
+        prompt,
+        trained_with,
+        model_version,
     };
     prices.look_at(&place, &deployment, checker);
     Some(deployment)

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::domain::budget::draft::Draft;
 use crate::domain::cache::{Joiners, Scope};
 use crate::domain::catalog::{OnClientGone, OnUnsupported};
+use crate::domain::prompt::{Mode, Role};
 use crate::store::Durability;
 use crate::telemetry::log::Format;
 
@@ -272,6 +273,27 @@ pub(super) struct Deployment {
     pub(super) on_unsupported: Option<OnUnsupported>,
     pub(super) breaker: Breaker,
     pub(super) health_check_ms: Option<u64>,
+    pub(super) prompt: Option<Injection>,
+    pub(super) trained_with: Option<TrainedWith>,
+    pub(super) model_version: Option<String>,
+}
+
+/// `prompt` of a model or a deployment.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Injection {
+    pub(super) name: Option<String>,
+    pub(super) mode: Option<Mode>,
+    pub(super) role: Option<Role>,
+}
+
+/// `trained_with` of a deployment.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TrainedWith {
+    pub(super) sha256: Option<String>,
+    pub(super) file: Option<PathBuf>,
+    pub(super) prompt: Option<String>,
 }
 
 /// `queue` of a deployment.
@@ -320,6 +342,8 @@ pub(super) struct Model {
     pub(super) retry: Retry,
     pub(super) limits: RateLimits,
     pub(super) cache: Option<ModelCache>,
+    pub(super) prompt: Option<Injection>,
+    pub(super) label_prompts: BTreeMap<String, Injection>,
 }
 
 /// `cache` of a model.

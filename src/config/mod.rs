@@ -12,6 +12,7 @@ mod credentials;
 mod deployments;
 mod environment;
 mod file;
+mod injections;
 mod limits;
 mod models;
 mod plans;

@@ -16,6 +16,7 @@ use crate::domain::route::{Plan, Route};
 
 use super::cache;
 use super::file;
+use super::injections;
 use super::limits;
 use super::plans::{self, Draft, Id, Root, Routes};
 use super::prices::Known;
@@ -125,6 +126,7 @@ fn model(
     if let (Some(plan), Some(longer)) = (&plan, &longer) {
         check_longer(&place.key("longer_context"), plan, longer, checker);
     }
+    let prompts = injections::of_model(&place, written, checker);
     let cached = place.key("cache");
     let policy = written.cache.as_ref().map(|cache| cache::policy(&cached, cache, checker));
     let mut model = Model {
@@ -140,6 +142,7 @@ fn model(
     if let Some(policy) = policy {
         cache::keep(&cached, policy, &mut model, checker);
     }
+    injections::give(&prompts, &mut model);
     Some(model)
 }
 

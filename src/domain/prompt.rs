@@ -2,6 +2,7 @@
 //! one of them. A fine-tuned model answers best with the very words it was trained with.
 
 pub mod cost;
+pub mod fidelity;
 pub mod hash;
 pub mod template;
 

@@ -9,6 +9,7 @@ mod errors;
 mod limits;
 mod metrics;
 mod models;
+mod prompts;
 mod responses;
 mod retirements;
 mod smuggling;

@@ -255,6 +255,29 @@ const MISTAKES: &[(&str, &str)] = &[
         "[models.m]\ncache = { semantic = {} }\n[worker]\nembedding_model = \"\"",
         "models.m.cache.semantic: needs the local worker and its worker.embedding_model",
     ),
+    ("[models.m]\nprompt = {}", "models.m.prompt.name: "),
+    ("[models.m]\nprompt = { name = \"a b\" }", "models.m.prompt.name: a b is no NAME, NAME@LABEL"),
+    ("[models.m]\nprompt = { name = \"a\", mode = \"after\" }", "models.m.prompt.mode: "),
+    ("[models.m]\nprompt = { prompt = \"a\" }", "models.m.prompt.prompt: unknown key"),
+    (
+        "[models.m]\ndeployments = [\"smollm2-135m\"]\nlabel_prompts = { x = { name = \"a\" } }",
+        "models.m.label_prompts.x: there is no label x",
+    ),
+    ("[deployments.d]\nprompt = { name = \"\" }", "deployments.d.prompt.name: "),
+    (
+        "[deployments.d]\ntrained_with = {}",
+        "deployments.d.trained_with: exactly one of sha256, file and prompt",
+    ),
+    ("[deployments.d]\ntrained_with = { sha256 = \"ab\" }", "deployments.d.trained_with.sha256: no SHA-256"),
+    (
+        "[deployments.d]\ntrained_with = { file = \"/nowhere/train.jsonl\" }",
+        "deployments.d.trained_with.file: /nowhere/train.jsonl: ",
+    ),
+    (
+        "[deployments.d]\ntrained_with = { prompt = \"x@\" }",
+        "deployments.d.trained_with.prompt: x@ is no NAME",
+    ),
+    ("[deployments.d]\nmodel_version = \"\"", "deployments.d.model_version: a text of 1 to 128 bytes"),
     ("[teams.other]", "teams.other: \"other\" and \"none\" are labels of metrics"),
     (
         "[budgets.none]\nlimit_usd = \"1\"\nwindow = \"day\"",

@@ -65,6 +65,8 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Breaker>(),
         fields::<file::Model>(),
         fields::<file::ModelCache>(),
+        fields::<file::Injection>(),
+        fields::<file::TrainedWith>(),
         fields::<file::ModelSemantic>(),
         fields::<file::Cache>(),
         fields::<file::Retry>(),
