@@ -700,7 +700,8 @@ impl Flown<'_> {
         if let Some(key) = self.gateway.key_on(self.prepared, &worth.deployment) {
             let is_kept = answers.keep(key, (**kept).clone());
             metrics.stored(if is_kept { "kept" } else { "too_large" });
-            if let (true, Some(compared), Some(semantic)) = (is_kept, &self.compared, &self.gateway.semantic) {
+            if let (true, Some(compared), Some(semantic)) = (is_kept, &self.compared, &self.gateway.semantic)
+            {
                 semantic.remember(compared, key);
             }
         }
