@@ -3,6 +3,7 @@
 mod control;
 mod flights;
 mod kept;
+mod purge;
 mod tenants;
 
 use serde_json::{Value, json};
