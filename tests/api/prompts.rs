@@ -20,7 +20,7 @@ const PROVIDERS: [(&str, &str); 5] = [
 /// The usual catalog and a worker on a node of its own, and a model for each mode on each provider.
 fn setup(provider: &SimulatedProvider) -> Setup {
     let node = format!(
-        "[providers.node]\nkind = \"candle\"\nbase_url = \"{}/v1\"\n\
+        "[providers.node]\nkind = \"candle\"\nbase_url = \"{}/v1\"\napi_key = {{ file = \"upstream.key\" }}\n\
          [deployments.node]\nprovider = \"node\"\nmodel = \"lora\"\nprice = {{ input_per_1m_usd = \"0\", output_per_1m_usd = \"0\" }}\n",
         provider.url()
     );
@@ -51,7 +51,7 @@ fn ask(model: &str) -> Value {
 /// What the provider got last: its path, and the body as it was written.
 fn received(provider: &SimulatedProvider) -> String {
     let request = provider.last_request();
-    format!("{}\n{}", request.path, String::from_utf8_lossy(&request.body))
+    format!("{}\n{}", request.path(), String::from_utf8_lossy(&request.body))
 }
 
 #[test]
@@ -75,9 +75,6 @@ fn the_provider_gets_the_words_where_the_mode_says() {
             for mode in MODES {
                 let body = format!(r#"{{"model":"{name}-{mode}",{rest}}}"#);
                 let answer = gateway.call(Call::new("POST", path).body("application/json", body.as_bytes()));
-                if answer.status == 404 {
-                    continue;
-                }
                 let answer = answer.expect(200);
                 let put = answer.header("x-tunegate-prompt").unwrap_or("nothing").to_owned();
                 let _ = writeln!(golden, "{api}, {mode}, {name}: {put}\n{}\n", received(&provider));
