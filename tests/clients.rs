@@ -52,6 +52,7 @@ fn run(command: Command) {
     let mut others = Vec::new();
     let money = "\n[budgets.ample]\nlimit_usd = \"1000\"\nwindow = \"month\"\n\
                  [models.spent]\ndeployments = [\"support-v3\"]\n\
+                 [models.kept]\ndeployments = [\"support-v3\"]\ncache = { ttl_s = 60, tool_calls = true }\n\
                  [budgets.spent]\nlimit_usd = \"0\"\nwindow = \"month\"\nscope = { model = \"spent\" }\n";
     let setup = with_troubles(Setup::in_front_of(&provider), &mut others).and(money);
     let gateway = TestGateway::with(setup).start();

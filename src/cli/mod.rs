@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod price;
 mod prices;
+mod prompts;
 mod reload;
 mod routes;
 mod serve;
@@ -81,6 +82,11 @@ enum Command {
     Teams(teams::Options),
     /// Make, list, replace, raise and delete budgets, and see how they stand.
     Budgets(budgets::Options),
+    /// Keep system prompts in numbered versions: add, label, compare, render them, and see what they cost.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "prompt")]
+    Prompts(prompts::Options),
     /// Show how many answers are kept, and let some go.
     ///
     /// Asks the running gateway.
@@ -127,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),
+        Command::Prompts(options) => prompts::run(&options),
         Command::Cache(options) => cache::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
@@ -207,6 +214,19 @@ mod tests {
             "tunegate budgets raise ops --by 5 --until 2026-12-01T00:00:00Z",
             "tunegate budgets raise ops --end",
             "tunegate budgets delete ops",
+            "tunegate prompts list --json",
+            "tunegate prompts show support@3",
+            "tunegate prompts add support --file support.md --label candidate --note shorter --author ann",
+            "tunegate prompts label support@production 4 --expected 3 --note better",
+            "tunegate prompts label support@candidate --remove",
+            "tunegate prompts diff support 3 4",
+            "tunegate prompts diff support candidate",
+            "tunegate prompts history support",
+            "tunegate prompts render support@3 --variable tone=kind --variable list=[1]",
+            "tunegate prompts cost support --from 2026-11-01 --to 2026-11-22 --compare 2 --json",
+            "tunegate prompts archive support",
+            "tunegate prompt sync --folder prompts",
+            "tunegate prompts hash --file train.jsonl",
             "tunegate cache show --json",
             "tunegate cache purge --model bot --older-than 60",
             "tunegate cache purge --all",
@@ -215,6 +235,8 @@ mod tests {
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
+        let whither = ["tunegate", "prompts", "label", "support@production"];
+        assert!(Arguments::try_parse_from(whither).is_err(), "to which version?");
         let half = ["tunegate", "budgets", "raise", "ops", "--by", "5"];
         assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");

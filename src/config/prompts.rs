@@ -60,8 +60,24 @@ pub fn folder_of(folder: &Path) -> Result<Vec<FileDraft>, Vec<String>> {
     if problems.is_empty() { Ok(drafts) } else { Err(problems) }
 }
 
-/// A file's text as a draft. Line breaks around the words are the file's, not the prompt's.
+/// A file's text as a draft.
 fn draft(name: &str, text: &str) -> Result<Draft, Vec<String>> {
+    let mut body = body_of(name, text)?;
+    for (key, value) in [("label", PRODUCTION), ("author", AUTHOR)] {
+        if body.get(key).is_none() {
+            body[key] = value.into();
+        }
+    }
+    let line = |problem: form::Problem| format!("{}: {}", problem.path, problem.message);
+    Draft::read(&body).map_err(|problems| problems.into_iter().map(line).collect())
+}
+
+/// A file's text as a body for the admin API. Line breaks around the words are the file's, not the prompt's.
+///
+/// # Errors
+///
+/// What is wrong with its head.
+pub fn body_of(name: &str, text: &str) -> Result<Value, Vec<String>> {
     let (head, words) = parts(text)?;
     let mut body = match head {
         Some(head) => read::tree(head).map_err(|error| vec![format!("its head is no TOML: {error}")])?,
@@ -74,17 +90,9 @@ fn draft(name: &str, text: &str) -> Result<Draft, Vec<String>> {
     if !unknown.is_empty() {
         return Err(unknown);
     }
-    let mut default = |key: &str, value: &str| {
-        if body.get(key).is_none() {
-            body[key] = value.into();
-        }
-    };
-    default("label", PRODUCTION);
-    default("author", AUTHOR);
     body["name"] = name.into();
     body["text"] = Value::from(words.trim_matches(['\r', '\n']));
-    let line = |problem: form::Problem| format!("{}: {}", problem.path, problem.message);
-    Draft::read(&body).map_err(|problems| problems.into_iter().map(line).collect())
+    Ok(body)
 }
 
 /// The head, if there is one, and the words.

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 pub use self::cost::{CostQuery, CostReport, DayCost, Instead, VersionCost};
@@ -24,6 +23,7 @@ use super::form::{Form, Problem};
 use super::random::NoRandom;
 use super::reports::Reports;
 use crate::domain::catalog::Catalog;
+use crate::domain::prompt::hash::sha256_of;
 use crate::domain::prompt::template::{RenderError, Template, Values};
 use crate::domain::prompt::{
     MAX_VERSIONS, NAME_RULE, PRODUCTION, Pick, Prompt, PromptBook, PromptRef, PromptVersion, TrainedWith,
@@ -560,11 +560,6 @@ fn version_of<'l>(listed: &'l Listed, meant: &str) -> Result<&'l Arc<PromptVersi
     found.ok_or(PromptsError::NoVersion(shown))
 }
 
-/// SHA-256 of a text, 64 hex digits.
-fn sha256_of(text: &str) -> Arc<str> {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
-}
-
 /// What names a prompt in the configuration.
 fn named_by(catalog: &Catalog, is_meant: impl Fn(&PromptRef) -> bool) -> Vec<String> {
     let mut by = Vec::new();
@@ -643,7 +638,7 @@ impl Steps {
 
     /// A version of a number.
     fn make(&mut self, draft: &Draft, number: u32) -> Result<u32, PromptsError> {
-        let sha256: Arc<str> = sha256_of(&draft.text);
+        let sha256: Arc<str> = sha256_of(&draft.text).into();
         let detail = json!({"sha256": &*sha256, "author": &*draft.author, "note": &*draft.note});
         self.tell("prompt.create_version", &format!("{}@{number}", draft.name), &detail)?;
         self.changes.push(Change::Version(PromptVersion {

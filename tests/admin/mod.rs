@@ -5,6 +5,7 @@ mod health;
 mod keys;
 mod ledger;
 mod prices;
+mod prompts;
 mod reload;
 mod requests;
 mod routes;

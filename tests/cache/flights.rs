@@ -167,7 +167,10 @@ fn those_who_share_the_cost_pay_it_together() {
     provider.await_requests(1);
     let others: Vec<Connection> = (0..6).map(|_| gateway.send(CHAT, &question("together"))).collect();
     await_in_flight(&gateway, 7);
-    gateway.settled_journal(|journal| journal.0.iter().filter(|entry| entry.kind == "hold").count() == 7);
+    eventually("all hold their share", || {
+        let holds = gateway.journal().0.iter().filter(|entry| entry.kind == "hold").count();
+        (holds == 7).then_some(())
+    });
     gate.open();
     let mut answers = vec![{ first }.answer().expect(200)];
     answers.extend(others.into_iter().map(|mut connection| connection.answer().expect(200)));

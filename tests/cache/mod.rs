@@ -3,6 +3,8 @@
 mod control;
 mod flights;
 mod kept;
+mod purge;
+mod semantic;
 mod tenants;
 
 use serde_json::{Value, json};

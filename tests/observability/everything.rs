@@ -19,8 +19,9 @@ const OTHER_TUNED: &str = "ft:gpt-4.1-mini-2025-04-14:acme:writer:C3yZ";
 const WELL: [&str; 6] = ["support-bot", "writer", "mini", "thinker", "lora", "mystery"];
 /// Events of a stream that come before it breaks or is left.
 const EVENTS: usize = 3;
-/// Models whose answers are kept; questions that mean the same are served at one, measured at the other.
-const KEPT: [&str; 2] = ["faq", "faq-shadow"];
+/// Models whose answers are kept; questions that mean the same are nothing to the first, served at the second, measured
+/// at the third.
+const KEPT: [&str; 3] = ["faq", "faq-alike", "faq-shadow"];
 /// Models whose requests get a stored prompt.
 const PROMPTED: [&str; 2] = ["prompted", "bound"];
 /// What no stored prompt is, by its SHA-256.
@@ -134,18 +135,18 @@ impl Everything {
     fn kept(&self, key: &str, round: u32) {
         let ask = |body: &Value| self.gateway.call(Call::post(CHAT, body).bearer(key)).expect(200);
         for model in KEPT {
-            for (words, result) in [
-                (format!("How do I reset my password? ({round})"), None),
-                (format!("How do I reset my password? ({round})"), Some("hit")),
-                (format!("I forgot my password. How do I reset it? ({round})"), None),
-                (format!("How long does it take to ship to Norway? ({round})"), None),
+            for words in [
+                "How do I reset my password?",
+                "How do I reset my password?",
+                "I forgot my password. How do I reset it?",
+                "How long does it take to ship to Norway?",
             ] {
-                let mut body = exact(model, &words);
-                let answer = ask(&body);
-                let told = answer.header("x-tunegate-cache");
-                assert!(result.is_none() || told == result, "{told:?}: {words}");
-                body["stream"] = true.into();
+                let mut body = exact(model, &format!("{words} ({round})"));
                 ask(&body);
+                body["stream"] = true.into();
+                let told = ask(&body);
+                let result = told.header("x-tunegate-cache");
+                assert!(model != "faq" || result == Some("hit"), "{result:?}: {words}");
             }
         }
         ask(&question("faq", "ann"));
@@ -359,7 +360,8 @@ fn catalog(urls: &[String; 5]) -> String {
         ),
         ("crowded", "deployments = [\"busy\", \"mini\"]"),
         ("prompted", "deployments = [\"mini\"]\nprompt = { name = \"support\" }"),
-        ("faq", "deployments = [\"mini\"]\ncache = { ttl_s = 3600, semantic = { threshold = 0.7 } }"),
+        ("faq", "deployments = [\"mini\"]\ncache = { ttl_s = 3600 }"),
+        ("faq-alike", "deployments = [\"mini\"]\ncache = { ttl_s = 3600, semantic = { threshold = 0.7 } }"),
         (
             "faq-shadow",
             "deployments = [\"mini\"]\ncache = { ttl_s = 3600, semantic = { threshold = 0.7, shadow = true } }",

@@ -158,22 +158,29 @@ async fn every_mistake_in_a_body_is_told_and_nothing_is_done() {
                 "alias": "", "team": "nobody", "expires_at": 1_700_000_000, "models": ["a*b*", ""],
                 "rights": {"tuning": "all", "unbounded_cost_usd": "1e3", "root": true},
                 "tags": ["a b"], "limits": {"requests_per_minute": 0, "rpm": 5}, "budget": 5,
+                "prompts": ["a", "a@1", 2], "cache": "yes", "variables": {"a": {}},
             }),
             &[
                 "alias: an alias has",
                 "budget: no such member",
+                "cache: not one of",
                 "expires_at: in the past",
                 "limits.requests_per_minute: not a whole number of 1",
                 "limits.rpm: no such member",
                 "models[0]: a pattern has one `*`",
                 "models[1]: a model name can't be empty",
+                "prompts[1]: no name of a prompt",
+                "prompts[2]: not a text",
                 "rights.root: no such member",
                 "rights.tuning: not one of",
                 "rights.unbounded_cost_usd: an amount is written",
                 "tags[0]: a tag has",
                 "team: there is no team",
+                "variables: \"a\" is no text",
             ],
         ),
+        (json!({"alias": "a", "variables": {"a": [1]}}), &["variables: \"a\" is no text"]),
+        (json!({"alias": "a", "variables": {"a": "x".repeat(8 << 10)}}), &["variables: more than 64"]),
         (json!({"alias": "a", "expires_at": "tomorrow"}), &["expires_at: not a time"]),
         (json!({"alias": "a", "expires_at": i64::MAX}), &["expires_at: not a time"]),
     ] {
@@ -195,7 +202,8 @@ async fn terms_are_set_changed_and_taken_back() {
     let body = json!({
         "alias": "app", "team": "support", "expires_at": "2027-01-31T00:00:00Z", "models": ["b", "a/*"],
         "rights": {"tuning": "write", "unbounded_cost_usd": 0.5}, "tags": ["z", "a", "z"],
-        "limits": {"requests_per_minute": 3, "concurrent": 2},
+        "limits": {"requests_per_minute": 3, "concurrent": 2}, "cache": "off", "prompts": ["s-*", "a"],
+        "variables": {"tone": "kind", "n": 1.5, "list": ["a"], "on": true},
     });
     let (made, secret) = keys.create(&body, 1).await.expect("made");
     let live = keys.live(&secret).expect("published");
@@ -205,6 +213,7 @@ async fn terms_are_set_changed_and_taken_back() {
         "team": "support", "expires_at": 1_801_353_600, "models": ["a/*", "b"],
         "rights": {"tuning": "write", "unbounded_cost_usd": "0.50"}, "tags": ["a", "z"],
         "limits": {"requests_per_minute": 3, "tokens_per_minute": null, "concurrent": 2},
+        "prompts": ["a", "s-*"], "variables": {"tone": "kind", "n": 1.5, "list": ["a"], "on": true}, "cache": "off",
     });
     assert_eq!(told, want);
     let change = json!({"limits": {"requests_per_minute": null, "tokens_per_minute": 9}, "team": null});
@@ -212,7 +221,8 @@ async fn terms_are_set_changed_and_taken_back() {
     want["team"] = Value::Null;
     want["limits"] = json!({"requests_per_minute": null, "tokens_per_minute": 9, "concurrent": 2});
     assert_eq!(terms_json(&changed.key.terms, changed.team.as_deref()), want);
-    let change = json!({"limits": null, "rights": null, "models": null, "tags": [], "expires_at": null});
+    let change = json!({"limits": null, "rights": null, "models": null, "tags": [], "expires_at": null,
+        "prompts": null, "variables": null, "cache": null});
     let changed = keys.update("app", &change, 2).await.expect("changed");
     assert_eq!(changed.key.terms, Terms::default());
     assert_eq!(keys.find(&secret), Some(changed.key));

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::control::form::{Form, Given, Problem};
@@ -23,7 +24,7 @@ const ADMIN: &str = "admin";
 const NO_ZEROES: &str = "has a zero character, which no database keeps";
 
 /// A version that is to be there, and the label that is to point at it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Draft {
     /// The prompt's name.
     pub name: Arc<str>,

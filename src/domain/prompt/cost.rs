@@ -60,8 +60,8 @@ mod tests {
             (5, 0, 0, 10, 1, (0, 0)),
             // more than there were can't be saved
             (10, 50, 500, 100, 0, (0, 500)),
-            (i64::MAX, i64::MAX, i64::MAX, u64::MAX, 0, (0, i64::MAX)),
-            (i64::MAX, i64::MAX, i64::MAX, 0, u64::MAX, (i64::MAX, i64::MIN)),
+            (i64::MAX, i64::MAX, i64::MAX, u64::MAX, 0, (0, Usd::MAX.nanos())),
+            (i64::MAX, i64::MAX, i64::MAX, 0, u64::MAX, (i64::MAX, Usd::from_nanos(i64::MIN).nanos())),
         ] {
             let traffic = Traffic { requests, tokens, cost: Usd::from_nanos(nanos) };
             let found = (traffic.tokens_instead(fixed, instead), traffic.saved(fixed, instead).nanos());

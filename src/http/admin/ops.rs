@@ -50,6 +50,8 @@ async fn own_metrics(admin: &Admin) -> Vec<u8> {
     metrics.born(&live.catalog, teams.iter().map(|alias| &**alias));
     admin.gateway.board.publish(clock::monotonic());
     admin.gateway.retirements.publish(&live.catalog, metrics);
+    // what has expired goes now, also where nobody asks
+    admin.gateway.answers.standing();
     metrics.text()
 }
 

@@ -27,6 +27,26 @@ const azureV1 = new OpenAI({
   maxRetries: 0,
 });
 
+test('a replayed stream is the live one, chunk by chunk', async () => {
+  const words = [{ role: 'user', content: `How many crates, ${crypto.randomUUID()}?` }];
+  const ask = async (each) => {
+    const { data, response } = await each.chat.completions
+      .create({ model: 'kept', temperature: 0, messages: words, stream: true })
+      .withResponse();
+    const chunks = [];
+    for await (const chunk of data) chunks.push(chunk);
+    return [response.headers.get('x-tunegate-cache'), chunks];
+  };
+  for (const each of [client]) {
+    const [first, live] = await ask(each);
+    const [second, again] = await ask(each);
+    assert.deepEqual([first, second], ['miss', 'hit']);
+    assert.deepEqual(again, live);
+  }
+  const helper = client.chat.completions.stream({ model: 'kept', temperature: 0, messages: words });
+  assert.equal(await helper.finalContent(), ANSWER);
+});
+
 test('this is a Node that the package supports', () => {
   assert.ok(Number(process.versions.node.split('.')[0]) >= 22, process.version);
 });
