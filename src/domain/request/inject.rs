@@ -78,9 +78,9 @@ impl InferenceRequest {
         }
         let members = all_members(&self.body);
         let edits = match self.endpoint {
-            Endpoint::ChatCompletions => self.into_messages(&members, words, mode, speaker),
-            Endpoint::Responses => self.into_instructions(&members, words, mode)?,
-            Endpoint::Completions => self.before_prompts(&members, words, mode)?,
+            Endpoint::ChatCompletions => self.edits_of_messages(&members, words, mode, speaker),
+            Endpoint::Responses => self.edits_of_instructions(&members, words, mode)?,
+            Endpoint::Completions => self.edits_of_prompts(&members, words, mode)?,
             Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
         };
         if edits.is_empty() {
@@ -104,7 +104,13 @@ impl InferenceRequest {
         elements.into_iter().map(|element| range_of(&self.body, element.get())).collect()
     }
 
-    fn into_messages(&self, members: &[Member<'_>], words: &str, mode: Mode, speaker: Speaker) -> Vec<Edit> {
+    fn edits_of_messages(
+        &self,
+        members: &[Member<'_>],
+        words: &str,
+        mode: Mode,
+        speaker: Speaker,
+    ) -> Vec<Edit> {
         let Some((messages, _)) = self.written(members, "messages") else { return Vec::new() };
         let places = self.places(messages);
         let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
@@ -138,7 +144,12 @@ impl InferenceRequest {
         kept
     }
 
-    fn into_instructions(&self, members: &[Member<'_>], words: &str, mode: Mode) -> Result<Vec<Edit>, Unfit> {
+    fn edits_of_instructions(
+        &self,
+        members: &[Member<'_>],
+        words: &str,
+        mode: Mode,
+    ) -> Result<Vec<Edit>, Unfit> {
         let own = self.written(members, "instructions");
         if own.as_ref().is_some_and(|(text, _)| !text.starts_with('"')) {
             return Err(Unfit::Instructions);
@@ -174,7 +185,7 @@ impl InferenceRequest {
         Ok(edits)
     }
 
-    fn before_prompts(&self, members: &[Member<'_>], words: &str, mode: Mode) -> Result<Vec<Edit>, Unfit> {
+    fn edits_of_prompts(&self, members: &[Member<'_>], words: &str, mode: Mode) -> Result<Vec<Edit>, Unfit> {
         let Some((prompt, at)) = self.written(members, "prompt") else { return Ok(Vec::new()) };
         let places = if prompt.starts_with('"') { vec![at] } else { self.places(prompt) };
         let prefix = within(&format!("{words}{BETWEEN}"));

@@ -71,12 +71,12 @@ pub(super) fn check(text: &str, variables: &[Variable]) -> Checked {
                     tag.get_or_insert_default().push((token, line));
                 }
             }
-            Token::VariableEnd | Token::BlockEnd => check.tag(tag.take().unwrap_or_default()),
+            Token::VariableEnd | Token::BlockEnd => check.tag(&tag.take().unwrap_or_default()),
             token => tag.get_or_insert_default().push((token, line)),
         }
     }
     // one that is never closed: the compiler says so
-    check.tag(tag.take().unwrap_or_default());
+    check.tag(&tag.take().unwrap_or_default());
     plain &= !text.contains("{%");
     for Variable { name, .. } in variables {
         if !check.used.contains(&**name) {
@@ -105,12 +105,12 @@ impl<'t> Check<'_, 't> {
     }
 
     /// One `{{ }}`, or one `{% %}` with its opening token.
-    fn tag(&mut self, tokens: Vec<(Token<'t>, u32)>) {
+    fn tag(&mut self, tokens: &[(Token<'t>, u32)]) {
         let line = tokens.first().map_or(0, |(_, line)| *line);
         if tokens.len() > MAX_TOKENS {
             return self.said(line, format!("one expression has more than {MAX_TOKENS} parts"));
         }
-        let rest = match tokens.as_slice() {
+        let rest = match tokens {
             [(Token::BlockStart, _), rest @ ..] => rest,
             expression => return self.expression(expression),
         };
@@ -167,7 +167,7 @@ impl<'t> Check<'_, 't> {
                     self.said(*line, "values have no members; only 'loop' has, such as 'loop.last'");
                 }
                 Token::Tilde | Token::Plus => {
-                    self.said(*line, "values are joined by writing them side by side")
+                    self.said(*line, "values are joined by writing them side by side");
                 }
                 Token::Mul
                 | Token::Pow

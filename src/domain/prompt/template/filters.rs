@@ -70,7 +70,7 @@ fn one(list: &Value, at: usize) -> Result<Value, Error> {
         .unwrap_or_else(|| Value::from("")))
 }
 
-fn join(state: &mut State<'_, '_>, list: Value, between: Option<String>) -> Result<String, Error> {
+fn join(state: &mut State<'_, '_>, list: &Value, between: Option<&str>) -> Result<String, Error> {
     if list.as_str().is_some() {
         return Err(wrong("join is for lists"));
     }
@@ -78,7 +78,7 @@ fn join(state: &mut State<'_, '_>, list: Value, between: Option<String>) -> Resu
     let mut joined = String::new();
     for (at, text) in list.try_iter()?.enumerate() {
         if at > 0 {
-            joined.push_str(&between);
+            joined.push_str(between);
         }
         joined.push_str(&text.to_string());
         within_bounds(joined.len())?;
@@ -87,16 +87,16 @@ fn join(state: &mut State<'_, '_>, list: Value, between: Option<String>) -> Resu
     Ok(joined)
 }
 
-fn replace(state: &mut State<'_, '_>, text: String, from: String, to: String) -> Result<String, Error> {
+fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Result<String, Error> {
     if from.is_empty() {
         return Err(wrong("replace needs what is to be replaced"));
     }
     pay(state, text.len())?;
-    let places = text.matches(&*from).count();
+    let places = text.matches(from).count();
     let grown = to.len().saturating_sub(from.len()).saturating_mul(places).saturating_add(text.len());
     within_bounds(grown)?;
     pay(state, grown)?;
-    Ok(text.replace(&*from, &to))
+    Ok(text.replace(from, to))
 }
 
 fn within_bounds(bytes: usize) -> Result<(), Error> {
