@@ -127,11 +127,11 @@ impl Forms {
         let asked = &self.asked.request;
         let Some((request, times)) = asked.with_words(words.text(), mode, speaker)? else { return Ok(None) };
         let before = match (mode, asked.endpoint) {
-            (Mode::Append, Endpoint::ChatCompletions | Endpoint::Responses) => {
-                asked.system_message().filter(|said| !said.is_empty()).map(Arc::from)
-            }
+            (Mode::Append, Endpoint::ChatCompletions) => asked.system_message(),
+            (Mode::Append, Endpoint::Responses) => asked.instructions(),
             _ => None,
         };
+        let before = before.filter(|said| !said.is_empty()).map(Arc::from);
         let put = Some(PutIn { words: Arc::new(words), times, before });
         self.worded.push(Wording { request: Arc::new(request), put, chat: OnceLock::new() });
         Ok(Some(self.worded.len()))

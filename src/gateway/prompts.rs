@@ -285,18 +285,16 @@ impl Asking<'_> {
     pub(super) fn words(&self, shelf: &Shelf, wanted: &PromptRef) -> Result<Words, Unput> {
         let ready = shelf.find(wanted).ok_or_else(|| Unput::Absent(wanted.to_string()))?;
         let template = ready.template.as_ref().ok_or_else(|| Unput::Absent(ready.told.to_string()))?;
-        let values = match template.has_variables() {
-            true => self.values(),
-            false => Values::default(),
-        };
-        let rendered = template.render(&values);
+        let rendered = template.render(&self.values(template));
         let text = rendered.map_err(|error| Unput::Render { prompt: Arc::clone(&ready.told), error })?;
         Ok(Words { ready: Arc::clone(ready), text })
     }
 
-    fn values(&self) -> Values {
+    /// What was given for the variables of a prompt; everything else that was given is not touched.
+    fn values(&self, of: &Template) -> Values {
         let said = self.wish.values.iter().fold(Values::default(), |values, more| {
-            values.or(more.iter().map(|(name, value)| (name.as_str(), value.clone())))
+            let named = |name: &Arc<str>| Some((Arc::clone(name), more.get(&**name)?.clone()));
+            values.or(of.names().filter_map(named))
         });
         said.or(self.terms.variables.iter().map(|(name, value)| (Arc::clone(name), value.clone())))
     }

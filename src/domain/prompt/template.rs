@@ -147,6 +147,11 @@ impl Template {
         }
     }
 
+    /// What it has variables for.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.variables.iter().map(|variable| &variable.name)
+    }
+
     /// Whether its words depend on values.
     pub const fn has_variables(&self) -> bool {
         !self.variables.is_empty()

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::instructions::{elements, is_systems};
 use super::members::{Member, all_members, range_of};
-use super::rewrite::{Edit, json_string};
+use super::rewrite::{Edit, json_string, left_out};
 use super::{InferenceRequest, RequestError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::prompt::Mode;
@@ -45,6 +45,11 @@ pub enum Unfit {
     /// Instructions that are no text.
     #[error("the model's stored prompt can't be put to 'instructions' that are no text: send them as a text")]
     Instructions,
+    /// A message that can't be read.
+    #[error(
+        "the model's stored prompt can't be put to a message with a name that can't be read: it has half of a surrogate pair"
+    )]
+    Message(&'static str),
     /// With the words in it, it is no request any more.
     #[error("{0}")]
     Request(#[from] RequestError),
@@ -56,6 +61,7 @@ impl Unfit {
         match self {
             Self::Tokens => Some("prompt"),
             Self::Instructions => Some("instructions"),
+            Self::Message(member) => Some(member),
             Self::Request(error) => error.param(),
         }
     }
@@ -73,12 +79,13 @@ impl InferenceRequest {
         mode: Mode,
         speaker: Speaker,
     ) -> Result<Option<(Self, u64)>, Unfit> {
-        if words.is_empty() {
+        // no words can still stand for the client's own
+        if words.is_empty() && (mode != Mode::Replace || self.endpoint == Endpoint::Completions) {
             return Ok(None);
         }
         let members = all_members(&self.body);
         let edits = match self.endpoint {
-            Endpoint::ChatCompletions => self.edits_of_messages(&members, words, mode, speaker),
+            Endpoint::ChatCompletions => self.edits_of_messages(&members, words, mode, speaker)?,
             Endpoint::Responses => self.edits_of_instructions(&members, words, mode)?,
             Endpoint::Completions => self.edits_of_prompts(&members, words, mode)?,
             Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
@@ -110,17 +117,24 @@ impl InferenceRequest {
         words: &str,
         mode: Mode,
         speaker: Speaker,
-    ) -> Vec<Edit> {
-        let Some((messages, _)) = self.written(members, "messages") else { return Vec::new() };
+    ) -> Result<Vec<Edit>, Unfit> {
+        let Some((messages, _)) = self.written(members, "messages") else { return Ok(Vec::new()) };
         let places = self.places(messages);
-        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
-        let systems: Vec<bool> = places.iter().map(|at| is_systems(&self.body[at.clone()])).collect();
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(Vec::new()) };
+        let systems = self.systems(&places, "messages")?;
+        let spoken = systems.contains(&true);
+        if words.is_empty() {
+            return Ok(if spoken { taken_out(&places, &systems) } else { Vec::new() });
+        }
         let ours = format!(r#"{{"role":"{}","content":{}}}"#, speaker.name(), json_string(words));
         let before = |at: &Range<usize>| vec![(at.start..at.start, format!("{ours},"))];
-        match mode {
-            Mode::IfAbsent if systems.contains(&true) => Vec::new(),
-            Mode::Replace if systems.contains(&true) => {
-                vec![(first.start..last.end, self.instead(&places, &systems, ours))]
+        Ok(match mode {
+            Mode::IfAbsent if spoken => Vec::new(),
+            Mode::Replace if spoken => {
+                let mut edits = taken_out(&places, &systems);
+                let comma = if systems.contains(&false) { "," } else { "" };
+                edits.push((first.start..first.start, format!("{ours}{comma}")));
+                edits
             }
             Mode::Prepend | Mode::IfAbsent | Mode::Replace => before(first),
             Mode::Append => {
@@ -130,18 +144,13 @@ impl InferenceRequest {
                     None => vec![(last.end..last.end, format!(",{ours}"))],
                 }
             }
-        }
+        })
     }
 
-    /// What stands in an array once those that speak as the system are gone, behind what comes first.
-    fn instead(&self, places: &[Range<usize>], systems: &[bool], mut kept: String) -> String {
-        for (at, _) in places.iter().zip(systems).filter(|(_, systems)| !**systems) {
-            if !kept.is_empty() {
-                kept.push(',');
-            }
-            kept.push_str(&String::from_utf8_lossy(&self.body[at.clone()]));
-        }
-        kept
+    /// Which of these messages, or items, speak as the system. What can't be read may: it is not taken for something else.
+    fn systems(&self, places: &[Range<usize>], member: &'static str) -> Result<Vec<bool>, Unfit> {
+        let speaks = |at: &Range<usize>| is_systems(&self.body[at.clone()]).ok_or(Unfit::Message(member));
+        places.iter().map(speaks).collect()
     }
 
     fn edits_of_instructions(
@@ -156,9 +165,10 @@ impl InferenceRequest {
         }
         let input = self.written(members, "input").filter(|(input, _)| input.starts_with('['));
         let places = input.map(|(input, _)| self.places(input)).unwrap_or_default();
-        let systems: Vec<bool> = places.iter().map(|at| is_systems(&self.body[at.clone()])).collect();
+        let systems = self.systems(&places, "input")?;
         let spoken = systems.contains(&true);
-        let whole = json_string(words);
+        // `null` is none
+        let whole = if words.is_empty() { "null".to_owned() } else { json_string(words) };
         let mut edits = Vec::new();
         match (mode, own) {
             (Mode::IfAbsent, Some(_)) => return Ok(edits),
@@ -170,6 +180,7 @@ impl InferenceRequest {
                 edits.push((at.end - 1..at.end - 1, within(&format!("{BETWEEN}{words}"))));
             }
             (Mode::Replace, Some((_, at))) => edits.push((at, whole)),
+            (_, None) if words.is_empty() => {}
             (_, None) => match members.iter().find(|member| member.name == "instructions") {
                 Some(null) => edits.push((null.value_at.clone(), whole)),
                 None => {
@@ -178,9 +189,8 @@ impl InferenceRequest {
                 }
             },
         }
-        if let (Mode::Replace, true, Some(first), Some(last)) = (mode, spoken, places.first(), places.last())
-        {
-            edits.push((first.start..last.end, self.instead(&places, &systems, String::new())));
+        if mode == Mode::Replace && spoken {
+            edits.extend(taken_out(&places, &systems));
         }
         Ok(edits)
     }
@@ -198,6 +208,13 @@ impl InferenceRequest {
         }
         Ok(edits)
     }
+}
+
+/// Takes elements out of an array.
+fn taken_out(places: &[Range<usize>], goes: &[bool]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    left_out(places, |place| goes[place], &mut edits);
+    edits
 }
 
 /// A text as it stands within the quotes of a JSON string.
@@ -245,6 +262,33 @@ mod tests {
         let twice = r#"{"messages":[{"role":"user","role":"system"}]}"#;
         assert_eq!(put(Endpoint::ChatCompletions, twice, "w", Mode::IfAbsent), Ok(None));
         assert_eq!(put(Endpoint::ChatCompletions, twice, "", Mode::Prepend), Ok(None));
+        let half = r#"{"messages":[{"role":"system","\ud83d":1,"content":"x"},{"role":"user"}]}"#;
+        for mode in [Mode::Replace, Mode::IfAbsent, Mode::Append] {
+            let unfit = put(Endpoint::ChatCompletions, half, "w", mode);
+            assert_eq!(unfit, Err(Unfit::Message("messages")), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn no_words_still_stand_for_the_clients_own() {
+        let (chat, responses) = (Endpoint::ChatCompletions, Endpoint::Responses);
+        for (endpoint, body, want) in [
+            (
+                chat,
+                r#"{"messages":[{"role":"user"}, {"role":"system"}, {"role":"user","n":1}]}"#,
+                Some(r#"{"messages":[{"role":"user"}, {"role":"user","n":1}]}"#),
+            ),
+            (chat, r#"{"messages":[{"role":"user"}]}"#, None),
+            (responses, r#"{"instructions":"t","input":"x"}"#, Some(r#"{"instructions":null,"input":"x"}"#)),
+            (responses, r#"{"input":[{"role":"developer"}]}"#, Some(r#"{"input":[]}"#)),
+            (responses, r#"{"input":"x"}"#, None),
+            (Endpoint::Completions, r#"{"prompt":"x"}"#, None),
+        ] {
+            let put = put(endpoint, body, "", Mode::Replace).expect("it fits");
+            assert_eq!(put.as_deref(), want, "{body}");
+        }
+        let nothing_left = put(chat, r#"{"messages":[{"role":"system"}]}"#, "", Mode::Replace);
+        assert_eq!(nothing_left.expect_err("no message").param(), Some("messages"));
     }
 
     #[test]
@@ -337,6 +381,12 @@ mod tests {
             ),
             (Endpoint::Responses, r#"{"instructions":"i"}"#, Some("i")),
             (Endpoint::Responses, r#"{"instructions":null}"#, Some("")),
+            (
+                Endpoint::Responses,
+                r#"{"instructions":"i","input":[{"role":"developer","content":"a"},{"role":"system","content":[{"type":"input_text","text":"b"}]},{"role":"user","content":"x"},{"role":"system","content":"late"}]}"#,
+                Some("i\na\nb"),
+            ),
+            (Endpoint::Responses, r#"{"input":[{"role":"system","content":"a"}]}"#, Some("a")),
             (Endpoint::Completions, r#"{"prompt":"x"}"#, None),
         ] {
             let request =
