@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
+use super::counts::QUICK_BYTES;
 use super::refusal::Refusal;
 use crate::domain::catalog::{Deployment, ProviderKind, Resolved};
 use crate::domain::key::Terms;
@@ -215,22 +216,30 @@ impl Words {
 
     /// How many tokens they are.
     pub(super) fn tokens(&self, counter: TokenCounter) -> u64 {
-        let fixed = self.ready.template.as_ref().is_some_and(|template| !template.has_variables());
-        if !fixed {
-            return counter.count_text(&self.text);
-        }
-        let known = |all: &[(TokenCounter, u64)]| {
-            all.iter().find(|(known, _)| *known == counter).map(|(_, tokens)| *tokens)
-        };
-        if let Some(tokens) = known(&self.ready.counted.lock()) {
+        if let Some(tokens) = self.known(counter) {
             return tokens;
         }
         let tokens = counter.count_text(&self.text);
-        let mut counted = self.ready.counted.lock();
-        if known(&counted).is_none() {
-            counted.push((counter, tokens));
+        if self.are_fixed() {
+            self.ready.counted.lock().push((counter, tokens));
         }
         tokens
+    }
+
+    /// Whether they are counted in less time than another thread takes to take over.
+    pub(super) fn is_quick(&self, counter: TokenCounter) -> bool {
+        self.text.len() <= QUICK_BYTES || self.known(counter).is_some()
+    }
+
+    /// Whether they are the same each time.
+    fn are_fixed(&self) -> bool {
+        self.ready.template.as_ref().is_some_and(|template| !template.has_variables())
+    }
+
+    fn known(&self, counter: TokenCounter) -> Option<u64> {
+        let all = self.ready.counted.lock();
+        let found = all.iter().find(|(known, _)| *known == counter).map(|(_, tokens)| *tokens);
+        found.filter(|_| self.are_fixed())
     }
 }
 

@@ -38,8 +38,8 @@ impl InferenceRequest {
         if let Some(at) = &self.metadata_at {
             let json = &self.body[at.clone()];
             let unreadable = "one of its names can't be read: it has half of a surrogate pair";
-            let members = members_of(json)
-                .map_err(|_| RequestError::Invalid { param: "metadata", why: unreadable })?;
+            let members =
+                members_of(json).map_err(|_| RequestError::Invalid { param: "metadata", why: unreadable })?;
             let own: Vec<&Member<'_>> = members.iter().filter(|member| member.name == OWN).collect();
             if own.len() > 1 {
                 return Err(RequestError::Twice("metadata.tunegate"));

@@ -13,6 +13,8 @@ use crate::domain::prompt::Mode;
 
 /// What stands between the words and the client's own where they share one text.
 const BETWEEN: &str = "\n\n";
+/// The most that words may make of all the prompts of one completion together, bytes.
+const MOST_GROWN_BYTES: usize = 16 << 20;
 
 /// Who speaks the words in a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,9 +52,16 @@ pub enum Unfit {
         "the model's stored prompt can't be put to a message with a name that can't be read: it has half of a surrogate pair"
     )]
     Message(&'static str),
-    /// With the words in it, it is no request any more.
-    #[error("{0}")]
-    Request(#[from] RequestError),
+    /// Only the client's own instructions, and no words to stand for them.
+    #[error(
+        "the model's stored prompt stands for all messages of a system or developer, and there is no other message: send one"
+    )]
+    Nothing,
+    /// Words that would be put in too often.
+    #[error(
+        "the model's stored prompt would make more than {MOST_GROWN_BYTES} bytes before so many prompts: send fewer at once"
+    )]
+    TooOften,
 }
 
 impl Unfit {
@@ -62,23 +71,39 @@ impl Unfit {
             Self::Tokens => Some("prompt"),
             Self::Instructions => Some("instructions"),
             Self::Message(member) => Some(member),
-            Self::Request(error) => error.param(),
+            Self::Nothing => Some("messages"),
+            Self::TooOften => Some("prompt"),
         }
     }
 }
 
+/// Where words go in a request, and what goes for them: its body is not copied yet.
+#[derive(Debug)]
+pub struct Placed {
+    edits: Vec<Edit>,
+    times: u64,
+    bytes: u64,
+}
+
+impl Placed {
+    /// How often the words are put in.
+    pub const fn times(&self) -> u64 {
+        self.times
+    }
+
+    /// How long the body is with them, bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl InferenceRequest {
-    /// The request with words in it, and how often; nothing where the mode or the endpoint leaves it as it is.
+    /// Where words go in the request; nothing where the mode or the endpoint leaves it as it is.
     ///
     /// # Errors
     ///
     /// When there is no place for them.
-    pub fn with_words(
-        &self,
-        words: &str,
-        mode: Mode,
-        speaker: Speaker,
-    ) -> Result<Option<(Self, u64)>, Unfit> {
+    pub fn place(&self, words: &str, mode: Mode, speaker: Speaker) -> Result<Option<Placed>, Unfit> {
         // no words can still stand for the client's own
         if words.is_empty() && (mode != Mode::Replace || self.endpoint == Endpoint::Completions) {
             return Ok(None);
@@ -94,8 +119,19 @@ impl InferenceRequest {
             return Ok(None);
         }
         let times = if self.endpoint == Endpoint::Completions { edits.len() as u64 } else { 1 };
-        let put = Self::parse(self.endpoint, self.splice(edits), Some(self.model.as_str()))?;
-        Ok(Some((put, times)))
+        let grown: usize = edits.iter().map(|(_, text)| text.len()).sum();
+        let gone: usize = edits.iter().map(|(at, _)| at.len()).sum();
+        let bytes = (self.body.len() + grown).saturating_sub(gone) as u64;
+        Ok(Some(Placed { edits, times, bytes }))
+    }
+
+    /// The request with words where they go.
+    ///
+    /// # Errors
+    ///
+    /// When with them it is no request any more.
+    pub fn with(&self, placed: &Placed) -> Result<Self, RequestError> {
+        Self::parse(self.endpoint, self.splice(placed.edits.clone()), Some(self.model.as_str()))
     }
 
     /// A member's value as it was written.
@@ -124,6 +160,9 @@ impl InferenceRequest {
         let systems = self.systems(&places, "messages")?;
         let spoken = systems.contains(&true);
         if words.is_empty() {
+            if !systems.contains(&false) {
+                return Err(Unfit::Nothing);
+            }
             return Ok(if spoken { taken_out(&places, &systems) } else { Vec::new() });
         }
         let ours = format!(r#"{{"role":"{}","content":{}}}"#, speaker.name(), json_string(words));
@@ -199,6 +238,9 @@ impl InferenceRequest {
         let Some((prompt, at)) = self.written(members, "prompt") else { return Ok(Vec::new()) };
         let places = if prompt.starts_with('"') { vec![at] } else { self.places(prompt) };
         let prefix = within(&format!("{words}{BETWEEN}"));
+        if prefix.len().saturating_mul(places.len()) > MOST_GROWN_BYTES {
+            return Err(Unfit::TooOften);
+        }
         let mut edits = Vec::new();
         for at in places {
             let prompt: String = serde_json::from_slice(&self.body[at.clone()]).map_err(|_| Unfit::Tokens)?;
@@ -232,8 +274,11 @@ mod tests {
 
     fn put(endpoint: Endpoint, body: &str, words: &str, mode: Mode) -> Result<Option<String>, Unfit> {
         let request = InferenceRequest::parse(endpoint, Bytes::copy_from_slice(body.as_bytes()), Some("a"));
-        let put = request.expect(body).with_words(words, mode, Speaker::System)?;
-        Ok(put.map(|(put, _)| String::from_utf8_lossy(put.body()).into_owned()))
+        let request = request.expect(body);
+        let Some(placed) = request.place(words, mode, Speaker::System)? else { return Ok(None) };
+        let put = request.with(&placed).expect("still a request");
+        assert_eq!(put.body().len() as u64, placed.bytes());
+        Ok(Some(String::from_utf8_lossy(put.body()).into_owned()))
     }
 
     #[test]
@@ -347,6 +392,9 @@ mod tests {
             assert_eq!(put(Endpoint::Completions, body, "W", Mode::Prepend), Err(Unfit::Tokens));
         }
         assert_eq!(put(Endpoint::Embeddings, r#"{"input":"x"}"#, "W", Mode::Prepend), Ok(None));
+        let many = format!(r#"{{"prompt":[{}"x"]}}"#, r#""x","#.repeat(100));
+        let long = "W".repeat(MOST_GROWN_BYTES / 100);
+        assert_eq!(put(Endpoint::Completions, &many, &long, Mode::Prepend), Err(Unfit::TooOften));
     }
 
     #[test]

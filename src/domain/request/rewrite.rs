@@ -200,11 +200,7 @@ pub(super) fn without(
 }
 
 /// Takes members of an object or elements of an array out, each with one comma; says whether any is left.
-pub(super) fn left_out(
-    places: &[Range<usize>],
-    goes: impl Fn(usize) -> bool,
-    edits: &mut Vec<Edit>,
-) -> bool {
+pub(super) fn left_out(places: &[Range<usize>], goes: impl Fn(usize) -> bool, edits: &mut Vec<Edit>) -> bool {
     let mut any_left = false;
     for (place, at) in places.iter().enumerate() {
         if !goes(place) {
