@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::cache::{Policy, Scope, Semantic};
-use crate::domain::catalog::Model;
+use crate::domain::catalog::{Deployment, Model};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::route::Route;
 use crate::gateway::answers;
@@ -87,8 +87,8 @@ fn notice(place: &Place, policy: &Policy, route: &Route, checker: &mut Checker<'
     let drawn = |endpoint: &Endpoint| !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations);
     let deployments = &route.deployments;
     if !policy.any_temperature && deployments.iter().all(|one| one.endpoints.iter().all(drawn)) {
-        let takes_none = |name: &Box<str>| **name == *"temperature";
-        let never = deployments.iter().all(|one| one.reasoning || one.unsupported.iter().any(takes_none));
+        let refuses = |one: &Deployment| one.unsupported.iter().any(|name| **name == *"temperature");
+        let never = deployments.iter().all(|one| one.reasoning || refuses(one));
         checker.notice(
             place,
             match never {

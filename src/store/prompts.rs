@@ -371,7 +371,7 @@ mod tests {
                 let error = rows.write(late, &[change("2")]).await.expect_err("too late");
                 assert!(matches!(error, StoreError::Taken), "{number}: {error}");
             }
-            assert_eq!(rows.versions_after("support", 0).await.expect("read"), [first.clone()]);
+            assert_eq!(rows.versions_after("support", 0).await.expect("read"), std::slice::from_ref(&first));
             let second = written(2, "Be brief.");
             let made = vec![Change::Version(second.clone()), Change::Label(moved("m2", Some(1), Some(2)))];
             rows.write(made, &[change("3"), change("4")]).await.expect("written");

@@ -20,13 +20,15 @@ fn comparing(provider: &SimulatedProvider, semantic: &str) -> TestGateway {
     let worker = format!("model_file = {chat:?}\nembedding_model = {embedding:?}\nthreads = 1");
     // so slow as this machine may be just now
     let setup = keeping(provider, &format!("ttl_s = 60, semantic = {{ {semantic} }}"))
-        .and("[cache]\nembed_timeout_ms = 5000\n")
+        .and("[cache]\nembed_timeout_ms = 1000\n")
         .worker(&worker);
-    let gateway = TestGateway::with(setup).start();
+    let mut gateway = TestGateway::with(setup).start();
     eventually("the worker compares", || {
         let body = json!({"model": "all-minilm-l6-v2", "input": "ready?"});
         (gateway.post("/v1/embeddings", &body).status == 200).then_some(())
     });
+    // the worker writes no bill
+    gateway.is_audited();
     gateway
 }
 

@@ -214,7 +214,7 @@ impl Scene {
             if !is_total(&query.expression) {
                 continue;
             }
-            let expression = replaced(&query.expression, &words);
+            let expression = replaced(all_of(&query.expression), &words);
             let found = self
                 .prometheus
                 .query(&expression, self.live.until)
@@ -346,6 +346,12 @@ fn size(series: &[Series]) -> (usize, usize) {
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53 nano-dollars")]
 fn dollars(nanos: i128) -> f64 {
     nanos as f64 / 1e9
+}
+
+/// What a query shows the greatest of, or all of it.
+fn all_of(expression: &str) -> &str {
+    let inside = expression.strip_prefix("topk(").and_then(|rest| rest.strip_suffix(')'));
+    inside.and_then(|inside| inside.split_once(", ")).map_or(expression, |(_, all)| all)
 }
 
 /// Whether a query adds up what the ledger has for one window, and nothing else.

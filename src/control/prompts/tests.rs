@@ -156,7 +156,7 @@ async fn files_are_carried_out_once_and_their_labels_are_theirs() {
             opened.prompts.refresh(3).await.expect("read");
             assert_eq!(opened.words("sales").as_deref(), Some("Sell."));
             assert_eq!(
-                opened.published.load().prompts[&*"support"].versions.len(),
+                opened.published.load().prompts["support"].versions.len(),
                 1,
                 "two starts, one version"
             );

@@ -223,7 +223,7 @@ fn changed(mut members: Vec<(String, Tree)>, how: u64, at: usize, other: &Tree) 
         2 => members.push(("y".to_owned(), other.clone())),
         3 if members[place].0 != "model" && members[place].0 != "messages" => drop(members.remove(place)),
         4 if members[place].0 != "model" && members[place].0 != "messages" => {
-            members[place].1 = other.clone()
+            members[place].1 = other.clone();
         }
         5 => swap_within(&mut members[place].1, at),
         6 => nudge(&mut members[place].1),

@@ -175,7 +175,7 @@ impl<'a> Choice<'a> {
             match self.message.find(name) {
                 // nothing was said beside the calls
                 Some(Value::Text(text)) if text.is_empty() && !self.calls.is_empty() => {
-                    put(out, name, unless)
+                    put(out, name, unless);
                 }
                 Some(value) => {
                     put_name(out, name);
@@ -227,7 +227,7 @@ impl<'a> Grown<'a> {
             (b'[', Value::Items(items)) => items.extend(elements(value)),
             (b'[', held) => *held = Value::Items(elements(value)),
             (b'{', Value::Object(object)) => {
-                members(value).into_iter().for_each(|member| object.grow(member))
+                members(value).into_iter().for_each(|member| object.grow(member));
             }
             (b'{', held) => {
                 let mut object = Grown::default();

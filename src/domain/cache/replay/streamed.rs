@@ -177,8 +177,11 @@ fn begun(message: &[Member<'_>]) -> Vec<u8> {
     delta
 }
 
+/// A piece of a text as JSON, and its tokens where it has any.
+type Spoken<'a> = (Vec<u8>, Option<Vec<&'a [u8]>>);
+
 /// Words in pieces, each with its tokens where it has any. Tokens that are not just the words go with all of them.
-fn with_tokens<'a>(words: &[u8], tokens: &[&'a [u8]]) -> Vec<(Vec<u8>, Option<Vec<&'a [u8]>>)> {
+fn with_tokens<'a>(words: &[u8], tokens: &[&'a [u8]]) -> Vec<Spoken<'a>> {
     if tokens.is_empty() {
         return pieces(words).into_iter().map(|words| (words, None)).collect();
     }
