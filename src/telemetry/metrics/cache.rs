@@ -195,7 +195,7 @@ mod tests {
             semantic: None,
         };
         let semantic =
-            Policy { semantic: Some(Semantic { threshold_per_mille: 920, shadow: true }), ..plain.clone() };
+            Policy { semantic: Some(Semantic { threshold_per_mille: 920, shadow: true }), ..plain };
         let series = |cache, of_candidate| {
             let registry = Registry::new();
             Cache::new(&registry).expect("declared").born(&model(cache, of_candidate));
