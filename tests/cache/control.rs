@@ -66,7 +66,7 @@ fn requests_whose_answers_are_drawn_anew_are_left_alone() {
     for (changes, reason) in [
         (json!({"temperature": 0.7}), Some("temperature")),
         (json!({"temperature": null}), Some("temperature")),
-        (json!({"tools": tools.clone()}), Some("tools")),
+        (json!({"tools": tools}), Some("tools")),
         (json!({"store": true}), Some("stored_state")),
         (json!({"model": "support-bot"}), Some("off")),
         (json!({"model": "any", "temperature": 0.7}), None),
