@@ -749,9 +749,11 @@ impl Flown<'_> {
             let is_kept = answers.keep(key, (**kept).clone());
             metrics.stored(if is_kept { "kept" } else { NotKept::TooLarge.name() });
             // it was compared with the questions to the first one: another one's answer is none of theirs
-            let is_firsts = self.prepared.order.first().is_some_and(|first| {
-                first.deployment.name == worth.deployment.name
-            });
+            let is_firsts = self
+                .prepared
+                .order
+                .first()
+                .is_some_and(|first| first.deployment.name == worth.deployment.name);
             if let (true, Some(compared), Some(semantic)) =
                 (is_kept && is_firsts, &self.compared, &self.gateway.semantic)
             {
