@@ -193,8 +193,8 @@ fn those_who_share_the_cost_pay_it_together() {
 #[test]
 fn what_a_budget_has_cut_is_its_leaders_alone() {
     let provider = SimulatedProvider::start();
-    // enough for the input and a token or two: the output is clamped
-    let poor = "[budgets.poor]\nlimit_usd = \"0.000006\"\nwindow = \"total\"\naction = \"clamp\"\n\
+    // less than the usual cap: the output is clamped
+    let poor = "[budgets.poor]\nlimit_usd = \"0.0005\"\nwindow = \"total\"\naction = \"clamp\"\n\
                 scope = { key = \"poor\" }\n";
     let setup = keeping(&provider, "ttl_s = 60, scope = \"shared\"").and(poor);
     let gateway = TestGateway::with(setup).start();
@@ -228,7 +228,7 @@ fn who_wants_a_broken_stream_whole_asks_anew_and_is_booked_once() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(keeping(&provider, "ttl_s = 60")).start();
     let gate = Gate::new();
-    provider.replies(Reply::usual().waits_after_events(3, &gate).closes_after_events(3));
+    provider.replies(Reply::usual().waits_after_events(3, &gate).closes_after_events(4));
     let mut first = gateway.open(CHAT, &streamed("will it hold"));
     first.await_events(3);
     let whole = gateway.send(CHAT, &question("will it hold"));
