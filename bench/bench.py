@@ -472,10 +472,12 @@ class Sample:
         self.cpu_us = cpu * 1e6 / max(1, said["requests"])
 
 
-def load(thing, cell, connections, seconds, folder):
+def load(thing, cell, connections, seconds, folder, word=None):
     request = folder / "request"
     request.write_text(cell.request)
     environment = {**os.environ, "BENCH_REQUEST": str(request), "BENCH_KEY": thing.key}
+    if word:
+        environment["BENCH_UNIQUE"] = word
     url = f"http://127.0.0.1:{thing.ports[cell.port_key]}{PATH}"
     command = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "-s", str(HERE / "wrk.lua"), url]
     rows_before = ledger_rows(thing)
@@ -723,6 +725,69 @@ def metrics_section(setup, binary, options, folder):
     return "\n".join(lines)
 
 
+# ---- the response cache -----------------------------------------------------------------------------------------
+
+
+KEPT = """
+[models."kept"]
+deployments = ["bench"]
+cache = {{ ttl_s = 3600 }}
+
+[models."kept-stream"]
+deployments = ["bench-stream"]
+cache = {{ ttl_s = 3600 }}
+"""
+
+
+def kept_body(model, words, stream=False):
+    body = {"model": model, "temperature": 0, "messages": [{"role": "user", "content": words}]}
+    return json.dumps({**body, "stream": True} if stream else body)
+
+
+def cache_section(setup, binary, options, folder):
+    """Answers that are kept beside those that are asked for, money on: each cell in turns, by rounds."""
+    upstream = setup.nginx("cache-upstream", 1, UPSTREAM_SERVERS, answer=answer_1k())
+    catalog = load_catalog(upstream, "1") + KEPT.format() + MONEY.format(durability="process", database="")
+    thing = setup.tunegate("cache", binary, options.threads, catalog, limited=True)
+    cells = [
+        ("JSON, not kept (the model has no cache)", request_body(), "json", False),
+        ("JSON, miss: asked and kept", kept_body("kept", "Say hello. @@"), "json", True),
+        ("JSON, hit", kept_body("kept", "Say hello."), "json", False),
+        (f"stream of {EVENTS} events, miss", kept_body("kept-stream", "Say hello. @@", True), "stream", True),
+        (f"stream of {EVENTS} events, hit", kept_body("kept-stream", "Say hello.", True), "stream", False),
+        ("JSON made of a kept stream", kept_body("kept-stream", "Say hello."), "json", False),
+    ]
+    for what, request, port_key, _ in cells:
+        status, text = ask(thing.ports[port_key], thing.key, request.replace("@@", "first"))
+        if status != 200:
+            raise SystemExit(f"bench: the cache, {what}: {status} {text[:300]}")
+    heads = ["the response cache", "connections", "requests/s", "p50, µs", "p99, µs", "own CPU, µs/request"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for connections in options.connections:
+        samples = {what: [] for what, *_ in cells}
+        for at in range(options.rounds):
+            for what, request, port_key, unique in cells:
+                cell = Cell(what, request, port_key, "request")
+                word = f"{connections}-{at}-{time.time_ns()}-" if unique else None
+                samples[what].append(load(thing, cell, connections, options.seconds, folder, word))
+        for what, *_ in cells:
+            middle = [
+                f"{statistics.median(getattr(sample, name) for sample in samples[what]):,.0f}"
+                for name in ["per_second", "p50_us", "p99_us", "cpu_us"]
+            ]
+            lines.append("| " + " | ".join([what, str(connections), *middle]) + " |")
+    return "\n".join(lines)
+
+
+def answers_section():
+    """The memory of 1,000,000 kept answers beside its bound; fails beyond a tenth."""
+    command = ["cargo", "bench", "--quiet", "--bench", "answers"]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if out.returncode != 0:
+        raise SystemExit(f"bench: the memory of kept answers: {out.stdout[-500:]}{out.stderr[-1000:]}")
+    return f"### The memory of kept answers\n\n```text\n{out.stdout.strip()}\n```"
+
+
 # ---- the worker -------------------------------------------------------------------------------------------------
 
 
@@ -789,6 +854,7 @@ def parse_options():
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--no-load", action="store_true")
     parser.add_argument("--no-metrics", action="store_true")
+    parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--no-worker", action="store_true")
     parser.add_argument("--no-routing", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/BENCHMARKS.md")
@@ -829,6 +895,9 @@ def report(options):
         if not (options.only or options.no_metrics):
             parts.append(metrics_section(setup, options.binary, options, folder))
             setup.stop()
+        if not (options.only or options.no_cache):
+            parts.append(cache_section(setup, options.binary, options, folder))
+            setup.stop()
         if not options.no_memory:
             parts.append(memory_table(memory(setup, options.binary)))
     finally:
@@ -844,6 +913,8 @@ def report(options):
     )
     if not (options.only or options.no_routing):
         parts.append(routing_section())
+    if not (options.only or options.no_cache):
+        parts.append(answers_section())
     if not (options.only or options.no_worker):
         parts.append(worker_section())
     return "\n\n".join(part for part in [head, *parts] if part) + "\n"

@@ -7,6 +7,17 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_KEY")
 file:close()
 
+-- Where a word is given, each request has another one in place of @@.
+local word = os.getenv("BENCH_UNIQUE")
+if word then
+    local template, count = wrk.body, 0
+    request = function()
+        count = count + 1
+        local body = template:gsub("@@", word .. count)
+        return wrk.format(nil, nil, nil, body)
+    end
+end
+
 function done(summary, latency)
     local errors = summary.errors
     io.write(string.format(

@@ -14,6 +14,7 @@ mod api;
 mod architecture;
 #[cfg(test)]
 mod cache;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod credentials;

@@ -196,7 +196,7 @@ fn answers() -> Vec<Panel> {
             words(
                 "Bypasses by reason",
                 "Requests that the cache was left alone for. `off`: the model keeps none. `temperature`: clients do \
-                 not send 0, and the route does not say `any_temperature`. `full`: too many were under way.",
+                 not send 0, and the route does not say `any_temperature`.",
             ),
             Unit::RequestsPerSecond,
             Link::to(Page::Models),

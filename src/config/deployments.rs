@@ -93,6 +93,11 @@ fn deployment(
         in_range(&place.key("max_output_tokens"), Some(tokens), tokens, 1..=MAX_OUTPUT_TOKENS, checker)
     });
     let default_output_tokens = default_output_tokens(&place, written, checker);
+    let prompt = injections::injection(&place.key("prompt"), written.prompt.as_ref(), checker);
+    let trained = place.key("trained_with");
+    let trained_with = injections::trained_with(&trained, written.trained_with.as_ref(), checker);
+    let version = place.key("model_version");
+    let model_version = injections::model_version(&version, written.model_version.as_deref(), checker);
     let served = served.get(provider_name?.as_str());
     let manners = served.map(|served| served.manners).unwrap_or_default().overlaid(
         &place,
@@ -118,11 +123,6 @@ fn deployment(
     let unsupported = unsupported(&place, written, checker);
     let breaker = breaker_policy(&place.key("breaker"), &written.breaker, usual, checker);
     let health_check_every = health_check(&place, written, checker);
-    let prompt = injections::injection(&place.key("prompt"), written.prompt.as_ref(), checker);
-    let trained = place.key("trained_with");
-    let trained_with = injections::trained_with(&trained, written.trained_with.as_ref(), checker);
-    let version = place.key("model_version");
-    let model_version = injections::model_version(&version, written.model_version.as_deref(), checker);
     let (served, upstream_model) = (served?, upstream_model?);
     let base_model = written.base_model.clone().filter(|base| !base.trim().is_empty());
     let identity = base_model.as_deref().unwrap_or(&upstream_model);

@@ -132,13 +132,11 @@ pub enum Bypass {
     Sound,
     /// What it would have joined failed more than once.
     FlightFailed,
-    /// Too many were under way.
-    Full,
 }
 
 impl Bypass {
     /// All of them, for metrics that are born at 0.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Off,
         Self::Key,
         Self::NoCache,
@@ -148,7 +146,6 @@ impl Bypass {
         Self::StoredState,
         Self::Sound,
         Self::FlightFailed,
-        Self::Full,
     ];
 
     /// The name in headers and labels.
@@ -163,7 +160,6 @@ impl Bypass {
             Self::StoredState => "stored_state",
             Self::Sound => "sound",
             Self::FlightFailed => "flight_failed",
-            Self::Full => "full",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,9 @@ use crate::telemetry::metrics::Metrics;
 const ENTRY_BYTES: usize = 850;
 /// The allocator rounds up: its sizes are an eighth apart, so half of that on average.
 const ROUNDED_UP: usize = 16;
+
+/// An answer of more than this part of all is large: some 64 are put in before moka looks at its bound.
+const LARGE: u64 = 1_000;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +173,8 @@ pub struct OfModel {
 pub struct Answers {
     kept: Cache<CacheKey, Arc<Kept>>,
     config: Config,
+    /// How often answers were let go by somebody.
+    purges: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -208,7 +214,7 @@ impl Answers {
             .expire_after(AtItsEnd)
             .eviction_listener(move |_, _, cause| told.cache.evicted(cause_name(cause)))
             .build();
-        Self { kept, config, metrics }
+        Self { kept, config, purges: AtomicU64::new(0), metrics }
     }
 
     /// The answer under a key, if it still may be served and is not older than that.
@@ -216,6 +222,11 @@ impl Answers {
         let kept = self.kept.get(key)?;
         let fresh = now_ms < kept.until_ms && max_age.is_none_or(|most| kept.age(now_ms) <= most);
         fresh.then_some(kept)
+    }
+
+    /// How often answers were let go: what was asked for before the last time may be just such a one.
+    pub fn purges(&self) -> u64 {
+        self.purges.load(Ordering::SeqCst)
     }
 
     /// The metrics it counts in.
@@ -242,14 +253,25 @@ impl Answers {
             KeptBody::Whole(bytes) => KeptBody::Whole(Bytes::copy_from_slice(&bytes)),
             KeptBody::Stream(bytes) => KeptBody::Stream(Bytes::copy_from_slice(&bytes)),
         };
-        kept.headers.shrink_to_fit();
+        let own = |(name, value): &(HeaderName, HeaderValue)| {
+            Some((name.clone(), HeaderValue::from_bytes(value.as_bytes()).ok()?))
+        };
+        // theirs, too
+        kept.headers = kept.headers.iter().filter_map(own).collect();
+        let is_large = u64::from(kept.weight()) > self.config.max_bytes / LARGE;
         self.kept.insert(key, Arc::new(kept));
+        if is_large {
+            // what goes for it goes now: else a few of them might stand above the bound for a while
+            self.kept.run_pending_tasks();
+        }
         self.metrics.cache.holds(self.kept.weighted_size(), self.kept.entry_count());
         true
     }
 
     /// Lets answers go, at once; returns how many. Looks at all of them: not for an async thread.
     pub fn purge(&self, purge: &Purge, now_ms: i64) -> u64 {
+        // first: what lands from here on is not kept
+        self.purges.fetch_add(1, Ordering::SeqCst);
         let mut gone = 0;
         for (key, kept) in &self.kept {
             if purge.means(&key, &kept, now_ms) {

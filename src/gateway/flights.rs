@@ -4,12 +4,15 @@
 //! What came so far is kept for those who join late, up to a bound; beyond it nobody may join any more, and the call
 //! goes no faster than the slowest of its followers.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
+use pingora::time::sleep;
 use tokio::sync::watch;
 
 use super::answers::Kept;
@@ -25,7 +28,11 @@ use crate::domain::money::Usd;
 use crate::domain::outcome::Ending;
 use crate::domain::priced::Priced;
 use crate::domain::usage::Usage;
+use crate::sse;
 use crate::telemetry::metrics::Metrics;
+
+/// So long a call that is longer than what is held waits for its slowest followers, before they are let go.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All flights that may be joined.
 pub struct Flights {
@@ -33,6 +40,8 @@ pub struct Flights {
     metrics: Arc<Metrics>,
     /// What a flight keeps of its answer, bytes.
     most_bytes: usize,
+    /// How long the slowest is waited for.
+    patience: Duration,
 }
 
 /// One call.
@@ -62,8 +71,12 @@ struct State {
     /// By their numbers: the next piece of each. The leader is 0.
     followers: BTreeMap<u64, u64>,
     next_follower: u64,
-    /// Who is booked with it when it lands.
-    joiners: Vec<Joiner>,
+    /// Who is booked with it when it lands, by the follower's number.
+    joiners: BTreeMap<u64, Joiner>,
+    /// Who was too slow, and is followed by nobody any more.
+    cut_off: BTreeSet<u64>,
+    /// It is longer than what is held: it can't be had whole.
+    too_long: bool,
     /// How it ended for the leader; taken by it, if it is still there.
     leader: Option<LeaderEnd>,
 }
@@ -75,8 +88,8 @@ enum Phase {
     Begun,
     /// All of it is here.
     Landed(Landed),
-    /// It broke off in the middle: what the clients are told.
-    Broke(Bytes),
+    /// It broke off in the middle: what the clients are told, and what each paid who share its cost.
+    Broke(Bytes, Usd),
     /// Nothing came of it.
     Failed,
 }
@@ -118,13 +131,6 @@ pub(super) struct Asked {
     pub(super) whole: bool,
 }
 
-impl Asked {
-    /// What it saved whoever did not pay it alone.
-    pub(super) fn saved(&self) -> Usd {
-        self.worth.cost - self.share
-    }
-}
-
 /// What an answer used and cost.
 #[derive(Debug, Clone)]
 pub(super) struct Worth {
@@ -150,6 +156,8 @@ pub(super) struct Joiner {
     pub(super) at_ms: i64,
     /// What it pays its share with; none where it pays nothing.
     pub(super) reservation: Option<Reservation>,
+    /// Whether it wants the answer as it comes: whole or as a stream.
+    pub(super) as_it_comes: bool,
 }
 
 /// How a flight ended for its leader.
@@ -165,18 +173,18 @@ pub(super) enum LeaderEnd {
 }
 
 impl LeaderEnd {
-    /// Nobody waits for it any more.
-    fn abandoned(self) {
+    /// Nobody waits for it any more, who got this status, or 0 where none.
+    fn abandoned(self, status: u16) {
         let record = match self {
             Self::Answered(record, _) | Self::Found(record) => record,
-            Self::Refused(refused) => return refused.record.refused(&Refusal::ClientGone, 0),
+            Self::Refused(refused) => return refused.record.refused(&Refusal::ClientGone, status),
             // dropped, it writes itself
             Self::Told(answer) => match answer.body {
                 AnswerBody::Whole { record, .. } => record,
                 AnswerBody::Stream(_) => return,
             },
         };
-        record.ended(Ending::ClientGone, 0);
+        record.ended(Ending::ClientGone, status);
     }
 }
 
@@ -191,7 +199,7 @@ pub(super) enum Boarding {
 impl Flights {
     /// None under way; each holds its answer up to so many bytes.
     pub fn new(metrics: Arc<Metrics>, most_bytes: usize) -> Self {
-        Self { under_way: Mutex::default(), metrics, most_bytes }
+        Self { under_way: Mutex::default(), metrics, most_bytes, patience: PATIENCE }
     }
 
     /// Joins the flight of a key, or leads one. `kept` is asked first, while nobody else can land or take off: whoever
@@ -217,9 +225,8 @@ impl Flights {
 
     /// A flight that nobody can join.
     pub(super) fn alone(self: &Arc<Self>, stream: bool) -> (Pilot, Follower) {
-        let flight = Arc::new(Flight::new(stream));
-        flight.state.lock().open = false;
-        self.leads(flight, None)
+        // what nobody finds nobody joins; open, it holds its answer
+        self.leads(Arc::new(Flight::new(stream)), None)
     }
 
     fn leads(self: &Arc<Self>, flight: Arc<Flight>, key: Option<CacheKey>) -> (Pilot, Follower) {
@@ -243,7 +250,9 @@ impl Flight {
                 bytes: 0,
                 followers: BTreeMap::new(),
                 next_follower: 0,
-                joiners: Vec::new(),
+                joiners: BTreeMap::new(),
+                cut_off: BTreeSet::new(),
+                too_long: false,
                 leader: None,
             }),
             came: watch::Sender::new(()),
@@ -268,7 +277,7 @@ impl State {
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Landed(_) | Phase::Broke(_) | Phase::Failed)
+        matches!(self.phase, Phase::Landed(_) | Phase::Broke(..) | Phase::Failed)
     }
 }
 
@@ -312,11 +321,13 @@ impl Pilot {
             state.trim();
             state.open && state.bytes > most
         };
-        self.flight.came.send_replace(());
         if too_long {
             self.shut();
+            self.flight.state.lock().too_long = true;
         }
+        self.flight.came.send_replace(());
         let mut moved = self.flight.moved.subscribe();
+        let mut patience = pin!(sleep(self.flights.patience));
         loop {
             {
                 let mut state = self.flight.state.lock();
@@ -325,9 +336,38 @@ impl Pilot {
                     return;
                 }
             }
-            // the sender lives in the flight
-            let _ = moved.changed().await;
+            tokio::select! {
+                biased;
+                // the sender lives in the flight
+                _ = moved.changed() => {}
+                () = &mut patience => {
+                    if !self.cuts_off() {
+                        // it is the only one: its own pace is the call's
+                        let _ = moved.changed().await;
+                    }
+                    patience.set(sleep(self.flights.patience));
+                }
+            }
         }
+    }
+
+    /// Lets go of the slowest followers, where others wait for them. Whether there were any.
+    fn cuts_off(&self) -> bool {
+        let mut state = self.flight.state.lock();
+        let (slowest, fastest) =
+            (state.followers.values().min().copied(), state.followers.values().max().copied());
+        if slowest == fastest {
+            return false;
+        }
+        let slow = state.followers.iter().filter(|(_, at)| Some(**at) == slowest).map(|(number, _)| *number);
+        for number in slow.collect::<Vec<_>>() {
+            state.followers.remove(&number);
+            state.cut_off.insert(number);
+        }
+        state.trim();
+        drop(state);
+        self.flight.came.send_replace(());
+        true
     }
 
     /// All that came of a stream, as long as it is held.
@@ -343,7 +383,7 @@ impl Pilot {
     /// Nobody joins from now on; returns who has.
     pub(super) fn closes(&self) -> Vec<Joiner> {
         self.shut();
-        std::mem::take(&mut self.flight.state.lock().joiners)
+        std::mem::take(&mut self.flight.state.lock().joiners).into_values().collect()
     }
 
     /// Nobody joins from now on.
@@ -363,13 +403,15 @@ impl Pilot {
     }
 
     /// It broke off after its beginning.
-    pub(super) fn breaks(self, event: Bytes, leader: LeaderEnd) {
-        self.ends(Phase::Broke(event), leader);
+    pub(super) fn breaks(self, event: Bytes, share: Usd, leader: LeaderEnd) {
+        self.ends(Phase::Broke(event, share), leader);
     }
 
     /// Nothing came of it: who has joined tries anew.
     pub(super) fn fails(self, leader: LeaderEnd) {
-        self.flights.metrics.cache.flight_failed();
+        if self.flight.state.lock().followers.keys().any(|number| *number != 0) {
+            self.flights.metrics.cache.flight_failed();
+        }
         self.ends(Phase::Failed, leader);
     }
 
@@ -380,17 +422,18 @@ impl Pilot {
             state.phase = phase;
             // of what came to nothing: nobody pays a share
             state.joiners.clear();
+            let status = state.head.as_ref().map_or(0, |head| head.status);
             match state.followers.contains_key(&0) {
                 true => {
                     state.leader = Some(leader);
                     None
                 }
-                false => Some(leader),
+                false => Some((leader, status)),
             }
         };
         self.flight.came.send_replace(());
-        if let Some(leader) = left {
-            leader.abandoned();
+        if let Some((leader, status)) = left {
+            leader.abandoned(status);
         }
     }
 }
@@ -405,7 +448,7 @@ impl Drop for Pilot {
         }
         // its task was cut off: we are being stopped
         state.phase = match state.phase {
-            Phase::Begun => Phase::Broke(Bytes::new()),
+            Phase::Begun => Phase::Broke(Bytes::new(), Usd::ZERO),
             _ => Phase::Failed,
         };
         state.joiners.clear();
@@ -441,6 +484,8 @@ pub(super) struct Follower {
     flight: Arc<Flight>,
     came: watch::Receiver<()>,
     number: u64,
+    /// The piece that it began at.
+    joined_at: u64,
     /// Counted among the followers; none for a leader.
     metrics: Option<Arc<Metrics>>,
 }
@@ -471,7 +516,13 @@ impl Follower {
         state.followers.insert(0, 0);
         state.next_follower = 1;
         drop(state);
-        Self { flight: Arc::clone(flight), came: flight.came.subscribe(), number: 0, metrics: None }
+        Self {
+            flight: Arc::clone(flight),
+            came: flight.came.subscribe(),
+            number: 0,
+            joined_at: 0,
+            metrics: None,
+        }
     }
 
     fn join(flight: &Arc<Flight>, metrics: &Arc<Metrics>) -> Option<Self> {
@@ -486,7 +537,13 @@ impl Follower {
         drop(state);
         metrics.cache.followers.inc();
         let metrics = Some(Arc::clone(metrics));
-        Some(Self { flight: Arc::clone(flight), came: flight.came.subscribe(), number, metrics })
+        Some(Self {
+            flight: Arc::clone(flight),
+            came: flight.came.subscribe(),
+            number,
+            joined_at: first,
+            metrics,
+        })
     }
 
     /// Whether its answer comes as a stream.
@@ -497,7 +554,7 @@ impl Follower {
     /// How many pay for it so far, the leader among them.
     pub(super) fn payers(&self) -> usize {
         let state = self.flight.state.lock();
-        1 + state.joiners.iter().filter(|joiner| joiner.reservation.is_some()).count()
+        1 + state.joiners.values().filter(|joiner| joiner.reservation.is_some()).count()
     }
 
     /// Is booked with the flight when it lands. It comes back where that has happened, or will not.
@@ -506,7 +563,7 @@ impl Follower {
         match state.is_over() || !state.open {
             true => Some(joiner),
             false => {
-                state.joiners.push(joiner);
+                state.joiners.insert(self.number, joiner);
                 None
             }
         }
@@ -519,9 +576,9 @@ impl Follower {
                 let state = self.flight.state.lock();
                 match (&state.phase, &state.head) {
                     _ if state.sealed && self.number != 0 => return Begun::Failed,
-                    (Phase::Begun | Phase::Broke(_), Some(head)) => return Begun::Stream(Arc::clone(head)),
+                    (Phase::Begun | Phase::Broke(..), Some(head)) => return Begun::Stream(Arc::clone(head)),
                     (Phase::Landed(landed), _) => return Begun::Landed(landed.clone()),
-                    (Phase::Failed | Phase::Broke(_), _) => return Begun::Failed,
+                    (Phase::Failed | Phase::Broke(..), _) => return Begun::Failed,
                     (Phase::Asking | Phase::Begun, _) => {}
                 }
             }
@@ -535,9 +592,9 @@ impl Follower {
             {
                 let mut state = self.flight.state.lock();
                 match &state.phase {
+                    _ if (state.sealed && self.number != 0) || state.too_long => return None,
                     Phase::Landed(landed) => return Some(landed.clone()),
-                    Phase::Failed | Phase::Broke(_) => return None,
-                    _ if state.sealed && self.number != 0 => return None,
+                    Phase::Failed | Phase::Broke(..) => return None,
                     // it does not hold back those who read
                     _ => {
                         let end = state.first + state.pieces.len() as u64;
@@ -562,13 +619,16 @@ impl Follower {
 
     fn take(&self) -> Option<Piece> {
         let mut state = self.flight.state.lock();
+        if state.cut_off.contains(&self.number) {
+            return Some(Piece::Broke(too_slow()));
+        }
         let at = state.followers.get(&self.number).copied().unwrap_or(state.first);
         let skipped = usize::try_from(at - state.first).unwrap_or(usize::MAX);
         let new = state.pieces.len().saturating_sub(skipped);
         if new == 0 {
             return match &state.phase {
                 Phase::Landed(_) => Some(Piece::End),
-                Phase::Broke(event) => Some(Piece::Broke(event.clone())),
+                Phase::Broke(event, _) => Some(Piece::Broke(event.clone())),
                 Phase::Failed => Some(Piece::Broke(Bytes::new())),
                 Phase::Asking | Phase::Begun => None,
             };
@@ -598,6 +658,14 @@ impl Follower {
         }
     }
 
+    /// What each paid who share its cost, of a call that broke off.
+    pub(super) fn share_of_broken(&self) -> Option<Usd> {
+        match &self.flight.state.lock().phase {
+            Phase::Broke(_, share) => Some(*share),
+            _ => None,
+        }
+    }
+
     /// How it ended for the leader.
     pub(super) fn leaders_end(&self) -> Option<LeaderEnd> {
         self.flight.state.lock().leader.take()
@@ -610,16 +678,177 @@ impl Drop for Follower {
             metrics.cache.followers.dec();
         }
         let mut state = self.flight.state.lock();
-        state.followers.remove(&self.number);
+        let at = state.followers.remove(&self.number);
         if state.followers.is_empty() {
             state.open = false;
         }
+        // who has got nothing of it owes nothing; the hold is given back where the lock is not
+        let read_on = at.is_some_and(|at| at > self.joined_at);
+        let owes = |joiner: &Joiner| read_on && joiner.as_it_comes;
+        let gone = match state.joiners.get(&self.number).is_some_and(owes) {
+            true => None,
+            false => state.joiners.remove(&self.number),
+        };
         state.trim();
         let untaken = if self.number == 0 { state.leader.take() } else { None };
+        let status = state.head.as_ref().map_or(0, |head| head.status);
         drop(state);
+        drop(gone);
         self.flight.moved.send_replace(());
         if let Some(end) = untaken {
-            end.abandoned();
+            end.abandoned(status);
         }
+    }
+}
+
+/// What a follower is told that was let go.
+fn too_slow() -> Bytes {
+    let error = serde_json::json!({"error": {
+        "message": "the answer is shared with others, and was read too slowly: ask again",
+        "type": "server_error", "param": null, "code": "upstream_broke",
+    }});
+    sse::event(&error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::domain::cache::key::some_key;
+    use crate::telemetry::metrics::Config;
+
+    fn flights(most_bytes: usize) -> Arc<Flights> {
+        let metrics = Metrics::new(Config::default()).expect("metrics");
+        let flights = Flights::new(Arc::new(metrics), most_bytes);
+        Arc::new(Flights { patience: Duration::from_millis(50), ..flights })
+    }
+
+    fn head() -> Arc<Head> {
+        Arc::new(Head { leads: Vec::new(), joins: Vec::new(), status: 200, priced: None })
+    }
+
+    fn led(flights: &Arc<Flights>, stream: bool) -> (Pilot, Follower) {
+        match flights.board(some_key(1), stream, || None) {
+            Ok(Boarding::Leads(pilot, follower)) => (pilot, follower),
+            _ => panic!("nobody leads yet"),
+        }
+    }
+
+    fn joined(flights: &Arc<Flights>) -> Option<Follower> {
+        match flights.board(some_key(1), true, || None) {
+            Ok(Boarding::Joins(follower)) => Some(follower),
+            _ => None,
+        }
+    }
+
+    /// What is there for a follower now.
+    fn read(follower: &mut Follower, into: &mut Vec<u8>) -> bool {
+        while let Some(piece) = follower.next().now_or_never() {
+            match piece {
+                Piece::Bytes(bytes) => into.extend_from_slice(&bytes),
+                Piece::End => return true,
+                Piece::Broke(_) => panic!("nothing broke"),
+            }
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn whoever_joins_when_and_reads_how_fast_gets_all_of_it() {
+        for seed in 0..300_u64 {
+            let mut dice = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut roll = |below: u64| {
+                dice ^= dice << 13;
+                dice ^= dice >> 7;
+                dice ^= dice << 17;
+                dice % below
+            };
+            let flights = flights(1 << 20);
+            let (pilot, leader) = led(&flights, true);
+            pilot.begins(head());
+            let (mut sent, mut following) = (Vec::new(), vec![(leader, Vec::new())]);
+            for number in 0..40_u8 {
+                match roll(5) {
+                    0 => following.extend(joined(&flights).map(|follower| (follower, Vec::new()))),
+                    1 if following.len() > 1 => {
+                        let gone = usize::try_from(roll(following.len() as u64)).expect("few");
+                        drop(following.remove(gone));
+                    }
+                    2 => {
+                        let at = usize::try_from(roll(following.len() as u64)).expect("few");
+                        let (follower, got) = &mut following[at];
+                        assert!(!read(follower, got));
+                    }
+                    _ => {
+                        let piece = vec![number; usize::try_from(roll(50)).expect("few") + 1];
+                        sent.extend_from_slice(&piece);
+                        pilot.brings(piece.into()).await;
+                    }
+                }
+            }
+            assert_eq!(pilot.all().as_deref(), Some(&*sent), "{seed}");
+            drop(pilot.closes());
+            pilot.flight.state.lock().phase = Phase::Failed;
+            pilot.flight.came.send_replace(());
+            for (follower, got) in &mut following {
+                while let Some(Piece::Bytes(bytes)) = follower.next().now_or_never() {
+                    got.extend_from_slice(&bytes);
+                }
+                assert_eq!(*got, sent, "{seed}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_all_have_left_leads_anew() {
+        let flights = flights(1 << 20);
+        let (pilot, leader) = led(&flights, true);
+        drop(leader);
+        assert!(pilot.crowd().left().now_or_never().is_some());
+        assert!(matches!(flights.board(some_key(1), true, || None), Ok(Boarding::Leads(..))));
+    }
+
+    #[tokio::test]
+    async fn a_sealed_call_is_nobodys_but_its_leaders() {
+        let flights = flights(1 << 20);
+        let (pilot, mut leader) = led(&flights, false);
+        let (mut one, mut other) = (joined(&flights).expect("open"), joined(&flights).expect("open"));
+        pilot.seal();
+        pilot.begins(head());
+        assert!(matches!(one.begun().await, Begun::Failed));
+        assert!(other.landed().await.is_none());
+        assert!(matches!(leader.begun().await, Begun::Stream(_)));
+    }
+
+    #[tokio::test]
+    async fn beyond_its_bound_a_call_waits_for_the_slowest_and_then_lets_it_go() {
+        let flights = flights(10);
+        let (pilot, mut leader) = led(&flights, true);
+        let mut slow = joined(&flights).expect("open");
+        pilot.begins(head());
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            let mut bringing = pin!(pilot.brings(Bytes::from_static(b"12345678")));
+            while bringing.as_mut().now_or_never().is_none() {
+                read(&mut leader, &mut got);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        read(&mut leader, &mut got);
+        assert_eq!(got.len(), 24);
+        assert!(matches!(slow.next().await, Piece::Broke(_)), "it was let go");
+        assert!(slow.landed().now_or_never().is_some_and(|landed| landed.is_none()));
+        assert!(joined(&flights).is_none(), "too long to be joined");
+    }
+
+    #[tokio::test]
+    async fn a_pilot_that_is_cut_off_leaves_nobody_waiting() {
+        let flights = flights(1 << 20);
+        let (pilot, mut leader) = led(&flights, true);
+        let mut other = joined(&flights).expect("open");
+        drop(pilot);
+        assert!(matches!(leader.begun().await, Begun::Failed));
+        assert!(matches!(other.begun().await, Begun::Failed));
     }
 }

@@ -13,18 +13,30 @@ use crate::domain::usage::TokenCounts;
 /// What a joiner's end takes.
 pub(super) struct Aboard {
     ledger: Arc<Ledger>,
+    /// Whether it pays a share, as long as it is booked with the flight.
+    pays: bool,
 }
 
 impl Aboard {
     /// With the ledger that it is booked in.
-    pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
-        Self { ledger: Arc::clone(ledger) }
+    pub(super) fn new(ledger: &Arc<Ledger>, pays: bool) -> Self {
+        Self { ledger: Arc::clone(ledger), pays }
+    }
+
+    /// What it pays of a share: nothing where it was too late to be booked with the others.
+    pub(super) fn share(&self, unbooked: bool, share: Usd) -> Usd {
+        if self.pays && !unbooked { share } else { Usd::ZERO }
+    }
+
+    /// Notes what a joiner pays of a call that broke off.
+    pub(super) fn breaks(&self, record: &mut Record, unbooked: bool, share: Usd) {
+        let cached = Cached { result: CacheResult::Joined, saved: Some(Usd::ZERO) };
+        record.cached(cached, self.share(unbooked, share));
     }
 
     /// Notes what a joiner's answer cost and saved, and books it where the flight did not.
     pub(super) fn lands(&self, record: &mut Record, unbooked: Option<Joiner>, asked: &Asked) {
-        // who was too late to be booked with the others pays no share
-        let share = if unbooked.is_some() { Usd::ZERO } else { asked.share };
+        let share = self.share(unbooked.is_some(), asked.share);
         let saved = asked.worth.cost - share;
         record.cached(Cached { result: CacheResult::Joined, saved: Some(saved) }, share);
         record.note(|outcome| {
@@ -32,15 +44,14 @@ impl Aboard {
             outcome.prompt.clone_from(&asked.worth.prompt);
         });
         if let Some(joiner) = unbooked {
-            book(&self.ledger, joiner, &asked.worth, Usd::ZERO);
+            book(&self.ledger, joiner, &asked.worth, Usd::ZERO, asked.worth.cost);
         }
     }
 }
 
-/// Books a joiner: at its share, or as a hit.
-pub(super) fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd) {
-    let saved = worth.cost - share;
-    let Joiner { request_id, attribution, at_ms, reservation } = joiner;
+/// Books a joiner: at its share, or as a hit that saved so much.
+pub(super) fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd, saved: Usd) {
+    let Joiner { request_id, attribution, at_ms, reservation, .. } = joiner;
     if let Some(reservation) = reservation.filter(|_| share > Usd::ZERO) {
         let settlement = Settlement::new(TokenCounts::default(), worth.usage.source, share);
         return reservation.settle(Settlement { saved, ..settlement });
@@ -54,7 +65,7 @@ pub(super) fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd) {
     ledger.book_loose(Entry {
         tokens: worth.usage.tokens,
         source: Some(worth.usage.source),
-        saved: worth.cost,
+        saved,
         price: Arc::clone(&worth.price),
         ..entry
     });

@@ -25,6 +25,7 @@ use super::reply::{Body, NoAnswer, Reply, Streamed};
 use super::semantic::Compared;
 use super::shared::Shared;
 use crate::clock;
+use crate::domain::cache::keep::NotKept;
 use crate::domain::cache::key::{CacheKey, KeyedOn, Tenant, cache_key, semantic_key};
 use crate::domain::cache::{Bypass, CacheResult, Cached, Joiners, Policy, Scope, eligible, keep, replay};
 use crate::domain::catalog::Deployment;
@@ -80,6 +81,8 @@ enum Joined {
     No(NoAnswer),
     /// The flight came to nothing: it is tried anew.
     Again(Box<Record>),
+    /// It can't pay its share: it is asked alone.
+    Alone(Box<Record>),
 }
 
 impl Gateway {
@@ -127,14 +130,21 @@ impl Gateway {
                     let asks = keyed.clone();
                     let attribution = prepared.attribution.clone();
                     let gateway = Arc::clone(self);
-                    // owned by the flight: it ends with it, at the latest when the deployment's time is over
-                    tokio::spawn(gateway.flies(prepared, keyed, pilot, record));
+                    let flight = gateway.flies(prepared, keyed, pilot, record);
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "its Record is in flight, which the warden waits for; the deployment's time bounds it"
+                    )]
+                    tokio::spawn(flight);
                     return self.leads(&asks, &attribution, follower, presence).await;
                 }
                 Ok(Boarding::Joins(follower)) => {
                     match self.joins(&keyed, &prepared, follower, presence, record).await {
                         Joined::Reply(reply) => return Ok(reply),
                         Joined::No(no) => return Err(no),
+                        Joined::Alone(record) => {
+                            return self.alone(&prepared, presence, record, CacheResult::Miss).await;
+                        }
                         Joined::Again(again) => {
                             record = again;
                             failed += 1;
@@ -199,7 +209,7 @@ impl Gateway {
     }
 
     fn kept(&self, keyed: &Keyed) -> Option<Arc<Kept>> {
-        self.answers.find(&keyed.key, clock::unix_ms(), keyed.max_age)
+        self.answers.find(&keyed.key, clock::unix_ms(), keyed.oldest())
     }
 
     /// Asks for this request alone; nothing is kept.
@@ -332,11 +342,16 @@ impl Gateway {
             Joiners::Free => None,
             Joiners::Share => match self.holds_share(prepared, &follower, &record).await {
                 Ok(reservation) => reservation,
+                // alone it may be capped, or asked of a cheaper one
+                Err(Refusal::Budget { .. }) => return Joined::Alone(record),
                 Err(refusal) => return Joined::No(NoAnswer::Refused(Refused::new(refusal, record))),
             },
         };
         let Some(first) = prepared.order.first() else { return Joined::Again(record) };
+        let as_it_comes = follower.is_stream() == keyed.stream;
+        let aboard = Aboard::new(&self.money.ledger, reservation.is_some());
         let joiner = Joiner {
+            as_it_comes,
             request_id: record.request_id(),
             attribution: Arc::new(Attribution {
                 deployment: Arc::clone(&first.deployment.name),
@@ -347,11 +362,9 @@ impl Gateway {
             reservation,
         };
         let unbooked = follower.is_booked(joiner);
-        let aboard = Aboard::new(&self.money.ledger);
         record.waits();
-        let same_kind = follower.is_stream() == keyed.stream;
         let begun = async {
-            match same_kind {
+            match as_it_comes {
                 true => follower.begun().await,
                 false => follower.landed().await.map_or(Begun::Failed, Begun::Landed),
             }
@@ -365,7 +378,7 @@ impl Gateway {
         let head = match begun {
             Begun::Failed => return Joined::Again(record),
             Begun::Stream(head) => head,
-            Begun::Landed(Landed::Asked(asked)) if same_kind && keyed.stream && !asked.whole => asked.head,
+            Begun::Landed(Landed::Asked(asked)) if as_it_comes && keyed.stream && !asked.whole => asked.head,
             Begun::Landed(landed) => {
                 return match self.joins_landed(
                     keyed,
@@ -415,13 +428,14 @@ impl Gateway {
             }
         };
         let Some(kept) = &asked.answer else { return Err(record) };
-        let Some((body, kind)) = body_for(keyed, kept, asked.share) else { return Err(record) };
+        let share = aboard.share(unbooked.is_some(), asked.share);
+        let Some((body, kind)) = body_for(keyed, kept, share) else { return Err(record) };
         record.first_byte();
         aboard.lands(&mut record, unbooked, asked);
         let mut headers = asked.head.joins.clone();
         content_type(&mut headers, kind);
         told(&mut headers, keyed, CacheResult::Joined);
-        paid(&mut headers, asked.share, asked.saved());
+        paid(&mut headers, share, asked.worth.cost - share);
         let body = Body::Whole { body, record, ending: Ending::Served };
         Ok(Reply { status: asked.head.status, headers, body })
     }
@@ -452,6 +466,11 @@ struct Whole {
 }
 
 impl Keyed {
+    /// How old a kept answer may be: as the request says, and as the model says now.
+    fn oldest(&self) -> Option<Duration> {
+        Some(self.max_age.map_or(self.policy.ttl, |asked| asked.min(self.policy.ttl)))
+    }
+
     /// Whether the usage chunk of its stream is only ours.
     const fn withholds_usage(&self) -> bool {
         self.stream && !self.usage_asked && self.endpoint.usage_on_request()
@@ -475,6 +494,14 @@ fn body_for(keyed: &Keyed, kept: &Kept, cost: Usd) -> Option<(Bytes, HeaderValue
     let (events, rest) = (reader.push(events), reader.finish());
     let events = if rest.is_empty() { events } else { [events, rest].concat().into() };
     Some((events, HeaderValue::from_static("text/event-stream; charset=utf-8")))
+}
+
+/// Whether a whole answer can be told as a stream, or a stream as a whole answer.
+fn can_be_told_otherwise(endpoint: Endpoint, kept: &Kept) -> bool {
+    match &kept.body {
+        KeptBody::Whole(whole) => replay::stream_of(endpoint, whole).is_some(),
+        KeptBody::Stream(events) => replay::whole_of(endpoint, events).is_some(),
+    }
 }
 
 fn content_type(headers: &mut Vec<(HeaderName, HeaderValue)>, kind: HeaderValue) {
@@ -514,6 +541,7 @@ impl Gateway {
     async fn flies(self: Arc<Self>, prepared: Prepared, keyed: Keyed, pilot: Pilot, mut record: Box<Record>) {
         let result = if keyed.fresh { CacheResult::Bypass(Bypass::NoCache) } else { CacheResult::Miss };
         record.cached(Cached { result, saved: None }, Usd::ZERO);
+        let purges = self.answers.purges();
         let compared = match self.compared(&prepared, &keyed).await {
             Ok(compared) => compared,
             Err((kept, similarity)) => {
@@ -536,7 +564,7 @@ impl Gateway {
         }
         let joins = headers.iter().filter(|(name, _)| SHARED_HEADERS.contains(name)).cloned().collect();
         let head = |priced| Arc::new(Head { leads: headers, joins, status, priced });
-        let flown = Flown { gateway: &self, prepared: &prepared, keyed: &keyed, capped, compared };
+        let flown = Flown { gateway: &self, prepared: &prepared, keyed: &keyed, capped, compared, purges };
         match body {
             AnswerBody::Whole { body, record, ending } => {
                 flown.lands(pilot, head(None), Some(KeptBody::Whole(body)), record, ending);
@@ -570,8 +598,8 @@ impl Gateway {
                         }
                         Next::Broke(event) => {
                             if let Some((mut record, ending)) = metered.after_a_break() {
-                                flown.settles(&pilot, &mut record);
-                                pilot.breaks(event, LeaderEnd::Answered(record, ending));
+                                let share = flown.settles(&pilot, &mut record, None, Ended::Badly);
+                                pilot.breaks(event, share, LeaderEnd::Answered(record, ending));
                             }
                             return;
                         }
@@ -600,7 +628,7 @@ impl Gateway {
         if keyed.fresh {
             return Ok(Some(compared));
         }
-        let near = semantic.nearest(&keyed.model, &compared, policy, &self.answers, keyed.max_age);
+        let near = semantic.nearest(&keyed.model, &compared, policy, &self.answers, keyed.oldest());
         // one that can't be told as it is asked for is none
         match near.filter(|(kept, _)| body_for(keyed, kept, Usd::ZERO).is_some()) {
             Some(found) => Err(found),
@@ -628,6 +656,17 @@ struct Flown<'a> {
     capped: bool,
     /// Its question, where those that mean the same may get its answer.
     compared: Option<Compared>,
+    /// How often answers had been let go when it began.
+    purges: u64,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// With all of its answer.
+    Well,
+    /// In the middle.
+    Badly,
 }
 
 impl Flown<'_> {
@@ -645,11 +684,16 @@ impl Flown<'_> {
             return pilot.fails(LeaderEnd::Answered(record, ending));
         };
         let answer = body.map(|body| Arc::new(self.kept(body, &head, &worth)));
-        if let Some(kept) = &answer {
+        match &answer {
             // before anybody can find that there is no call to join
-            self.keep(kept, &worth, ending);
+            Some(kept) => self.keep(kept, &worth, ending),
+            None if ending == Ending::Served => {
+                self.gateway.answers.metrics().cache.stored(NotKept::TooLarge.name());
+            }
+            None => {}
         }
-        let share = self.settles(&pilot, &mut record);
+        let ended = if ending == Ending::Served { Ended::Well } else { Ended::Badly };
+        let share = self.settles(&pilot, &mut record, answer.as_deref(), ended);
         let head = self.head_after(head, &record, share);
         let asked = Asked { head, answer, worth, share, whole };
         pilot.lands(Landed::Asked(asked), LeaderEnd::Answered(record, ending));
@@ -698,9 +742,20 @@ impl Flown<'_> {
             return metrics.stored(why.name());
         }
         if let Some(key) = self.gateway.key_on(self.prepared, &worth.deployment) {
+            if answers.purges() != self.purges {
+                // it may be just what was let go
+                return metrics.stored(NotKept::Purged.name());
+            }
             let is_kept = answers.keep(key, (**kept).clone());
-            metrics.stored(if is_kept { "kept" } else { "too_large" });
-            if let (true, Some(compared), Some(semantic)) = (is_kept, &self.compared, &self.gateway.semantic)
+            metrics.stored(if is_kept { "kept" } else { NotKept::TooLarge.name() });
+            // it was compared with the questions to the first one: another one's answer is none of theirs
+            let is_firsts = self
+                .prepared
+                .order
+                .first()
+                .is_some_and(|first| first.deployment.name == worth.deployment.name);
+            if let (true, Some(compared), Some(semantic)) =
+                (is_kept && is_firsts, &self.compared, &self.gateway.semantic)
             {
                 semantic.remember(compared, key);
             }
@@ -708,8 +763,12 @@ impl Flown<'_> {
     }
 
     /// Settles the leader, and all who joined: nobody joins from here on. Returns what each of those paid who share.
-    fn settles(&self, pilot: &Pilot, record: &mut Record) -> Usd {
-        let joiners = pilot.closes();
+    fn settles(&self, pilot: &Pilot, record: &mut Record, answer: Option<&Kept>, ended: Ended) -> Usd {
+        let mut joiners = pilot.closes();
+        // who wants it in the other way and can't get it so asks anew, and gives its hold back
+        let other_way = joiners.iter().any(|joiner| !joiner.as_it_comes)
+            && answer.is_some_and(|kept| can_be_told_otherwise(self.keyed.endpoint, kept));
+        joiners.retain(|joiner| joiner.as_it_comes || other_way);
         let Some(worth) = self.worth(record) else { return Usd::ZERO };
         let payers = joiners.iter().filter(|joiner| joiner.reservation.is_some()).count();
         let payers = i64::try_from(payers).unwrap_or(i64::MAX);
@@ -717,7 +776,9 @@ impl Flown<'_> {
         let share = Usd::from_nanos(worth.cost.nanos() / (payers + 1));
         record.settles(Usd::from_nanos(share.nanos() * payers));
         for joiner in joiners {
-            book(&self.gateway.money.ledger, joiner, &worth, share);
+            let share = if joiner.reservation.is_some() { share } else { Usd::ZERO };
+            let saved = if ended == Ended::Well { worth.cost - share } else { Usd::ZERO };
+            book(&self.gateway.money.ledger, joiner, &worth, share, saved);
         }
         if payers > 0 { share } else { Usd::ZERO }
     }

@@ -139,13 +139,6 @@ impl Semantic {
         });
         self.metrics.cache.semantic_entries(self.count.load(Ordering::Relaxed));
     }
-
-    /// Forgets all questions: what they were answered with is gone.
-    pub fn forget(&self) {
-        self.groups.invalidate_all();
-        self.groups.run_pending_tasks();
-        self.metrics.cache.semantic_entries(self.count.load(Ordering::Relaxed));
-    }
 }
 
 /// How near two vectors of length 1 are: 1 where they are one, 0 where they have nothing to do with each other.

@@ -96,6 +96,8 @@ impl Shared {
             Who::Joiner { record: Some(record), aboard, unbooked } => {
                 if let Some(Landed::Asked(asked)) = landed {
                     aboard.lands(record, unbooked.take(), &asked);
+                } else if let Some(share) = self.follower.share_of_broken() {
+                    aboard.breaks(record, unbooked.take().is_some(), share);
                 }
             }
             Who::Joiner { .. } => {}

@@ -260,7 +260,8 @@ fn an_answer_says_what_it_cost_and_so_does_its_request_for_its_own_key_alone() {
     let answer = gateway.post(PATH, &chat("support-bot", "how many crates fit")).expect(200);
     let id = answer.request_id();
     assert_eq!(answer.header("x-tunegate-request-id"), Some(id.as_str()));
-    assert_eq!(answer.header("x-tunegate-cache"), Some("off"));
+    assert_eq!(answer.header("x-tunegate-cache"), Some("bypass"));
+    assert_eq!(answer.header("x-tunegate-cache-reason"), Some("off"));
     // 4 tokens at 0.80 USD and 6 at 3.20 USD per 1M
     assert_eq!(answer.header("x-tunegate-cost-usd"), Some("0.0000224"));
     let path = format!("/v1/tunegate/requests/{id}");

@@ -57,6 +57,20 @@ fn a_new_answer_takes_the_place_of_the_one_before() {
 }
 
 #[test]
+fn a_new_stream_takes_the_place_of_the_one_before() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(keeping(&provider, "ttl_s = 60")).start();
+    provider.says("the first");
+    gateway.post(CHAT, &streamed("a")).expect(200);
+    provider.says("the second");
+    let fresh = gateway.signed(Call::post(CHAT, &streamed("a")).header("cache-control", "no-cache"));
+    assert_eq!(did(&gateway.call(fresh).expect(200)), ("bypass", Some("no_cache")));
+    let hit = gateway.post(CHAT, &question("a")).expect(200);
+    assert_eq!(did(&hit).0, "hit");
+    assert!(hit.text().contains("the second"), "{}", hit.text());
+}
+
+#[test]
 fn requests_whose_answers_are_drawn_anew_are_left_alone() {
     let provider = SimulatedProvider::start();
     let any = "[models.any]\ndeployments = [\"keeper\"]\n\
@@ -66,7 +80,7 @@ fn requests_whose_answers_are_drawn_anew_are_left_alone() {
     for (changes, reason) in [
         (json!({"temperature": 0.7}), Some("temperature")),
         (json!({"temperature": null}), Some("temperature")),
-        (json!({"tools": tools.clone()}), Some("tools")),
+        (json!({"tools": tools}), Some("tools")),
         (json!({"store": true}), Some("stored_state")),
         (json!({"model": "support-bot"}), Some("off")),
         (json!({"model": "any", "temperature": 0.7}), None),

@@ -189,3 +189,80 @@ fn those_who_share_the_cost_pay_it_together() {
     gateway.books_agree();
     gateway.is_audited();
 }
+
+#[test]
+fn what_a_budget_has_cut_is_its_leaders_alone() {
+    let provider = SimulatedProvider::start();
+    // less than the usual cap: the output is clamped
+    let poor = "[budgets.poor]\nlimit_usd = \"0.0005\"\nwindow = \"total\"\naction = \"clamp\"\n\
+                scope = { key = \"poor\" }\n";
+    let setup = keeping(&provider, "ttl_s = 60, scope = \"shared\"").and(poor);
+    let gateway = TestGateway::with(setup).start();
+    let (poor, rich) = (key(&gateway, &json!({"alias": "poor"})), key(&gateway, &json!({"alias": "rich"})));
+    let gate = Gate::new();
+    provider.replies(Reply::usual().waits_for(&gate));
+    let send = |key: &str, body: &serde_json::Value| {
+        let mut connection = gateway.connect();
+        connection.send(&Call::post(CHAT, body).bearer(key));
+        connection
+    };
+    let cut = send(&poor, &question("how far does it go"));
+    provider.await_requests(1);
+    let others =
+        [question("how far does it go"), streamed("how far does it go")].map(|body| send(&rich, &body));
+    await_in_flight(&gateway, 3);
+    gate.open();
+    let cut = { cut }.answer().expect(200);
+    assert!(cut.header("x-tunegate-output-cap").is_some(), "it was cut");
+    let results = others.map(|mut connection| {
+        let answer = connection.answer().expect(200);
+        assert_eq!(answer.header("x-tunegate-output-cap"), None);
+        did(&answer).0.to_owned()
+    });
+    assert!(results.iter().all(|result| result == "miss" || result == "joined"), "{results:?}");
+    assert_eq!(provider.requests().len(), 2, "the others ask together: {results:?}");
+}
+
+#[test]
+fn who_wants_a_broken_stream_whole_asks_anew_and_is_booked_once() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(keeping(&provider, "ttl_s = 60")).start();
+    let gate = Gate::new();
+    provider.replies(Reply::usual().waits_after_events(3, &gate).closes_after_events(4));
+    let mut first = gateway.open(CHAT, &streamed("will it hold"));
+    first.await_events(3);
+    let whole = gateway.send(CHAT, &question("will it hold"));
+    await_in_flight(&gateway, 2);
+    gate.open();
+    let whole = { whole }.answer().expect(200);
+    assert_eq!(did(&whole).0, "miss");
+    drop(first);
+    let journal = gateway.settled_journal(|journal| journal.usages().len() == 2);
+    assert_eq!(journal.0.iter().filter(|entry| entry.kind == "cache_hit").count(), 0);
+}
+
+#[test]
+fn who_leaves_before_it_got_anything_owes_nothing() {
+    let provider = SimulatedProvider::start();
+    let setup = keeping(&provider, "ttl_s = 60, joiners = \"share\"")
+        .and("[budgets.all]\nlimit_usd = \"100\"\nwindow = \"total\"\n");
+    let gateway = TestGateway::with(setup).start();
+    let gate = Gate::new();
+    provider.replies(Reply::usual().waits_for(&gate));
+    let first = gateway.send(CHAT, &question("together"));
+    provider.await_requests(1);
+    let other = gateway.send(CHAT, &question("together"));
+    eventually("it holds its share", || {
+        let holds = gateway.journal().0.iter().filter(|entry| entry.kind == "hold").count();
+        (holds == 2).then_some(())
+    });
+    drop(other);
+    gateway.notice_departures();
+    await_in_flight(&gateway, 1);
+    gate.open();
+    let paid = { first }.answer().expect(200);
+    let journal = gateway.settled_journal(|journal| journal.usages().len() == 1);
+    journal.check();
+    assert_eq!(journal.0.iter().filter(|entry| entry.kind == "release").count(), 1);
+    assert_ne!(paid.header("x-tunegate-cost-usd"), Some("0.00"));
+}

@@ -67,7 +67,7 @@ fn whole_answers_and_streams_are_each_told_as_either() {
     with_usage["stream_options"] = json!({"include_usage": true});
     let told = gateway.post(CHAT, &with_usage).expect(200);
     assert_eq!(did(&told).0, "hit");
-    let usage = told.events().iter().filter(|event| !event.is_done()).next_back().expect("events").json();
+    let usage = told.events().iter().rfind(|event| !event.is_done()).expect("events").json();
     assert_eq!(usage["usage"]["cost"], json!(0.0), "what it cost this client: {usage}");
     assert!(usage["usage"]["prompt_tokens"].as_u64() > Some(0));
     let whole = gateway.post(CHAT, &question("stream first")).expect(200);

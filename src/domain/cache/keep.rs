@@ -22,12 +22,21 @@ pub enum NotKept {
     Capped,
     /// A content filter cut it.
     Denied,
+    /// Answers were let go while it came.
+    Purged,
 }
 
 impl NotKept {
     /// All of them, for metrics that are born at 0.
-    pub const ALL: [Self; 6] =
-        [Self::TooLarge, Self::ToolCalls, Self::Error, Self::Truncated, Self::Capped, Self::Denied];
+    pub const ALL: [Self; 7] = [
+        Self::TooLarge,
+        Self::ToolCalls,
+        Self::Error,
+        Self::Truncated,
+        Self::Capped,
+        Self::Denied,
+        Self::Purged,
+    ];
 
     /// The name in labels.
     pub const fn name(self) -> &'static str {
@@ -38,6 +47,7 @@ impl NotKept {
             Self::Truncated => "truncated",
             Self::Capped => "capped",
             Self::Denied => "denied",
+            Self::Purged => "purged",
         }
     }
 }

@@ -356,5 +356,11 @@ fn only_words(content: &[u8]) -> Option<String> {
     (!all.is_empty()).then(|| all.join("\n"))
 }
 
+/// A key that a test tells from others by its number.
+#[cfg(test)]
+pub(crate) const fn some_key(number: u8) -> CacheKey {
+    CacheKey([number; 32])
+}
+
 #[cfg(test)]
 mod tests;

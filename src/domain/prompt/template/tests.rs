@@ -236,7 +236,7 @@ fn a_page_with_many_variables_is_within_bounds() {
 
 #[test]
 fn nothing_in_a_text_overflows_the_stack() {
-    // a test's own stack is small: 2 MiB, as that of a server's threads
+    // a test's thread has 2 MiB, as the gateway's have
     for text in [
         format!("{{{{ {} }}}}", vec!["n"; 100_000].join(" - ")),
         format!("{{{{ {}n{} }}}}", "(".repeat(50_000), ")".repeat(50_000)),
