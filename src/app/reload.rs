@@ -72,7 +72,12 @@ pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Re
             reloaded
         };
         // a task of its own: an operator who hangs up does not leave it half done
-        async { tokio::spawn(whole).await.unwrap_or_else(|error| Err(vec![error.to_string()])) }.boxed()
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "who asked waits for it; what it changes in memory ends with us"
+        )]
+        let whole = async { tokio::spawn(whole).await };
+        whole.map(|done| done.unwrap_or_else(|error| Err(vec![error.to_string()]))).boxed()
     };
     Reloader { current, run: Arc::new(run) }
 }
