@@ -129,7 +129,7 @@ pub fn serve(config: Config, options: &ServeOptions) -> anyhow::Result<()> {
     let reload = reload(&built, options.config_path.clone(), config);
     let current = Arc::clone(&reload.current);
     let admin_key = state.admin_key;
-    let config = current.lock();
+    let config = current.blocking_lock();
     let mut server = Server::new_with_opt_and_conf(
         Opt { upgrade: options.upgrade, ..Opt::default() },
         server_conf(&config),

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use futures_util::FutureExt as _;
+use tokio::sync::Mutex;
 
 use super::fidelity::Fidelity;
 use super::{Built, services};
@@ -55,22 +56,29 @@ pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Re
         board: Arc::clone(&built.gateway.board),
         fidelity: Arc::clone(&built.fidelity),
     };
+    let (parts, path) = (Arc::new(parts), path.map(Arc::<Path>::from));
     let run = move || {
-        let reloaded = parts.reload(&mut held.lock(), path.as_deref());
-        metrics.process.reloaded(reloaded.is_ok());
-        match &reloaded {
-            Ok(_) => metrics.process.configured(clock::unix_ms()),
-            Err(problems) => {
-                tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
+        let (parts, held, path) = (Arc::clone(&parts), Arc::clone(&held), path.clone());
+        let metrics = Arc::clone(&metrics);
+        let whole = async move {
+            let reloaded = parts.reload(&mut *held.lock().await, path.as_deref()).await;
+            metrics.process.reloaded(reloaded.is_ok());
+            match &reloaded {
+                Ok(_) => metrics.process.configured(clock::unix_ms()),
+                Err(problems) => {
+                    tracing::error!("the configuration was not changed:\n{}", problems.join("\n"));
+                }
             }
-        }
-        reloaded
+            reloaded
+        };
+        // a task of its own: an operator who hangs up does not leave it half done
+        async { tokio::spawn(whole).await.unwrap_or_else(|error| Err(vec![error.to_string()])) }.boxed()
     };
     Reloader { current, run: Arc::new(run) }
 }
 
 impl Parts {
-    fn reload(&self, current: &mut Config, path: Option<&Path>) -> Result<Reloaded, Vec<String>> {
+    async fn reload(&self, current: &mut Config, path: Option<&Path>) -> Result<Reloaded, Vec<String>> {
         if let Some(path) = path
             && std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
         {
@@ -88,13 +96,17 @@ impl Parts {
                 .replace(Arc::clone(&new.prices))
                 .map_err(|error| vec![format!("prices.file: {error}")])
         });
-        let repriced = declared.inspect_err(|_| {
-            // all or nothing: what was in force before contradicted nothing
+        // all or nothing: what was in force before contradicted nothing
+        let undo = || {
             let _ = self.directory.declare(current.teams.clone());
             let _ = self.budgets.declare(current.budgets.clone());
-        })?;
+        };
+        let repriced = declared.inspect_err(|_| undo())?;
         let rewritten = current.prompts != new.prompts;
-        self.prompts.declare(new.prompts.clone());
+        self.carry_out(current, &new).await.inspect_err(|_| {
+            undo();
+            let _ = self.prices.replace(Arc::clone(&current.prices));
+        })?;
         // before the catalog: who comes with the new one finds all its deployments there
         self.board.replace(&new.catalog, clock::monotonic());
         let changed =
@@ -108,5 +120,24 @@ impl Parts {
         current.prompts = new.prompts;
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
+    }
+    /// Has the prompts of the new configuration in force before its catalog is, that no request finds its own missing.
+    async fn carry_out(&self, current: &Config, new: &Config) -> Result<(), Vec<String>> {
+        let rewritten = current.prompts != new.prompts;
+        if rewritten {
+            self.prompts.declare(new.prompts.clone());
+        }
+        match self.prompts.refresh(clock::unix_ms()).await {
+            Ok(()) => Ok(()),
+            Err(error) if rewritten => {
+                self.prompts.declare(current.prompts.clone());
+                Err(vec![format!("prompts.folder: it could not be carried out: {error}")])
+            }
+            // what was read before holds: a database that is away keeps no other change out
+            Err(error) => {
+                tracing::warn!(%error, "the prompts could not be read again");
+                Ok(())
+            }
+        }
     }
 }

@@ -213,7 +213,7 @@ impl BackgroundService for Housekeeper {
                 () = stopping(&mut shutdown) => return,
                 _ = hangups.recv() => {
                     // it says itself what came of it
-                    let _ = (self.reload)();
+                    let _ = (self.reload)().await;
                     self.refresh().await;
                 }
                 () = sleep(RESOLVE_EVERY) => {

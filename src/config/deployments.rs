@@ -155,6 +155,9 @@ fn deployment(
         trained_with,
         model_version,
     };
+    if deployment.prompt.is_some() && deployment.drops_instructions() {
+        checker.wrong(&place.key("prompt"), injections::DROPPED);
+    }
     prices.look_at(&place, &deployment, checker);
     Some(deployment)
 }

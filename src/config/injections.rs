@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::domain::catalog::Model;
+use crate::domain::catalog::{Deployment, Model};
 use crate::domain::prompt::hash::taught_by;
 use crate::domain::prompt::{Injection, NAME_RULE, PromptRef, TrainedWith};
 use crate::domain::route::Route;
@@ -18,6 +18,10 @@ use super::values::required;
 const MAX_VERSION_BYTES: usize = 128;
 /// Longest training file that is read, bytes: OpenAI takes no longer ones.
 const MAX_TRAINING_BYTES: u64 = 512 << 20;
+
+/// Why a deployment gets no prompt.
+pub(super) const DROPPED: &str = "its words would be left out of responses again: `unsupported` names `instructions`, and \
+                                  `on_unsupported` is `drop`; refuse them, or leave `/v1/responses` out of `endpoints`";
 
 /// Checks `prompt`.
 pub(super) fn injection(
@@ -71,11 +75,15 @@ pub(super) fn of_model(place: &Place, written: &file::Model, checker: &mut Check
 }
 
 /// Has the routes of a model put its prompts in: that of a label wins where it is asked for by the label.
-pub(super) fn give(prompts: &Prompts, model: &mut Model) {
-    let give = |route: &mut Arc<Route>, prompt: Option<&Arc<Injection>>| {
-        if let Some(prompt) = prompt {
-            Arc::make_mut(route).prompt = Some(Arc::clone(prompt));
+pub(super) fn give(place: &Place, prompts: &Prompts, model: &mut Model, checker: &mut Checker<'_>) {
+    let mut give = |route: &mut Arc<Route>, prompt: Option<&Arc<Injection>>| {
+        let Some(prompt) = prompt else { return };
+        let drops =
+            |deployment: &&Arc<Deployment>| deployment.prompt.is_none() && deployment.drops_instructions();
+        if let Some(deployment) = route.deployments.iter().find(drops) {
+            checker.wrong(&place.key("prompt"), format!("on the deployment {}, {DROPPED}", deployment.name));
         }
+        Arc::make_mut(route).prompt = Some(Arc::clone(prompt));
     };
     let aside = model.longer_context.iter_mut().chain(&mut model.content_filtered);
     for route in std::iter::once(&mut model.route).chain(aside) {

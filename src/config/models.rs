@@ -142,7 +142,7 @@ fn model(
     if let Some(policy) = policy {
         cache::keep(&cached, policy, &mut model, checker);
     }
-    injections::give(&prompts, &mut model);
+    injections::give(&place, &prompts, &mut model, checker);
     Some(model)
 }
 

@@ -13,6 +13,9 @@ use crate::domain::limit::RateLimits;
 use crate::domain::model_name;
 use crate::domain::price::Price;
 
+/// The member of a response that a stored prompt's words are put into.
+pub const INSTRUCTIONS: &str = "instructions";
+
 /// How long we wait for an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -178,6 +181,17 @@ impl Deployment {
     /// Whether it can do something; one of which nobody said anything is taken to.
     pub fn can(&self, capability: Capability) -> bool {
         self.capabilities.as_ref().is_none_or(|all| all.contains(&capability))
+    }
+
+    /// Whether it does not take a response's instructions, and a stored prompt's words with them.
+    pub fn takes_no_instructions(&self) -> bool {
+        self.unsupported.iter().any(|member| **member == *INSTRUCTIONS)
+    }
+
+    /// Whether they would be left out on the way to it.
+    pub fn drops_instructions(&self) -> bool {
+        let drops = self.on_unsupported == OnUnsupported::Drop && self.takes_no_instructions();
+        drops && self.endpoints.contains(&Endpoint::Responses)
     }
 
     /// What it was trained from, if it was, else its own name: equal for a fine-tuned model and its base. The date of a

@@ -169,7 +169,7 @@ pub struct Entry {
     pub price: Arc<str>,
     /// Why, where a person or a recovery wrote it.
     pub note: Option<Arc<str>>,
-    /// What a stored prompt was of it: of a usage alone.
+    /// What a stored prompt was of it: of a usage, or of what corrects one that was charged whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injected: Option<Arc<Injected>>,
 }

@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 pub use consume::Consumed;
-pub use inject::{Speaker, Unfit};
+pub use inject::{Placed, Speaker, Unfit};
 pub use instructions::system_message;
 pub use rewrite::{CapName, OutputCap, Rewrite, droppable};
 

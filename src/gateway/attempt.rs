@@ -349,7 +349,7 @@ impl Attempt<'_> {
         }
         let Some(trained) = &self.deployment.trained_with else { return };
         let said = self.form.request.system_message();
-        let words = self.form.put.as_ref().map(|put| &*put.words);
+        let words = self.form.put.as_ref().map(|put| &put.words);
         if is_mismatch(&self.prepared.shelf, trained, said.as_deref(), words) == Some(true) {
             metrics.mismatched(model, &self.deployment.name);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::board::{Board, Expected};
 use super::catalog::Live;
 use super::counts::Counts;
-use super::forms::{Form, Forms};
+use super::forms::Forms;
 use super::reserve::Money;
 use super::retirements::Retirements;
 use crate::domain::breaker::State;
@@ -84,7 +84,7 @@ impl Sight for Look<'_> {
         let (mut seen, standing) = self.standing(&candidate);
         let (retired, retiring) = self.retirement(&candidate);
         let out = match self.cant(&candidate) {
-            Ok(form) => self.price(&candidate, &form, &mut seen).err(),
+            Ok(request) => self.price(&candidate, &request, &mut seen).err(),
             Err(out) => Some(out),
         };
         seen.out = out.or(retired).or(standing);
@@ -110,12 +110,12 @@ impl Look<'_> {
     }
 
     /// What the request itself rules out.
-    fn cant(&self, candidate: &Candidate<'_>) -> Result<Form, Out> {
+    fn cant(&self, candidate: &Candidate<'_>) -> Result<Arc<InferenceRequest>, Out> {
         let deployment = candidate.deployment;
         if self.bound.is_some_and(|bound| bound != &*deployment.name) {
             return Err(Out::Bound);
         }
-        let form = self.forms.of(deployment)?;
+        let request = self.forms.look(deployment)?;
         // a long body is searched for images only where somebody can't see them
         if deployment.capabilities.is_some() {
             let needs = self.needs.get_or_init(|| needs_of(self.forms.asked()));
@@ -124,17 +124,17 @@ impl Look<'_> {
             }
         }
         if deployment.on_unsupported == OnUnsupported::Refuse
-            && let Some(member) = form.request.members_of(&deployment.unsupported).first()
+            && let Some(member) = request.members_of(&deployment.unsupported).first()
         {
             return Err(Out::Unsupported((*member).into()));
         }
         if let Some(has) = deployment.context_window {
-            let needs = self.context(candidate, &form.request);
+            let needs = self.context(candidate, &request);
             if needs > has {
                 return Err(Out::ContextWindow { needs, has });
             }
         }
-        Ok(form)
+        Ok(request)
     }
 
     /// Whether its provider has ended it, or does so soon.
@@ -197,12 +197,17 @@ impl Look<'_> {
     }
 
     /// What the request is expected to cost.
-    fn price(&self, candidate: &Candidate<'_>, form: &Form, seen: &mut Seen) -> Result<(), Out> {
+    fn price(
+        &self,
+        candidate: &Candidate<'_>,
+        request: &InferenceRequest,
+        seen: &mut Seen,
+    ) -> Result<(), Out> {
         if !self.costs {
             return Ok(());
         }
-        let priced = self.priced(candidate, &form.request)?;
-        seen.cost = Some(priced.cost(&self.expected_tokens(candidate, &form.request), None));
+        let priced = self.priced(candidate, request)?;
+        seen.cost = Some(priced.cost(&self.expected_tokens(candidate, request), None));
         Ok(())
     }
 

@@ -72,7 +72,7 @@ impl Counts {
         upstream_model: &str,
     ) -> u64 {
         let wording = forms.wording_of(deployment);
-        let bytes = || forms.worded_as(wording).body().len() as u64;
+        let bytes = || forms.bytes_of(wording);
         if self.of.is_empty() {
             return bytes();
         }

@@ -364,7 +364,9 @@ fn row(
         budget_left_usd: None,
         prompt: form.as_ref().and_then(|form| form.put.as_ref()).map(|put| PromptReport {
             version: Arc::clone(put.words.prompt()),
-            tokens: put.tokens(asked.live.counter(deployment, &asked.resolved.upstream_model(deployment))),
+            tokens: put
+                .count_here(asked.live.counter(deployment, &asked.resolved.upstream_model(deployment)))
+                .tokens,
         }),
         expected: expected.map(|tokens| ExpectedTokens {
             input: tokens.prompt,

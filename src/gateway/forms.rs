@@ -3,11 +3,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
+use super::counts::QUICK_BYTES;
 use super::prompts::{Asking, Shelf, Unput, Words, speaker};
-use crate::domain::catalog::Deployment;
+use crate::domain::catalog::{Deployment, INSTRUCTIONS};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::prompt::{Injection, Mode};
-use crate::domain::request::{InferenceRequest, Speaker};
+use crate::domain::request::{InferenceRequest, Placed, RequestError, Speaker};
 use crate::domain::route::Out;
 use crate::domain::tokens::TokenCounter;
 use crate::domain::translate::{Untranslatable, chat_of};
@@ -22,62 +25,106 @@ pub(super) struct Form {
     /// Which of the request's words it has: what was counted is found by it.
     pub(super) wording: usize,
     /// The stored prompt's words that were put in.
-    pub(super) put: Option<PutIn>,
+    pub(super) put: Option<Arc<PutIn>>,
 }
 
 /// Words that were put in.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct PutIn {
     /// The words.
-    pub(super) words: Arc<Words>,
+    pub(super) words: Words,
     /// How often: a completion may have several prompts.
     times: u64,
     /// What the client says before them.
-    before: Option<Arc<str>>,
+    before: Option<String>,
+    /// What was counted, by whom.
+    counted: Mutex<Vec<(TokenCounter, PutTokens)>>,
+}
+
+/// How many tokens words are that were put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PutTokens {
+    /// In all.
+    pub(super) tokens: u64,
+    /// How many stand before them.
+    pub(super) before: u64,
 }
 
 impl PutIn {
-    /// How many tokens they are in all.
-    pub(super) fn tokens(&self, counter: TokenCounter) -> u64 {
-        self.words.tokens(counter).saturating_mul(self.times)
+    /// Counts them, once for each counter; long ones on a thread for that.
+    pub(super) async fn count(self: &Arc<Self>, counter: TokenCounter) -> PutTokens {
+        let before = self.before.as_ref().map_or(0, String::len);
+        let is_quick = self.words.is_quick(counter) && before <= QUICK_BYTES;
+        if is_quick || self.known(counter).is_some() {
+            return self.count_here(counter);
+        }
+        let put = Arc::clone(self);
+        let counting = tokio::task::spawn_blocking(move || put.count_here(counter));
+        // a byte-level encoding never makes more tokens than there are bytes
+        let bytes = |text: usize| u64::try_from(text).unwrap_or(u64::MAX);
+        let tokens = bytes(self.words.text().len()).saturating_mul(self.times);
+        counting.await.unwrap_or(PutTokens { tokens, before: bytes(before) })
     }
 
-    /// How many tokens stand before them.
-    pub(super) fn tokens_before(&self, counter: TokenCounter) -> u64 {
-        self.before.as_ref().map_or(0, |before| counter.count_text(before))
+    /// Counts them on this thread, unless that was done.
+    pub(super) fn count_here(&self, counter: TokenCounter) -> PutTokens {
+        if let Some(known) = self.known(counter) {
+            return known;
+        }
+        let tokens = self.words.tokens(counter).saturating_mul(self.times);
+        let before = self.before.as_ref().map_or(0, |before| counter.count_text(before));
+        let counted = PutTokens { tokens, before };
+        self.counted.lock().push((counter, counted));
+        counted
+    }
+
+    fn known(&self, counter: TokenCounter) -> Option<PutTokens> {
+        let all = self.counted.lock();
+        all.iter().find(|(known, _)| *known == counter).map(|(_, counted)| *counted)
     }
 }
 
-/// The request with some words in it, or as it came, and its translation where somebody needs it.
+/// The request as it came.
 #[derive(Debug)]
-struct Wording {
+struct Bare {
     request: Arc<InferenceRequest>,
-    put: Option<PutIn>,
-    chat: OnceLock<Result<Arc<InferenceRequest>, Untranslatable>>,
+    chat: Chat,
 }
 
-impl Wording {
-    const fn bare(request: Arc<InferenceRequest>) -> Self {
-        Self { request, put: None, chat: OnceLock::new() }
-    }
+/// A translation, made when it is first asked for.
+type Chat = OnceLock<Result<Arc<InferenceRequest>, Untranslatable>>;
 
-    fn as_chat(&self) -> Result<Arc<InferenceRequest>, Untranslatable> {
-        let body = chat_of(self.request.body())?;
-        let model = Some(self.request.model.as_str());
-        let parsed = InferenceRequest::parse(Endpoint::ChatCompletions, body, model);
-        parsed.map(Arc::new).map_err(Untranslatable::from)
-    }
+fn as_chat(request: &InferenceRequest) -> Result<Arc<InferenceRequest>, Untranslatable> {
+    let body = chat_of(request.body())?;
+    let parsed = InferenceRequest::parse(Endpoint::ChatCompletions, body, Some(request.model.as_str()));
+    parsed.map(Arc::new).map_err(Untranslatable::from)
 }
 
-/// All forms of one request; a translation that nobody needs is not made.
+/// Words, and where they go in the request. A copy of it with them in it is made when it is first asked for: most
+/// deployments are only looked at.
+#[derive(Debug)]
+struct Worded {
+    put: Arc<PutIn>,
+    placed: Placed,
+    request: OnceLock<Result<Arc<InferenceRequest>, RequestError>>,
+    chat: Chat,
+}
+
+/// All forms of one request; one that nobody needs is not made.
 #[derive(Debug)]
 pub(super) struct Forms {
-    /// As it came.
-    asked: Wording,
+    asked: Bare,
     /// With words in it.
-    worded: Vec<Wording>,
+    worded: Vec<Worded>,
     /// Which of them deployments get that don't get it as it came: by their names.
     of: Vec<(Arc<str>, usize)>,
+}
+
+/// Whether a deployment can get requests of an endpoint, as they came or translated.
+fn is_served(deployment: &Deployment, endpoint: Endpoint) -> bool {
+    let translated = endpoint == Endpoint::Responses;
+    deployment.endpoints.contains(&endpoint)
+        || (translated && deployment.endpoints.contains(&Endpoint::ChatCompletions))
 }
 
 impl Forms {
@@ -87,7 +134,8 @@ impl Forms {
     ///
     /// When one of them can't be put in.
     pub(super) fn new(asked: InferenceRequest, shelf: &Shelf, asking: Asking<'_>) -> Result<Self, Unput> {
-        let mut forms = Self { asked: Wording::bare(Arc::new(asked)), worded: Vec::new(), of: Vec::new() };
+        let asked = Bare { request: Arc::new(asked), chat: OnceLock::new() };
+        let mut forms = Self { asked, worded: Vec::new(), of: Vec::new() };
         let takes_words = matches!(
             forms.asked.request.endpoint,
             Endpoint::ChatCompletions | Endpoint::Responses | Endpoint::Completions
@@ -102,7 +150,9 @@ impl Forms {
         let named = asking.named(shelf)?;
         // what was put in already; nothing where the request stays as it came
         let mut known: Vec<(Injection, Speaker, Option<usize>)> = Vec::new();
-        for deployment in asking.deployments() {
+        let endpoint = self.asked.request.endpoint;
+        // what one can't get that is never asked is nobody's fault
+        for deployment in asking.deployments().filter(|deployment| is_served(deployment, endpoint)) {
             if self.of.iter().any(|(name, _)| *name == deployment.name) {
                 continue;
             }
@@ -113,7 +163,7 @@ impl Forms {
                 Some((.., at)) => *at,
                 None => {
                     let words = asking.words(shelf, &injection.prompt)?;
-                    let at = self.worded(words, injection.mode, speaker)?;
+                    let at = self.place(words, injection.mode, speaker)?;
                     known.push((injection, speaker, at));
                     at
                 }
@@ -123,17 +173,17 @@ impl Forms {
         Ok(())
     }
 
-    fn worded(&mut self, words: Words, mode: Mode, speaker: Speaker) -> Result<Option<usize>, Unput> {
+    fn place(&mut self, words: Words, mode: Mode, speaker: Speaker) -> Result<Option<usize>, Unput> {
         let asked = &self.asked.request;
-        let Some((request, times)) = asked.with_words(words.text(), mode, speaker)? else { return Ok(None) };
+        let Some(placed) = asked.place(words.text(), mode, speaker)? else { return Ok(None) };
         let before = match (mode, asked.endpoint) {
-            (Mode::Append, Endpoint::ChatCompletions | Endpoint::Responses) => {
-                asked.system_message().filter(|said| !said.is_empty()).map(Arc::from)
-            }
+            (Mode::Append, Endpoint::ChatCompletions) => asked.system_message(),
+            (Mode::Append, Endpoint::Responses) => asked.instructions(),
             _ => None,
         };
-        let put = Some(PutIn { words: Arc::new(words), times, before });
-        self.worded.push(Wording { request: Arc::new(request), put, chat: OnceLock::new() });
+        let before = before.filter(|said| !said.is_empty());
+        let put = Arc::new(PutIn { words, times: placed.times(), before, counted: Mutex::default() });
+        self.worded.push(Worded { put, placed, request: OnceLock::new(), chat: OnceLock::new() });
         Ok(Some(self.worded.len()))
     }
 
@@ -147,33 +197,74 @@ impl Forms {
         self.of.iter().find(|(name, _)| *name == deployment.name).map_or(0, |(_, wording)| *wording)
     }
 
-    /// The request with these words, before any translation.
-    pub(super) fn worded_as(&self, wording: usize) -> &Arc<InferenceRequest> {
-        &self.wording(wording).request
+    fn worded(&self, wording: usize) -> Option<&Worded> {
+        wording.checked_sub(1).and_then(|at| self.worded.get(at))
     }
 
-    fn wording(&self, wording: usize) -> &Wording {
-        wording.checked_sub(1).and_then(|at| self.worded.get(at)).unwrap_or(&self.asked)
+    fn request(&self, wording: usize) -> Result<&Arc<InferenceRequest>, &RequestError> {
+        match self.worded(wording) {
+            None => Ok(&self.asked.request),
+            Some(Worded { placed, request, .. }) => {
+                request.get_or_init(|| self.asked.request.with(placed).map(Arc::new)).as_ref()
+            }
+        }
+    }
+
+    /// The request with these words, before any translation: for counting.
+    pub(super) fn worded_as(&self, wording: usize) -> &Arc<InferenceRequest> {
+        // one that can't be made is not sent
+        self.request(wording).unwrap_or(&self.asked.request)
+    }
+
+    /// How long it is with these words, bytes.
+    pub(super) fn bytes_of(&self, wording: usize) -> u64 {
+        let asked = self.asked.request.body().len() as u64;
+        self.worded(wording).map_or(asked, |worded| worded.placed.bytes())
     }
 
     /// How long its longest form is, bytes.
     pub(super) fn most_bytes(&self) -> u64 {
-        let all = std::iter::once(&self.asked).chain(&self.worded);
-        all.map(|form| form.request.body().len() as u64).max().unwrap_or_default()
+        (0..=self.worded.len()).map(|wording| self.bytes_of(wording)).max().unwrap_or_default()
+    }
+
+    /// What to look at to know whether a deployment can serve it: as it came, or translated. Words that are put in are no
+    /// part of what a deployment can lack but where it does not take the member that they stand in.
+    pub(super) fn look(&self, deployment: &Deployment) -> Result<Arc<InferenceRequest>, Out> {
+        match self.comes_as_asked(deployment)? {
+            true => Ok(Arc::clone(&self.asked.request)),
+            false => self.of(deployment).map(|form| form.request),
+        }
+    }
+
+    /// Whether a deployment gets it without a translation.
+    fn comes_as_asked(&self, deployment: &Deployment) -> Result<bool, Out> {
+        let endpoint = self.asked.request.endpoint;
+        let as_asked = deployment.endpoints.contains(&endpoint);
+        if !is_served(deployment, endpoint) {
+            return Err(Out::Endpoint(endpoint.name()));
+        }
+        let worded = self.wording_of(deployment) > 0;
+        if as_asked && worded && endpoint == Endpoint::Responses && deployment.takes_no_instructions() {
+            return Err(Out::Unsupported(INSTRUCTIONS.into()));
+        }
+        Ok(as_asked)
     }
 
     /// As a deployment gets it.
     pub(super) fn of(&self, deployment: &Deployment) -> Result<Form, Out> {
+        let as_asked = self.comes_as_asked(deployment)?;
         let wording = self.wording_of(deployment);
-        let (form, put) = (self.wording(wording), || self.wording(wording).put.clone());
-        let endpoint = form.request.endpoint;
-        if deployment.endpoints.contains(&endpoint) {
-            return Ok(Form { request: Arc::clone(&form.request), translated: false, wording, put: put() });
+        let worded = self.worded(wording);
+        let put = || worded.map(|worded| Arc::clone(&worded.put));
+        let request = self.request(wording).map_err(|why| Out::Untranslatable {
+            member: why.param().unwrap_or_default().into(),
+            why: why.to_string().into(),
+        })?;
+        if as_asked {
+            return Ok(Form { request: Arc::clone(request), translated: false, wording, put: put() });
         }
-        if endpoint != Endpoint::Responses || !deployment.endpoints.contains(&Endpoint::ChatCompletions) {
-            return Err(Out::Endpoint(endpoint.name()));
-        }
-        match form.chat.get_or_init(|| form.as_chat()) {
+        let chat = worded.map_or(&self.asked.chat, |worded| &worded.chat);
+        match chat.get_or_init(|| as_chat(request)) {
             Ok(request) => Ok(Form { request: Arc::clone(request), translated: true, wording, put: put() }),
             Err(why) => Err(Out::Untranslatable {
                 member: why.param.as_str().into(),

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
+use super::counts::QUICK_BYTES;
 use super::refusal::Refusal;
 use crate::domain::catalog::{Deployment, ProviderKind, Resolved};
 use crate::domain::key::Terms;
@@ -215,22 +216,30 @@ impl Words {
 
     /// How many tokens they are.
     pub(super) fn tokens(&self, counter: TokenCounter) -> u64 {
-        let fixed = self.ready.template.as_ref().is_some_and(|template| !template.has_variables());
-        if !fixed {
-            return counter.count_text(&self.text);
-        }
-        let known = |all: &[(TokenCounter, u64)]| {
-            all.iter().find(|(known, _)| *known == counter).map(|(_, tokens)| *tokens)
-        };
-        if let Some(tokens) = known(&self.ready.counted.lock()) {
+        if let Some(tokens) = self.known(counter) {
             return tokens;
         }
         let tokens = counter.count_text(&self.text);
-        let mut counted = self.ready.counted.lock();
-        if known(&counted).is_none() {
-            counted.push((counter, tokens));
+        if self.are_fixed() {
+            self.ready.counted.lock().push((counter, tokens));
         }
         tokens
+    }
+
+    /// Whether they are counted in less time than another thread takes to take over.
+    pub(super) fn is_quick(&self, counter: TokenCounter) -> bool {
+        self.text.len() <= QUICK_BYTES || self.known(counter).is_some()
+    }
+
+    /// Whether they are the same each time.
+    fn are_fixed(&self) -> bool {
+        self.ready.template.as_ref().is_some_and(|template| !template.has_variables())
+    }
+
+    fn known(&self, counter: TokenCounter) -> Option<u64> {
+        let all = self.ready.counted.lock();
+        let found = all.iter().find(|(known, _)| *known == counter).map(|(_, tokens)| *tokens);
+        found.filter(|_| self.are_fixed())
     }
 }
 
@@ -285,18 +294,16 @@ impl Asking<'_> {
     pub(super) fn words(&self, shelf: &Shelf, wanted: &PromptRef) -> Result<Words, Unput> {
         let ready = shelf.find(wanted).ok_or_else(|| Unput::Absent(wanted.to_string()))?;
         let template = ready.template.as_ref().ok_or_else(|| Unput::Absent(ready.told.to_string()))?;
-        let values = match template.has_variables() {
-            true => self.values(),
-            false => Values::default(),
-        };
-        let rendered = template.render(&values);
+        let rendered = template.render(&self.values(template));
         let text = rendered.map_err(|error| Unput::Render { prompt: Arc::clone(&ready.told), error })?;
         Ok(Words { ready: Arc::clone(ready), text })
     }
 
-    fn values(&self) -> Values {
+    /// What was given for the variables of a prompt; everything else that was given is not touched.
+    fn values(&self, of: &Template) -> Values {
         let said = self.wish.values.iter().fold(Values::default(), |values, more| {
-            values.or(more.iter().map(|(name, value)| (name.as_str(), value.clone())))
+            let named = |name: &Arc<str>| Some((Arc::clone(name), more.get(&**name)?.clone()));
+            values.or(of.names().filter_map(named))
         });
         said.or(self.terms.variables.iter().map(|(name, value)| (Arc::clone(name), value.clone())))
     }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::admit::Admitted;
 use super::counts::{Counts, QUICK_BYTES};
-use super::forms::Form;
+use super::forms::{Form, PutTokens};
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement};
 use super::refusal::Refusal;
 use super::settle::LARGEST_OUTPUT_TOKENS;
@@ -80,10 +80,10 @@ pub(super) struct Put {
 }
 
 impl Put {
-    fn of(wanted: Wanted<'_>) -> Option<Self> {
+    async fn of(wanted: Wanted<'_>) -> Option<Self> {
         let put = wanted.form.put.as_ref()?;
         let counter = TokenCounter::expecting(wanted.deployment, wanted.upstream_model);
-        let (tokens, before) = (put.tokens(counter), put.tokens_before(counter));
+        let PutTokens { tokens, before } = put.count(counter).await;
         Some(Self { prompt: Arc::clone(put.words.prompt()), tokens, before })
     }
 }
@@ -160,7 +160,7 @@ impl Money {
             at_ms,
             attribution,
             priced,
-            put: Put::of(wanted),
+            put: Put::of(wanted).await,
             reservation: None,
         };
         if bill.priced.is_free() {
@@ -410,7 +410,7 @@ impl Bill {
         self.put.as_ref()
     }
 
-    /// What the stored prompt was of a cost.
+    /// What the stored prompt was of the whole cost, whoever pays it.
     fn injected(&self, usage: &Usage, cost: Usd) -> Option<Arc<Injected>> {
         let Put { prompt, tokens, before } = self.put.as_ref()?;
         let (tokens, part) = self.priced.part(&usage.tokens, usage.served, *tokens, *before);
@@ -452,7 +452,7 @@ impl Bill {
 
     fn end(self, usage: Option<&Usage>, others: Usd) {
         let cost = usage.map(|usage| self.cost(usage) - others);
-        let injected = usage.zip(cost).and_then(|(usage, cost)| self.injected(usage, cost));
+        let injected = usage.zip(cost).and_then(|(usage, cost)| self.injected(usage, cost + others));
         match (self.reservation, usage.zip(cost)) {
             (Some(reservation), Some((usage, cost))) => {
                 let settlement = Settlement::new(usage.tokens, usage.source, cost);

@@ -232,6 +232,9 @@ fn statements(change: Change) -> Vec<Statement> {
             .bind(version.created_at_ms);
             vec![prompt, version]
         }
+        Change::Label(moved) if moved.from.is_none() => {
+            vec![claimed(&moved.prompt), label(&moved), noted(moved)]
+        }
         Change::Label(moved) => vec![label(&moved), noted(moved)],
         Change::Restore(name) => {
             let restore = sqlx::query(
@@ -240,12 +243,20 @@ fn statements(change: Change) -> Vec<Statement> {
             vec![restore.bind(name)]
         }
         Change::Archive { name, at_ms } => {
+            // not where a label was made that nobody knew of
             let archive = sqlx::query(
-                "UPDATE prompts SET archived_at_ms = $2 WHERE name = $1 AND archived_at_ms IS NULL",
+                "UPDATE prompts SET archived_at_ms = $2
+                 WHERE name = $1 AND NOT EXISTS (SELECT 1 FROM prompt_labels WHERE prompt = $1)",
             );
-            vec![archive.bind(name).bind(at_ms)]
+            vec![claimed(&name), archive.bind(name).bind(at_ms)]
         }
     }
+}
+
+/// Claims that a prompt is not archived, and holds its row: a label that is made and an archive wait for each other.
+fn claimed(prompt: &str) -> Statement {
+    let claim = "UPDATE prompts SET archived_at_ms = NULL WHERE name = $1 AND archived_at_ms IS NULL";
+    sqlx::query(claim).bind(prompt.to_owned())
 }
 
 /// What becomes of a label's row.
@@ -411,7 +422,15 @@ mod tests {
                 archived_at_ms,
             };
             assert_eq!(rows.prompts().await.expect("read"), [row(Some(9))]);
+            let label = |from, to| vec![Change::Label(moved("m1", from, to))];
+            let late = rows.write(label(None, Some(1)), &[change("3")]).await;
+            assert!(matches!(late, Err(StoreError::Taken)), "an archived one gets no label: {late:?}");
             rows.write(vec![Change::Version(written(2, "b"))], &[change("4")]).await.expect("written");
+            rows.write(label(None, Some(1)), &[change("8")]).await.expect("a label");
+            let labelled = rows.write(archive(), &[change("3")]).await;
+            assert!(matches!(labelled, Err(StoreError::Taken)), "a label stays: {labelled:?}");
+            let gone = Change::Label(moved("m2", Some(1), None));
+            rows.write(vec![gone], &[change("9")]).await.expect("taken away");
             assert_eq!(rows.prompts().await.expect("read"), [row(None)]);
             rows.write(archive(), &[change("5")]).await.expect("archived");
             let restore = || vec![Change::Restore("support".to_owned())];

@@ -92,6 +92,37 @@ fn requests_during_many_reloads_all_succeed() {
 }
 
 #[test]
+fn prompts_are_there_before_the_models_that_name_them() {
+    let provider = SimulatedProvider::start();
+    let setup = Setup::in_front_of(&provider);
+    let gateway = TestGateway::with(with_another_model(&setup)).start();
+    let folder = tempfile::tempdir().expect("a folder");
+    for round in 0..5 {
+        std::fs::write(folder.path().join(format!("words-{round}.md")), "Be kind.").expect("written");
+        let prompts = setup.clone().and(&format!("[prompts]\nfolder = {:?}\n", folder.path()));
+        let prompted =
+            with_another_model(&prompts).and(&format!("prompt = {{ name = \"words-{round}\" }}\n"));
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                eventually("the new prompt", || {
+                    let answer = gateway.post(PATH, &chat("newcomer", "hi")).expect(200);
+                    let put = answer.header("x-tunegate-prompt").map(str::to_owned);
+                    (put == Some(format!("words-{round}@1"))).then_some(())
+                });
+            });
+            gateway.rewrite(&prompted);
+            match round % 2 {
+                0 => drop(gateway.reload().expect(200)),
+                _ => gateway.signal(libc::SIGHUP),
+            }
+            asking.join().expect("no request was refused");
+        });
+    }
+    let log = gateway.log();
+    assert!(!log.contains("which is not there"), "{log}");
+}
+
+#[test]
 fn an_emptied_file_does_not_empty_the_catalog() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();

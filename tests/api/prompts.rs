@@ -175,6 +175,48 @@ fn nothing_is_sent_without_its_prompt() {
 }
 
 #[test]
+fn a_deployment_that_cant_be_asked_has_nothing_refused_and_one_that_would_lose_the_words_is_not_asked() {
+    let provider = SimulatedProvider::start();
+    let deployments = "[deployments.talker]\nprovider = \"openai\"\nmodel = \"gpt-4.1-mini\"\n\
+                       endpoints = [\"chat.completions\"]\nprompt = { name = \"hungry\" }\n\
+                       [deployments.deaf]\nprovider = \"openai\"\nmodel = \"gpt-4.1-mini\"\n\
+                       unsupported = [\"instructions\"]\n\
+                       [models.mixed]\ndeployments = [\"talker\", \"support-v3\"]\n\
+                       [models.deaf]\ndeployments = [\"deaf\"]\nprompt = { name = \"support\" }\n";
+    let gateway = TestGateway::with(setup(&provider).and(deployments)).start();
+    store(&gateway, &support());
+    let hungry = json!({"name": "hungry", "text": "{{ food }}", "variables": [{"name": "food"}], "label": "production"});
+    store(&gateway, &hungry);
+    let completion = json!({"model": "mixed", "prompt": [1, 2, 3]});
+    let answer = gateway.post("/v1/completions", &completion).expect(200);
+    assert_eq!(answer.header("x-tunegate-deployment"), Some("support-v3"));
+    gateway.post(CHAT, &ask("mixed")).expect_error(400, "prompt_variable_missing");
+    gateway.post(CHAT, &ask("deaf")).expect(200);
+    let response = json!({"model": "deaf", "input": "hi", "store": false});
+    let refused = gateway.post("/v1/responses", &response).expect_error(400, "unsupported_parameter");
+    assert!(refused["message"].as_str().is_some_and(|words| words.contains("instructions")), "{refused}");
+}
+
+#[test]
+fn what_cant_be_read_is_refused_and_never_sent_without_its_prompt() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(setup(&provider)).start();
+    store(&gateway, &support());
+    let send = |path: &str, body: &str| -> Answer {
+        gateway.call(Call::new("POST", path).body("application/json", body.as_bytes()))
+    };
+    for (path, rest, code) in [
+        ("/v1/responses", r#""input":"hi","instructions":"a","instructions":"b""#, "duplicate_parameter"),
+        (CHAT, r#""messages":[{"role":"user"}],"cache":{"x":"\ud83d"}"#, "invalid_value"),
+        (CHAT, r#""messages":[{"role":"user"}],"metadata":{"\ud83d":1}"#, "invalid_value"),
+        (CHAT, r#""messages":[{"role":"system","\ud83d":1},{"role":"user"}]"#, "prompt_unfit"),
+    ] {
+        send(path, &format!(r#"{{"model":"openai-replace",{rest}}}"#)).expect_error(400, code);
+    }
+    assert!(provider.requests().is_empty(), "something was sent");
+}
+
+#[test]
 fn the_words_are_counted_and_booked_apart() {
     let provider = SimulatedProvider::start();
     let trained = "[deployments.taught]\nprovider = \"openai\"\nmodel = \"gpt-4.1-mini\"\n\

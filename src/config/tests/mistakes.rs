@@ -277,6 +277,17 @@ const MISTAKES: &[(&str, &str)] = &[
         "[deployments.d]\ntrained_with = { prompt = \"x@\" }",
         "deployments.d.trained_with.prompt: x@ is no NAME",
     ),
+    (
+        "[providers.o]\nkind = \"openai\"\napi_key.env = \"KEY\"\n[deployments.d]\nprovider = \"o\"\nmodel = \"m\"\n\
+         unsupported = [\"instructions\"]\non_unsupported = \"drop\"\nprompt = { name = \"a\" }",
+        "deployments.d.prompt: its words would be left out",
+    ),
+    (
+        "[providers.o]\nkind = \"openai\"\napi_key.env = \"KEY\"\n[deployments.d]\nprovider = \"o\"\nmodel = \"m\"\n\
+         unsupported = [\"instructions\"]\non_unsupported = \"drop\"\n\
+         [models.m]\ndeployments = [\"d\"]\nprompt = { name = \"a\" }",
+        "models.m.prompt: on the deployment d, its words would be left out",
+    ),
     ("[deployments.d]\nmodel_version = \"\"", "deployments.d.model_version: a text of 1 to 128 bytes"),
     ("[teams.other]", "teams.other: \"other\" and \"none\" are labels of metrics"),
     (

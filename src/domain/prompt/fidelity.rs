@@ -4,14 +4,15 @@ use super::{Injection, PromptBook, PromptVersion, TrainedWith};
 use crate::domain::catalog::{Catalog, Deployment, Model};
 use crate::domain::route::Route;
 
-/// What an operator should know of the prompts that routes put in, a line each: those that are not stored, and those
-/// that are other words than the deployment's model was trained with. `all` says whether the book has all prompts; else
+/// What an operator should know of the prompts that routes put in, a line each: those that are not stored, those that are
+/// other words than the deployment's model was trained with, and what it was trained with if that is not stored. `all` says whether the book has all prompts; else
 /// only those in it are judged.
 pub fn warnings(catalog: &Catalog, book: &PromptBook, all: bool) -> Vec<String> {
     let mut found = Vec::new();
     for model in catalog.models() {
         for (name, route) in routes(model) {
             for deployment in &route.deployments {
+                found.extend(unknown(deployment, book).filter(|_| all));
                 let Some(injection) = deployment.prompt.as_ref().or(route.prompt.as_ref()) else { continue };
                 found.extend(warning(&name, deployment, injection, book, all));
             }
@@ -28,6 +29,18 @@ fn routes(model: &Model) -> impl Iterator<Item = (String, &Route)> {
     let aside = model.longer_context.iter().chain(&model.content_filtered);
     let own = std::iter::once(&model.route).chain(aside).map(move |route| (name.to_owned(), &**route));
     own.chain(model.labels.iter().map(move |(label, route)| (format!("{name}@{label}"), &**route)))
+}
+
+/// What a deployment's model was trained with, where that is not stored.
+fn unknown(deployment: &Deployment, book: &PromptBook) -> Option<String> {
+    let Some(TrainedWith::Version(wanted)) = &deployment.trained_with else { return None };
+    book.find(wanted).is_none().then(|| {
+        format!(
+            "the deployment {} names the stored prompt {wanted} as what its model was trained with, which is not there: \
+             whether it hears its own words is not known",
+            deployment.name
+        )
+    })
 }
 
 fn warning(
@@ -112,6 +125,11 @@ mod tests {
             (Some("support@candidate"), None, "is not there"),
             (Some("other"), Some(words("x")), "is not there"),
             (None, Some(words("x")), ""),
+            (
+                None,
+                Some(TrainedWith::Version(named("support@99"))),
+                "support@99 as what its model was trained with",
+            ),
         ] {
             let one = Deployment { trained_with: trained, ..(*deployment("d", "m")).clone() };
             let mut model = Model::plain(ModelName::parse("bot").expect("a name"), Plan::To(Arc::new(one)));
@@ -123,7 +141,7 @@ mod tests {
                 "{sent:?}: {found}"
             );
             let known = warnings(&catalog, &book(), false).join("; ");
-            assert!(!known.contains("is not there"), "{known}");
+            assert!(!known.contains("not there"), "{known}");
         }
     }
 }

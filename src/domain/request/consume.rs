@@ -2,12 +2,18 @@
 
 use serde_json::Value;
 
-use super::members::{Member, all_members};
+use super::members::{Member, all_members, members_of};
 use super::rewrite::{Edit, without};
 use super::{InferenceRequest, RequestError};
+use crate::domain::prompt::template::MAX_VALUES_BYTES;
 
 /// The gateway's own part of `metadata`.
 const OWN: &str = "tunegate";
+/// Longest `cache` as it is written, bytes.
+const MAX_CACHE_BYTES: usize = 4 << 10;
+/// Longest `metadata.tunegate` as it is written, bytes: all the values that a prompt may have, with room for escapes and
+/// names.
+const MAX_VARIABLES_BYTES: usize = 2 * MAX_VALUES_BYTES;
 
 /// What the gateway's own members said; `null` is nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,20 +30,23 @@ impl InferenceRequest {
     ///
     /// # Errors
     ///
-    /// When `metadata.tunegate` is there twice.
+    /// When `metadata.tunegate` is there twice, or one of them is too long or can't be read.
     pub fn consume(self) -> Result<(Self, Consumed), RequestError> {
         let mut consumed = Consumed::default();
         let mut edits: Vec<Edit> = Vec::new();
         let mut whole_metadata = false;
         if let Some(at) = &self.metadata_at {
             let json = &self.body[at.clone()];
-            let members = all_members(json);
+            let unreadable = "one of its names can't be read: it has half of a surrogate pair";
+            let members =
+                members_of(json).map_err(|_| RequestError::Invalid { param: "metadata", why: unreadable })?;
             let own: Vec<&Member<'_>> = members.iter().filter(|member| member.name == OWN).collect();
             if own.len() > 1 {
                 return Err(RequestError::Twice("metadata.tunegate"));
             }
             if let Some(own) = own.first() {
-                consumed.variables = value(&json[own.value_at.clone()]);
+                let written = &json[own.value_at.clone()];
+                consumed.variables = value(written, "metadata.tunegate", MAX_VARIABLES_BYTES)?;
                 let mut within = Vec::new();
                 whole_metadata = !without(&members, |member| member.name == OWN, &mut within);
                 if !whole_metadata {
@@ -50,8 +59,9 @@ impl InferenceRequest {
         }
         if self.has_cache || whole_metadata {
             let members = all_members(&self.body);
-            let cache = members.iter().find(|member| member.name == "cache");
-            consumed.cache = cache.and_then(|cache| value(&self.body[cache.value_at.clone()]));
+            if let Some(cache) = members.iter().find(|member| member.name == "cache") {
+                consumed.cache = value(&self.body[cache.value_at.clone()], "cache", MAX_CACHE_BYTES)?;
+            }
             let goes =
                 |member: &Member<'_>| member.name == "cache" || (whole_metadata && member.name == "metadata");
             without(&members, goes, &mut edits);
@@ -64,9 +74,14 @@ impl InferenceRequest {
     }
 }
 
-/// A value that was read before; nothing for `null`.
-fn value(json: &[u8]) -> Option<Value> {
-    serde_json::from_slice(json).ok().filter(|value: &Value| !value.is_null())
+/// A value, if it is short enough to be made a tree of; nothing for `null`.
+fn value(json: &[u8], param: &'static str, most_bytes: usize) -> Result<Option<Value>, RequestError> {
+    if json.len() > most_bytes {
+        return Err(RequestError::Invalid { param, why: "it is too long" });
+    }
+    let why = "it can't be read: a text in it has half of a surrogate pair, or a number no bounds";
+    let value: Value = serde_json::from_slice(json).map_err(|_| RequestError::Invalid { param, why })?;
+    Ok(Some(value).filter(|value| !value.is_null()))
 }
 
 #[cfg(test)]
@@ -153,8 +168,33 @@ mod tests {
         let body = r#"{"model":"a","cache":1,"cache":2}"#;
         let error = InferenceRequest::parse(Endpoint::Responses, Bytes::from_static(body.as_bytes()), None);
         assert_eq!(error.expect_err("twice"), RequestError::Twice("cache"));
+        let body = r#"{"model":"a","instructions":"x","instructions":"y"}"#;
+        let error = InferenceRequest::parse(Endpoint::Responses, Bytes::from_static(body.as_bytes()), None);
+        assert_eq!(error.expect_err("twice"), RequestError::Twice("instructions"));
         let twice = read(Endpoint::Responses, r#"{"model":"a","metadata":{"tunegate":1,"tunegate":2}}"#);
         assert_eq!(twice.consume().expect_err("twice"), RequestError::Twice("metadata.tunegate"));
+    }
+
+    #[test]
+    fn what_cant_be_read_or_is_too_long_is_refused_and_never_nothing() {
+        let long = |bytes: usize| "x".repeat(bytes - 2);
+        for (body, param) in [
+            (r#"{"model":"a","cache":{"no-store":true,"namespace":"\ud83d"}}"#.to_owned(), "cache"),
+            (r#"{"model":"a","cache":1e999}"#.to_owned(), "cache"),
+            (r#"{"model":"a","metadata":{"tunegate":{"x":"\ud83d"}}}"#.to_owned(), "metadata.tunegate"),
+            (r#"{"model":"a","metadata":{"\ud83d":1,"tunegate":{"x":"y"}}}"#.to_owned(), "metadata"),
+            (format!(r#"{{"model":"a","cache":"{}"}}"#, long(MAX_CACHE_BYTES + 1)), "cache"),
+            (
+                format!(r#"{{"model":"a","metadata":{{"tunegate":"{}"}}}}"#, long(MAX_VARIABLES_BYTES + 1)),
+                "metadata.tunegate",
+            ),
+        ] {
+            let refused = read(Endpoint::Responses, &body).consume().expect_err(param);
+            assert_eq!(refused.param(), Some(param), "{refused}");
+        }
+        let longest = format!(r#"{{"model":"a","cache":"{}"}}"#, long(MAX_CACHE_BYTES));
+        let (_, consumed) = read(Endpoint::Responses, &longest).consume().expect("short enough");
+        assert!(consumed.cache.is_some());
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::ops::Range;
 
 use super::instructions::{elements, is_systems};
 use super::members::{Member, all_members, range_of};
-use super::rewrite::{Edit, json_string};
+use super::rewrite::{Edit, json_string, left_out};
 use super::{InferenceRequest, RequestError};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::prompt::Mode;
 
 /// What stands between the words and the client's own where they share one text.
 const BETWEEN: &str = "\n\n";
+/// The most that words may make of all the prompts of one completion together, bytes.
+const MOST_GROWN_BYTES: usize = 16 << 20;
 
 /// Who speaks the words in a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,9 +47,21 @@ pub enum Unfit {
     /// Instructions that are no text.
     #[error("the model's stored prompt can't be put to 'instructions' that are no text: send them as a text")]
     Instructions,
-    /// With the words in it, it is no request any more.
-    #[error("{0}")]
-    Request(#[from] RequestError),
+    /// A message that can't be read.
+    #[error(
+        "the model's stored prompt can't be put to a message with a name that can't be read: it has half of a surrogate pair"
+    )]
+    Message(&'static str),
+    /// Only the client's own instructions, and no words to stand for them.
+    #[error(
+        "the model's stored prompt stands for all messages of a system or developer, and there is no other message: send one"
+    )]
+    Nothing,
+    /// Words that would be put in too often.
+    #[error(
+        "the model's stored prompt would make more than {MOST_GROWN_BYTES} bytes before so many prompts: send fewer at once"
+    )]
+    TooOften,
 }
 
 impl Unfit {
@@ -56,29 +70,47 @@ impl Unfit {
         match self {
             Self::Tokens => Some("prompt"),
             Self::Instructions => Some("instructions"),
-            Self::Request(error) => error.param(),
+            Self::Message(member) => Some(member),
+            Self::Nothing => Some("messages"),
+            Self::TooOften => Some("prompt"),
         }
     }
 }
 
+/// Where words go in a request, and what goes for them: its body is not copied yet.
+#[derive(Debug)]
+pub struct Placed {
+    edits: Vec<Edit>,
+    times: u64,
+    bytes: u64,
+}
+
+impl Placed {
+    /// How often the words are put in.
+    pub const fn times(&self) -> u64 {
+        self.times
+    }
+
+    /// How long the body is with them, bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl InferenceRequest {
-    /// The request with words in it, and how often; nothing where the mode or the endpoint leaves it as it is.
+    /// Where words go in the request; nothing where the mode or the endpoint leaves it as it is.
     ///
     /// # Errors
     ///
     /// When there is no place for them.
-    pub fn with_words(
-        &self,
-        words: &str,
-        mode: Mode,
-        speaker: Speaker,
-    ) -> Result<Option<(Self, u64)>, Unfit> {
-        if words.is_empty() {
+    pub fn place(&self, words: &str, mode: Mode, speaker: Speaker) -> Result<Option<Placed>, Unfit> {
+        // no words can still stand for the client's own
+        if words.is_empty() && (mode != Mode::Replace || self.endpoint == Endpoint::Completions) {
             return Ok(None);
         }
         let members = all_members(&self.body);
         let edits = match self.endpoint {
-            Endpoint::ChatCompletions => self.edits_of_messages(&members, words, mode, speaker),
+            Endpoint::ChatCompletions => self.edits_of_messages(&members, words, mode, speaker)?,
             Endpoint::Responses => self.edits_of_instructions(&members, words, mode)?,
             Endpoint::Completions => self.edits_of_prompts(&members, words, mode)?,
             Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),
@@ -87,8 +119,19 @@ impl InferenceRequest {
             return Ok(None);
         }
         let times = if self.endpoint == Endpoint::Completions { edits.len() as u64 } else { 1 };
-        let put = Self::parse(self.endpoint, self.splice(edits), Some(self.model.as_str()))?;
-        Ok(Some((put, times)))
+        let grown: usize = edits.iter().map(|(_, text)| text.len()).sum();
+        let gone: usize = edits.iter().map(|(at, _)| at.len()).sum();
+        let bytes = (self.body.len() + grown).saturating_sub(gone) as u64;
+        Ok(Some(Placed { edits, times, bytes }))
+    }
+
+    /// The request with words where they go.
+    ///
+    /// # Errors
+    ///
+    /// When with them it is no request any more.
+    pub fn with(&self, placed: &Placed) -> Result<Self, RequestError> {
+        Self::parse(self.endpoint, self.splice(placed.edits.clone()), Some(self.model.as_str()))
     }
 
     /// A member's value as it was written.
@@ -110,17 +153,27 @@ impl InferenceRequest {
         words: &str,
         mode: Mode,
         speaker: Speaker,
-    ) -> Vec<Edit> {
-        let Some((messages, _)) = self.written(members, "messages") else { return Vec::new() };
+    ) -> Result<Vec<Edit>, Unfit> {
+        let Some((messages, _)) = self.written(members, "messages") else { return Ok(Vec::new()) };
         let places = self.places(messages);
-        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Vec::new() };
-        let systems: Vec<bool> = places.iter().map(|at| is_systems(&self.body[at.clone()])).collect();
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(Vec::new()) };
+        let systems = self.systems(&places, "messages")?;
+        let spoken = systems.contains(&true);
+        if words.is_empty() {
+            if !systems.contains(&false) {
+                return Err(Unfit::Nothing);
+            }
+            return Ok(if spoken { taken_out(&places, &systems) } else { Vec::new() });
+        }
         let ours = format!(r#"{{"role":"{}","content":{}}}"#, speaker.name(), json_string(words));
         let before = |at: &Range<usize>| vec![(at.start..at.start, format!("{ours},"))];
-        match mode {
-            Mode::IfAbsent if systems.contains(&true) => Vec::new(),
-            Mode::Replace if systems.contains(&true) => {
-                vec![(first.start..last.end, self.instead(&places, &systems, ours))]
+        Ok(match mode {
+            Mode::IfAbsent if spoken => Vec::new(),
+            Mode::Replace if spoken => {
+                let mut edits = taken_out(&places, &systems);
+                let comma = if systems.contains(&false) { "," } else { "" };
+                edits.push((first.start..first.start, format!("{ours}{comma}")));
+                edits
             }
             Mode::Prepend | Mode::IfAbsent | Mode::Replace => before(first),
             Mode::Append => {
@@ -130,18 +183,13 @@ impl InferenceRequest {
                     None => vec![(last.end..last.end, format!(",{ours}"))],
                 }
             }
-        }
+        })
     }
 
-    /// What stands in an array once those that speak as the system are gone, behind what comes first.
-    fn instead(&self, places: &[Range<usize>], systems: &[bool], mut kept: String) -> String {
-        for (at, _) in places.iter().zip(systems).filter(|(_, systems)| !**systems) {
-            if !kept.is_empty() {
-                kept.push(',');
-            }
-            kept.push_str(&String::from_utf8_lossy(&self.body[at.clone()]));
-        }
-        kept
+    /// Which of these messages, or items, speak as the system. What can't be read may: it is not taken for something else.
+    fn systems(&self, places: &[Range<usize>], member: &'static str) -> Result<Vec<bool>, Unfit> {
+        let speaks = |at: &Range<usize>| is_systems(&self.body[at.clone()]).ok_or(Unfit::Message(member));
+        places.iter().map(speaks).collect()
     }
 
     fn edits_of_instructions(
@@ -156,9 +204,10 @@ impl InferenceRequest {
         }
         let input = self.written(members, "input").filter(|(input, _)| input.starts_with('['));
         let places = input.map(|(input, _)| self.places(input)).unwrap_or_default();
-        let systems: Vec<bool> = places.iter().map(|at| is_systems(&self.body[at.clone()])).collect();
+        let systems = self.systems(&places, "input")?;
         let spoken = systems.contains(&true);
-        let whole = json_string(words);
+        // `null` is none
+        let whole = if words.is_empty() { "null".to_owned() } else { json_string(words) };
         let mut edits = Vec::new();
         match (mode, own) {
             (Mode::IfAbsent, Some(_)) => return Ok(edits),
@@ -170,6 +219,7 @@ impl InferenceRequest {
                 edits.push((at.end - 1..at.end - 1, within(&format!("{BETWEEN}{words}"))));
             }
             (Mode::Replace, Some((_, at))) => edits.push((at, whole)),
+            (_, None) if words.is_empty() => {}
             (_, None) => match members.iter().find(|member| member.name == "instructions") {
                 Some(null) => edits.push((null.value_at.clone(), whole)),
                 None => {
@@ -178,9 +228,8 @@ impl InferenceRequest {
                 }
             },
         }
-        if let (Mode::Replace, true, Some(first), Some(last)) = (mode, spoken, places.first(), places.last())
-        {
-            edits.push((first.start..last.end, self.instead(&places, &systems, String::new())));
+        if mode == Mode::Replace && spoken {
+            edits.extend(taken_out(&places, &systems));
         }
         Ok(edits)
     }
@@ -189,6 +238,9 @@ impl InferenceRequest {
         let Some((prompt, at)) = self.written(members, "prompt") else { return Ok(Vec::new()) };
         let places = if prompt.starts_with('"') { vec![at] } else { self.places(prompt) };
         let prefix = within(&format!("{words}{BETWEEN}"));
+        if prefix.len().saturating_mul(places.len()) > MOST_GROWN_BYTES {
+            return Err(Unfit::TooOften);
+        }
         let mut edits = Vec::new();
         for at in places {
             let prompt: String = serde_json::from_slice(&self.body[at.clone()]).map_err(|_| Unfit::Tokens)?;
@@ -198,6 +250,13 @@ impl InferenceRequest {
         }
         Ok(edits)
     }
+}
+
+/// Takes elements out of an array.
+fn taken_out(places: &[Range<usize>], goes: &[bool]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    left_out(places, |place| goes[place], &mut edits);
+    edits
 }
 
 /// A text as it stands within the quotes of a JSON string.
@@ -215,8 +274,11 @@ mod tests {
 
     fn put(endpoint: Endpoint, body: &str, words: &str, mode: Mode) -> Result<Option<String>, Unfit> {
         let request = InferenceRequest::parse(endpoint, Bytes::copy_from_slice(body.as_bytes()), Some("a"));
-        let put = request.expect(body).with_words(words, mode, Speaker::System)?;
-        Ok(put.map(|(put, _)| String::from_utf8_lossy(put.body()).into_owned()))
+        let request = request.expect(body);
+        let Some(placed) = request.place(words, mode, Speaker::System)? else { return Ok(None) };
+        let put = request.with(&placed).expect("still a request");
+        assert_eq!(put.body().len() as u64, placed.bytes());
+        Ok(Some(String::from_utf8_lossy(put.body()).into_owned()))
     }
 
     #[test]
@@ -245,6 +307,33 @@ mod tests {
         let twice = r#"{"messages":[{"role":"user","role":"system"}]}"#;
         assert_eq!(put(Endpoint::ChatCompletions, twice, "w", Mode::IfAbsent), Ok(None));
         assert_eq!(put(Endpoint::ChatCompletions, twice, "", Mode::Prepend), Ok(None));
+        let half = r#"{"messages":[{"role":"system","\ud83d":1,"content":"x"},{"role":"user"}]}"#;
+        for mode in [Mode::Replace, Mode::IfAbsent, Mode::Append] {
+            let unfit = put(Endpoint::ChatCompletions, half, "w", mode);
+            assert_eq!(unfit, Err(Unfit::Message("messages")), "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn no_words_still_stand_for_the_clients_own() {
+        let (chat, responses) = (Endpoint::ChatCompletions, Endpoint::Responses);
+        for (endpoint, body, want) in [
+            (
+                chat,
+                r#"{"messages":[{"role":"user"}, {"role":"system"}, {"role":"user","n":1}]}"#,
+                Some(r#"{"messages":[{"role":"user"}, {"role":"user","n":1}]}"#),
+            ),
+            (chat, r#"{"messages":[{"role":"user"}]}"#, None),
+            (responses, r#"{"instructions":"t","input":"x"}"#, Some(r#"{"instructions":null,"input":"x"}"#)),
+            (responses, r#"{"input":[{"role":"developer"}]}"#, Some(r#"{"input":[]}"#)),
+            (responses, r#"{"input":"x"}"#, None),
+            (Endpoint::Completions, r#"{"prompt":"x"}"#, None),
+        ] {
+            let put = put(endpoint, body, "", Mode::Replace).expect("it fits");
+            assert_eq!(put.as_deref(), want, "{body}");
+        }
+        let nothing_left = put(chat, r#"{"messages":[{"role":"system"}]}"#, "", Mode::Replace);
+        assert_eq!(nothing_left.expect_err("no message").param(), Some("messages"));
     }
 
     #[test]
@@ -303,6 +392,9 @@ mod tests {
             assert_eq!(put(Endpoint::Completions, body, "W", Mode::Prepend), Err(Unfit::Tokens));
         }
         assert_eq!(put(Endpoint::Embeddings, r#"{"input":"x"}"#, "W", Mode::Prepend), Ok(None));
+        let many = format!(r#"{{"prompt":[{}"x"]}}"#, r#""x","#.repeat(100));
+        let long = "W".repeat(MOST_GROWN_BYTES / 100);
+        assert_eq!(put(Endpoint::Completions, &many, &long, Mode::Prepend), Err(Unfit::TooOften));
     }
 
     #[test]
@@ -337,6 +429,12 @@ mod tests {
             ),
             (Endpoint::Responses, r#"{"instructions":"i"}"#, Some("i")),
             (Endpoint::Responses, r#"{"instructions":null}"#, Some("")),
+            (
+                Endpoint::Responses,
+                r#"{"instructions":"i","input":[{"role":"developer","content":"a"},{"role":"system","content":[{"type":"input_text","text":"b"}]},{"role":"user","content":"x"},{"role":"system","content":"late"}]}"#,
+                Some("i\na\nb"),
+            ),
+            (Endpoint::Responses, r#"{"input":[{"role":"system","content":"a"}]}"#, Some("a")),
             (Endpoint::Completions, r#"{"prompt":"x"}"#, None),
         ] {
             let request =

@@ -3,16 +3,18 @@
 use serde_json::value::RawValue;
 
 use super::InferenceRequest;
-use super::members::{all_members, given};
+use super::members::{Member, all_members, given, members_of};
 use crate::domain::endpoint::Endpoint;
 
-/// Whether a message, or an item of a response's input, speaks as the system. One that names its role twice does if it
-/// says so once: servers differ in which they take.
-pub(super) fn is_systems(message: &[u8]) -> bool {
-    all_members(message).iter().any(|member| {
-        let role = || serde_json::from_slice::<String>(&message[member.value_at.clone()]);
-        member.name == "role" && role().is_ok_and(|role| role == "system" || role == "developer")
-    })
+/// Whether a message, or an item of a response's input, speaks as the system; none where it can't be read. One that names
+/// its role twice does if it says so once: servers differ in which they take.
+pub(super) fn is_systems(message: &[u8]) -> Option<bool> {
+    let members = members_of(message).ok()?;
+    let says_so = |member: &Member<'_>| {
+        let role = serde_json::from_slice::<String>(&message[member.value_at.clone()]);
+        member.name == "role" && role.is_ok_and(|role| role == "system" || role == "developer")
+    };
+    Some(members.iter().any(says_so))
 }
 
 /// The elements of an array as they were written; nothing where it is none.
@@ -23,10 +25,13 @@ pub(super) fn elements(json: &str) -> Option<Vec<&RawValue>> {
 /// The text of the leading messages that speak as the system, joined by line breaks; empty where there is none. Nothing
 /// where `messages` is no array.
 pub fn system_message(messages: &RawValue) -> Option<String> {
-    let messages = elements(messages.get())?;
-    let leading = messages.iter().take_while(|message| is_systems(message.get().as_bytes()));
-    let texts: Vec<String> = leading.map(|message| text_of(message.get())).collect();
-    Some(texts.join("\n"))
+    Some(leading(elements(messages.get())?).join("\n"))
+}
+
+/// What each of the leading messages, or items of an input, that speak as the system says.
+fn leading(messages: Vec<&RawValue>) -> Vec<String> {
+    let speaks = |message: &&RawValue| is_systems(message.get().as_bytes()) == Some(true);
+    messages.into_iter().take_while(speaks).map(|message| text_of(message.get())).collect()
 }
 
 /// What a message says: its text, or the texts of its parts one behind the other.
@@ -53,21 +58,34 @@ fn text_of(message: &str) -> String {
 }
 
 impl InferenceRequest {
-    /// What it says as the system, empty where that is nothing; none where its endpoint knows no such thing.
+    /// What it says as the system, empty where that is nothing; none where its endpoint knows no such thing. Of a response
+    /// that is its instructions, and the items that its input begins with.
     pub fn system_message(&self) -> Option<String> {
-        let wanted = match self.endpoint {
-            Endpoint::ChatCompletions => "messages",
-            Endpoint::Responses => "instructions",
-            Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => return None,
-        };
-        let members = all_members(&self.body);
-        let Some(member) = members.iter().find(|member| member.name == wanted) else {
-            return Some(String::new());
-        };
-        let value: &RawValue = serde_json::from_slice(&self.body[member.value_at.clone()]).ok()?;
         match self.endpoint {
-            Endpoint::ChatCompletions => system_message(value),
-            _ => given(Some(value)).map_or(Some(String::new()), |text| serde_json::from_str(text).ok()),
+            Endpoint::ChatCompletions => match self.value_of("messages") {
+                Some(messages) => system_message(messages),
+                None => Some(String::new()),
+            },
+            Endpoint::Responses => {
+                let own = self.instructions()?;
+                let items = self.value_of("input").and_then(|input| elements(input.get()));
+                let said = items.map(leading).unwrap_or_default();
+                let all = Some(own).filter(|own| !own.is_empty()).into_iter().chain(said);
+                Some(all.collect::<Vec<_>>().join("\n"))
+            }
+            Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => None,
         }
+    }
+
+    /// A response's `instructions`, empty where there are none; none where they are no text.
+    pub fn instructions(&self) -> Option<String> {
+        let Some(written) = given(self.value_of("instructions")) else { return Some(String::new()) };
+        serde_json::from_str(written).ok()
+    }
+
+    fn value_of(&self, name: &str) -> Option<&RawValue> {
+        let members = all_members(&self.body);
+        let member = members.iter().find(|member| member.name == name)?;
+        serde_json::from_slice(&self.body[member.value_at.clone()]).ok()
     }
 }

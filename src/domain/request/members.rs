@@ -18,6 +18,7 @@ pub(super) struct Members<'a> {
     pub(super) messages: Option<&'a RawValue>,
     pub(super) prompt: Option<&'a RawValue>,
     pub(super) input: Option<&'a RawValue>,
+    pub(super) instructions: Option<&'a RawValue>,
     pub(super) max_tokens: Option<&'a RawValue>,
     pub(super) max_completion_tokens: Option<&'a RawValue>,
     pub(super) max_output_tokens: Option<&'a RawValue>,
@@ -52,6 +53,7 @@ impl<'a> Members<'a> {
             "messages" => ("messages", &mut self.messages),
             "prompt" => ("prompt", &mut self.prompt),
             "input" => ("input", &mut self.input),
+            "instructions" => ("instructions", &mut self.instructions),
             "max_tokens" => ("max_tokens", &mut self.max_tokens),
             "max_completion_tokens" => ("max_completion_tokens", &mut self.max_completion_tokens),
             "max_output_tokens" => ("max_output_tokens", &mut self.max_output_tokens),
@@ -144,9 +146,17 @@ pub(super) struct Member<'a> {
 
 /// All members at the top of a body that was read before, in their order.
 pub(super) fn all_members(json: &[u8]) -> Vec<Member<'_>> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
     // it was read before
-    serde::Deserializer::deserialize_map(&mut reader, All { json }).unwrap_or_default()
+    members_of(json).unwrap_or_default()
+}
+
+/// All members of an object further inside, in their order; none where it is no object. An error where a name can't be
+/// read, as with half of a surrogate pair: what was skipped before was not looked at.
+pub(super) fn members_of(json: &[u8]) -> Result<Vec<Member<'_>>, serde_json::Error> {
+    if json.first() != Some(&b'{') {
+        return Ok(Vec::new());
+    }
+    serde::Deserializer::deserialize_map(&mut serde_json::Deserializer::from_slice(json), All { json })
 }
 
 struct All<'a> {

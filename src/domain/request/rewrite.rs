@@ -195,20 +195,26 @@ pub(super) fn without(
     goes: impl Fn(&Member<'_>) -> bool,
     edits: &mut Vec<Edit>,
 ) -> bool {
+    let places: Vec<Range<usize>> = members.iter().map(|member| member.at.clone()).collect();
+    left_out(&places, |place| goes(&members[place]), edits)
+}
+
+/// Takes members of an object or elements of an array out, each with one comma; says whether any is left.
+pub(super) fn left_out(places: &[Range<usize>], goes: impl Fn(usize) -> bool, edits: &mut Vec<Edit>) -> bool {
     let mut any_left = false;
-    for (place, member) in members.iter().enumerate() {
-        if !goes(member) {
+    for (place, at) in places.iter().enumerate() {
+        if !goes(place) {
             any_left = true;
             continue;
         }
         // with the comma before it; the first ones with the comma behind
         let from = match place.checked_sub(1) {
-            Some(before) if any_left => members[before].at.end,
-            _ => member.at.start,
+            Some(before) if any_left => places[before].end,
+            _ => at.start,
         };
-        let to = match members.get(place + 1) {
-            Some(next) if !any_left => next.at.start,
-            _ => member.at.end,
+        let to = match places.get(place + 1) {
+            Some(next) if !any_left => next.start,
+            _ => at.end,
         };
         edits.push((from..to, String::new()));
     }

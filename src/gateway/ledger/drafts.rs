@@ -42,10 +42,12 @@ pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
             let cost = settlement.as_ref().map_or(Usd::ZERO, |settlement| settlement.cost);
             let note = Some("settled after its lease had run out".into());
             let tokens = settlement.as_ref().map(|settlement| settlement.tokens).unwrap_or_default();
+            let injected = settlement.as_ref().and_then(|settlement| settlement.injected.clone());
             let drafted = settled(hold, None);
             let adjusted =
                 Entry { kind: EntryKind::Adjustment, held: Usd::ZERO, cost: cost - hold.held, ..drafted };
-            Some(Entry { note, tokens, ..adjusted })
+            // who charged it whole did not know of any words in it
+            Some(Entry { note, tokens, injected, ..adjusted })
         }
     }
 }

@@ -344,10 +344,14 @@ async fn one_that_was_taken_for_dead_corrects_what_it_was_charged() {
         }
     });
     ended.await.expect("charged whole");
-    reservation.settle(used(15));
+    let words = Injected { prompt: "support@3".into(), tokens: 4, cost: Usd::from_nanos(2) };
+    reservation.settle(Settlement { injected: Some(Arc::new(words.clone())), ..used(15) });
     asleep.close().await;
     alive.close().await;
     assert_eq!(audited(&journal, 100), 15);
+    let table = journal.0.lock();
+    let booked: Vec<&Injected> = table.entries.iter().filter_map(|entry| entry.injected.as_deref()).collect();
+    assert_eq!(booked, [&words], "once, by who knows");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

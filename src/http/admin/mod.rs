@@ -56,7 +56,7 @@ pub struct Reloaded {
 }
 
 /// Reads the configuration again: all of it, or nothing and every reason why.
-pub type Reload = Arc<dyn Fn() -> Result<Reloaded, Vec<String>> + Send + Sync>;
+pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, Vec<String>>> + Send + Sync>;
 
 /// Compares the budgets with the ledger; the counters that differ.
 pub type Prove = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<Drift>, String>> + Send + Sync>;

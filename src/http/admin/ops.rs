@@ -56,7 +56,7 @@ async fn own_metrics(admin: &Admin) -> Vec<u8> {
 }
 
 async fn reload(State(admin): State<Arc<Admin>>) -> Response {
-    match (admin.reload)() {
+    match (admin.reload)().await {
         Ok(reloaded) => {
             // what other processes have changed, too
             if let Err(why) = admin.keys.refresh().await {
@@ -68,10 +68,8 @@ async fn reload(State(admin): State<Arc<Admin>>) -> Response {
             if let Err(why) = admin.budgets.refresh().await {
                 return store_failed(&why);
             }
-            match admin.prompts.refresh(clock::unix_ms()).await {
-                Ok(()) => Json(reloaded).into_response(),
-                Err(why) => store_failed(&why),
-            }
+            // the prompts have changed with the configuration
+            Json(reloaded).into_response()
         }
         Err(problems) => {
             let message = format!("nothing was changed:\n{}", problems.join("\n"));

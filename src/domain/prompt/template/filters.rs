@@ -1,8 +1,11 @@
 //! The filters and tests of prompts: few, and each pays for the bytes that it makes and reads, as fuel counts steps only.
+//! None makes more than words may be before it has paid.
+
+use std::io::Write as _;
 
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::MAX_WORDS_BYTES;
+use super::{Bounded, MAX_WORDS_BYTES};
 
 /// All filters.
 pub(super) const FILTERS: &[&str] =
@@ -39,8 +42,9 @@ pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("join", join);
     environment.add_filter("replace", replace);
     environment.add_filter("tojson", |state: &mut State<'_, '_>, value: Value| {
-        let json = serde_json::to_string(&value).map_err(|error| wrong(error.to_string()))?;
-        pay(state, json.len()).map(|()| json)
+        let mut json = Bounded::default();
+        let written = serde_json::to_writer(&mut json, &value).map_err(|error| wrong(error.to_string()));
+        finish(state, json, written)
     });
     environment.add_test("odd", minijinja::tests::is_odd);
     environment.add_test("even", minijinja::tests::is_even);
@@ -74,17 +78,27 @@ fn join(state: &mut State<'_, '_>, list: &Value, between: Option<&str>) -> Resul
     if list.as_str().is_some() {
         return Err(wrong("join is for lists"));
     }
+    // also for what is empty: a list may be long
+    pay(state, list.len().unwrap_or(0))?;
     let between = between.unwrap_or_default();
-    let mut joined = String::new();
+    let mut joined = Bounded::default();
     for (at, text) in list.try_iter()?.enumerate() {
-        if at > 0 {
-            joined.push_str(between);
+        let before = if at > 0 { between } else { "" };
+        if write!(joined, "{before}{text}").is_err() {
+            break;
         }
-        joined.push_str(&text.to_string());
-        within_bounds(joined.len())?;
     }
-    pay(state, joined.len())?;
-    Ok(joined)
+    finish(state, joined, Ok(()))
+}
+
+/// What was written, once it is paid for.
+fn finish(state: &mut State<'_, '_>, made: Bounded, written: Result<(), Error>) -> Result<String, Error> {
+    if made.full {
+        return Err(too_long());
+    }
+    written?;
+    pay(state, made.bytes.len())?;
+    String::from_utf8(made.bytes).map_err(|error| wrong(error.to_string()))
 }
 
 fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Result<String, Error> {
@@ -100,8 +114,9 @@ fn replace(state: &mut State<'_, '_>, text: &str, from: &str, to: &str) -> Resul
 }
 
 fn within_bounds(bytes: usize) -> Result<(), Error> {
-    match bytes > MAX_WORDS_BYTES {
-        true => Err(wrong(format!("a text would be longer than {MAX_WORDS_BYTES} bytes"))),
-        false => Ok(()),
-    }
+    if bytes > MAX_WORDS_BYTES { Err(too_long()) } else { Ok(()) }
+}
+
+fn too_long() -> Error {
+    wrong(format!("a text would be longer than {MAX_WORDS_BYTES} bytes"))
 }
