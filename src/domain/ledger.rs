@@ -175,6 +175,28 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry that is about to be written: its number, time and writer are filled in when it is.
+    pub fn drafted(kind: EntryKind, at_ms: i64, request_id: Arc<str>, attribution: Arc<Attribution>) -> Self {
+        Self {
+            seq: 0,
+            kind,
+            at_ms,
+            written_at_ms: 0,
+            of: 0,
+            request_id,
+            instance: Arc::default(),
+            attribution,
+            tokens: TokenCounts::default(),
+            source: None,
+            held: Usd::ZERO,
+            cost: Usd::ZERO,
+            saved: Usd::ZERO,
+            price: Arc::default(),
+            note: None,
+            injected: None,
+        }
+    }
+
     /// What this entry changes of the money held.
     pub fn reserves(&self) -> Usd {
         match self.kind {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::flights::{Asked, Joiner, Worth};
-use super::ledger::{Ledger, Settlement, draft};
+use super::ledger::{Ledger, Settlement};
 use super::record::Record;
 use crate::domain::cache::{CacheResult, Cached};
 use crate::domain::ledger::{Attribution, Entry, EntryKind};
@@ -61,7 +61,7 @@ pub(super) fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd, s
         provider: Arc::clone(&worth.deployment.provider.name),
         ..(*attribution).clone()
     });
-    let entry = draft(EntryKind::CacheHit, at_ms, request_id, attribution);
+    let entry = Entry::drafted(EntryKind::CacheHit, at_ms, request_id, attribution);
     ledger.book_loose(Entry {
         tokens: worth.usage.tokens,
         source: Some(worth.usage.source),

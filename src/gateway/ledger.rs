@@ -28,7 +28,7 @@ use crate::clock;
 use crate::domain::bound::UpperBound;
 use crate::domain::budget::watch::{Look, Watched};
 use crate::domain::budget::{Books, Budget, Crossing, Drift, Exceeded, Grant, Overview, Spent, Standing};
-use crate::domain::ledger::{Attribution, Entry, EntryKind, Seq};
+use crate::domain::ledger::{Attribution, Entry, Seq};
 use crate::domain::money::Usd;
 use crate::domain::prompt::Injected;
 use crate::domain::usage::{TokenCounts, UsageSource};
@@ -509,27 +509,5 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let whole = Settlement::new(self.hold.tokens, UsageSource::Unconfirmed, self.hold.held);
         self.end(self.sent.then_some(whole));
-    }
-}
-
-/// An entry that is about to be written: its number, time and writer are filled in when it is.
-pub fn draft(kind: EntryKind, at_ms: i64, request_id: Arc<str>, attribution: Arc<Attribution>) -> Entry {
-    Entry {
-        seq: 0,
-        kind,
-        at_ms,
-        written_at_ms: 0,
-        of: 0,
-        request_id,
-        instance: Arc::default(),
-        attribution,
-        tokens: TokenCounts::default(),
-        source: None,
-        held: Usd::ZERO,
-        cost: Usd::ZERO,
-        saved: Usd::ZERO,
-        price: Arc::default(),
-        note: None,
-        injected: None,
     }
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::admit::Admitted;
 use super::counts::{Counts, QUICK_BYTES};
 use super::forms::{Form, PutTokens};
-use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement, draft};
+use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement};
 use super::refusal::Refusal;
 use super::settle::LARGEST_OUTPUT_TOKENS;
 use crate::clock;
@@ -460,7 +460,7 @@ impl Bill {
             }
             (Some(reservation), None) => reservation.release(),
             (None, Some((usage, cost))) => {
-                let entry = draft(EntryKind::Usage, self.at_ms, self.request_id, self.attribution);
+                let entry = Entry::drafted(EntryKind::Usage, self.at_ms, self.request_id, self.attribution);
                 self.ledger.book_loose(Entry {
                     tokens: usage.tokens,
                     source: Some(usage.source),

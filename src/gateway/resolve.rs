@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::inference::Gateway;
-use super::ledger::{BookError, draft};
+use super::ledger::BookError;
 use crate::clock;
 use crate::domain::ledger::{Entry, EntryKind};
 use crate::domain::money::Usd;
@@ -65,7 +65,7 @@ impl Gateway {
             Resolution::Tokens { input, output } => self.priced(entry, input, output)?,
         };
         let on = Arc::clone(&entry.attribution);
-        let drafted = draft(EntryKind::Adjustment, entry.at_ms, Arc::clone(&entry.request_id), on);
+        let drafted = Entry::drafted(EntryKind::Adjustment, entry.at_ms, Arc::clone(&entry.request_id), on);
         let mut correction = Entry {
             of: entry.seq,
             cost: cost - entry.cost,

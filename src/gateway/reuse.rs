@@ -15,7 +15,7 @@ use super::dispatch;
 use super::flights::{Asked, Begun, Boarding, Follower, Head, Joiner, Landed, LeaderEnd, Pilot, Worth};
 use super::inference::Gateway;
 use super::joiners::{Aboard, book};
-use super::ledger::{Reservation, draft};
+use super::ledger::Reservation;
 use super::meter::{self, Answer, AnswerBody, Next};
 use super::prepare::Prepared;
 use super::presence::{Client, Presence};
@@ -251,7 +251,7 @@ impl Gateway {
             provider: Arc::clone(&kept.provider),
             ..attribution.clone()
         });
-        let entry = draft(EntryKind::CacheHit, now_ms, record.request_id(), on);
+        let entry = Entry::drafted(EntryKind::CacheHit, now_ms, record.request_id(), on);
         self.money.ledger.book_loose(Entry {
             tokens: kept.usage.tokens,
             source: Some(kept.usage.source),

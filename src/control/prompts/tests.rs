@@ -6,7 +6,6 @@ use crate::domain::ledger::{Attribution, Entry, EntryKind};
 use crate::domain::money::Usd;
 use crate::domain::prompt::Injected;
 use crate::domain::prompt::cost::Traffic;
-use crate::gateway::ledger::draft;
 use crate::store::audit::AuditRows;
 use crate::store::ledger::LedgerRows;
 use crate::store::testing::{TestDatabase, for_each_database};
@@ -316,7 +315,8 @@ async fn a_cost_says_what_a_shorter_version_would_have_saved() {
         let entry = |seq: i64, prompt: &str, deployment: &str, days_ago: i64, tokens, nanos| {
             let on =
                 Attribution { deployment: deployment.into(), model: "m".into(), ..Attribution::default() };
-            let drafted = draft(EntryKind::Usage, NOON - days_ago * 86_400_000, "req".into(), Arc::new(on));
+            let drafted =
+                Entry::drafted(EntryKind::Usage, NOON - days_ago * 86_400_000, "req".into(), Arc::new(on));
             let injected = Injected { prompt: prompt.into(), tokens, cost: Usd::from_nanos(nanos) };
             Entry { seq, injected: Some(Arc::new(injected)), ..drafted }
         };

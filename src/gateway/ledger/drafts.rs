@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::desk::End;
-use super::{Ask, Settlement, draft};
+use super::{Ask, Settlement};
 use crate::domain::budget::{Books, Grant};
 use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
@@ -15,7 +15,8 @@ pub(super) fn corrects(entry: &Entry) -> Option<Seq> {
 }
 
 pub(super) fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
-    let drafted = draft(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));
+    let drafted =
+        Entry::drafted(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));
     Entry { held: grant.amount, tokens: ask.tokens, price: Arc::clone(&ask.price), ..drafted }
 }
 
@@ -53,7 +54,8 @@ pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
 
 pub(super) fn settled(hold: &Entry, settlement: Option<&Settlement>) -> Entry {
     let kind = if settlement.is_some() { EntryKind::Usage } else { EntryKind::Release };
-    let drafted = draft(kind, hold.at_ms, Arc::clone(&hold.request_id), Arc::clone(&hold.attribution));
+    let drafted =
+        Entry::drafted(kind, hold.at_ms, Arc::clone(&hold.request_id), Arc::clone(&hold.attribution));
     Entry {
         of: hold.seq,
         tokens: settlement.map(|settlement| settlement.tokens).unwrap_or_default(),

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::journal::{AppendError, Beat};
 use super::*;
 use crate::domain::budget::{Action, Scope};
+use crate::domain::ledger::EntryKind;
 use crate::domain::money::{Cost, PerToken};
 use crate::domain::window::Window;
 
@@ -496,7 +497,7 @@ async fn an_entry_is_corrected_once_whoever_tries() {
     let correction = Entry {
         of: usage.seq,
         cost: Usd::from_nanos(-40),
-        ..draft(EntryKind::Adjustment, usage.at_ms, "req".into(), Arc::default())
+        ..Entry::drafted(EntryKind::Adjustment, usage.at_ms, "req".into(), Arc::default())
     };
     let (a, b, c) = tokio::join!(
         one.ledger.book(correction.clone()),
