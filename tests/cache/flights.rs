@@ -193,14 +193,18 @@ fn those_who_share_the_cost_pay_it_together() {
 #[test]
 fn what_a_budget_has_cut_is_its_leaders_alone() {
     let provider = SimulatedProvider::start();
-    // less than the usual cap: the output is clamped
+    // less than the usual cap: the output is clamped. The other has a budget, too: both would be asked with that cap
     let poor = "[budgets.poor]\nlimit_usd = \"0.0005\"\nwindow = \"total\"\naction = \"clamp\"\n\
-                scope = { key = \"poor\" }\n";
+                scope = { key = \"poor\" }\n\
+                [budgets.rich]\nlimit_usd = \"100\"\nwindow = \"total\"\nscope = { key = \"rich\" }\n";
     let setup = keeping(&provider, "ttl_s = 60, scope = \"shared\"").and(poor);
     let gateway = TestGateway::with(setup).start();
     let (poor, rich) = (key(&gateway, &json!({"alias": "poor"})), key(&gateway, &json!({"alias": "rich"})));
     let gate = Gate::new();
-    provider.replies(Reply::usual().waits_for(&gate));
+    let half = json!({"id": "c", "object": "chat.completion", "created": 1, "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Four"}, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}});
+    provider.replies(Reply::json(200, &half).billed(9, 1).waits_for(&gate));
     let send = |key: &str, body: &serde_json::Value| {
         let mut connection = gateway.connect();
         connection.send(&Call::post(CHAT, body).bearer(key));
@@ -213,10 +217,12 @@ fn what_a_budget_has_cut_is_its_leaders_alone() {
     await_in_flight(&gateway, 3);
     gate.open();
     let cut = { cut }.answer().expect(200);
-    assert!(cut.header("x-tunegate-output-cap").is_some(), "it was cut");
+    let usual = Some("4096");
+    assert_ne!(cut.header("x-tunegate-output-cap").or(usual), usual, "it was cut");
     let results = others.map(|mut connection| {
         let answer = connection.answer().expect(200);
-        assert_eq!(answer.header("x-tunegate-output-cap"), None);
+        assert!(matches!(answer.header("x-tunegate-output-cap"), None | Some("4096")));
+        assert!(!answer.text().contains("length"), "half an answer: {}", answer.text());
         did(&answer).0.to_owned()
     });
     assert!(results.iter().all(|result| result == "miss" || result == "joined"), "{results:?}");
