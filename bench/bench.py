@@ -69,7 +69,8 @@ def stream_events():
     head = {"id": "chatcmpl-bench", "object": "chat.completion.chunk", "model": "ft:bench"}
     events = []
     for at in range(EVENTS - 2):
-        choice = {"index": 0, "delta": {"content": f" token{at}"}, "finish_reason": None}
+        reason = "stop" if at == EVENTS - 3 else None
+        choice = {"index": 0, "delta": {"content": f" token{at}"}, "finish_reason": reason}
         events.append(event({**head, "choices": [choice], "obfuscation": "", "usage": None}))
     usage = {"prompt_tokens": 19, "completion_tokens": EVENTS - 2, "total_tokens": EVENTS + 17}
     events.append(event({**head, "choices": [], "obfuscation": "", "usage": usage}))

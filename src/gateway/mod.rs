@@ -11,9 +11,11 @@ mod counts;
 mod dispatch;
 mod explain;
 pub mod flights;
+mod flown;
 mod forms;
 mod inference;
 mod joiners;
+mod keyed;
 #[cfg(test)]
 mod lab;
 pub mod ledger;
