@@ -1,7 +1,7 @@
 //! Prompts' words as templates: `{{ variable }}`, conditions and loops over lists, rendered by minijinja.
 //!
 //! Values are data: they are put in and never read as a template. What a text may hold is decided token by token before
-//! it is compiled ([`check`]), as the language itself can't be bounded from outside: `a ~ a`, `range` and macros make
+//! it is compiled (`check`), as the language itself can't be bounded from outside: `a ~ a`, `range` and macros make
 //! huge values at a step of fuel each. What is left can only loop over lists that were given.
 
 mod check;
