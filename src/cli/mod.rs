@@ -108,7 +108,8 @@ enum Command {
 #[derive(Args)]
 struct ConfigOption {
     /// The configuration's file [default: ./tunegate.toml, else ./config/tunegate.toml, else built-in defaults]
-    #[arg(long = "config", short = 'c', value_name = "FILE", global = true)]
+    // its id is its own: a command's `--file` of the same id would be taken for it
+    #[arg(id = "configuration", long = "config", short = 'c', value_name = "FILE", global = true)]
     file: Option<PathBuf>,
 }
 
@@ -175,6 +176,23 @@ fn warn(text: &str) {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn no_other_file_is_taken_for_the_configuration() {
+        for (line, configuration) in [
+            ("tunegate prompts add support --file support.md", None),
+            ("tunegate prompts add support --file support.md -c a.toml", Some("a.toml")),
+            ("tunegate prompts hash --file train.jsonl", None),
+            ("tunegate prices import litellm.json --litellm --out prices.toml", None),
+        ] {
+            let mut matches = Arguments::command().get_matches_from(line.split(' '));
+            while let Some((_, below)) = matches.remove_subcommand() {
+                matches = below;
+            }
+            let found = matches.try_get_one::<PathBuf>("configuration").ok().flatten();
+            assert_eq!(found.map(PathBuf::as_path), configuration.map(Path::new), "{line}");
+        }
+    }
 
     #[test]
     fn the_arguments_are_sound() {

@@ -24,6 +24,9 @@ use images::ImageRule;
 /// but adds 66 MiB for o200k and 29 MiB for cl100k (measured 2026-11-22): not worth it for texts of this size.
 pub const COUNTED_BYTES: usize = 1 << 20;
 
+/// A text that is counted in less time than another thread takes to take over, bytes.
+pub const QUICK_BYTES: usize = 4 << 10;
+
 /// What a text costs beside its length, as bytes: a body may be full of empty ones.
 const TEXT_BYTES: usize = 16;
 

@@ -5,10 +5,7 @@ use super::catalog::Live;
 use super::forms::Forms;
 use crate::domain::catalog::{Deployment, Resolved};
 use crate::domain::route::Route;
-use crate::domain::tokens::{Counted, TokenCounter};
-
-/// A text that is counted in less time than another thread takes to take over.
-pub(super) const QUICK_BYTES: usize = 4 << 10;
+use crate::domain::tokens::{Counted, QUICK_BYTES, TokenCounter};
 
 /// What was counted.
 #[derive(Debug, Default)]

@@ -5,14 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::counts::QUICK_BYTES;
 use super::prompts::{Asking, Shelf, Unput, Words, speaker};
 use crate::domain::catalog::{Deployment, INSTRUCTIONS};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::prompt::{Injection, Mode};
 use crate::domain::request::{InferenceRequest, Placed, RequestError, Speaker};
 use crate::domain::route::Out;
-use crate::domain::tokens::TokenCounter;
+use crate::domain::tokens::{QUICK_BYTES, TokenCounter};
 use crate::domain::translate::{Untranslatable, chat_of};
 
 /// A request as one deployment gets it.

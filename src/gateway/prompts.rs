@@ -10,8 +10,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::counts::QUICK_BYTES;
-use super::refusal::Refusal;
 use crate::domain::catalog::{Deployment, ProviderKind, Resolved};
 use crate::domain::key::Terms;
 use crate::domain::model_name::makes_unseen_tokens;
@@ -20,7 +18,7 @@ use crate::domain::prompt::hash::sha256_of;
 use crate::domain::prompt::template::{InvalidValues, RenderError, Template, Values};
 use crate::domain::prompt::{Injection, Mode, PromptBook, PromptRef, PromptVersion, Role, TrainedWith};
 use crate::domain::request::{Speaker, Unfit};
-use crate::domain::tokens::TokenCounter;
+use crate::domain::tokens::{QUICK_BYTES, TokenCounter};
 
 /// Where requests find the prompts of this moment.
 #[derive(Default)]
@@ -345,10 +343,4 @@ pub(super) fn is_mismatch(
             }
         }
     })
-}
-
-impl From<Unput> for Refusal {
-    fn from(why: Unput) -> Self {
-        Self::Prompt(Box::new(why))
-    }
 }

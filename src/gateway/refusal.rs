@@ -163,6 +163,12 @@ pub enum Refusal {
     ClientGone,
 }
 
+impl From<Unput> for Refusal {
+    fn from(why: Unput) -> Self {
+        Self::Prompt(Box::new(why))
+    }
+}
+
 fn spent(exceeded: &Exceeded) -> String {
     let Exceeded { budget, limit, spent, reserved, wanted, .. } = exceeded;
     let whose =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::admit::Admitted;
-use super::counts::{Counts, QUICK_BYTES};
+use super::counts::Counts;
 use super::forms::{Form, PutTokens};
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement};
 use super::refusal::Refusal;
@@ -23,7 +23,7 @@ use crate::domain::priced::Priced;
 use crate::domain::prompt::Injected;
 use crate::domain::request::OutputCap;
 use crate::domain::service_tier::ServiceTier;
-use crate::domain::tokens::{Counted, TokenCounter};
+use crate::domain::tokens::{Counted, QUICK_BYTES, TokenCounter};
 use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 use crate::provider;
 use crate::store::ledger::LedgerPages;
