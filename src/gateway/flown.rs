@@ -243,7 +243,14 @@ impl Flown<'_> {
         if let Err(why) = may {
             return metrics.stored(why.name());
         }
-        if let Some(key) = self.gateway.key_on(self.prepared, &worth.deployment) {
+        let is_firsts =
+            self.prepared.order.first().is_some_and(|first| first.deployment.name == worth.deployment.name);
+        // as it was looked for: a budget that came meanwhile would make it another request's
+        let key = match is_firsts {
+            true => Some(self.keyed.key),
+            false => self.gateway.key_on(self.prepared, &worth.deployment),
+        };
+        if let Some(key) = key {
             if answers.purges() != self.purges {
                 // it may be just what was let go
                 return metrics.stored(NotKept::Purged.name());
@@ -251,11 +258,6 @@ impl Flown<'_> {
             let is_kept = answers.keep(key, (**kept).clone());
             metrics.stored(if is_kept { "kept" } else { NotKept::TooLarge.name() });
             // it was compared with the questions to the first one: another one's answer is none of theirs
-            let is_firsts = self
-                .prepared
-                .order
-                .first()
-                .is_some_and(|first| first.deployment.name == worth.deployment.name);
             if let (true, Some(compared), Some(semantic)) =
                 (is_kept && is_firsts, &self.compared, &self.gateway.semantic)
             {
