@@ -17,12 +17,8 @@ use super::table::Table;
 use crate::domain::catalog::Catalog;
 use crate::domain::ledger::{Entry, Purpose};
 use crate::domain::money::Usd;
+use crate::domain::tuning::JobStatus;
 
-/// What becomes of a job, in OpenAI's words.
-const STATUSES: [&str; 7] =
-    ["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"];
-/// Those that a job ends with.
-const ENDED: [&str; 3] = ["succeeded", "failed", "cancelled"];
 /// What comes of asking a provider how a job stands.
 const POLLED: [&str; 4] = ["ok", "refused", "not_found", "unreachable"];
 /// How a training file stands.
@@ -144,8 +140,8 @@ impl Tuning {
     }
 
     fn provider_born(&self, provider: &str) {
-        for status in ENDED {
-            self.families.ended.with_label_values(&[provider, status]);
+        for status in JobStatus::ALL.into_iter().filter(|status| status.is_final()) {
+            self.families.ended.with_label_values(&[provider, status.name()]);
         }
         for result in POLLED {
             self.families.polls.with_label_values(&[provider, result]);
@@ -158,19 +154,22 @@ impl Tuning {
     }
 
     /// Counts a job that has ended: how, how long it took from its creation, and the tokens that are billed.
-    pub fn ended(&self, provider: &str, status: &'static str, took: Duration, tokens: u64) {
-        self.families.ended.with_label_values(&[provider, status]).inc();
+    pub fn ended(&self, provider: &str, status: JobStatus, took: Duration, tokens: u64) {
+        self.families.ended.with_label_values(&[provider, status.name()]).inc();
         self.families.duration.with_label_values(&[provider]).observe(took.as_secs_f64());
         self.families.trained.with_label_values(&[provider]).inc_by(tokens);
     }
 
     /// Says how many jobs there are, by provider and status; those that are not named are none.
-    pub fn jobs(&self, counts: &BTreeMap<(Arc<str>, &'static str), u64>) {
+    pub fn jobs(&self, counts: &BTreeMap<(Arc<str>, JobStatus), u64>) {
         let providers = self.providers.lock().clone();
-        let none = providers.iter().flat_map(|provider| STATUSES.map(|status| ((&**provider, status), 0)));
-        let mut rows: BTreeMap<(&str, &str), u64> = none.collect();
-        rows.extend(counts.iter().map(|((provider, status), count)| ((&**provider, *status), *count)));
-        let told = rows.into_iter().map(|((provider, status), count)| ([provider, status], count as f64));
+        let none = providers.iter().flat_map(|provider| JobStatus::ALL.map(|status| ((provider, status), 0)));
+        let mut rows: BTreeMap<(&Arc<str>, JobStatus), u64> = none.collect();
+        rows.extend(counts.iter().map(|((provider, status), count)| ((provider, *status), *count)));
+        let told = rows.into_iter().map(|((provider, status), count)| {
+            let labels: [&str; 2] = [provider, status.name()];
+            (labels, count as f64)
+        });
         self.families.jobs.replace(told);
     }
 
@@ -284,11 +283,11 @@ mod tests {
     fn providers_begin_at_nothing_and_their_gauges_go_with_them() {
         let (registry, tuning, _) = tuning();
         tuning.born(&catalog(&["azure", "openai"]));
-        assert_eq!(lines(&registry, "tunegate_tuning_jobs").len(), 2 * STATUSES.len());
-        assert_eq!(lines(&registry, "tunegate_tuning_jobs_ended_total").len(), 2 * ENDED.len());
+        assert_eq!(lines(&registry, "tunegate_tuning_jobs").len(), 2 * JobStatus::ALL.len());
+        assert_eq!(lines(&registry, "tunegate_tuning_jobs_ended_total").len(), 2 * 3);
         tuning.silent("azure", Duration::from_millis(1_500));
         tuning.held("azure", Usd::from_nanos(2_400_000_001));
-        let running: (Arc<str>, &str) = ("azure".into(), "running");
+        let running = (Arc::from("azure"), JobStatus::Running);
         tuning.jobs(&BTreeMap::from([(running, 3)]));
         let azure = |rest: &str| format!(r#"{{provider="azure"}} {rest}"#);
         let openai = r#"{provider="openai"} 0"#.to_owned();
@@ -300,7 +299,7 @@ mod tests {
         assert_eq!(lines(&registry, "tunegate_tuning_silent_seconds"), [openai.clone()]);
         assert_eq!(lines(&registry, "tunegate_tuning_held_usd"), [openai]);
         tuning.jobs(&BTreeMap::new());
-        assert_eq!(lines(&registry, "tunegate_tuning_jobs").len(), STATUSES.len());
+        assert_eq!(lines(&registry, "tunegate_tuning_jobs").len(), JobStatus::ALL.len());
     }
 
     #[test]
