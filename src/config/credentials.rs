@@ -131,12 +131,7 @@ fn client_secret(
     })
 }
 
-fn federated(
-    place: &Place,
-    written: &file::Entra,
-    scope: &str,
-    checker: &mut Checker<'_>,
-) -> Option<Entra> {
+fn federated(place: &Place, written: &file::Entra, scope: &str, checker: &mut Checker<'_>) -> Option<Entra> {
     let authority = authority(place, written, checker);
     let tenant_id = tenant_id(place, written, checker);
     let client_id = client_id(place, written, checker);

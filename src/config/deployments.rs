@@ -22,7 +22,8 @@ use super::prices::{self, Known};
 use super::problem::{Checker, Place};
 use super::providers::Served;
 use super::values::{
-    NAME_RULE, duration, duration_up_to, header_text, in_range, known, name_is_good, named, per_mille, required,
+    NAME_RULE, duration, duration_up_to, header_text, in_range, known, name_is_good, named, per_mille,
+    required,
 };
 
 /// Most tokens a deployment's cap may say; far beyond any model.

@@ -138,7 +138,8 @@ fn arm(
 ) -> Option<ArmAccount> {
     let mut name = |key: &str, value: &Option<String>, what: &str| {
         let text = required(&place.key(key), value.as_ref(), what, checker)?;
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'(' | b')');
+        let fits =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'(' | b')');
         if text.len() > 90 || text.starts_with('.') || !text.bytes().all(fits) {
             checker.wrong(&place.key(key), "holds characters that no name at Azure has");
             return None;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use super::deployment::{
-    DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, INSTRUCTIONS, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue,
-    Timeouts,
+    DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, INSTRUCTIONS, OnClientGone, OnUnpriced, OnUnsupported,
+    Pricing, Queue, Timeouts,
 };
 pub use super::provider::{
     Address, ArmAccount, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,

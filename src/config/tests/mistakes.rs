@@ -203,8 +203,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "[providers.a]\nkind = \"azure\"\ntraining.training_type = \"cheap\"",
         "providers.a.training.training_type: \"cheap\" is no type of training",
     ),
-    ("[providers.a]\nkind = \"azure\"\ntraining.arm = {}", "providers.a.training.arm.subscription_id: missing"),
-    ("[providers.a]\nkind = \"azure\"\ntraining.arm = {}", "providers.a.training.arm.resource_group: missing"),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = {}",
+        "providers.a.training.arm.subscription_id: missing",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = {}",
+        "providers.a.training.arm.resource_group: missing",
+    ),
     ("[providers.a]\nkind = \"azure\"\ntraining.arm = {}", "providers.a.training.arm.account: missing"),
     ("[providers.a]\nkind = \"azure\"\ntraining.arm = {}", "providers.a.training.arm.entra: missing"),
     (
