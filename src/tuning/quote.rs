@@ -3,13 +3,17 @@
 //!
 //! Nothing is looked up here: figures, prices and traffic are handed in, so that the command line quotes like the gateway.
 
+mod ask;
 mod offer;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use serde::Serialize;
 
+pub use self::ask::{Ask, Data};
 pub use self::offer::{Offer, Standing};
+pub use self::traffic::from_ms;
 use crate::domain::catalog::{Catalog, ProviderKind};
 use crate::domain::economics::{
     BreakEven, Lesson, Load, MONTH_DAYS, Month, School, Server, Tuition, break_even, hosting_month, share,
