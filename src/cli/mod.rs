@@ -11,6 +11,7 @@ mod ledger;
 mod price;
 mod prices;
 mod prompts;
+mod quote;
 mod reload;
 mod routes;
 mod serve;
@@ -57,6 +58,11 @@ enum Command {
     ///
     /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
     Prices(prices::Options),
+    /// Say what a training file costs to train and to serve on every target, beside a longer prompt.
+    ///
+    /// A file on disk is counted and priced here; `--route` asks the running gateway for the traffic, and a stored file is
+    /// quoted by it.
+    Quote(Box<quote::Options>),
     /// Show where each name leads and how its deployments stand.
     ///
     /// Asks the running gateway.
@@ -127,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(options) => check_config::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
+        Command::Quote(options) => quote::run(&options),
         Command::Routes(options) => routes::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
@@ -211,6 +218,8 @@ mod tests {
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
+            "tunegate quote cat.jsonl --route support-bot --epochs 3 --target gpt-4.1-mini --target local/m --format json",
+            "tunegate quote file-1 --few-shot 3 --months 6 --training-minutes 80 --sku DeveloperTier --at 2023-11-01",
             "tunegate routes",
             "tunegate routes openai/gpt-4o --json",
             "tunegate explain bot - --team ops --tag a --tag b --header x-a=b --at 2027-01-14",
