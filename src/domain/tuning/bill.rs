@@ -180,44 +180,12 @@ pub struct Bill {
     pub tokens: u64,
     /// Time that it ran, seconds.
     pub seconds: u64,
-    /// How they are known, by name.
-    pub source: Source,
+    /// How they are known.
+    pub source: UsageSource,
     /// What they cost, nano-dollars.
     pub nanos: i64,
     /// The UTC day whose free tokens it used, counted from 1970-01-01.
     pub day: i64,
-}
-
-/// How what was used is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// The provider said it.
-    Reported,
-    /// It was computed from the steps that were done.
-    Estimated,
-    /// Nobody knows: an upper bound.
-    Unconfirmed,
-}
-
-impl From<UsageSource> for Source {
-    fn from(source: UsageSource) -> Self {
-        match source {
-            UsageSource::Reported => Self::Reported,
-            UsageSource::Estimated => Self::Estimated,
-            UsageSource::Unconfirmed => Self::Unconfirmed,
-        }
-    }
-}
-
-impl From<Source> for UsageSource {
-    fn from(source: Source) -> Self {
-        match source {
-            Source::Reported => Self::Reported,
-            Source::Estimated => Self::Estimated,
-            Source::Unconfirmed => Self::Unconfirmed,
-        }
-    }
 }
 
 impl Bill {
@@ -231,7 +199,7 @@ impl Bill {
         Self {
             tokens: used.tokens,
             seconds: used.seconds,
-            source: used.source.into(),
+            source: used.source,
             nanos: cost.nanos(),
             day: day_of(at_ms),
         }
