@@ -9,6 +9,7 @@ pub mod lifecycle;
 mod owner;
 pub mod request;
 mod status;
+pub mod target;
 mod wire;
 
 pub use ids::Id;
