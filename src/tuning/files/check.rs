@@ -73,7 +73,8 @@ impl Checker {
         if one.checker.is_empty() || one.checker == self.name {
             return true;
         }
-        let seen = self.seen.entry(one.file.id.clone()).or_insert_with(|| (one.checker.clone(), one.beat, now));
+        let seen =
+            self.seen.entry(one.file.id.clone()).or_insert_with(|| (one.checker.clone(), one.beat, now));
         if (&seen.0, seen.1) != (&one.checker, one.beat) {
             *seen = (one.checker.clone(), one.beat, now);
         }
@@ -148,7 +149,9 @@ fn unreadable(error: &io::Error) -> Checked {
     tracing::error!(%error, "a training file could not be checked");
     Checked {
         status: FileStatus::Error,
-        details: Some("the file's content could not be read when it was to be checked: upload it again".to_owned()),
+        details: Some(
+            "the file's content could not be read when it was to be checked: upload it again".to_owned(),
+        ),
         report: None,
         system_prompt_sha256: None,
     }
@@ -162,7 +165,12 @@ fn judge(path: &Path, given_up: &AtomicBool) -> io::Result<Checked> {
         rows += 1;
         if serde_json::from_str::<serde_json::Value>(&line).is_err() {
             let details = Some(format!("line {rows}: not JSON"));
-            return Ok(Checked { status: FileStatus::Error, details, report: None, system_prompt_sha256: None });
+            return Ok(Checked {
+                status: FileStatus::Error,
+                details,
+                report: None,
+                system_prompt_sha256: None,
+            });
         }
     }
     Ok(Checked { status: FileStatus::Processed, details: None, report: None, system_prompt_sha256: None })
