@@ -44,6 +44,7 @@ pub mod team;
 pub mod tokens;
 pub mod trace;
 pub mod translate;
+pub mod tuning;
 pub mod unboundable;
 pub mod usage;
 pub mod window;
