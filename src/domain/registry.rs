@@ -74,8 +74,6 @@ pub struct Registered {
     pub price_version: Arc<str>,
     /// Models of the middle of the job, by their steps.
     pub checkpoints: Vec<Variant>,
-    /// How the training went.
-    pub curve: Vec<Point>,
     /// When the job was made, ms since 1970 UTC.
     pub created_at_ms: i64,
     /// When the job ended, ms since 1970 UTC.
