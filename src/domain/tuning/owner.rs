@@ -132,6 +132,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::limit::RateLimits;
 
     #[test]
     fn an_owner_is_read_back_as_written() {
@@ -147,9 +148,9 @@ mod tests {
     fn only_an_operator_who_acts_for_nobody_finds_all() {
         let all = Caller::Operator { team: None };
         assert!(all.finds(&Owner::Operator) && all.finds(&Owner::Team("a".into())));
-        let team = Team { id: "a".into(), ..Team::default() };
+        let team = Team::declared("a", RateLimits::default(), Vec::new());
         let one = Caller::Operator { team: Some(Arc::new(team)) };
-        assert!(one.finds(&Owner::Team("a".into())));
+        assert!(one.finds(&Owner::Team("team_a".into())));
         assert!(!one.finds(&Owner::Team("b".into())) && !one.finds(&Owner::Operator));
     }
 }
