@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use super::deployment::{
-    DEFAULT_OUTPUT_TOKENS, Deployment, INSTRUCTIONS, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue,
-    Timeouts,
+    DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, INSTRUCTIONS, OnClientGone, OnUnpriced, OnUnsupported,
+    Pricing, Queue, Timeouts,
 };
 pub use super::provider::{
-    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
+    Address, ArmAccount, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
+    Training, TrainingType,
 };
 
 use super::capability::Capability;
@@ -248,9 +249,43 @@ pub(crate) mod tests {
             credential: Credential::None,
             ca_file: None,
             http2: true,
+            training: None,
         });
+<<<<<<< HEAD
         let plain = Deployment::plain(name.into(), provider, upstream.into());
         Arc::new(Deployment { reasoning: false, endpoints: Endpoint::ALL.to_vec(), capabilities: None, ..plain })
+=======
+        Arc::new(Deployment {
+            name: name.into(),
+            provider,
+            upstream_model: upstream.into(),
+            base_model: None,
+            reasoning: false,
+            endpoints: Endpoint::ALL.to_vec(),
+            max_output_tokens: None,
+            default_output_tokens: DEFAULT_OUTPUT_TOKENS,
+            timeouts: Timeouts::default(),
+            on_client_gone: OnClientGone::Abort,
+            drain: Duration::from_secs(30),
+            pricing: Pricing::ByName,
+            on_unpriced: OnUnpriced::Deny,
+            direct: false,
+            context_window: None,
+            capabilities: None,
+            quality: None,
+            retires_at_ms: None,
+            limits: RateLimits::default(),
+            queue: Queue::default(),
+            unsupported: Vec::new(),
+            on_unsupported: OnUnsupported::Refuse,
+            breaker: breaker::Policy::default(),
+            health_check_every: None,
+            prompt: None,
+            trained_with: None,
+            model_version: None,
+            hosted: Hosted::default(),
+        })
+>>>>>>> boards
     }
 
     #[test]

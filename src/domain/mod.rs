@@ -10,6 +10,7 @@ pub mod cache;
 pub mod capability;
 pub mod catalog;
 pub mod deployment;
+pub mod economics;
 pub mod endpoint;
 pub mod fault;
 pub mod file_ids;

@@ -6,6 +6,7 @@
 mod ids;
 mod owner;
 mod status;
+pub mod target;
 mod wire;
 
 pub use ids::Id;
