@@ -7,12 +7,8 @@ use std::time::Duration;
 
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
-<<<<<<< HEAD
-use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Queue};
+use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, Queue};
 use crate::domain::deployment::{usual_capabilities, usual_endpoints};
-=======
-use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Hosted, Queue};
->>>>>>> boards
 use crate::domain::endpoint::Endpoint;
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::ids::ModelName;

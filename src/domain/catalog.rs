@@ -251,41 +251,8 @@ pub(crate) mod tests {
             http2: true,
             training: None,
         });
-<<<<<<< HEAD
         let plain = Deployment::plain(name.into(), provider, upstream.into());
         Arc::new(Deployment { reasoning: false, endpoints: Endpoint::ALL.to_vec(), capabilities: None, ..plain })
-=======
-        Arc::new(Deployment {
-            name: name.into(),
-            provider,
-            upstream_model: upstream.into(),
-            base_model: None,
-            reasoning: false,
-            endpoints: Endpoint::ALL.to_vec(),
-            max_output_tokens: None,
-            default_output_tokens: DEFAULT_OUTPUT_TOKENS,
-            timeouts: Timeouts::default(),
-            on_client_gone: OnClientGone::Abort,
-            drain: Duration::from_secs(30),
-            pricing: Pricing::ByName,
-            on_unpriced: OnUnpriced::Deny,
-            direct: false,
-            context_window: None,
-            capabilities: None,
-            quality: None,
-            retires_at_ms: None,
-            limits: RateLimits::default(),
-            queue: Queue::default(),
-            unsupported: Vec::new(),
-            on_unsupported: OnUnsupported::Refuse,
-            breaker: breaker::Policy::default(),
-            health_check_every: None,
-            prompt: None,
-            trained_with: None,
-            model_version: None,
-            hosted: Hosted::default(),
-        })
->>>>>>> boards
     }
 
     #[test]

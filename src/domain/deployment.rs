@@ -236,6 +236,7 @@ impl Deployment {
             prompt: None,
             trained_with: None,
             model_version: None,
+            hosted: Hosted::default(),
             upstream_model,
             provider,
         }

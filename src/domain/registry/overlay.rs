@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Assignment, Canary, HostedState, Placement, Registered};
 use crate::domain::catalog::{Catalog, Deployment, Model};
+use crate::domain::deployment;
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::ids::ModelName;
 use crate::domain::model_name;
@@ -160,7 +161,7 @@ impl<'c> Laying<'c> {
 
     /// Where a model is served by its own name.
     fn direct(&mut self, model: &Registered, name: &Arc<str>, provider: &Arc<Provider>) -> Option<Arc<Deployment>> {
-        let made = deployment(self.base, model, name, name, provider);
+        let made = deployment_of(self.base, model, name, name, provider);
         self.put(model, made)
     }
 
@@ -176,7 +177,8 @@ impl<'c> Laying<'c> {
             // one name may stand for one model after the other
             model_version: Some(Arc::clone(name)),
             retires_at_ms: hosted.ends_at_ms,
-            ..deployment(self.base, model, name, &hosted.name, provider)
+            hosted: deployment::Hosted { sku: Some(hosted.tier.sku().into()), ..deployment::Hosted::default() },
+            ..deployment_of(self.base, model, name, &hosted.name, provider)
         });
         let made: Vec<Deployment> = made.collect();
         made.into_iter().filter_map(|made| self.put(model, made)).collect()
@@ -324,7 +326,7 @@ fn sticky(plan: &Plan) -> Vec<StickyBy> {
 
 /// A deployment of a registered model or checkpoint. How long it is waited for, and what it can do, is as with one of the
 /// configuration's that is most like it.
-fn deployment(
+fn deployment_of(
     base: &Catalog,
     model: &Registered,
     name: &Arc<str>,
