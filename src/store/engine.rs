@@ -47,6 +47,7 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "spend days", include_str!("migrations/0006_spend_days.sql")),
     (7, "prompts", include_str!("migrations/0007_prompts.sql")),
     (9, "fine-tuning jobs", include_str!("migrations/0009_fine_tuning_jobs.sql")),
+    (10, "model registry", include_str!("migrations/0010_registry.sql")),
 ];
 
 /// Where the rows are.

@@ -2,6 +2,7 @@
 //! One flow for all providers; whatever costs money goes through the ledger.
 
 pub mod quote;
+pub mod registry;
 
 use std::sync::Arc;
 
