@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod quote;
+pub mod registry;
 
 use std::sync::Arc;
 
