@@ -418,7 +418,7 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
-    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files) }));
+    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files), metrics: Arc::clone(built.gateway.book.metrics()) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
-pub use self::check::Checker;
+pub use self::check::{Asked, Checker, Told};
 pub use self::receiving::{Most, Receiving};
 pub use self::uploads::{Begun, Completion, PART_BYTES};
 
