@@ -46,6 +46,7 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
     (5, "budgets", include_str!("migrations/0005_budgets.sql")),
     (6, "spend days", include_str!("migrations/0006_spend_days.sql")),
     (7, "prompts", include_str!("migrations/0007_prompts.sql")),
+    (8, "files", include_str!("migrations/0008_files.sql")),
     (9, "fine-tuning jobs", include_str!("migrations/0009_fine_tuning_jobs.sql")),
     (10, "model registry", include_str!("migrations/0010_registry.sql")),
 ];

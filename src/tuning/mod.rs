@@ -3,6 +3,7 @@
 
 pub mod quote;
 pub mod registry;
+pub mod files;
 
 use std::sync::Arc;
 
@@ -72,6 +73,9 @@ pub enum TuningError {
     /// It is too large to be taken.
     #[error("{0}")]
     TooLarge(String),
+    /// It came too slowly.
+    #[error("{0}")]
+    TooSlow(String),
     /// It is not in a state for that.
     #[error("{message}")]
     Conflict {
@@ -163,6 +167,7 @@ impl TuningError {
             Self::Forbidden { .. } => "tuning_not_allowed",
             Self::Invalid { code, .. } => code,
             Self::TooLarge(_) => "request_too_large",
+            Self::TooSlow(_) => "request_timeout",
             Self::Conflict { .. } => "conflict",
             Self::NoSuchRoute(_) => "unsupported_endpoint",
             Self::Budget { .. } => "project_spend_limit_exceeded",
