@@ -12,6 +12,8 @@ pub mod http;
 mod idle;
 mod model_list;
 mod probe;
+#[cfg(test)]
+mod testing;
 mod token_http;
 pub mod tuning;
 pub mod webhook;
