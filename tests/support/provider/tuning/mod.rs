@@ -152,7 +152,7 @@ impl Ids {
     /// 32 digits in hex, as Azure names things.
     fn hex(&mut self) -> String {
         self.0 += 1;
-        format!("{:032x}", u128::from(self.0) * 0xb044_a9d3_cf9c_4228_b5d3_9356_7f69_3b83)
+        format!("{:032x}", u128::from(self.0).wrapping_mul(0xb044_a9d3_cf9c_4228_b5d3_9356_7f69_3b83))
     }
 }
 
