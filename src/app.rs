@@ -61,7 +61,7 @@ use crate::gateway::retries::Retries;
 use crate::gateway::semantic::Semantic;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
-use crate::http::{Check, Door, OK, Readiness};
+use crate::http::{Check, Door, OK, Readiness, TuningDesk};
 use crate::store::Store;
 use crate::store::audit::AuditRows;
 use crate::store::installation::InstallationRows;
@@ -70,6 +70,7 @@ use crate::store::ledger::LedgerPages;
 use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
+use crate::tuning;
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -249,6 +250,7 @@ fn build(
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
+    metrics.requests.refuses(tuning::CODES);
     metrics.process.configured(clock::unix_ms());
     Ok(Built {
         gateway: Arc::new(gateway),
@@ -304,7 +306,8 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let door = |h2c| Door::data(Arc::clone(&built.gateway), &built.readiness, http.limits.clone(), h2c);
+    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway) });
+    let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
         // read straight into each request's own buffer; head and body of an answer leave in one write
@@ -329,7 +332,7 @@ fn add_listeners(
         server.add_service(h2c);
     }
     let operators = Admin {
-        key: admin_key,
+        key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
         prompts: Arc::clone(&built.prompts),
@@ -347,8 +350,8 @@ fn add_listeners(
         reload: reload.as_fn(),
     };
     let router = admin::router(operators, &built.readiness);
-    let mut admin =
-        Service::new("admin".to_owned(), Door::admin(router, &built.readiness, http.limits.clone()));
+    let door = Door::admin(admin_key, tuning, router, &built.readiness, http.limits.clone());
+    let mut admin = Service::new("admin".to_owned(), door);
     admin.threads = Some(1);
     admin.add_tcp(&http.admin_listen.to_string());
     server.add_service(admin);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
-use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Queue};
+use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Hosted, Queue};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::ids::ModelName;
@@ -22,7 +22,8 @@ use super::prices::{self, Known};
 use super::problem::{Checker, Place};
 use super::providers::Served;
 use super::values::{
-    NAME_RULE, duration, duration_up_to, in_range, known, name_is_good, named, per_mille, required,
+    NAME_RULE, duration, duration_up_to, header_text, in_range, known, name_is_good, named, per_mille,
+    required,
 };
 
 /// Most tokens a deployment's cap may say; far beyond any model.
@@ -123,6 +124,7 @@ fn deployment(
     let unsupported = unsupported(&place, written, checker);
     let breaker = breaker_policy(&place.key("breaker"), &written.breaker, usual, checker);
     let health_check_every = health_check(&place, written, checker);
+    let hosted = hosted(&place, written, checker);
     let (served, upstream_model) = (served?, upstream_model?);
     let base_model = written.base_model.clone().filter(|base| !base.trim().is_empty());
     let identity = base_model.as_deref().unwrap_or(&upstream_model);
@@ -154,6 +156,7 @@ fn deployment(
         prompt,
         trained_with,
         model_version,
+        hosted,
     };
     if deployment.prompt.is_some() && deployment.drops_instructions() {
         checker.wrong(&place.key("prompt"), injections::DROPPED);
@@ -249,6 +252,34 @@ fn quality(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>)
         checker.wrong(&place.key("quality"), "a number from 0 to 1 stands here, with at most three decimals");
     }
     score
+}
+
+/// What a deployment costs by standing there goes by.
+fn hosted(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> Hosted {
+    let mut at = |key: &str, text: Option<&String>| {
+        let at_ms = moment(text?.trim());
+        if at_ms.is_none() {
+            checker.wrong(&place.key(key), NO_MOMENT);
+        }
+        at_ms
+    };
+    let from_ms = at("hosted_from", written.hosted_from.as_ref());
+    let until_ms = at("hosted_until", written.hosted_until.as_ref());
+    let sku = header_text(&place.key("sku"), written.sku.as_ref(), checker).map(Arc::from);
+    match (from_ms, until_ms) {
+        (None, Some(_)) if written.hosted_from.is_none() => {
+            checker.wrong(&place.key("hosted_from"), "missing: hosted_until says only when it ended");
+        }
+        (Some(from), Some(until)) if until <= from => {
+            checker.wrong(&place.key("hosted_until"), "not behind hosted_from");
+        }
+        _ => {}
+    }
+    let model = written.model.as_deref().unwrap_or_default();
+    if written.hosted_from.is_some() && model.contains('*') {
+        checker.wrong(&place.key("hosted_from"), "behind a `*` there is no one deployment that stands");
+    }
+    Hosted { sku, from_ms, until_ms }
 }
 
 fn retires(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> Option<i64> {

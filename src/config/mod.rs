@@ -26,6 +26,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 mod tracing;
+mod training;
 mod values;
 
 use std::fs;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use super::deployment::{
-    DEFAULT_OUTPUT_TOKENS, Deployment, INSTRUCTIONS, OnClientGone, OnUnpriced, OnUnsupported, Pricing, Queue,
-    Timeouts,
+    DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, INSTRUCTIONS, OnClientGone, OnUnpriced, OnUnsupported,
+    Pricing, Queue, Timeouts,
 };
 pub use super::provider::{
-    Address, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
+    Address, ArmAccount, AzureClassic, AzureV1, Credential, Dialect, Entra, OpenAi, Provider, ProviderKind,
+    Training, TrainingType,
 };
 
 use super::allowed::AllowedModels;
@@ -222,6 +223,7 @@ pub(crate) mod tests {
             credential: Credential::None,
             ca_file: None,
             http2: true,
+            training: None,
         });
         Arc::new(Deployment {
             name: name.into(),
@@ -251,6 +253,7 @@ pub(crate) mod tests {
             prompt: None,
             trained_with: None,
             model_version: None,
+            hosted: Hosted::default(),
         })
     }
 

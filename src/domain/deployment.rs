@@ -111,6 +111,19 @@ pub struct Deployment {
     /// Which version of its model it serves, where its provider's name does not say: other than before, no answer kept
     /// before is served.
     pub model_version: Option<Arc<str>>,
+    /// What it costs by standing there, where it is one that does.
+    pub hosted: Hosted,
+}
+
+/// What a deployment costs by standing there goes by: its kind, and since when it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hosted {
+    /// The provider's name for the kind of deployment, such as `DeveloperTier`.
+    pub sku: Option<Arc<str>>,
+    /// Since when it stands, as the operator says; ms since 1970 UTC.
+    pub from_ms: Option<i64>,
+    /// Until when it stood, as the operator says; ms since 1970 UTC.
+    pub until_ms: Option<i64>,
 }
 
 /// A bounded queue before a deployment.

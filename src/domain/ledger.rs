@@ -197,6 +197,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is a hold that outlives its process: a fine-tuning job's, which the job's own row owns.
+    pub fn stands(&self) -> bool {
+        self.kind == EntryKind::Hold && self.attribution.purpose == Purpose::Training
+    }
+
     /// What this entry changes of the money held.
     pub fn reserves(&self) -> Usd {
         match self.kind {

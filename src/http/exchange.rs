@@ -38,6 +38,8 @@ pub(super) struct Exchange {
     session: ServerSession,
     /// The value of `x-request-id`.
     pub(super) id: RequestId,
+    /// Its body did not come as it should: nothing behind it can be trusted to be a request.
+    body_lost: bool,
 }
 
 impl Exchange {
@@ -47,7 +49,7 @@ impl Exchange {
         session.set_total_drain_timeout(Some(std::time::Duration::from_secs(5)));
         // a pipelined request waits its turn; without this any early byte kills the answer under way
         session.set_pipelining_enabled(true);
-        Self { session, id }
+        Self { session, id, body_lost: false }
     }
 
     pub(super) fn method(&self) -> &http::Method {
@@ -187,15 +189,28 @@ impl Exchange {
         refusal: &Refusal,
         more: &[(HeaderName, HeaderValue)],
     ) -> Done {
-        let body_left = matches!(
+        if matches!(
             refusal,
             Refusal::TooLarge(_) | Refusal::BodyTimeout | Refusal::BodyBroken | Refusal::Framing(_)
-        ) || !self.session.is_body_done() && !self.session.is_body_empty();
+        ) {
+            self.body_lost = true;
+        }
+        let headers = [respond::headers(refusal), more.to_vec()].concat();
+        self.refuse_plainly(respond::status(refusal), headers, respond::body(refusal)).await
+    }
+
+    /// Answers with an error. A body that was not read to its end closes the connection.
+    pub(super) async fn refuse_plainly(
+        &mut self,
+        status: StatusCode,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body: Bytes,
+    ) -> Done {
+        let body_left = self.body_lost || !self.session.is_body_done() && !self.session.is_body_empty();
         if body_left {
             self.session.set_keepalive(None);
         }
-        let headers = [respond::headers(refusal), more.to_vec()].concat();
-        let written = self.whole(respond::status(refusal), headers, respond::body(refusal)).await;
+        let written = self.whole(status, headers, body).await;
         match (written, body_left) {
             (Ok(()), false) => Done::Reuse,
             (Ok(()), true) => {

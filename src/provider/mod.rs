@@ -3,10 +3,12 @@
 //! OpenAI's wire is the common tongue, so a dialect says little: the path, the headers, what the body must carry, and
 //! whose fault an error is.
 
+pub mod arm;
 mod azure;
 mod candle;
 mod fault;
 mod openai;
+pub mod tuning;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -18,7 +20,7 @@ use crate::domain::request::{CapName, InferenceRequest, OutputCap, Rewrite};
 use crate::domain::secret::Authorization;
 
 pub use crate::domain::fault::Fault;
-pub use fault::{envelope, fault, fault_of_event, message};
+pub use fault::{Said, envelope, fault, fault_of_event, message, said};
 
 /// The worker says how many tokens the prompt has before it makes any of its own.
 pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";

@@ -59,6 +59,8 @@ fn every_key_is_in_the_full_file() {
         fields::<file::SecretSource>(),
         fields::<file::Provider>(),
         fields::<file::Entra>(),
+        fields::<file::Training>(),
+        fields::<file::Arm>(),
         fields::<file::Timeouts>(),
         fields::<file::Deployment>(),
         fields::<file::Queue>(),

@@ -25,7 +25,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq as _;
 
 use super::api::credential;
@@ -127,16 +127,20 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         })
 }
 
+/// What is said to whoever has not the admin key.
+pub(super) const NEEDS_KEY: &str = "this needs the admin key, as `Authorization: Bearer …`; it is in the state folder, \
+     file admin_key, unless the configuration names another";
+
+/// Whether who sends these headers has the admin key.
+pub(super) fn is_known(headers: &HeaderMap, key: &Secret) -> bool {
+    let shown = credential(headers).unwrap_or_default();
+    shown.as_bytes().ct_eq(key.expose().as_bytes()).into()
+}
+
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let shown = credential(request.headers()).unwrap_or_default();
-    match bool::from(shown.as_bytes().ct_eq(admin.key.expose().as_bytes())) {
+    match is_known(request.headers(), &admin.key) {
         true => next.run(request).await,
-        false => error(
-            StatusCode::UNAUTHORIZED,
-            "this needs the admin key, as `Authorization: Bearer …`; it is in the state folder, file admin_key, \
-             unless the configuration names another",
-            "invalid_admin_key",
-        ),
+        false => error(StatusCode::UNAUTHORIZED, NEEDS_KEY, "invalid_admin_key"),
     }
 }
 
