@@ -344,6 +344,7 @@ fn add_listeners(
         key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        files: Arc::clone(&built.files),
         prompts: Arc::clone(&built.prompts),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),

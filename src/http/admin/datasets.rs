@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::{Admin, body, invalid, refused};
-use crate::control::form::{Form, Given, Problem};
+use super::{Admin, body, invalid, tuning_refused};
+use crate::control::form::{Form, Problem};
 use crate::domain::tuning::Caller;
 use crate::tuning::files::Asked;
 
@@ -32,26 +32,21 @@ async fn check(State(admin): State<Arc<Admin>>, bytes: Bytes) -> Response {
     };
     match admin.files.check_for(&Caller::Operator { team: None }, &asked).await {
         Ok(report) => Json(report).into_response(),
-        Err(error) => refused(&error),
+        Err(error) => tuning_refused(&error),
     }
 }
 
 fn read(body: &Value) -> Result<Asked, Vec<Problem>> {
     let form = Form::new(body);
-    let text = |name: &str| match form.text(name) {
-        Given::Some(text) => Some(text.to_owned()),
-        _ => None,
-    };
-    let (file, model, validation_file) = (text("file"), text("model"), text("validation_file"));
-    let epochs = match form.number("epochs", 1..=MOST_EPOCHS) {
-        Given::Some(epochs) => u32::try_from(epochs).ok(),
-        _ => None,
-    };
-    for (name, given) in [("file", &file), ("model", &model)] {
-        if given.is_none() && !form.has(name) {
+    let text = |name: &str| form.text(name).flatten().map(ToOwned::to_owned);
+    let must = |name: &str| {
+        if !form.has(name) {
             form.wrong(name, "missing: which one?");
         }
-    }
-    let (file, model) = (file.unwrap_or_default(), model.unwrap_or_default());
+        text(name).unwrap_or_default()
+    };
+    let (file, model) = (must("file"), must("model"));
+    let validation_file = text("validation_file");
+    let epochs = form.number("epochs", 1..=MOST_EPOCHS).flatten().and_then(|epochs| u32::try_from(epochs).ok());
     form.finish(Asked { file, model, validation_file, epochs })
 }
