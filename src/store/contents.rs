@@ -5,7 +5,7 @@ use sqlx::{AnyConnection, Row as _};
 
 /// A content, as a row is to have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content {
+pub(super) struct Content {
     /// 64 hex digits.
     pub sha256: String,
     /// Where it was written, if nobody has it yet.
