@@ -21,6 +21,7 @@ mod pool;
 pub mod prices;
 pub mod prompts;
 pub mod proof;
+pub mod registry;
 pub mod spend;
 pub mod teams;
 #[cfg(test)]

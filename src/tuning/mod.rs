@@ -6,6 +6,7 @@ pub mod jobs;
 pub mod lease;
 pub mod priced;
 pub mod quote;
+pub mod registry;
 
 use std::sync::Arc;
 
