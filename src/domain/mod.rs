@@ -9,6 +9,7 @@ pub mod budget;
 pub mod cache;
 pub mod capability;
 pub mod catalog;
+pub mod dataset;
 pub mod deployment;
 pub mod economics;
 pub mod endpoint;

@@ -3,8 +3,11 @@
 //!
 //! Source: OpenAI's specification 2.3.0 (2026-08-21), `/files`, `/uploads` and `/fine_tuning`.
 
+pub mod bill;
 mod ids;
+pub mod lifecycle;
 mod owner;
+pub mod request;
 mod status;
 pub mod target;
 mod wire;

@@ -1,6 +1,7 @@
 //! The training plane: files, quotes, jobs, the models that come of them, and the clock of those that cost by the hour.
 //! One flow for all providers; whatever costs money goes through the ledger.
 
+pub mod quote;
 pub mod registry;
 
 use std::sync::Arc;

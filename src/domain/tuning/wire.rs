@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::status::JobStatus;
@@ -32,7 +33,7 @@ pub struct JobOrder {
 }
 
 /// What became of a job in a provider's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
     /// Such as `invalid_training_file`.
     pub code: Option<String>,
