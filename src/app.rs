@@ -5,6 +5,7 @@ mod alerts;
 pub mod banner;
 mod bookkeeper;
 mod fidelity;
+mod filekeeper;
 mod happenings;
 mod money;
 mod reload;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
+use self::filekeeper::FileKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -71,6 +73,7 @@ use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
+use crate::tuning::files::Files;
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -100,6 +103,7 @@ struct Built {
     keys: Arc<Keys>,
     money: money::Opened,
     prompts: Arc<Prompts>,
+    files: Arc<Files>,
     fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
@@ -203,6 +207,9 @@ fn build(
         anyhow::Ok((store, directory, keys, first, money, prompts))
     })?;
     fidelity.look();
+    let files = Files::open(config.files.clone(), &store)
+        .with_context(|| format!("tuning.folder {} can't be used", config.files.folder.display()))?;
+    let files = Arc::new(files);
     let supervisor = match &config.worker {
         None => None,
         Some(worker) => {
@@ -258,6 +265,7 @@ fn build(
         keys: Arc::new(keys),
         money,
         prompts: Arc::new(prompts),
+        files,
         fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
@@ -306,7 +314,7 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway) });
+    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files) });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
@@ -409,6 +417,7 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

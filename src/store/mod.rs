@@ -4,7 +4,10 @@
 pub mod audit;
 pub mod budgets;
 mod connection;
+mod contents;
 mod engine;
+pub mod files;
+pub mod folder;
 pub mod history;
 pub mod installation;
 pub mod instances;
@@ -23,6 +26,7 @@ pub mod spend;
 pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod uploads;
 mod values;
 
 pub use connection::Connection;

@@ -168,6 +168,7 @@ impl JobRequest {
             hyperparameters: self.hyperparameters.clone(),
             integrations: self.integrations.clone(),
             metadata: self.metadata.clone().unwrap_or_default(),
+            training_type: self.training_type.clone(),
             ..JobOrder::default()
         }
     }

@@ -21,7 +21,12 @@ pub struct Note {
 }
 
 impl Note {
-    pub(super) fn info(message: impl Into<String>) -> Self {
+    /// The first of a job's.
+    pub fn created(job_id: &str) -> Self {
+        Self::info(format!("Created fine-tuning job: {job_id}"))
+    }
+
+    fn info(message: impl Into<String>) -> Self {
         Self { level: "info", message: message.into() }
     }
 
@@ -82,6 +87,10 @@ impl Course {
     pub fn learn(&self, act: Act, told: Told, now_ms: i64) -> Learnt {
         if let Told::Away { perhaps, again_ms, words } = told {
             return self.away(act, perhaps, again_ms, &words);
+        }
+        // who doesn't let us look has not said that there is nothing
+        if let (Act::FindFile(_) | Act::FindJob, Told::Declined(error)) = (act, &told) {
+            return self.away(act, true, None, &words(error));
         }
         let course = Self { failures: 0, ..self.clone() };
         match act {
