@@ -6,6 +6,7 @@ mod cache;
 mod check_config;
 mod explain;
 mod healthcheck;
+mod jobs;
 mod keys;
 mod ledger;
 mod price;
@@ -79,6 +80,11 @@ enum Command {
     ///
     /// Asks the running gateway.
     Ledger(ledger::Options),
+    /// Make, list, watch, pause and cancel fine-tuning jobs.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "job")]
+    Jobs(jobs::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -138,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
+        Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),

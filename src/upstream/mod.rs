@@ -1,5 +1,6 @@
 //! Live handles to deployments: sockets, credentials, the worker process. Carries values and decides nothing.
 
+mod answering;
 pub mod arm;
 mod body;
 mod call;
@@ -12,6 +13,8 @@ pub mod http;
 mod idle;
 mod model_list;
 mod probe;
+#[cfg(test)]
+mod testing;
 mod token_http;
 pub mod tuning;
 pub mod webhook;
@@ -20,6 +23,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use answering::answers;
 pub use error::{Phase, UpstreamError};
 pub use model_list::{ListError, ListedModel, model_list};
 pub use probe::probe;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::status::JobStatus;
@@ -29,10 +30,12 @@ pub struct JobOrder {
     pub integrations: Option<Value>,
     /// `metadata`, without ours.
     pub metadata: Map<String, Value>,
+    /// Azure's `trainingType`, where the client says it; else the provider's configuration does.
+    pub training_type: Option<Arc<str>>,
 }
 
 /// What became of a job in a provider's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
     /// Such as `invalid_training_file`.
     pub code: Option<String>,
