@@ -5,7 +5,9 @@ mod alerts;
 pub mod banner;
 mod bookkeeper;
 mod fidelity;
+mod filekeeper;
 mod happenings;
+mod jobkeeper;
 mod money;
 mod reload;
 mod services;
@@ -34,6 +36,8 @@ use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
+use self::filekeeper::FileKeeper;
+use self::jobkeeper::JobKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -61,7 +65,7 @@ use crate::gateway::retries::Retries;
 use crate::gateway::semantic::Semantic;
 use crate::gateway::{Gateway, Money, REFUSAL_CODES};
 use crate::http::admin::{self, Admin};
-use crate::http::{Check, Door, OK, Readiness};
+use crate::http::{Check, Door, OK, Readiness, TuningDesk};
 use crate::store::Store;
 use crate::store::audit::AuditRows;
 use crate::store::installation::InstallationRows;
@@ -70,6 +74,9 @@ use crate::store::ledger::LedgerPages;
 use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
+use crate::tuning;
+use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -99,6 +106,8 @@ struct Built {
     keys: Arc<Keys>,
     money: money::Opened,
     prompts: Arc<Prompts>,
+    files: Arc<Files>,
+    jobs: Arc<Jobs>,
     fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
@@ -202,6 +211,9 @@ fn build(
         anyhow::Ok((store, directory, keys, first, money, prompts))
     })?;
     fidelity.look();
+    let files = Files::open(config.files.clone(), &store)
+        .with_context(|| format!("tuning.folder {} can't be used", config.files.folder.display()))?;
+    let files = Arc::new(files);
     let supervisor = match &config.worker {
         None => None,
         Some(worker) => {
@@ -246,9 +258,11 @@ fn build(
             },
         },
     };
+    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
+    metrics.requests.refuses(tuning::CODES);
     metrics.process.configured(clock::unix_ms());
     Ok(Built {
         gateway: Arc::new(gateway),
@@ -256,6 +270,8 @@ fn build(
         keys: Arc::new(keys),
         money,
         prompts: Arc::new(prompts),
+        files,
+        jobs,
         fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
@@ -304,7 +320,12 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let door = |h2c| Door::data(Arc::clone(&built.gateway), &built.readiness, http.limits.clone(), h2c);
+    let tuning = Arc::new(TuningDesk {
+        gateway: Arc::clone(&built.gateway),
+        files: Arc::clone(&built.files),
+        jobs: Arc::clone(&built.jobs),
+    });
+    let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
         // read straight into each request's own buffer; head and body of an answer leave in one write
@@ -329,9 +350,10 @@ fn add_listeners(
         server.add_service(h2c);
     }
     let operators = Admin {
-        key: admin_key,
+        key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        files: Arc::clone(&built.files),
         prompts: Arc::clone(&built.prompts),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
@@ -347,8 +369,8 @@ fn add_listeners(
         reload: reload.as_fn(),
     };
     let router = admin::router(operators, &built.readiness);
-    let mut admin =
-        Service::new("admin".to_owned(), Door::admin(router, &built.readiness, http.limits.clone()));
+    let door = Door::admin(admin_key, tuning, router, &built.readiness, http.limits.clone());
+    let mut admin = Service::new("admin".to_owned(), door);
     admin.threads = Some(1);
     admin.add_tcp(&http.admin_listen.to_string());
     server.add_service(admin);
@@ -406,6 +428,10 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    let metrics = Arc::clone(built.gateway.book.metrics());
+    let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
+    server.add_service(background_service("filekeeper", filekeeper));
+    server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

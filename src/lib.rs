@@ -2,10 +2,11 @@
 //!
 //! The rooms, from the top floor down; imports run downwards only (`tests/architecture.rs` holds that):
 //!
-//! 8. [`cli`] the commands ·
-//! 7. [`app`] builds the gateway and starts its services ·
-//! 6. [`config`] what the operator writes ·
-//! 5. `http` the doors ·
+//! 9. [`cli`] the commands ·
+//! 8. [`app`] builds the gateway and starts its services ·
+//! 7. [`config`] what the operator writes ·
+//! 6. `http` the doors ·
+//! 5. [`tuning`] the training plane ·
 //! 4. `gateway` the data plane, [`control`] what operators do ·
 //! 3. `upstream` live handles to deployments, [`worker`] the local backend ·
 //! 2. [`store`] rows, `provider` dialects, [`telemetry`] metrics and logs ·
@@ -25,6 +26,7 @@ pub mod provider;
 pub mod sse;
 pub mod store;
 pub mod telemetry;
+pub mod tuning;
 pub mod upstream;
 #[cfg(feature = "candle")]
 pub mod worker;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// and those on lower floors. `main` and `lib` stand above all.
 fn floors() -> BTreeMap<String, u8> {
     let map = std::fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
-    let mut floors = BTreeMap::from([("main".to_owned(), 9), ("lib".to_owned(), 9)]);
+    let mut floors = BTreeMap::from([("main".to_owned(), 10), ("lib".to_owned(), 10)]);
     for line in map.lines() {
         let Some((number, rooms)) = line.strip_prefix("//! ").and_then(|text| text.split_once(". ")) else {
             continue;

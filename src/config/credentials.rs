@@ -10,7 +10,10 @@ use super::problem::{Checker, Place};
 use super::values::{required, secret};
 use crate::domain::catalog::Address;
 
+/// What a token for the provider itself is for.
 const SCOPE: &str = "https://cognitiveservices.azure.com/.default";
+/// What a token for Azure's resource manager is for; a key never works there.
+const ARM_SCOPE: &str = "https://management.azure.com/.default";
 const AUTHORITY: &str = "https://login.microsoftonline.com";
 const METADATA_ENDPOINT: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
 
@@ -27,7 +30,7 @@ pub(super) fn check(
             None
         }
         (Some(source), None) => secret(&place.key("api_key"), source, checker).map(Credential::ApiKey),
-        (None, Some(entra)) => check_entra(&place.key("entra"), entra, checker).map(Credential::Entra),
+        (None, Some(entra)) => check_entra(&place.key("entra"), entra, SCOPE, checker).map(Credential::Entra),
         (None, None) if kind == ProviderKind::Azure => {
             checker.wrong(&place.key("api_key"), "missing: Azure needs api_key or entra");
             None
@@ -36,7 +39,40 @@ pub(super) fn check(
     }
 }
 
-fn check_entra(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) -> Option<Entra> {
+/// Checks `entra` of `training.arm`; without one the provider's own identity asks for another token.
+pub(super) fn check_arm(
+    place: &Place,
+    provider: &Place,
+    arm: &file::Arm,
+    written: &file::Provider,
+    checker: &mut Checker<'_>,
+) -> Option<Entra> {
+    if let Some(entra) = &arm.entra {
+        return check_entra(&place.key("entra"), entra, ARM_SCOPE, checker);
+    }
+    let place = place.key("entra");
+    match &written.entra {
+        Some(own) if own.kind != Some(EntraKind::TokenFile) => {
+            let own = file::Entra { scope: None, ..own.clone() };
+            check_entra(&provider.key("entra"), &own, ARM_SCOPE, checker)
+        }
+        Some(_) => {
+            checker.wrong(&place, "missing: the token in the provider's file is for the account alone");
+            None
+        }
+        None => {
+            checker.wrong(&place, "missing: Azure's resource manager takes a token of Entra ID, never a key");
+            None
+        }
+    }
+}
+
+fn check_entra(
+    place: &Place,
+    written: &file::Entra,
+    scope: &str,
+    checker: &mut Checker<'_>,
+) -> Option<Entra> {
     let Some(kind) = written.kind else {
         checker.wrong(
             &place.key("kind"),
@@ -46,8 +82,8 @@ fn check_entra(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) 
     };
     check_fits(place, kind, written, checker);
     match kind {
-        EntraKind::ClientSecret => client_secret(place, written, checker),
-        EntraKind::FederatedTokenFile => federated(place, written, checker),
+        EntraKind::ClientSecret => client_secret(place, written, scope, checker),
+        EntraKind::FederatedTokenFile => federated(place, written, scope, checker),
         EntraKind::ManagedIdentity => {
             let endpoint = written.endpoint.clone().unwrap_or_else(|| METADATA_ENDPOINT.to_owned());
             if let Err(reason) = BaseUrl::parse(&endpoint) {
@@ -56,7 +92,7 @@ fn check_entra(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) 
             Some(Entra::ManagedIdentity {
                 endpoint,
                 client_id: written.client_id.clone(),
-                scope: scope(written),
+                scope: scope_or(written, scope),
             })
         }
         EntraKind::TokenFile => Some(Entra::TokenFile {
@@ -70,7 +106,12 @@ fn check_entra(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) 
     }
 }
 
-fn client_secret(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) -> Option<Entra> {
+fn client_secret(
+    place: &Place,
+    written: &file::Entra,
+    scope: &str,
+    checker: &mut Checker<'_>,
+) -> Option<Entra> {
     let authority = authority(place, written, checker);
     let tenant_id = tenant_id(place, written, checker);
     let client_id = client_id(place, written, checker);
@@ -86,11 +127,11 @@ fn client_secret(place: &Place, written: &file::Entra, checker: &mut Checker<'_>
         tenant_id: tenant_id?,
         client_id: client_id?,
         client_secret: secret?,
-        scope: scope(written),
+        scope: scope_or(written, scope),
     })
 }
 
-fn federated(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) -> Option<Entra> {
+fn federated(place: &Place, written: &file::Entra, scope: &str, checker: &mut Checker<'_>) -> Option<Entra> {
     let authority = authority(place, written, checker);
     let tenant_id = tenant_id(place, written, checker);
     let client_id = client_id(place, written, checker);
@@ -101,7 +142,7 @@ fn federated(place: &Place, written: &file::Entra, checker: &mut Checker<'_>) ->
         tenant_id: tenant_id?,
         client_id: client_id?,
         token_file: token_file?,
-        scope: scope(written),
+        scope: scope_or(written, scope),
     })
 }
 
@@ -123,8 +164,8 @@ fn check_fits(place: &Place, kind: EntraKind, written: &file::Entra, checker: &m
     }
 }
 
-fn scope(written: &file::Entra) -> String {
-    written.scope.clone().unwrap_or_else(|| SCOPE.to_owned())
+fn scope_or(written: &file::Entra, default: &str) -> String {
+    written.scope.clone().unwrap_or_else(|| default.to_owned())
 }
 
 /// Where tokens are asked for: with https, because our secret goes there.

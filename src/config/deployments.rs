@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
-use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Queue};
+use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, Queue};
+use crate::domain::deployment::{usual_capabilities, usual_endpoints};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::ids::ModelName;
@@ -22,15 +23,14 @@ use super::prices::{self, Known};
 use super::problem::{Checker, Place};
 use super::providers::Served;
 use super::values::{
-    NAME_RULE, duration, duration_up_to, in_range, known, name_is_good, named, per_mille, required,
+    NAME_RULE, duration, duration_up_to, header_text, in_range, known, name_is_good, named, per_mille,
+    required,
 };
 
 /// Most tokens a deployment's cap may say; far beyond any model.
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
 /// Most tokens of a context window; far beyond any model.
 const MAX_CONTEXT_TOKENS: u64 = 1_000_000_000;
-/// What our own worker answers.
-const CANDLE_ENDPOINTS: [Endpoint; 2] = [Endpoint::ChatCompletions, Endpoint::Completions];
 /// Most requests in a queue: each holds its body.
 const MAX_QUEUE: u32 = 100_000;
 /// Longest wait in a queue, ms: ten minutes.
@@ -123,6 +123,7 @@ fn deployment(
     let unsupported = unsupported(&place, written, checker);
     let breaker = breaker_policy(&place.key("breaker"), &written.breaker, usual, checker);
     let health_check_every = health_check(&place, written, checker);
+    let hosted = hosted(&place, written, checker);
     let (served, upstream_model) = (served?, upstream_model?);
     let base_model = written.base_model.clone().filter(|base| !base.trim().is_empty());
     let identity = base_model.as_deref().unwrap_or(&upstream_model);
@@ -132,7 +133,7 @@ fn deployment(
         reasoning: written.reasoning.unwrap_or_else(|| model_name::makes_unseen_tokens(identity)),
         upstream_model: upstream_model.into(),
         base_model,
-        endpoints: written_endpoints.unwrap_or_else(|| default_endpoints(&served.provider.dialect)),
+        endpoints: written_endpoints.unwrap_or_else(|| usual_endpoints(&served.provider.dialect)),
         max_output_tokens,
         default_output_tokens,
         timeouts: manners.timeouts,
@@ -142,7 +143,7 @@ fn deployment(
         on_unpriced,
         direct,
         context_window,
-        capabilities: capabilities.or_else(|| default_capabilities(&served.provider.dialect)),
+        capabilities: capabilities.or_else(|| usual_capabilities(&served.provider.dialect)),
         quality,
         retires_at_ms,
         limits,
@@ -154,6 +155,7 @@ fn deployment(
         prompt,
         trained_with,
         model_version,
+        hosted,
     };
     if deployment.prompt.is_some() && deployment.drops_instructions() {
         checker.wrong(&place.key("prompt"), injections::DROPPED);
@@ -215,22 +217,6 @@ fn endpoints(place: &Place, names: &[String], checker: &mut Checker<'_>) -> Vec<
     named(&place, names, &Endpoint::ALL, Endpoint::name, "endpoint", checker)
 }
 
-fn default_endpoints(dialect: &Dialect) -> Vec<Endpoint> {
-    match dialect {
-        Dialect::Candle => CANDLE_ENDPOINTS.to_vec(),
-        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => Endpoint::ALL.to_vec(),
-    }
-}
-
-/// What a provider's deployments can do where nobody says. Our own worker refuses tools, images, sound and schemas; of
-/// others nothing is known.
-fn default_capabilities(dialect: &Dialect) -> Option<Vec<Capability>> {
-    match dialect {
-        Dialect::Candle => Some(Vec::new()),
-        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => None,
-    }
-}
-
 /// Whether clients may ask for it by its provider's name: unless it is said, for a fine-tuned model, whose name nobody
 /// else has.
 fn direct(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> bool {
@@ -249,6 +235,34 @@ fn quality(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>)
         checker.wrong(&place.key("quality"), "a number from 0 to 1 stands here, with at most three decimals");
     }
     score
+}
+
+/// What a deployment costs by standing there goes by.
+fn hosted(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> Hosted {
+    let mut at = |key: &str, text: Option<&String>| {
+        let at_ms = moment(text?.trim());
+        if at_ms.is_none() {
+            checker.wrong(&place.key(key), NO_MOMENT);
+        }
+        at_ms
+    };
+    let from_ms = at("hosted_from", written.hosted_from.as_ref());
+    let until_ms = at("hosted_until", written.hosted_until.as_ref());
+    let sku = header_text(&place.key("sku"), written.sku.as_ref(), checker).map(Arc::from);
+    match (from_ms, until_ms) {
+        (None, Some(_)) if written.hosted_from.is_none() => {
+            checker.wrong(&place.key("hosted_from"), "missing: hosted_until says only when it ended");
+        }
+        (Some(from), Some(until)) if until <= from => {
+            checker.wrong(&place.key("hosted_until"), "not behind hosted_from");
+        }
+        _ => {}
+    }
+    let model = written.model.as_deref().unwrap_or_default();
+    if written.hosted_from.is_some() && model.contains('*') {
+        checker.wrong(&place.key("hosted_from"), "behind a `*` there is no one deployment that stands");
+    }
+    Hosted { sku, from_ms, until_ms }
 }
 
 fn retires(place: &Place, written: &file::Deployment, checker: &mut Checker<'_>) -> Option<i64> {

@@ -38,6 +38,7 @@ pub(super) struct File {
     pub(super) retirements: Retirements,
     pub(super) metrics: Metrics,
     pub(super) cache: Cache,
+    pub(super) tuning: Tuning,
 }
 
 /// `[server]`
@@ -112,6 +113,18 @@ pub(super) struct Worker {
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,
     pub(super) price: Option<serde_json::Value>,
+}
+
+/// `[tuning]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tuning {
+    pub(super) folder: Option<PathBuf>,
+    pub(super) max_file_bytes: Option<u64>,
+    pub(super) max_folder_bytes: Option<u64>,
+    pub(super) poll_ms: Option<u64>,
+    pub(super) poll_max_ms: Option<u64>,
+    pub(super) moderate: Option<bool>,
 }
 
 /// `[prompts]`
@@ -206,6 +219,31 @@ pub(super) struct Provider {
     pub(super) on_client_gone: Option<OnClientGone>,
     pub(super) drain_ms: Option<u64>,
     pub(super) timeouts: Timeouts,
+    pub(super) training: Training,
+}
+
+/// `training` of a provider.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Training {
+    pub(super) models: Option<Vec<String>>,
+    pub(super) resource: Option<String>,
+    pub(super) training_type: Option<String>,
+    pub(super) tokens_per_second: Option<u64>,
+    pub(super) arm: Option<Arm>,
+}
+
+/// `arm` of a provider's training.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Arm {
+    pub(super) subscription_id: Option<String>,
+    pub(super) resource_group: Option<String>,
+    pub(super) account: Option<String>,
+    pub(super) api_version: Option<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) entra: Option<Entra>,
+    pub(super) poll_ms: Option<u64>,
 }
 
 /// `kind` of `entra`.
@@ -276,6 +314,9 @@ pub(super) struct Deployment {
     pub(super) prompt: Option<Injection>,
     pub(super) trained_with: Option<TrainedWith>,
     pub(super) model_version: Option<String>,
+    pub(super) sku: Option<String>,
+    pub(super) hosted_from: Option<String>,
+    pub(super) hosted_until: Option<String>,
 }
 
 /// `prompt` of a model or a deployment.

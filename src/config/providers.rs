@@ -14,6 +14,7 @@ use super::address::BaseUrl;
 use super::credentials;
 use super::file::{self, AzureApi, ProviderKind};
 use super::problem::{Checker, Place};
+use super::training;
 use super::values::{NAME_RULE, duration, duration_up_to, header_text, name_is_good, readable_pem};
 
 const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -119,6 +120,8 @@ fn provider(
     let dialect = dialect(place, kind, written, checker);
     let base = base_url(place, kind, written, checker);
     let credential = credentials::check(place, kind, written, checker);
+    let host = base.as_ref().map(|base| base.authority.clone()).unwrap_or_default();
+    let training = training::check(place, kind, &host, written, checker);
     let base = base?;
     if let Some(ca_file) = &written.ca_file {
         readable_pem(&place.key("ca_file"), ca_file, "CERTIFICATE", checker);
@@ -157,6 +160,7 @@ fn provider(
         credential,
         ca_file: written.ca_file.clone(),
         http2: written.http2.unwrap_or(true),
+        training: Some(training?),
     })
 }
 

@@ -27,6 +27,17 @@ pub struct UpperBound {
 }
 
 impl UpperBound {
+    /// A sum that depends on nothing: a fine-tuning job's quote.
+    pub fn fixed(sum: Usd) -> Self {
+        Self {
+            fixed: Cost::default().and_usd(sum),
+            per_output_token: PerToken::FREE,
+            output_cap: 0,
+            choices: 0,
+            clampable: false,
+        }
+    }
+
     /// What it comes to.
     pub fn amount(&self) -> Usd {
         self.at_cap(self.output_cap)

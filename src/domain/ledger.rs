@@ -49,7 +49,7 @@ impl Purpose {
 }
 
 /// Whom and what money is booked on. A hold and its settlement have the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct Attribution {
     /// The virtual key's id; empty for what no key asked for.
     pub key_id: Arc<str>,
@@ -195,6 +195,11 @@ impl Entry {
             note: None,
             injected: None,
         }
+    }
+
+    /// Whether it is a hold that outlives its process: a fine-tuning job's, which the job's own row owns.
+    pub fn stands(&self) -> bool {
+        self.kind == EntryKind::Hold && self.attribution.purpose == Purpose::Training
     }
 
     /// What this entry changes of the money held.

@@ -42,6 +42,8 @@ pub struct Terms {
     pub shutdown_ms: Option<i64>,
     /// A trained token; each epoch counts.
     pub training: Option<PerToken>,
+    /// The same by where it is trained, in the provider's words, such as `globalstandard`.
+    pub training_by_type: BTreeMap<Arc<str>, PerToken>,
     /// Trained tokens that cost nothing.
     pub free_training: Option<FreeTraining>,
     /// An hour of training.
@@ -139,6 +141,14 @@ impl Price {
         self.tokens.dearest(&Class::OUTPUT, input_tokens, tier)
     }
 
+    /// What many requests cost: `sums` are those of all of them. How long they are, as far as that decides, is their mean.
+    pub fn cost_of_many(&self, sums: &TokenCounts, requests: u64, tier: ServiceTier) -> Usd {
+        let mean = sums.prompt.div_ceil(requests.max(1));
+        let rates = self.tokens.rates(mean, tier);
+        let add = |cost: Cost, (class, tokens)| cost.and(tokens, rates.of(class));
+        rates.split(sums).into_iter().fold(Cost::default(), add).round_up()
+    }
+
     /// What training costs by the token, epochs counted; none where it is not sold by the token. `used_today` is what
     /// the provider's account has trained before on this UTC day: free tokens are for the whole account.
     pub fn training_cost(&self, trained_tokens: u64, at_ms: i64, used_today: u64) -> Option<Usd> {
@@ -195,6 +205,7 @@ impl Price {
                 until_ms: i64::MAX,
                 shutdown_ms: None,
                 training: None,
+                training_by_type: BTreeMap::new(),
                 free_training: None,
                 training_hour: None,
                 hosting: None,
@@ -208,6 +219,13 @@ impl Price {
 }
 
 impl Terms {
+    /// What a trained token costs where it is trained so; what is not listed by that word costs the usual price.
+    pub fn training_of(&self, kind: Option<&str>) -> Option<PerToken> {
+        let is_it = |listed: &&Arc<str>| kind.is_some_and(|kind| listed.eq_ignore_ascii_case(kind));
+        let listed = self.training_by_type.keys().find(is_it);
+        listed.and_then(|listed| self.training_by_type.get(listed)).copied().or(self.training)
+    }
+
     /// Whether a moment is in the period.
     pub const fn covers(&self, at_ms: i64) -> bool {
         self.from_ms <= at_ms && at_ms < self.until_ms

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::domain::secret::Secret;
 
@@ -159,6 +160,67 @@ pub enum Entra {
     },
 }
 
+/// Where Azure trains, and so what it asks for.
+///
+/// Source: `trainingType` of the authoring API since 2025-04-01-preview.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainingType {
+    /// In the resource's own region.
+    Standard,
+    /// Anywhere.
+    GlobalStandard,
+    /// On capacity that is left over.
+    DeveloperTier,
+}
+
+impl TrainingType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Standard, Self::GlobalStandard, Self::DeveloperTier];
+
+    /// The name in Azure's requests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::GlobalStandard => "globalstandard",
+            Self::DeveloperTier => "developerTier",
+        }
+    }
+}
+
+/// Azure's resource manager, as far as it knows one account: who deploys and takes away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArmAccount {
+    /// Such as `https://management.azure.com`, without a slash at its end.
+    pub endpoint: Arc<str>,
+    /// The account's subscription.
+    pub subscription_id: Arc<str>,
+    /// The account's resource group.
+    pub resource_group: Arc<str>,
+    /// The account's name.
+    pub account: Arc<str>,
+    /// Such as `2025-09-01`.
+    pub api_version: Arc<str>,
+    /// How it knows us: another token than the account's own.
+    pub credential: Entra,
+    /// Between two readings of its list of deployments.
+    pub poll: Duration,
+}
+
+/// What a provider trains, and how it is asked to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Training {
+    /// The names that lead here without a provider in front: exact, or a prefix and a final `*`.
+    pub models: Vec<Arc<str>>,
+    /// What stands between `azure/` and a model's name; none but at Azure.
+    pub resource: Option<Arc<str>>,
+    /// Where Azure trains; none says nothing of it.
+    pub training_type: Option<TrainingType>,
+    /// How many tokens it trains a second, where that is measured: our own worker's price is by the time.
+    pub tokens_per_second: Option<u64>,
+    /// Who deploys what it has trained; none where the operator does.
+    pub arm: Option<ArmAccount>,
+}
+
 /// A dialect and its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
@@ -178,4 +240,6 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// Whether h2 is offered by ALPN.
     pub http2: bool,
+    /// What it trains; none where it is not asked to.
+    pub training: Option<Training>,
 }

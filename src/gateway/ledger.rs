@@ -78,6 +78,16 @@ pub struct Ask {
     pub price: Arc<str>,
 }
 
+/// A hold that no process owns: a fine-tuning job's, which lasts for days, and whose row says what becomes of it. It is
+/// open until [`Ledger::end_standing`] ends it, however many processes come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandingHold {
+    /// Its entry in the ledger.
+    pub seq: Seq,
+    /// What is held.
+    pub held: Usd,
+}
+
 /// What a request used, and what that cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
@@ -117,6 +127,9 @@ pub enum BookError {
     /// Somebody else has corrected the same entry first.
     #[error("entry {0} has been corrected meanwhile: look at it again")]
     Corrected(Seq),
+    /// The hold that it ends has ended before.
+    #[error("the hold {0} has ended already")]
+    Ended(Seq),
     /// It can't be written.
     #[error(transparent)]
     Unwritten(#[from] HoldError),
@@ -212,9 +225,23 @@ impl Ledger {
     ///
     /// When a budget has not enough, or nothing can be written.
     pub async fn hold(&self, ask: Ask) -> Result<Reservation, HoldError> {
+        self.hold_instead(ask, None).await
+    }
+
+    /// Holds another amount instead of a standing hold's: the old one is released and the new one laid in one append, or
+    /// nothing is changed. What the old one held counts as free for the new one.
+    ///
+    /// # Errors
+    ///
+    /// When a budget has not enough, or nothing can be written: then the old one stands as it stood.
+    pub async fn rehold(&self, ask: Ask, instead_of: Seq) -> Result<Reservation, HoldError> {
+        self.hold_instead(ask, Some(instead_of)).await
+    }
+
+    async fn hold_instead(&self, ask: Ask, instead_of: Option<Seq>) -> Result<Reservation, HoldError> {
         let (reply, answer) = oneshot::channel();
         let since = clock::monotonic();
-        let wanted = Wanted { ask, since, wait: self.hold_wait, until: None, reply };
+        let wanted = Wanted { ask, instead_of, since, wait: self.hold_wait, until: None, reply };
         self.put(|desk| match desk.holds.len() < QUEUE {
             true => {
                 desk.holds.push_back(Box::new(wanted));
@@ -224,6 +251,23 @@ impl Ledger {
         })?;
         let late = |_| Err(HoldError::Unavailable("it took too long".to_owned()));
         timeout(HOLD_LIMIT, answer).await.map_or_else(late, |answer| answer.unwrap_or_else(|_| Err(ending())))
+    }
+
+    /// The standing holds of a job, as the books have them: how they are found again behind a crash.
+    pub fn standing(&self, job_id: &str) -> Vec<StandingHold> {
+        let books = self.books.lock();
+        let own = books.open_holds().filter(|hold| hold.stands() && *hold.request_id == *job_id);
+        own.map(|hold| StandingHold { seq: hold.seq, held: hold.held }).collect()
+    }
+
+    /// Ends a standing hold: at what was used, or released at nothing. It is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`BookError::Ended`] where it has ended before, by whomever; when nothing can be written.
+    pub async fn end_standing(&self, seq: Seq, settlement: Option<Settlement>) -> Result<Seq, BookError> {
+        let hold = self.books.lock().open_hold(seq).cloned().ok_or(BookError::Ended(seq))?;
+        self.book(drafts::settled(&hold, settlement.as_ref())).await
     }
 
     /// Puts something on the desk, and starts the writer if it is free.
@@ -490,6 +534,14 @@ impl Reservation {
     /// Ends it at what was used.
     pub fn settle(mut self, settlement: Settlement) {
         self.end(Some(settlement));
+    }
+
+    /// It is open until somebody ends it by its number: for a fine-tuning job, whose own row owns it. For nothing else, as
+    /// others' holds end with their process.
+    pub fn stands(mut self) -> StandingHold {
+        debug_assert!(self.hold.stands(), "only a job's hold stands");
+        self.ended = true;
+        StandingHold { seq: self.hold.seq, held: self.hold.held }
     }
 
     /// Ends it at nothing: the upstream was not asked, or did not do anything.

@@ -9,6 +9,7 @@ mod framing;
 mod ops;
 mod respond;
 mod router;
+mod tuning;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use http::Version;
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora::ErrorType;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
@@ -26,13 +27,16 @@ use pingora::time::{sleep, timeout};
 use tokio::sync::watch;
 
 pub use self::ops::{Check, OK};
+pub use self::tuning::TuningDesk;
 
 use self::api::route::{Route, route};
 use self::config::Limits;
 use self::exchange::{Done, Exchange};
+use self::tuning::{TuningNoun, TuningPath};
 use crate::clock;
 use crate::domain::ids::RequestId;
 use crate::domain::outcome::Ending;
+use crate::domain::secret::Secret;
 use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 
@@ -95,13 +99,14 @@ async fn close(session: &mut ServerSession) {
 enum Behind {
     /// Applications.
     Data(Arc<Gateway>),
-    /// Operators.
-    Admin,
+    /// Operators, who show this key.
+    Admin(Secret),
 }
 
 /// One listener's server.
 pub struct Door {
     behind: Behind,
+    tuning: Arc<TuningDesk>,
     router: Router,
     limits: Limits,
     options: HttpServerOptions,
@@ -110,21 +115,35 @@ pub struct Door {
 
 impl Door {
     /// The data address. `h2c` takes plain-text HTTP/2 too.
-    pub fn data(gateway: Arc<Gateway>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
+    pub fn data(tuning: Arc<TuningDesk>, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
+        let gateway = Arc::clone(&tuning.gateway);
         let router = router::data(Arc::clone(&gateway), readiness);
-        Self::new(Behind::Data(gateway), router, readiness, limits, h2c)
+        Self::new(Behind::Data(gateway), tuning, router, readiness, limits, h2c)
     }
 
-    /// The admin address.
-    pub fn admin(router: Router, readiness: &Arc<Readiness>, limits: Limits) -> Self {
-        Self::new(Behind::Admin, router, readiness, limits, false)
+    /// The admin address; `key` guards what its router does not.
+    pub fn admin(
+        key: Secret,
+        tuning: Arc<TuningDesk>,
+        router: Router,
+        readiness: &Arc<Readiness>,
+        limits: Limits,
+    ) -> Self {
+        Self::new(Behind::Admin(key), tuning, router, readiness, limits, false)
     }
 
-    fn new(behind: Behind, router: Router, readiness: &Arc<Readiness>, limits: Limits, h2c: bool) -> Self {
+    fn new(
+        behind: Behind,
+        tuning: Arc<TuningDesk>,
+        router: Router,
+        readiness: &Arc<Readiness>,
+        limits: Limits,
+        h2c: bool,
+    ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
-        Self { behind, router, limits, options, readiness: Arc::clone(readiness) }
+        Self { behind, tuning, router, limits, options, readiness: Arc::clone(readiness) }
     }
 
     /// Reads the next head; nothing when the connection is done.
@@ -188,7 +207,7 @@ impl Door {
 
     async fn serve(&self, exchange: &mut Exchange) -> Done {
         match &self.behind {
-            Behind::Admin => self.serve_aside(exchange).await,
+            Behind::Admin(key) => self.serve_operator(key, exchange).await,
             Behind::Data(gateway) => self.serve_data(gateway, exchange).await,
         }
     }
@@ -199,6 +218,26 @@ impl Door {
             Some(why) => exchange.refuse(&Refusal::Framing(why)).await,
             None => router::call(&self.router, exchange, &self.limits).await.0,
         }
+    }
+
+    /// Serves an operator: files and jobs here, as their bodies may be long, all else by the router.
+    async fn serve_operator(&self, key: &Secret, exchange: &mut Exchange) -> Done {
+        let path = exchange.uri().path().to_owned();
+        let tuning = path.strip_prefix("/admin/v1/").and_then(TuningPath::read);
+        let Some(tuning) = tuning.filter(|_| exchange.wrong_framing().is_none()) else {
+            return self.serve_aside(exchange).await;
+        };
+        if !admin::is_known(exchange.headers(), key) {
+            let body = respond::envelope(
+                StatusCode::UNAUTHORIZED,
+                admin::NEEDS_KEY,
+                None,
+                Some("invalid_admin_key"),
+            );
+            let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+            return exchange.refuse_plainly(StatusCode::UNAUTHORIZED, headers, body).await;
+        }
+        tuning::serve_operator(&self.tuning, &self.limits, exchange, tuning).await
     }
 
     async fn serve_data(&self, gateway: &Arc<Gateway>, exchange: &mut Exchange) -> Done {
@@ -219,6 +258,11 @@ impl Door {
             }
             Route::Stored { id, tail } => api::stored::serve(gateway, exchange, id, tail, record).await,
             Route::Request(id) => api::requests::serve(gateway, exchange, id, record).await,
+            Route::Tuning(path) => tuning::serve(&self.tuning, &self.limits, exchange, path, record).await,
+            Route::Model(model) if *exchange.method() == http::Method::DELETE => {
+                let path = TuningPath { noun: TuningNoun::Model, rest: &model };
+                tuning::serve(&self.tuning, &self.limits, exchange, path, record).await
+            }
             Route::Models | Route::Model(_) | Route::Health | Route::Other => {
                 let (done, status, code) = router::call(&self.router, exchange, &self.limits).await;
                 record.note(|outcome| outcome.code = code);

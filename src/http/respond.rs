@@ -10,6 +10,7 @@ use crate::gateway::board::Unready;
 use crate::gateway::prompts::Unput;
 use crate::gateway::{Nobody, Refusal};
 use crate::provider::Fault;
+use crate::tuning::TuningError;
 use crate::upstream::UpstreamError;
 
 /// A client is told when to come again only where it may as well wait, seconds.
@@ -121,6 +122,49 @@ fn budget_envelope(refusal: &Refusal, exceeded: &Exceeded) -> Bytes {
         "budget": exceeded,
     }});
     error.to_string().into()
+}
+
+/// The status of what the training plane refuses.
+pub(super) fn tuning_status(error: &TuningError) -> StatusCode {
+    match error {
+        TuningError::NotFound { .. } | TuningError::NoSuchRoute(_) => StatusCode::NOT_FOUND,
+        TuningError::Forbidden { .. } | TuningError::Unpriced(_) => StatusCode::FORBIDDEN,
+        TuningError::Invalid { .. } => StatusCode::BAD_REQUEST,
+        TuningError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        TuningError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+        TuningError::Conflict { .. } => StatusCode::CONFLICT,
+        TuningError::Budget { .. } => StatusCode::TOO_MANY_REQUESTS,
+        // what the provider says of the request is the client's to hear; of us, it is not
+        TuningError::Provider { status: 400 | 404 | 409 | 422, .. } => StatusCode::BAD_REQUEST,
+        TuningError::Provider { status: 403, .. } => StatusCode::FORBIDDEN,
+        TuningError::Provider { status: 429, .. } => StatusCode::TOO_MANY_REQUESTS,
+        TuningError::Provider { .. } | TuningError::ProviderAway { .. } => StatusCode::BAD_GATEWAY,
+        TuningError::StorageFull(_) => StatusCode::INSUFFICIENT_STORAGE,
+        TuningError::Busy(_) | TuningError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The body of what the training plane refuses.
+pub(super) fn tuning_body(error: &TuningError) -> Bytes {
+    let mut body = envelope_json(tuning_status(error), &error.to_string(), error.param(), Some(error.code()));
+    if let TuningError::Budget { exceeded, .. } = error {
+        body["error"]["type"] = "insufficient_quota".into();
+        body["error"]["budget"] = json!(exceeded);
+    }
+    body.to_string().into()
+}
+
+/// Its headers.
+pub(super) fn tuning_headers(error: &TuningError) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let no_retry = matches!(error, TuningError::Budget { .. } | TuningError::StorageFull(_));
+    if no_retry {
+        headers.push((HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false")));
+    }
+    if matches!(error, TuningError::Busy(_)) {
+        headers.push((header::RETRY_AFTER, HeaderValue::from_static("5")));
+    }
+    headers
 }
 
 /// The headers of a refusal. Clients retry every 5xx unless told not to; where no retry can help, they are told.

@@ -251,6 +251,37 @@ pub fn message(status: u16, body: &[u8]) -> String {
     words.collect::<Vec<_>>().join(" ").chars().take(300).collect()
 }
 
+/// What an error body says about a training file, a job or a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Such as `invalid_training_file`.
+    pub code: Option<String>,
+    /// Its words, without anything that looks like a key; at most 2,000 characters.
+    pub message: String,
+    /// The parameter that it names.
+    pub param: Option<String>,
+}
+
+/// Reads an error body of either family.
+pub fn said(status: u16, body: &[u8]) -> Said {
+    let told = told(body);
+    let message = told.message.unwrap_or_else(|| without_words(status));
+    let words = message.split(' ').map(|word| if looks_like_a_key(word) { "***" } else { word });
+    let message = words.collect::<Vec<_>>().join(" ").chars().take(2_000).collect();
+    // Azure says nothing but the status's number in many of its codes
+    let code = told.code.filter(|code| code.parse::<u16>().is_err());
+    Said { code, message, param: told.param }
+}
+
+/// Whether a word is a key or a token. Ids of files, jobs and models are as long, but have a dash or a colon in them.
+fn looks_like_a_key(word: &str) -> bool {
+    let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    word.contains("sk-")
+        || word.contains("**")
+        || bare.starts_with("eyJ")
+        || (bare.len() >= 24 && bare.chars().all(|c| c.is_ascii_alphanumeric()))
+}
+
 /// Providers repeat the key they refuse, masked in their own way.
 fn looks_secret(word: &str) -> bool {
     word.contains("sk-")

@@ -3,10 +3,12 @@
 //! OpenAI's wire is the common tongue, so a dialect says little: the path, the headers, what the body must carry, and
 //! whose fault an error is.
 
+pub mod arm;
 mod azure;
 mod candle;
 mod fault;
 mod openai;
+pub mod tuning;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
@@ -18,7 +20,7 @@ use crate::domain::request::{CapName, InferenceRequest, OutputCap, Rewrite};
 use crate::domain::secret::Authorization;
 
 pub use crate::domain::fault::Fault;
-pub use fault::{envelope, fault, fault_of_event, message};
+pub use fault::{Said, envelope, fault, fault_of_event, message, said};
 
 /// The worker says how many tokens the prompt has before it makes any of its own.
 pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";
@@ -153,6 +155,20 @@ pub fn inference(
         headers,
         body: Some(request.rewritten(rewrite)),
         usage_injected: ask_usage,
+    }
+}
+
+/// A chat without messages at one deployment: who has it refuses that, and nothing is billed.
+pub fn empty_chat(provider: &Provider, upstream_model: &str) -> Outgoing {
+    let dialect = asks(&provider.dialect);
+    let mut headers = dialect.headers();
+    headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    Outgoing {
+        method: Method::POST,
+        path: dialect.path(&provider.base_path, Endpoint::ChatCompletions, upstream_model),
+        headers,
+        body: Some(serde_json::json!({"model": upstream_model, "messages": []}).to_string().into()),
+        usage_injected: false,
     }
 }
 

@@ -14,6 +14,7 @@ fn provider(dialect: Dialect, base_path: &str) -> Provider {
         credential: Credential::None,
         ca_file: None,
         http2: true,
+        training: None,
     }
 }
 

@@ -6,8 +6,10 @@ mod budgets;
 mod cache;
 mod declare;
 mod exact;
+mod hosting;
 mod labels;
 mod ledger;
+mod models;
 mod money;
 mod passed;
 mod process;
@@ -15,6 +17,7 @@ mod prompts;
 mod requests;
 mod spend;
 mod table;
+mod tuning;
 mod upstreams;
 mod worker;
 
@@ -24,13 +27,16 @@ use std::time::Duration;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use self::cache::Cache;
+pub use self::hosting::{HostedNow, Hosting};
 pub use self::labels::{NONE, OTHER};
 pub use self::ledger::{Ledger, LedgerStands};
+pub use self::models::Models;
 pub use self::money::Money;
 pub use self::passed::{Malformed, passed};
 pub use self::process::Process;
 pub use self::prompts::Prompts;
 pub use self::requests::Requests;
+pub use self::tuning::{Progress, Tuning};
 pub use self::upstreams::{AttemptSeen, Operation, UNANSWERED, Upstreams, operation_name, provider_name};
 pub use self::worker::{Occupancy, WorkerDenial, WorkerEnding, WorkerMetrics, WorkerOperation, with_worker};
 
@@ -79,6 +85,12 @@ pub struct Metrics {
     pub cache: Cache,
     /// Stored prompts.
     pub prompts: Prompts,
+    /// Fine-tuning jobs and their files.
+    pub tuning: Tuning,
+    /// Deployments that are billed by the hour.
+    pub hosting: Hosting,
+    /// The registry of models.
+    pub models: Models,
     /// The process itself.
     pub process: Process,
     budgets: Budgets,
@@ -104,6 +116,9 @@ impl Metrics {
             ledger: Ledger::new(&registry)?,
             cache: Cache::new(&registry)?,
             prompts: Prompts::new(&registry, config.max_label_values, |label| process.overflows(label))?,
+            tuning: Tuning::new(&registry, |label| process.overflows(label))?,
+            hosting: Hosting::new(&registry, config.max_label_values, |label| process.overflows(label))?,
+            models: Models::new(&registry)?,
             budgets: Budgets::new(&registry, config.max_label_values, &process.overflows("budget"))?,
             process,
             teams,
@@ -120,6 +135,8 @@ impl Metrics {
             self.cache.born(model);
         }
         self.prompts.born(catalog);
+        self.tuning.born(catalog);
+        self.hosting.born(catalog);
         let all: Vec<&str> = teams.collect();
         self.teams.seat(all.iter().copied());
         let teams: Vec<&str> = all.into_iter().filter(|team| self.teams.label(team) == *team).collect();
@@ -153,6 +170,8 @@ impl Metrics {
     pub fn booked(&self, entry: &Entry) {
         self.money.booked(entry, &self.teams);
         self.prompts.spent(entry);
+        self.tuning.spent(entry);
+        self.hosting.accrued(entry);
     }
 
     /// The text that Prometheus reads, version 0.0.4.

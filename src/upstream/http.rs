@@ -27,6 +27,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType};
 use tokio::io::AsyncWriteExt as _;
 
+use super::body::FileBody;
 use super::error::{Phase, UpstreamError};
 use super::idle::Idle;
 use crate::clock;
@@ -183,13 +184,41 @@ impl Link {
         deadline: Instant,
         sent: &AtomicBool,
     ) -> Result<Exchange, UpstreamError> {
+        let mut payload = Payload::Whole(outgoing.body.clone());
+        self.open_with(&mut payload, outgoing, headers, timeouts, deadline, sent).await
+    }
+
+    /// As [`Link::open`], with a file as the body: it is never in memory as a whole. `timeouts.between_chunks` is for
+    /// each piece of it, so that a large file takes its time and a dead upstream does not.
+    pub(super) async fn open_file(
+        &self,
+        body: &mut FileBody,
+        outgoing: &Outgoing,
+        headers: &[(HeaderName, HeaderValue)],
+        timeouts: &Timeouts,
+        deadline: Instant,
+        sent: &AtomicBool,
+    ) -> Result<Exchange, UpstreamError> {
+        let mut payload = Payload::File(body);
+        self.open_with(&mut payload, outgoing, headers, timeouts, deadline, sent).await
+    }
+
+    async fn open_with(
+        &self,
+        payload: &mut Payload<'_>,
+        outgoing: &Outgoing,
+        headers: &[(HeaderName, HeaderValue)],
+        timeouts: &Timeouts,
+        deadline: Instant,
+        sent: &AtomicBool,
+    ) -> Result<Exchange, UpstreamError> {
         let peers = match self.peers.load_full() {
             Some(peers) => peers,
             None => self.resolve(timeouts.connect).await?,
         };
         let mut last = UpstreamError::Resolve("no address".to_owned());
         for at in 0..peers.len() {
-            match self.open_at(&peers, at, outgoing, headers, timeouts, deadline, sent).await {
+            match self.open_at(&peers, at, payload, outgoing, headers, timeouts, deadline, sent).await {
                 Err(error) if error.nothing_was_sent() => last = error,
                 answered => return answered,
             }
@@ -197,11 +226,12 @@ impl Link {
         Err(last)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the arguments of `open`, and which address")]
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `open_with`, and which address")]
     async fn open_at(
         &self,
         peers: &Arc<Vec<HttpPeer>>,
         at: usize,
+        payload: &mut Payload<'_>,
         outgoing: &Outgoing,
         headers: &[(HeaderName, HeaderValue)],
         timeouts: &Timeouts,
@@ -212,13 +242,15 @@ impl Link {
         for _ in 0..2 {
             let limit = timeouts.connect.min(left(deadline)?);
             let (line, reused) = self.line(peer, limit).await?;
-            let head = self.head(outgoing, headers)?;
+            let head = self.head(outgoing, headers, payload.length())?;
             sent.store(true, Ordering::Relaxed);
-            let body = outgoing.body.clone().unwrap_or_default();
-            let sending = line.send(peer, head, body, timeouts.between_chunks);
+            let sending = line.send(peer, head, payload, timeouts.between_chunks);
             let Ok((mut session, written)) = timeout(left(deadline)?, sending).await else {
                 return Err(UpstreamError::Timeout(Phase::Total));
             };
+            if let Some(why) = payload.broken() {
+                return Err(UpstreamError::Broken(format!("the file behind the request: {why}")));
+            }
             let sent_at = clock::monotonic();
             // an early refusal may close our sending side: its answer is still there to be read
             let limit = timeouts.first_byte.min(left(deadline)?);
@@ -269,6 +301,7 @@ impl Link {
         &self,
         outgoing: &Outgoing,
         headers: &[(HeaderName, HeaderValue)],
+        length: Option<u64>,
     ) -> Result<Box<RequestHeader>, UpstreamError> {
         let bad = |error: Box<Error>| UpstreamError::Broken(error.to_string());
         let mut head = RequestHeader::build_no_case(
@@ -281,9 +314,9 @@ impl Link {
         for (name, value) in outgoing.headers.iter().chain(headers) {
             head.insert_header(name.clone(), value.clone()).map_err(bad)?;
         }
-        if let Some(body) = &outgoing.body {
+        if let Some(length) = length {
             // without it an h1 request has no body
-            head.insert_header(header::CONTENT_LENGTH, body.len()).map_err(bad)?;
+            head.insert_header(header::CONTENT_LENGTH, length).map_err(bad)?;
         }
         Ok(Box::new(head))
     }
@@ -308,6 +341,31 @@ fn connect_error(error: &Error) -> UpstreamError {
     }
 }
 
+/// A request's body.
+enum Payload<'a> {
+    /// In memory; none sends none.
+    Whole(Option<Bytes>),
+    /// In a file.
+    File(&'a mut FileBody),
+}
+
+impl Payload<'_> {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Whole(body) => body.as_ref().map(|body| body.len() as u64),
+            Self::File(body) => Some(body.length()),
+        }
+    }
+
+    /// Why it could not be sent to its end, where that is our own fault.
+    fn broken(&self) -> Option<&str> {
+        match self {
+            Self::Whole(_) => None,
+            Self::File(body) => body.broken(),
+        }
+    }
+}
+
 /// What a request can be sent on.
 enum Line {
     H1(Stream),
@@ -321,17 +379,28 @@ impl Line {
         self,
         peer: &HttpPeer,
         head: Box<RequestHeader>,
-        body: Bytes,
+        payload: &mut Payload<'_>,
         stall: Duration,
     ) -> (HttpSession<()>, Result<(), Box<Error>>) {
         match self {
             Self::H1(mut stream) => {
-                let written = send_h1(&mut stream, &head, body, stall).await;
+                let written = match payload {
+                    Payload::Whole(body) => {
+                        send_h1(&mut stream, &head, body.clone().unwrap_or_default(), stall).await
+                    }
+                    // boxed: few requests have one, and all would be the larger for it
+                    Payload::File(body) => Box::pin(send_file_h1(&mut stream, &head, body, stall)).await,
+                };
                 (HttpSession::H1(H1Session::new_with_options(stream, peer)), written)
             }
             Self::H2(mut session) => {
                 session.set_write_timeout(Some(stall));
-                let written = send_h2(&mut session, head, body).await;
+                let written = match payload {
+                    Payload::Whole(body) => {
+                        send_h2(&mut session, head, body.clone().unwrap_or_default()).await
+                    }
+                    Payload::File(body) => Box::pin(send_file_h2(&mut session, head, body)).await,
+                };
                 (*session, written)
             }
         }
@@ -363,6 +432,47 @@ async fn send_h1(
         .await
         .map_err(|_| Error::new(ErrorType::WriteTimedout))?
         .map_err(write_error)
+}
+
+/// A file, piece by piece: each has the whole limit, so that progress counts and not size.
+async fn send_file_h1(
+    stream: &mut Stream,
+    head: &RequestHeader,
+    body: &mut FileBody,
+    stall: Duration,
+) -> Result<(), Box<Error>> {
+    body.rewind().await;
+    send_h1(stream, head, Bytes::new(), stall).await?;
+    while let Some(mut piece) = body.next().await {
+        while piece.has_remaining() {
+            let written = timeout(stall, stream.write_buf(&mut piece)).await;
+            let written = written.map_err(|_| Error::new(ErrorType::WriteTimedout))?;
+            if written.map_err(write_error)? == 0 {
+                return Err(Error::new(ErrorType::WriteError));
+            }
+        }
+    }
+    timeout(stall, stream.flush())
+        .await
+        .map_err(|_| Error::new(ErrorType::WriteTimedout))?
+        .map_err(write_error)
+}
+
+/// As [`send_file_h1`]. What could not be read to its end is left open: a part must not look whole.
+async fn send_file_h2(
+    session: &mut HttpSession<()>,
+    head: Box<RequestHeader>,
+    body: &mut FileBody,
+) -> Result<(), Box<Error>> {
+    body.rewind().await;
+    session.write_request_header(head).await?;
+    while let Some(piece) = body.next().await {
+        session.write_request_body(piece, false).await?;
+    }
+    match body.broken() {
+        None => session.finish_request_body().await,
+        Some(_) => Err(Error::new(ErrorType::WriteError)),
+    }
 }
 
 fn write_error(error: std::io::Error) -> Box<Error> {

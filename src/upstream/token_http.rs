@@ -53,6 +53,7 @@ impl Tokens {
             credential: Credential::None,
             ca_file: self.roots.clone(),
             http2: false,
+            training: None,
         })
     }
 }

@@ -171,7 +171,83 @@ const MISTAKES: &[(&str, &str)] = &[
         "[providers.a]\nkind = \"azure\"\nentra = { kind = \"client_secret\", authority = \"http://evil\" }",
         "providers.a.entra.authority: needs https",
     ),
+    (
+        "[providers.a]\nkind = \"openai\"\ntraining.models = [\"a*b\"]",
+        "providers.a.training.models[0]: a pattern has one `*`, at its end",
+    ),
+    (
+        "[providers.a]\nkind = \"openai\"\ntraining.models = [\"a\", \"a\"]",
+        "providers.a.training.models[1]: a is listed twice",
+    ),
+    (
+        "[providers.a]\nkind = \"openai\"\ntraining.models = [\"\"]",
+        "providers.a.training.models[0]: the name of a base model stands here",
+    ),
+    (
+        "[providers.a]\nkind = \"openai\"\ntraining.resource = \"r\"",
+        "providers.a.training.resource: only for kind = \"azure\"",
+    ),
+    (
+        "[providers.a]\nkind = \"openai\"\ntraining.tokens_per_second = 1",
+        "providers.a.training.tokens_per_second: only for kind = \"candle\"",
+    ),
+    (
+        "[providers.a]\nkind = \"candle\"\ntraining.tokens_per_second = 0",
+        "providers.a.training.tokens_per_second: 0 is out of bounds",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.resource = \"a/b\"",
+        "providers.a.training.resource: the resource's name has 1 to 64",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.training_type = \"cheap\"",
+        "providers.a.training.training_type: \"cheap\" is no type of training",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = {}",
+        "providers.a.training.arm.subscription_id: missing",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = {}",
+        "providers.a.training.arm.resource_group: missing",
+    ),
+    ("[providers.a]\nkind = \"azure\"\ntraining.arm = {}", "providers.a.training.arm.account: missing"),
+    ("[providers.a]\nkind = \"azure\"\ntraining.arm = {}", "providers.a.training.arm.entra: missing"),
+    (
+        "[providers.a]\nkind = \"azure\"\nentra = { kind = \"token_file\", path = \"/x\" }\ntraining.arm = {}",
+        "providers.a.training.arm.entra: missing: the token in the provider's file",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = { account = \"a/../b\" }",
+        "providers.a.training.arm.account: holds characters",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = { endpoint = \"http://evil\" }",
+        "providers.a.training.arm.endpoint: needs https",
+    ),
+    (
+        "[providers.a]\nkind = \"azure\"\ntraining.arm = { poll_ms = 1 }",
+        "providers.a.training.arm.poll_ms: 1 is out of bounds",
+    ),
     ("[deployments.d]\nmodel = \"m\"", "deployments.d.provider: missing"),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nhosted_from = \"soon\"",
+        "deployments.d.hosted_from: ",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nhosted_until = \"2026-11-01\"",
+        "deployments.d.hosted_from: missing",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nhosted_from = \"2026-11-02\"\n\
+         hosted_until = \"2026-11-01\"",
+        "deployments.d.hosted_until: not behind hosted_from",
+    ),
+    (
+        "[deployments.d]\nprovider = \"local\"\nmodel = \"*\"\nhosted_from = \"2026-11-02\"",
+        "deployments.d.hosted_from: behind a `*`",
+    ),
+    ("[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nsku = \"\"", "deployments.d.sku: empty"),
     ("[deployments.d]\nprovider = \"p\"", "deployments.d.model: missing"),
     (
         "[deployments.d]\nprovider = \"p\"",

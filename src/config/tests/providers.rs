@@ -1,6 +1,6 @@
 //! Providers, their credentials, and certificates.
 
-use crate::domain::catalog::{Credential, Entra};
+use crate::domain::catalog::{Credential, Entra, Training, TrainingType};
 
 use super::*;
 
@@ -47,4 +47,52 @@ fn certificates_are_looked_at() {
         &Variables::new(),
     );
     assert_eq!(error.expect_err("swapped").problems.len(), 2);
+}
+
+fn training(provider: &str) -> Training {
+    let config = good(&format!("{NO_WORKER}[providers.a]\n{provider}"), &[("K", "k")]);
+    config.catalog.providers["a"].training.clone().expect("it trains")
+}
+
+#[test]
+fn what_a_provider_trains_has_defaults_by_its_kind() {
+    let openai = training("kind = \"openai\"\napi_key.env = \"K\"");
+    let models: Vec<&str> = openai.models.iter().map(|name| &**name).collect();
+    assert_eq!(models, ["gpt-*", "o4-*", "babbage-002", "davinci-002", "ft:*"]);
+    assert_eq!((openai.resource, openai.arm), (None, None));
+    let azure =
+        training("kind = \"azure\"\napi_key.env = \"K\"\nbase_url = \"https://acme-eu.openai.azure.com\"");
+    assert_eq!(azure, Training { resource: Some("acme-eu".into()), ..Training::default() });
+    assert_eq!(training("kind = \"candle\"\nbase_url = \"unix:/x\""), Training::default());
+    let none = training("kind = \"openai\"\napi_key.env = \"K\"\ntraining.models = []");
+    assert!(none.models.is_empty());
+}
+
+#[test]
+fn the_resource_manager_has_a_token_of_its_own() {
+    const AZURE: &str = "kind = \"azure\"\nbase_url = \"https://r.openai.azure.com\"\n";
+    const ACCOUNT: &str = "subscription_id = \"s\", resource_group = \"g\", account = \"r\"";
+    let own = training(&format!(
+        "{AZURE}api_key.env = \"K\"\ntraining = {{ resource = \"x\", training_type = \"developertier\", \
+         arm = {{ {ACCOUNT}, entra = {{ kind = \"managed_identity\" }} }} }}"
+    ));
+    assert_eq!(own.training_type, Some(TrainingType::DeveloperTier));
+    assert_eq!(own.resource.as_deref(), Some("x"));
+    let arm = own.arm.expect("an account");
+    assert_eq!(
+        (&*arm.endpoint, &*arm.api_version, arm.poll),
+        ("https://management.azure.com", "2025-09-01", Duration::from_secs(600))
+    );
+    let Entra::ManagedIdentity { scope, .. } = arm.credential else { panic!("its own") };
+    assert_eq!(scope, "https://management.azure.com/.default");
+
+    let shared = training(&format!(
+        "{AZURE}entra = {{ kind = \"client_secret\", tenant_id = \"t\", client_id = \"c\", \
+         client_secret = {{ env = \"K\" }}, scope = \"https://ai.azure.com/.default\" }}\n\
+         training.arm = {{ {ACCOUNT}, endpoint = \"https://management.example/\", api_version = \"2024-10-01\" }}"
+    ));
+    let arm = shared.arm.expect("an account");
+    assert_eq!((&*arm.endpoint, &*arm.api_version), ("https://management.example", "2024-10-01"));
+    let Entra::ClientSecret { scope, .. } = arm.credential else { panic!("the provider's") };
+    assert_eq!(scope, "https://management.azure.com/.default");
 }

@@ -247,11 +247,20 @@ fn period(mut table: Table<'_>) -> Option<Draft> {
     }
     let tokens = token_prices(&mut table);
     let training = table.per_token("training");
+    let mut training_by_type = BTreeMap::new();
+    if let Some(types) = table.child("training_per_1m_usd_by_type") {
+        types.each(|types, kind| {
+            if let Some(price) = types.per_million(kind) {
+                training_by_type.insert(Arc::from(kind), price);
+            }
+        });
+    }
     let terms = Terms {
         from_ms,
         until_ms,
         shutdown_ms: table.moment("shutdown"),
         training,
+        training_by_type,
         free_training: table.child("free_training").and_then(free_training),
         training_hour: training_hour(&mut table),
         hosting: hosting(&mut table),
@@ -541,6 +550,23 @@ impl<'a> Table<'a> {
             }
             (None, None) => return None,
         };
+        self.believed(key, unit, &text, price)
+    }
+
+    /// A token's price under a key that does not say the unit: per 1,000,000.
+    fn per_million(&mut self, key: &str) -> Option<PerToken> {
+        let text = self.amount(key)?;
+        self.believed(key, "per 1,000,000", &text, PerToken::parse_per_million(&text))
+    }
+
+    /// A token's price that may be one.
+    fn believed(
+        &self,
+        key: &str,
+        unit: &str,
+        text: &str,
+        price: Result<PerToken, MoneyError>,
+    ) -> Option<PerToken> {
         match price {
             Ok(price) if price == PerToken::FREE => return Some(price),
             Ok(price) if price.picos() > TOKEN_BAND[1] => self.wrong(

@@ -14,6 +14,8 @@ use crate::domain::ledger::{Entry, Seq};
 /// A hold that somebody waits for.
 pub(super) struct Wanted {
     pub(super) ask: Ask,
+    /// A standing hold that it takes the place of.
+    pub(super) instead_of: Option<Seq>,
     /// Since when it waits to be written: since it came, or since it has not waited for money any more.
     pub(super) since: Instant,
     /// How long it may wait for others' holds to end.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::journal::{AppendError, Beat};
 use super::*;
 use crate::domain::budget::{Action, Scope};
-use crate::domain::ledger::EntryKind;
+use crate::domain::ledger::{EntryKind, Purpose};
 use crate::domain::money::{Cost, PerToken};
 use crate::domain::window::Window;
 
@@ -326,6 +326,65 @@ async fn only_a_process_that_is_gone_is_settled_by_another() {
     drop(orphan);
     alive.close().await;
     assert_eq!(audited(&journal, 100), 70, "the orphan is charged whole");
+}
+
+/// What a job asks for.
+fn ask_for_a_job(job: &str, nanos: u64) -> Ask {
+    let attribution = Attribution { purpose: Purpose::Training, ..Attribution::default() };
+    Ask { request_id: job.into(), attribution: Arc::new(attribution), ..ask(nanos) }
+}
+
+#[tokio::test]
+async fn a_jobs_hold_outlives_its_process_and_ends_once_by_anybody() {
+    let journal = Shared::default();
+    let config = Config { lease: Duration::from_millis(100), ..Config::default() };
+    let dead = Process::start(&journal, "dead", config).with(total(100)).await;
+    let (one, two) = (Process::start(&journal, "one", config), Process::start(&journal, "two", config));
+    let (one, two) = (one.with(total(100)).await, two.with(total(100)).await);
+    let standing = dead.ledger.hold(ask_for_a_job("job", 40)).await.expect("held").stands();
+    let orphan = dead.ledger.hold(ask(30)).await.expect("held");
+    dead.task.abort();
+    for process in [&one, &two] {
+        let ended = timeout(Duration::from_secs(10), async {
+            while process.ledger.open_holds().0 != 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        ended.await.expect("the request's hold is charged, the job's stands");
+        assert_eq!(process.ledger.standing("job"), [standing]);
+        assert_eq!(process.ledger.standing("req"), []);
+    }
+    let ended = futures_util::future::join(
+        one.ledger.end_standing(standing.seq, Some(used(50))),
+        two.ledger.end_standing(standing.seq, Some(used(50))),
+    );
+    let (first, second) = ended.await;
+    assert_eq!(usize::from(first.is_ok()) + usize::from(second.is_ok()), 1, "{first:?} {second:?}");
+    assert_eq!(first.and(second), Err(BookError::Ended(standing.seq)));
+    drop(orphan);
+    one.close().await;
+    two.close().await;
+    // a provider may bill above its quote
+    assert_eq!(audited(&journal, 120), 80);
+}
+
+#[tokio::test]
+async fn another_amount_is_held_instead_or_nothing_changes() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    let ledger = &process.ledger;
+    let first = ledger.hold(ask_for_a_job("job", 60)).await.expect("held").stands();
+    let refused = ledger.rehold(ask_for_a_job("job", 101), first.seq).await;
+    assert!(matches!(refused, Err(HoldError::Exceeded(_))));
+    assert_eq!(ledger.standing("job"), [first], "as it stood");
+    let more = ledger.rehold(ask_for_a_job("job", 100), first.seq).await.expect("held").stands();
+    assert_eq!(ledger.standing("job"), [more]);
+    assert_eq!(ledger.end_standing(first.seq, None).await, Err(BookError::Ended(first.seq)));
+    let less = ledger.rehold(ask_for_a_job("job", 10), more.seq).await.expect("held").stands();
+    assert_eq!(ledger.open_holds(), (1, Usd::from_nanos(10)));
+    ledger.end_standing(less.seq, None).await.expect("released");
+    process.close().await;
+    assert_eq!(audited(&journal, 100), 0);
 }
 
 #[tokio::test]

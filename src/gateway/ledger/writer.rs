@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::desk::{Backlog, Booked, Define, Desk, End, Ended, Proof, Wanted};
-use super::drafts::{corrects, ending, hold};
+use super::drafts::{corrects, ending, hold, settled};
 use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
 use super::{BookError, Config, Ends, Happened, HoldError, Observer, Reservation, Shared};
@@ -156,6 +156,21 @@ pub(super) async fn work(shared: Arc<Shared>, mut writer: Box<Writer>) {
     }
 }
 
+/// Decides on a hold. One that takes another's place is decided on as if that were released: the entry that does it comes
+/// with the grant. The books are as before.
+fn decide(books: &mut Books, wanted: &Wanted, now_ms: i64) -> Result<(Grant, Option<Entry>), Box<Exceeded>> {
+    let Wanted { ask, instead_of, .. } = wanted;
+    let old = instead_of.and_then(|seq| books.open_hold(seq).cloned());
+    let Some(old) = old else {
+        return books.decide(&ask.attribution, &ask.bound, now_ms).map(|grant| (grant, None));
+    };
+    let release = settled(&old, None);
+    books.apply(&Arc::new(release.clone()));
+    let decided = books.decide(&ask.attribution, &ask.bound, now_ms);
+    books.revert(&release, Some(old));
+    decided.map(|grant| (grant, Some(release)))
+}
+
 impl Writer {
     pub(super) fn new(
         journal: Box<dyn Journal>,
@@ -270,11 +285,12 @@ impl Writer {
         }
         let orphans = {
             let books = self.books.lock();
-            let owners: HashSet<Arc<str>> =
-                books.open_holds().map(|hold| Arc::clone(&hold.instance)).collect();
+            // a standing hold is nobody's to lose
+            let owned = || books.open_holds().filter(|hold| !hold.stands());
+            let owners: HashSet<Arc<str>> = owned().map(|hold| Arc::clone(&hold.instance)).collect();
             self.liveness.see(&beats, &owners, now);
             let gone = self.liveness.gone(now);
-            let of_the_gone = books.open_holds().filter(|hold| gone.contains(&hold.instance));
+            let of_the_gone = owned().filter(|hold| gone.contains(&hold.instance));
             of_the_gone.cloned().collect::<Vec<_>>()
         };
         let handed_in: HashSet<Seq> = self.todo_ends.iter().filter_map(|ended| ended.end.hold()).collect();
@@ -290,7 +306,7 @@ impl Writer {
     /// Forgets the processes that are gone and own nothing any more.
     async fn bury(&mut self, now: Instant) {
         for instance in self.liveness.gone(now) {
-            let owns = self.books.lock().open_holds().any(|hold| hold.instance == instance);
+            let owns = self.books.lock().open_holds().any(|hold| !hold.stands() && hold.instance == instance);
             if !owns {
                 let _ = self.journal.ended(&instance).await;
             }
@@ -584,6 +600,10 @@ impl Writer {
         while batch.entries.len() < BATCH
             && let Some((entry, reply)) = self.todo_bookings.pop_front()
         {
+            if entry.kind.ends_a_hold() && books.open_hold(entry.of).is_none() {
+                let _ = reply.send(Err(BookError::Ended(entry.of)));
+                continue;
+            }
             // two operators, or two gateways, at once
             if let Some(of) = corrects(&entry)
                 && (self.corrected.contains(&of)
@@ -602,14 +622,19 @@ impl Writer {
                 self.todo_holds.push_front(waiting.ends(now));
             }
         }
-        while batch.entries.len() < BATCH
-            && let Some(wanted) = self.todo_holds.pop_front()
-        {
+        // a hold in another's place is two entries
+        let fits = |batch: &Batch, wanted: &Wanted| {
+            batch.entries.len() + 1 + usize::from(wanted.instead_of.is_some()) <= BATCH
+        };
+        while let Some(wanted) = self.todo_holds.pop_front_if(|wanted| fits(&batch, wanted)) {
             if wanted.reply.is_closed() {
                 continue;
             }
-            match books.decide(&wanted.ask.attribution, &wanted.ask.bound, now_ms) {
-                Ok(grant) => {
+            match decide(&mut books, &wanted, now_ms) {
+                Ok((grant, release)) => {
+                    if let Some(release) = release {
+                        add(&mut batch, &mut books, release);
+                    }
                     let hold = add(&mut batch, &mut books, hold(&wanted.ask, &grant, now_ms));
                     batch.holds.push((wanted, hold, grant));
                 }
@@ -700,7 +725,7 @@ impl Writer {
         self.waiting = waiting;
         for waiting in over {
             let wanted = waiting.ends(now);
-            match books.decide(&wanted.ask.attribution, &wanted.ask.bound, now_ms) {
+            match decide(&mut books, &wanted, now_ms) {
                 Err(exceeded) => drop(wanted.reply.send(Err(HoldError::Exceeded(exceeded)))),
                 Ok(_) => self.todo_holds.push_back(wanted),
             }

@@ -58,6 +58,7 @@ fn provider(name: &str) -> Arc<Provider> {
         credential: Credential::None,
         ca_file: None,
         http2: true,
+        training: None,
     })
 }
 

@@ -5,6 +5,7 @@ mod body;
 mod budgets;
 mod cache;
 mod csv;
+mod datasets;
 mod keys;
 mod ledger;
 mod openapi;
@@ -25,7 +26,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use subtle::ConstantTimeEq as _;
 
 use super::api::credential;
@@ -44,6 +45,8 @@ use crate::domain::secret::Secret;
 use crate::gateway::Gateway;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
+use crate::tuning::TuningError;
+use crate::tuning::files::Files;
 use crate::upstream::worker::Scrape;
 
 /// What a reload did.
@@ -70,6 +73,8 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// Training files.
+    pub files: Arc<Files>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
     /// Budgets.
@@ -108,6 +113,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(spend::routes())
         .merge(prices::routes())
         .merge(prompts::routes())
+        .merge(datasets::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())
@@ -127,16 +133,20 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         })
 }
 
+/// What is said to whoever has not the admin key.
+pub(super) const NEEDS_KEY: &str = "this needs the admin key, as `Authorization: Bearer …`; it is in the state folder, \
+     file admin_key, unless the configuration names another";
+
+/// Whether who sends these headers has the admin key.
+pub(super) fn is_known(headers: &HeaderMap, key: &Secret) -> bool {
+    let shown = credential(headers).unwrap_or_default();
+    shown.as_bytes().ct_eq(key.expose().as_bytes()).into()
+}
+
 async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let shown = credential(request.headers()).unwrap_or_default();
-    match bool::from(shown.as_bytes().ct_eq(admin.key.expose().as_bytes())) {
+    match is_known(request.headers(), &admin.key) {
         true => next.run(request).await,
-        false => error(
-            StatusCode::UNAUTHORIZED,
-            "this needs the admin key, as `Authorization: Bearer …`; it is in the state folder, file admin_key, \
-             unless the configuration names another",
-            "invalid_admin_key",
-        ),
+        false => error(StatusCode::UNAUTHORIZED, NEEDS_KEY, "invalid_admin_key"),
     }
 }
 
@@ -152,6 +162,15 @@ fn invalid(message: &str, problems: &[Problem]) -> Response {
     let mut body = respond::envelope_json(status, message, None, Some("invalid_body"));
     body["errors"] = serde_json::json!(problems);
     (status, axum::Json(body)).into_response()
+}
+
+/// What the training plane says no to.
+fn tuning_refused(why: &TuningError) -> Response {
+    let mut response = (respond::tuning_status(why), respond::tuning_body(why)).into_response();
+    for (name, value) in respond::tuning_headers(why) {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 /// The machine's fault, not the operator's.

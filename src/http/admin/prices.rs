@@ -156,6 +156,8 @@ fn period(price: &Price) -> Value {
         "tiers": apart,
         "long_context": long,
         "training": terms.training.map(per_token),
+        "training_by_type": terms.training_by_type.iter().map(|(kind, price)| (kind.to_string(), per_token(*price)))
+            .collect::<Map<_, _>>(),
         "free_training_tokens_per_day": terms.free_training.map(|free| free.tokens_per_day),
         "hours": hours(terms),
         "tokens_of": terms.tokens_of.as_deref(),

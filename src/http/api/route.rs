@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use crate::domain::endpoint::Endpoint;
+use crate::http::tuning::TuningPath;
 
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(in crate::http) enum Route<'a> {
     Models,
     /// One model.
     Model(Cow<'a, str>),
+    /// A path of the training plane.
+    Tuning(TuningPath<'a>),
     /// Something else.
     Other,
 }
@@ -46,6 +49,7 @@ impl Route<'_> {
             Self::Health => "/health",
             Self::Models => "/v1/models",
             Self::Model(_) => "/v1/models/{model}",
+            Self::Tuning(path) => path.template(),
             Self::Other => "",
         }
     }
@@ -77,6 +81,9 @@ pub(in crate::http) fn route(path: &str) -> Route<'_> {
 fn plain(path: &str) -> Route<'_> {
     if let Some(endpoint) = Endpoint::from_path(path) {
         return Route::Inference(endpoint, None);
+    }
+    if let Some(path) = TuningPath::read(path) {
+        return Route::Tuning(path);
     }
     if path == "models" {
         return Route::Models;
@@ -128,6 +135,7 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::tuning::TuningNoun;
 
     #[test]
     fn one_endpoint_has_many_paths() {
@@ -160,6 +168,11 @@ mod tests {
             ("/v1/tunegate/requests/req_1", Route::Request("req_1")),
             ("/v1/tunegate/requests/a/b", Route::Other),
             ("/v1/batches", Route::Other),
+            ("/openai/files", Route::Tuning(TuningPath { noun: TuningNoun::Files, rest: "" })),
+            (
+                "/openai/v1/fine_tuning/jobs/j",
+                Route::Tuning(TuningPath { noun: TuningNoun::Jobs, rest: "jobs/j" }),
+            ),
             ("/v1/chat/completions/", Route::Other),
             ("*", Route::Other),
         ] {

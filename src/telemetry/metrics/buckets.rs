@@ -66,3 +66,13 @@ pub(super) const SIMILARITY: &[f64] =
 /// Seconds of an embedding, which has 50 ms unless the operator says otherwise.
 pub(super) const EMBED_SECONDS: &[f64] =
     &[0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.25, 1.0];
+
+/// Seconds of a fine-tuning job: minutes to two days.
+pub(super) const JOB_SECONDS: &[f64] = &[
+    60.0, 300.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 5_400.0, 7_200.0, 14_400.0, 28_800.0, 57_600.0, 86_400.0,
+    172_800.0,
+];
+
+/// Seconds of checking a data set: a few lines to 512 MiB.
+pub(super) const CHECK_SECONDS: &[f64] =
+    &[0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0];

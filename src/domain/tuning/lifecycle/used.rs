@@ -1,0 +1,67 @@
+//! What a job has used when it is over, from what is known of it.
+
+use super::{Course, Running};
+use crate::domain::tuning::bill::Used;
+use crate::domain::tuning::status::JobStatus;
+use crate::domain::usage::UsageSource;
+
+impl Running {
+    /// How long it ran up to a moment, seconds.
+    pub fn seconds(&self, now_ms: i64) -> u64 {
+        let now = self.since_ms.map_or(0, |since_ms| (now_ms - since_ms).max(0));
+        u64::try_from(self.before_ms.saturating_add(now)).unwrap_or(0).div_ceil(1_000)
+    }
+
+    /// It is seen to run, or not to, since a moment.
+    pub(super) fn turn(&mut self, runs: bool, at_ms: i64) {
+        match (runs, self.since_ms) {
+            (true, None) => self.since_ms = Some(at_ms),
+            (false, Some(since_ms)) => {
+                self.before_ms += (at_ms - since_ms).max(0);
+                self.since_ms = None;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Course {
+    /// What it has used. The provider's figure counts; without one the steps that were done do, as a part of all. A job
+    /// that failed is not billed (OpenAI and Azure, guides of 2026), unless its provider says how much was trained.
+    pub fn used(&self) -> Used {
+        let Some(seen) = &self.seen else { return Used::NOTHING };
+        let Some(outcome) = &self.outcome else { return Used::NOTHING };
+        let seconds = self.running.seconds(outcome.at_ms);
+        let known = |tokens, source| Used { tokens, seconds, source };
+        if outcome.unconfirmed {
+            return known(self.by_steps(), UsageSource::Unconfirmed);
+        }
+        if let Some(tokens) = seen.trained_tokens {
+            return known(tokens, UsageSource::Reported);
+        }
+        match outcome.status {
+            JobStatus::Failed => Used::NOTHING,
+            JobStatus::Succeeded => known(self.planned(), UsageSource::Estimated),
+            _ if self.progress.step == 0 && seconds == 0 => Used::NOTHING,
+            _ => known(self.by_steps(), UsageSource::Estimated),
+        }
+    }
+
+    fn planned(&self) -> u64 {
+        let Some(quote) = &self.quote else { return 0 };
+        let epochs = self.seen.as_ref().and_then(|seen| seen.epochs).unwrap_or(quote.epochs);
+        quote.tokens.saturating_mul(epochs)
+    }
+
+    /// The part of all tokens that the steps done are of all steps, rounded up.
+    fn by_steps(&self) -> u64 {
+        let (step, total) = (self.progress.step, self.progress.total);
+        if total == 0 {
+            // nobody said which step it is at: all of it, if it ran at all
+            let ran = self.running.since_ms.is_some() || self.running.before_ms > 0;
+            return if ran { self.planned() } else { 0 };
+        }
+        let part = u128::from(self.planned()) * u128::from(step.min(total));
+        u64::try_from(part.div_ceil(u128::from(total))).unwrap_or(u64::MAX)
+    }
+}
