@@ -548,7 +548,14 @@ impl Course {
     }
 
     fn over(&self, outcome: Outcome) -> Self {
-        Self { stage: Stage::Settling, outcome: Some(outcome), tried_ms: None, failures: 0, ..self.clone() }
+        Self {
+            stage: Stage::Settling,
+            outcome: Some(outcome),
+            tried_ms: None,
+            failures: 0,
+            declined: None,
+            ..self.clone()
+        }
     }
 
     fn cancelled(&self, now_ms: i64) -> Outcome {
