@@ -67,9 +67,15 @@ impl Jobs {
     /// Holds another amount instead of a job's.
     pub(super) async fn rehold(&self, job: &JobRow, amount: Usd) -> Told {
         let Some(quote) = &job.course.quote else { return away("it has no quote") };
+        let open = match self.written(job).await {
+            Ok(written) => written.open,
+            Err(error) => return away(error),
+        };
         let ask = ask(job, quote, amount);
-        let held = match job.course.hold {
-            Some(seq) => self.ledger.rehold(ask, seq).await,
+        // one that was laid and whose answer was lost is another than the row's
+        let held = match open.iter().find(|(seq, _)| Some(*seq) == job.course.hold).or(open.last()) {
+            Some((seq, held)) if *held == amount => return Told::Held(Some((*seq, *held))),
+            Some((seq, _)) => self.ledger.rehold(ask, *seq).await,
             None => self.ledger.hold(ask).await,
         };
         match held {
