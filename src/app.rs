@@ -7,6 +7,7 @@ mod bookkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
+mod modelkeeper;
 mod money;
 mod reload;
 mod services;
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
+use self::modelkeeper::ModelKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -74,6 +76,7 @@ use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
 use crate::tuning::files::Files;
+use crate::tuning::registry::{self, Registry};
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -104,6 +107,7 @@ struct Built {
     money: money::Opened,
     prompts: Arc<Prompts>,
     files: Arc<Files>,
+    registry: Arc<Registry>,
     fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
@@ -191,7 +195,7 @@ fn build(
         }
     };
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
-    let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
+    let (store, directory, keys, first, money, prompts, registry) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
         if pepper::check(&installation, &rows, &pepper, options.accept_new_pepper).await? {
@@ -204,7 +208,19 @@ fn build(
         let money = money::open(config, &catalog, &store, &metrics).await?;
         let (reports, files) = (Arc::clone(&money.reports), config.prompts.clone());
         let prompts = Prompts::open(&store, reports, files, publish_prompts, clock::unix_ms()).await?;
-        anyhow::Ok((store, directory, keys, first, money, prompts))
+        let prompts = Arc::new(prompts);
+        let parts = registry::Parts {
+            store: &store,
+            catalog: config.catalog.clone(),
+            prompts: Arc::clone(&prompts),
+            prices: Arc::clone(&money.prices),
+            outside: Arc::new(registry::Hands::new(Arc::clone(&catalog))),
+            canary_percent: config.canary_percent,
+            metrics: Arc::clone(&metrics),
+            publish: modelkeeper::publisher(&catalog, &board, &fidelity),
+        };
+        let registry = Arc::new(Registry::open(parts).await?);
+        anyhow::Ok((store, directory, keys, first, money, prompts, registry))
     })?;
     fidelity.look();
     let files = Files::open(config.files.clone(), &store)
@@ -264,8 +280,9 @@ fn build(
         directory,
         keys: Arc::new(keys),
         money,
-        prompts: Arc::new(prompts),
+        prompts,
         files,
+        registry,
         fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
@@ -314,7 +331,7 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files) });
+    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files), registry: Arc::clone(&built.registry) });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
@@ -344,6 +361,7 @@ fn add_listeners(
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
         prompts: Arc::clone(&built.prompts),
+        registry: Arc::clone(&built.registry),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
         ledger: LedgerRecords::new(&built.store),
@@ -401,6 +419,7 @@ fn add_background(
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
         prompts: Arc::clone(&built.prompts),
+        registry: Arc::clone(&built.registry),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
@@ -417,6 +436,8 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
+    server.add_service(background_service("modelkeeper", keeper));
     server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),

@@ -122,6 +122,7 @@ pub(super) struct Tuning {
     pub(super) folder: Option<PathBuf>,
     pub(super) max_file_bytes: Option<u64>,
     pub(super) max_folder_bytes: Option<u64>,
+    pub(super) canary_percent: Option<u8>,
 }
 
 /// `[prompts]`

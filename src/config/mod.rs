@@ -106,6 +106,8 @@ pub struct Config {
     pub embed_timeout: Duration,
     /// Where training files are, and how much of them.
     pub files: files::Config,
+    /// What a canary gets of a route's requests where nobody says, percent.
+    pub canary_percent: u8,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -147,6 +149,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (retirements, retirements_polled) = sections::retirements(&file.retirements, &mut checker);
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
+    let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -176,6 +179,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         cache,
         embed_timeout,
         files,
+        canary_percent,
         source: path.map(Path::to_owned),
         notices,
     })

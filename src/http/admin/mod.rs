@@ -7,6 +7,7 @@ mod cache;
 mod csv;
 mod keys;
 mod ledger;
+mod models;
 mod openapi;
 mod ops;
 mod prices;
@@ -44,6 +45,7 @@ use crate::domain::secret::Secret;
 use crate::gateway::Gateway;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
+use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
 /// What a reload did.
@@ -72,6 +74,8 @@ pub struct Admin {
     pub prices: Arc<Prices>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
+    /// What fine-tuning jobs have made.
+    pub registry: Arc<Registry>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -108,6 +112,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(spend::routes())
         .merge(prices::routes())
         .merge(prompts::routes())
+        .merge(models::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())
