@@ -1,9 +1,10 @@
-//! `[tuning]`: where training files are kept, and how much of them; how jobs are looked after.
+//! `[tuning]`: where training files are kept, and how much of them; how jobs are looked after; how large a canary is.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::domain::registry::MAX_PERCENT;
 use crate::tuning::{files, jobs};
 
 use super::file;
@@ -34,6 +35,15 @@ pub(super) fn jobs(section: &file::Tuning, lease: Duration, checker: &mut Checke
         checker.wrong(&place.key("poll_max_ms"), "shorter than poll_ms: it would never apply");
     }
     jobs::Config { poll, poll_max, moderate: section.moderate.unwrap_or(usual.moderate), lease }
+}
+
+/// What a canary gets of a route's requests unless the operator says otherwise, percent.
+const CANARY_PERCENT: u8 = 10;
+
+/// Checks what `[tuning]` says of canaries: their usual part of a route, percent.
+pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
+    let place = Place::top("tuning").key("canary_percent");
+    in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
 }
 
 /// Checks what `[tuning]` says of files.

@@ -1,7 +1,7 @@
 //! The model registry as operators and jobs use it: what jobs have made, where it is served, and which routes lead there.
 //! It keeps the configuration's catalog and publishes it with the registry laid over it, at each change and each reload.
 //!
-//! For whoever builds it: `Registry::open(Parts { … })` after prompts and prices, `Registry::rebase(catalog)` in a reload
+//! For whoever builds it: `Registry::open(Parts { … })` after prompts and prices, `Registry::rebase(…)` in a reload
 //! instead of swapping the catalog, `Registry::refresh()` with the other tables, `Registry::step(now_ms)` every few
 //! seconds by a service. Jobs call `register` (idempotent) and `maker_of`.
 
@@ -176,6 +176,8 @@ pub struct Parts<'s> {
 struct Laid {
     base: Catalog,
     known: Arc<Everything>,
+    /// What a canary gets where nobody says, percent.
+    canary_percent: u8,
     /// What was said of it.
     troubles: Vec<Trouble>,
 }
@@ -186,7 +188,6 @@ pub struct Registry {
     prompts: Arc<Prompts>,
     prices: Arc<Prices>,
     outside: Arc<dyn AtProviders>,
-    canary_percent: u8,
     metrics: Arc<Metrics>,
     publish: Publish,
     /// Held while a catalog is made and published.
@@ -208,10 +209,13 @@ impl Registry {
             prompts: parts.prompts,
             prices: parts.prices,
             outside: parts.outside,
-            canary_percent: parts.canary_percent,
             metrics: parts.metrics,
             publish: parts.publish,
-            laid: Mutex::new(Laid { base: parts.catalog, ..Laid::default() }),
+            laid: Mutex::new(Laid {
+                base: parts.catalog,
+                canary_percent: parts.canary_percent,
+                ..Laid::default()
+            }),
             known: ArcSwap::default(),
             changing: tokio::sync::Mutex::default(),
         };
@@ -226,9 +230,10 @@ impl Registry {
     }
 
     /// Takes over the catalog of a new configuration; what was moved stays. Says whether requests see another catalog.
-    pub fn rebase(&self, base: Catalog) -> bool {
+    pub fn rebase(&self, base: Catalog, canary_percent: u8) -> bool {
         let mut laid = self.laid.lock();
         laid.base = base;
+        laid.canary_percent = canary_percent;
         self.publish(&mut laid)
     }
 

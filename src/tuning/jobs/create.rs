@@ -183,7 +183,7 @@ impl Jobs {
     /// Who trains a model that is asked for by a name: a fine-tuned one of the caller's goes where it was made.
     pub(super) fn target(&self, caller: &Caller, model: &str) -> Result<Target, TuningError> {
         let live = self.catalog.load();
-        if let Some(made) = self.winners.maker_of(caller, model)?
+        if let Some(made) = self.registry.maker_of(caller, model)?
             && let Some(provider) = live.catalog.providers.get(&made)
             && provider.training.is_some()
         {
