@@ -7,6 +7,7 @@ mod bookkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
+mod jobkeeper;
 mod money;
 mod reload;
 mod services;
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
+use self::jobkeeper::JobKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -74,6 +76,7 @@ use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
 use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -104,6 +107,7 @@ struct Built {
     money: money::Opened,
     prompts: Arc<Prompts>,
     files: Arc<Files>,
+    jobs: Arc<Jobs>,
     fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
@@ -254,6 +258,7 @@ fn build(
             },
         },
     };
+    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
@@ -266,6 +271,7 @@ fn build(
         money,
         prompts: Arc::new(prompts),
         files,
+        jobs,
         fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
@@ -314,8 +320,11 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let tuning =
-        Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files) });
+    let tuning = Arc::new(TuningDesk {
+        gateway: Arc::clone(&built.gateway),
+        files: Arc::clone(&built.files),
+        jobs: Arc::clone(&built.jobs),
+    });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
@@ -419,7 +428,10 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
-    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files), metrics: Arc::clone(built.gateway.book.metrics()) }));
+    let metrics = Arc::clone(built.gateway.book.metrics());
+    let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
+    server.add_service(background_service("filekeeper", filekeeper));
+    server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

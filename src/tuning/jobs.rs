@@ -11,8 +11,6 @@ mod poll;
 mod results;
 mod rows;
 mod step;
-#[cfg(test)]
-mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +30,6 @@ use crate::clock;
 use crate::control::prices::Prices;
 use crate::domain::key::Tuning;
 use crate::domain::tuning::lifecycle::{Stage, Wish};
-use crate::domain::tuning::target::Target;
 use crate::domain::tuning::{Caller, JobStatus, Owner};
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;

@@ -7,6 +7,7 @@
 
 mod bind;
 mod deploys;
+mod hands;
 mod moves;
 mod outside;
 mod removal;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 pub use self::deploys::{Asked, HostingCost};
+pub use self::hands::Hands;
 pub use self::moves::Moved;
 pub use self::outside::{AtProviders, OutsideError, Stand, StandState};
 use super::{Noun, TuningError};

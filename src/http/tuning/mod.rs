@@ -3,6 +3,7 @@
 
 mod files;
 mod form;
+mod jobs;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 
 /// The largest body that is read whole; files and their parts are not.
 const BODY_BYTES: usize = 1 << 20;
@@ -80,6 +82,8 @@ pub struct TuningDesk {
     pub gateway: Arc<Gateway>,
     /// Training files and uploads.
     pub files: Arc<Files>,
+    /// Fine-tuning jobs.
+    pub jobs: Arc<Jobs>,
 }
 
 /// What is answered.
@@ -144,7 +148,8 @@ async fn answer(
     match path.noun {
         TuningNoun::Files => files::answer(desk, limits, exchange, caller, path.rest).await,
         TuningNoun::Uploads => files::answer_uploads(desk, limits, exchange, caller, path.rest).await,
-        TuningNoun::Jobs | TuningNoun::Model => {
+        TuningNoun::Jobs => jobs::answer(&desk.jobs, limits, exchange, caller, path.rest).await,
+        TuningNoun::Model => {
             let (method, asked) = (exchange.method(), exchange.uri().path());
             Err(TuningError::NoSuchRoute(format!("there is no {method} {asked}")))
         }
