@@ -38,7 +38,7 @@ const PAGE_BYTES: u64 = 1_024;
 const CHECKPOINT_PAGES: u64 = 65_536;
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
     (2, "teams and keys", include_str!("migrations/0002_teams_and_keys.sql")),
     (3, "prices", include_str!("migrations/0003_prices.sql")),
@@ -47,6 +47,7 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
     (6, "spend days", include_str!("migrations/0006_spend_days.sql")),
     (7, "prompts", include_str!("migrations/0007_prompts.sql")),
     (9, "fine-tuning jobs", include_str!("migrations/0009_fine_tuning_jobs.sql")),
+    (11, "hosting", include_str!("migrations/0011_hosting.sql")),
 ];
 
 /// Where the rows are.

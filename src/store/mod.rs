@@ -6,6 +6,7 @@ pub mod budgets;
 mod connection;
 mod engine;
 pub mod history;
+pub mod hosting;
 pub mod installation;
 pub mod instances;
 pub mod jobs;

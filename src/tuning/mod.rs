@@ -1,6 +1,9 @@
 //! The training plane: files, quotes, jobs, the models that come of them, and the clock of those that cost by the hour.
 //! One flow for all providers; whatever costs money goes through the ledger.
 
+pub mod hosting;
+mod lease;
+
 use std::sync::Arc;
 
 use crate::domain::budget::Exceeded;
