@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::serve::date;
 use super::{ConfigOption, say, warn};
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment};
@@ -27,9 +28,16 @@ pub(super) struct Options {
     /// Also ask each provider whether it would serve us
     #[arg(long)]
     probe: bool,
+
+    /// As of this moment, such as 2027-01-14: which models have ended by then, which price periods hold
+    #[arg(long, value_name = "MOMENT", value_parser = date)]
+    as_of: Option<i64>,
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(at_ms) = options.as_of {
+        clock::pretend(at_ms);
+    }
     let path = options.config.path();
     let config = config::load(path.as_deref(), &ProcessEnvironment)?;
     for notice in &config.notices {

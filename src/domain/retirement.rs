@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::catalog::{Address, Deployment};
+use super::catalog::{Address, Deployment, Provider};
 use super::fine_tuned_name::{FineTunedName, Form};
 
 /// No provider of language models has ended one before this day: what lies before it is no date but a mistake.
@@ -33,6 +33,10 @@ const OPENAI_FINE_TUNES: [(&str, &str); 11] = [
     ("gpt-4o", "2027-01-14"),
     ("gpt-4o-mini", "2027-01-14"),
 ];
+/// From this day on nobody can create a fine-tuning job at OpenAI; what is trained is served on.
+///
+/// Source: OpenAI's announcement of 2026-05-07, read on 2026-11-21.
+const OPENAI_TRAINS_UNTIL: &str = "2027-01-06";
 /// Whatever was made with OpenAI's first fine-tuning API. Source: OpenAI's deprecations page, 2023-07-06.
 const LEGACY_FINE_TUNES: &str = "2024-01-04";
 /// Deployments of fine-tunes at Azure, by the same rule.
@@ -166,6 +170,14 @@ pub fn seconds_ms(seconds: i64) -> Option<i64> {
     let at_ms = seconds.checked_mul(1_000)?;
     let is_moment = jiff::Timestamp::from_second(seconds).is_ok();
     (is_moment && Some(at_ms) >= day_ms(FIRST_DAY)).then_some(at_ms)
+}
+
+/// When a provider stops training altogether, where that is published: at OpenAI itself. ms since 1970 UTC.
+pub fn training_ends(provider: &Provider) -> Option<i64> {
+    match House::of(&provider.address)? {
+        House::OpenAi => day_ms(OPENAI_TRAINS_UNTIL),
+        House::Azure => None,
+    }
 }
 
 /// What the provider has published, where it is OpenAI or Azure itself: names mean nothing on other servers.

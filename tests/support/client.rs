@@ -134,6 +134,13 @@ impl Answer {
         error
     }
 
+    /// Fails unless the status and the error's code are these, whoever says so.
+    #[track_caller]
+    pub(crate) fn expect_status_and_code(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "the body was: {}", self.text());
+        assert_eq!(self.json()["error"]["code"], code, "{}", self.text());
+    }
+
     /// The events of a stream.
     pub(crate) fn events(&self) -> Vec<sse::Event> {
         sse::events(&self.body)

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::client::{Answer, Call, Connection, Open};
 use super::journal::{Entry, Journal};
+use super::ports::free_port;
 use super::provider::{Bill, Exchange};
 use super::setup::Setup;
 use super::wait::{eventually, within_limit};
@@ -115,18 +115,6 @@ impl Drop for Predecessor {
         self.0.child.kill().ok();
         self.0.child.wait().ok();
     }
-}
-
-/// Below the range that the system hands out by itself, so that nobody takes a port between our look and its use.
-static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
-
-/// A port that nobody listens on.
-pub(super) fn free_port() -> u16 {
-    let offset = u16::try_from(std::process::id() % 9_000).expect("below 9 000");
-    eventually("a free port", || {
-        let port = 20_000 + (offset + NEXT_PORT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
-    })
 }
 
 impl Process {

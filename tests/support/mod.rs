@@ -6,6 +6,8 @@ pub(crate) mod collector;
 pub(crate) mod exposition;
 pub(crate) mod gateway;
 pub(crate) mod journal;
+pub(crate) mod multipart;
+mod ports;
 #[path = "../../src/store/testing/postgres.rs"]
 pub(crate) mod postgres;
 pub(crate) mod prometheus;
@@ -34,4 +36,16 @@ pub(crate) fn chat(model: &str, words: &str) -> serde_json::Value {
 /// A streamed chat request in one line.
 pub(crate) fn streamed_chat(model: &str, words: &str) -> serde_json::Value {
     serde_json::json!({"model": model, "stream": true, "messages": [{"role": "user", "content": words}]})
+}
+
+/// A training file of so many chat rows, with eight words each.
+pub(crate) fn training_rows(rows: usize) -> Vec<u8> {
+    let row = |number| {
+        serde_json::json!({"messages": [
+            {"role": "system", "content": "You are a cat."},
+            {"role": "user", "content": format!("Who comes {number}?")},
+            {"role": "assistant", "content": "Meow!"},
+        ]})
+    };
+    (1..=rows).map(|number| format!("{}\n", row(number))).collect::<String>().into_bytes()
 }

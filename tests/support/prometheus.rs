@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::client::{Call, Connection};
 use super::exposition::{Labels, braces};
-use super::gateway::free_port;
+use super::ports::free_port;
 use super::wait::eventually;
 use crate::observability::prometheus_tool;
 

@@ -199,6 +199,11 @@ impl Server {
 
     /// Listens on a port of the loopback address.
     pub(crate) fn start_on(port: u16, handler: Arc<dyn Handler>) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], port)), handler)
+    }
+
+    /// Listens there.
+    pub(crate) fn start_at(address: SocketAddr, handler: Arc<dyn Handler>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -209,7 +214,7 @@ impl Server {
                     .build()
                     .expect("a runtime for the simulated server");
                 runtime.block_on(async move {
-                    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+                    let listener = TcpListener::bind(address).await.expect("a free port");
                     tell.send(listener.local_addr().expect("an address")).expect("the test waits");
                     tokio::select! {
                         () = accept(listener, handler) => {}

@@ -49,7 +49,7 @@ impl Content {
         }
     }
 
-    fn trouble(trouble: Trouble) -> Self {
+    pub(super) fn trouble(trouble: Trouble) -> Self {
         let mut content =
             Self::free(trouble.status, "application/json", trouble.body.to_string().into_bytes());
         content.headers.extend(trouble.headers);
@@ -83,26 +83,26 @@ fn json_content(value: &Value) -> Content {
 pub(super) fn usual(
     asked: &Asked,
     request: &Request,
+    model: &str,
     number: usize,
     manner: &Manner,
     stored: &mut BTreeMap<String, Value>,
 ) -> Content {
-    if let Some(trouble) = refusal(asked, request, manner) {
+    if let Some(trouble) = refusal(asked.house, request, manner) {
         return Content::trouble(trouble);
     }
     if request.method != "POST" {
         return read_only(asked, request, stored);
     }
     let body = request.json();
-    let model = asked.deployment.clone().or_else(|| body["model"].as_str().map(str::to_owned));
-    let model = model.unwrap_or_default();
-    if !manner.models.is_empty() && !manner.models.contains(&model) {
+    let is_served = |name: &str| manner.models.iter().any(|known| known == name);
+    if !manner.models.is_empty() && !asked.model(request).is_some_and(|name| is_served(&name)) {
         return Content::trouble(match asked.is_azure() {
             true => Trouble::azure_deployment_not_found(),
-            false => Trouble::model_not_found(&model),
+            false => Trouble::model_not_found(model),
         });
     }
-    let scene = Scene { asked, body: &body, model: &model, number, manner };
+    let scene = Scene { asked, body: &body, model, number, manner };
     let mut content = match asked.operation.as_str() {
         "chat/completions" => scene.chat(),
         "completions" => scene.completions(),
@@ -115,19 +115,21 @@ pub(super) fn usual(
     content
 }
 
-fn refusal(asked: &Asked, request: &Request, manner: &Manner) -> Option<Trouble> {
+/// Why a credential is not good here, or the address is none.
+pub(super) fn refusal(house: House, request: &Request, manner: &Manner) -> Option<Trouble> {
     let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    let shown = match asked.house {
+    let is_azure = house != House::OpenAi;
+    let shown = match house {
         House::AzureClassic | House::AzureV1 => request.header("api-key").or(bearer),
         House::OpenAi => bearer,
     };
     if !shown.is_some_and(|shown| manner.credential.iter().any(|good| good == shown)) {
-        return Some(match asked.is_azure() {
+        return Some(match is_azure {
             true => Trouble::azure_unauthorized(),
             false => Trouble::unauthorized(),
         });
     }
-    if asked.house == House::AzureClassic && request.query("api-version").is_none() {
+    if house == House::AzureClassic && request.query("api-version").is_none() {
         return Some(Trouble::azure_resource_not_found());
     }
     None

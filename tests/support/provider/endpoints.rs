@@ -46,6 +46,14 @@ impl Asked {
         asked(House::OpenAi, None, path.strip_prefix("/v1/").unwrap_or(path))
     }
 
+    /// The model or deployment that is asked for.
+    pub(super) fn model(&self, request: &Request) -> Option<String> {
+        self.deployment.clone().or_else(|| {
+            let body: serde_json::Value = serde_json::from_slice(&request.body).ok()?;
+            body["model"].as_str().map(str::to_owned)
+        })
+    }
+
     pub(super) fn is_azure(&self) -> bool {
         self.house != House::OpenAi
     }

@@ -9,8 +9,10 @@ mod errors;
 mod play;
 mod prices;
 mod reply;
+pub(crate) mod tuning;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,10 +23,11 @@ pub(crate) use errors::Trouble;
 pub(crate) use prices::Price;
 pub(crate) use reply::{Gate, Reply};
 
-use super::gateway::free_port;
+use super::ports::free_port;
 use super::server::{After, Handler, Request, Server, Wire};
 use super::wait::eventually;
 use endpoints::Asked;
+use tuning::{Tuning, TuningCall, Workshop};
 
 /// The key that a provider knows unless told otherwise.
 pub(crate) const UPSTREAM_KEY: &str = "upstream-key";
@@ -88,12 +91,12 @@ struct Manner {
 }
 
 impl Manner {
-    fn price(&self, asked: &Asked, request: &Request) -> Option<Price> {
-        let model = asked.deployment.clone().or_else(|| {
-            let body: Value = serde_json::from_slice(&request.body).ok()?;
-            body["model"].as_str().map(str::to_owned)
-        })?;
-        self.prices.get(&model).copied().or_else(|| prices::listed(&model))
+    /// What a model charges: by a price that a test has set, for the name or, where that ends with a colon or a dot, for
+    /// all that begin so; else by the list.
+    fn price(&self, model: &str) -> Option<Price> {
+        let begins = |name: &str| name.ends_with([':', '.']) && model.starts_with(name);
+        let own = self.prices.iter().find(|(name, _)| *name == model || begins(name));
+        own.map(|(_, price)| *price).or_else(|| prices::listed(model))
     }
 }
 
@@ -107,6 +110,7 @@ struct Memory {
     responses: BTreeMap<String, Value>,
     /// What it answers to each question for its models; 404 otherwise, as servers do that have no list.
     model_list: Option<Reply>,
+    tuning: Workshop,
 }
 
 struct Office(Mutex<Memory>);
@@ -127,6 +131,13 @@ impl SimulatedProvider {
         let server = Server::start(provider.handler());
         provider.port = server.address().port();
         *provider.server.lock() = Some(server);
+        provider
+    }
+
+    /// The same at an address of the caller's choice.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        let provider = Self::closed_at(address.port());
+        *provider.server.lock() = Some(Server::start_at(address, provider.handler()));
         provider
     }
 
@@ -159,6 +170,7 @@ impl SimulatedProvider {
             exchanges: Vec::new(),
             responses: BTreeMap::new(),
             model_list: None,
+            tuning: Workshop::new(),
         };
         Self { office: Arc::new(Office(Mutex::new(memory))), port, server: Arc::default() }
     }
@@ -252,6 +264,11 @@ impl SimulatedProvider {
         self.office.0.lock().exchanges.clone()
     }
 
+    /// Its fine-tuning: files, jobs, models and deployments.
+    pub(crate) fn tuning(&self) -> Tuning {
+        Tuning::new(Arc::clone(&self.office))
+    }
+
     /// What the requests cost, those that cost nothing left out.
     pub(crate) fn bill(&self) -> Vec<Bill> {
         self.office.0.lock().exchanges.iter().filter_map(|exchange| exchange.bill).collect()
@@ -261,6 +278,9 @@ impl SimulatedProvider {
 #[async_trait]
 impl Handler for Office {
     async fn answer(&self, request: Request, wire: &mut Wire) -> After {
+        if let Some(call) = TuningCall::of(&request) {
+            return self.tune(call, &request, wire).await;
+        }
         let (number, performance) = {
             let memory = &mut *self.0.lock();
             let number = memory.exchanges.len();
@@ -272,8 +292,18 @@ impl Handler for Office {
                 }
                 false => Reply::usual(),
             };
-            let content = answers::usual(&asked, &request, number, &memory.manner, &mut memory.responses);
-            let price = memory.manner.price(&asked, &request).filter(|_| !reply.is_written_out());
+            let named = asked.model(&request);
+            let (model, refusal) = match &named {
+                Some(name) => (memory.tuning.model_behind(name), memory.tuning.refuses(name, asked.house)),
+                None => (String::new(), None),
+            };
+            let content = match refusal {
+                Some(trouble) => answers::Content::trouble(trouble),
+                None => {
+                    answers::usual(&asked, &request, &model, number, &memory.manner, &mut memory.responses)
+                }
+            };
+            let price = memory.manner.price(&model).filter(|_| !reply.is_written_out());
             memory.exchanges.push(Exchange {
                 request,
                 fate: Fate::Running,

@@ -9,7 +9,9 @@ pub(crate) struct Price {
 
 /// The list: the longest name that a model's name begins with has its price. USD per 1M tokens × 1,000, from the
 /// providers' own pages.
-const LIST: [(&str, Price); 5] = [
+const LIST: [(&str, Price); 7] = [
+    ("ft:gpt-3.5-turbo", Price { input_nanos: 3_000, output_nanos: 6_000 }),
+    ("ft:gpt-4o-mini-2024-07-18:", Price { input_nanos: 300, output_nanos: 1_200 }),
     ("ft:gpt-4.1-mini-2025-04-14:", Price { input_nanos: 800, output_nanos: 3_200 }),
     ("gpt-4.1-mini", Price { input_nanos: 400, output_nanos: 1_600 }),
     ("o4-mini", Price { input_nanos: 1_100, output_nanos: 4_400 }),
