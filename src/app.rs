@@ -7,6 +7,7 @@ mod bookkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
+mod jobkeeper;
 mod modelkeeper;
 mod money;
 mod reload;
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
+use self::jobkeeper::JobKeeper;
 use self::modelkeeper::ModelKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
@@ -76,6 +78,7 @@ use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
 use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 use crate::tuning::registry::{self, Registry};
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
@@ -107,8 +110,8 @@ struct Built {
     money: money::Opened,
     prompts: Arc<Prompts>,
     files: Arc<Files>,
+    jobs: Arc<Jobs>,
     registry: Arc<Registry>,
-    fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -270,6 +273,7 @@ fn build(
             },
         },
     };
+    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files, &registry);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
@@ -282,8 +286,8 @@ fn build(
         money,
         prompts,
         files,
+        jobs,
         registry,
-        fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -331,7 +335,12 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files), registry: Arc::clone(&built.registry) });
+    let tuning = Arc::new(TuningDesk {
+        gateway: Arc::clone(&built.gateway),
+        files: Arc::clone(&built.files),
+        jobs: Arc::clone(&built.jobs),
+        registry: Arc::clone(&built.registry),
+    });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
@@ -360,6 +369,7 @@ fn add_listeners(
         key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        files: Arc::clone(&built.files),
         prompts: Arc::clone(&built.prompts),
         registry: Arc::clone(&built.registry),
         budgets: Arc::clone(&built.money.budgets),
@@ -438,7 +448,8 @@ fn add_background(
     server.add_service(background_service("bookkeeper", bookkeeper));
     let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
     server.add_service(background_service("modelkeeper", keeper));
-    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files) }));
+    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files), metrics: Arc::clone(built.gateway.book.metrics()) }));
+    server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

@@ -122,6 +122,9 @@ pub(super) struct Tuning {
     pub(super) folder: Option<PathBuf>,
     pub(super) max_file_bytes: Option<u64>,
     pub(super) max_folder_bytes: Option<u64>,
+    pub(super) poll_ms: Option<u64>,
+    pub(super) poll_max_ms: Option<u64>,
+    pub(super) moderate: Option<bool>,
     pub(super) canary_percent: Option<u8>,
 }
 

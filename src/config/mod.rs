@@ -47,7 +47,7 @@ use crate::gateway::limits::Config as Limits;
 use crate::gateway::retirements::Config as Retirements;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::{log, metrics, traces};
-use crate::tuning::files;
+use crate::tuning::{files, jobs};
 use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
@@ -106,6 +106,8 @@ pub struct Config {
     pub embed_timeout: Duration,
     /// Where training files are, and how much of them.
     pub files: files::Config,
+    /// How fine-tuning jobs are looked after.
+    pub jobs: jobs::Config,
     /// What a canary gets of a route's requests where nobody says, percent.
     pub canary_percent: u8,
     /// The file it came from; none for the built-in defaults.
@@ -149,6 +151,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (retirements, retirements_polled) = sections::retirements(&file.retirements, &mut checker);
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
+    let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
     let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
@@ -179,6 +182,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         cache,
         embed_timeout,
         files,
+        jobs,
         canary_percent,
         source: path.map(Path::to_owned),
         notices,
@@ -268,6 +272,9 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("tuning.folder", old.files.folder == new.files.folder);
     compare("tuning.max_file_bytes", old.files.max_file_bytes == new.files.max_file_bytes);
     compare("tuning.max_folder_bytes", old.files.max_folder_bytes == new.files.max_folder_bytes);
+    compare("tuning.poll_ms", old.jobs.poll == new.jobs.poll);
+    compare("tuning.poll_max_ms", old.jobs.poll_max == new.jobs.poll_max);
+    compare("tuning.moderate", old.jobs.moderate == new.jobs.moderate);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

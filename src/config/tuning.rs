@@ -1,10 +1,11 @@
-//! `[tuning]`: where training files are kept, and how much of them; how large a canary is.
+//! `[tuning]`: where training files are kept, and how much of them; how jobs are looked after; how large a canary is.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::domain::registry::MAX_PERCENT;
-use crate::tuning::files;
+use crate::tuning::{files, jobs};
 
 use super::file;
 use super::problem::{Checker, Place};
@@ -24,6 +25,25 @@ const CANARY_PERCENT: u8 = 10;
 pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
     let place = Place::top("tuning").key("canary_percent");
     in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
+}
+
+/// Between two looks at a job, ms.
+const POLL_MS: RangeInclusive<u64> = 50..=3_600_000;
+
+/// Checks what `[tuning]` says of jobs. `lease` is how long a process may be silent.
+pub(super) fn jobs(section: &file::Tuning, lease: Duration, checker: &mut Checker<'_>) -> jobs::Config {
+    let place = Place::top("tuning");
+    let usual = jobs::Config::default();
+    let mut time = |key: &str, value: Option<u64>, usual: Duration| {
+        let usual = u64::try_from(usual.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(in_range(&place.key(key), value, usual, POLL_MS, checker))
+    };
+    let poll = time("poll_ms", section.poll_ms, usual.poll);
+    let poll_max = time("poll_max_ms", section.poll_max_ms, usual.poll_max.max(poll));
+    if poll_max < poll {
+        checker.wrong(&place.key("poll_max_ms"), "shorter than poll_ms: it would never apply");
+    }
+    jobs::Config { poll, poll_max, moderate: section.moderate.unwrap_or(usual.moderate), lease }
 }
 
 /// Checks what `[tuning]` says of files.

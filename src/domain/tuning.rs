@@ -14,8 +14,8 @@ pub mod target;
 mod wire;
 
 pub use file::{
-    FileStatus, LONGEST_EXPIRY_S, MAX_FILENAME_BYTES, Purpose, SHORTEST_EXPIRY_S, TrainingFile, UPLOAD_LIFE_MS, Upload,
-    UploadPart, UploadStatus, filename,
+    FileStatus, LONGEST_EXPIRY_S, MAX_FILENAME_BYTES, Purpose, SHORTEST_EXPIRY_S, TrainingFile,
+    UPLOAD_LIFE_MS, Upload, UploadPart, UploadStatus, filename,
 };
 pub use ids::Id;
 pub use owner::{Caller, Owner, UnknownOwner};

@@ -380,7 +380,7 @@ fn migrator(location: &Location) -> Migrator {
         };
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql, false)
     };
-    Migrator::with_migrations(MIGRATIONS.into_iter().map(step).collect())
+    Migrator::with_migrations(MIGRATIONS.iter().copied().map(step).collect())
 }
 
 /// Makes the file for us alone, if it is not there, and names it as a URL.

@@ -84,8 +84,7 @@ impl FileRows {
 
     /// Writes a new file whose content lies in a place. Returns where the content lies: elsewhere, if it was there before.
     pub async fn insert(&self, file: &TrainingFile, place: &str) -> Result<String, StoreError> {
-        let content =
-            Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes };
+        let content = Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes };
         let file = file.clone();
         let work = self.pool.transaction(move |connection| {
             async move {

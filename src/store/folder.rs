@@ -94,7 +94,9 @@ impl Folder {
         for folder in fs::read_dir(&self.root)? {
             let folder = folder?;
             let name = folder.file_name();
-            let Some(name) = name.to_str().filter(|name| *name == DRAFTS || is_hex_pair(name)) else { continue };
+            let Some(name) = name.to_str().filter(|name| *name == DRAFTS || is_hex_pair(name)) else {
+                continue;
+            };
             for file in fs::read_dir(folder.path())? {
                 let file = file?;
                 // what another process has just unlinked

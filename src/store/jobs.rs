@@ -167,8 +167,9 @@ impl JobRows {
         .bind(text(&job.result_files))
         .bind(next_at_ms)
         .bind(job.created_at_ms);
-        let steps: Vec<Statement> =
-            std::iter::once(insert).chain(events.iter().map(|event| event_statement(&job.id, event))).collect();
+        let steps: Vec<Statement> = std::iter::once(insert)
+            .chain(events.iter().map(|event| event_statement(&job.id, event)))
+            .collect();
         self.write(steps).await.map(drop)
     }
 
@@ -200,7 +201,8 @@ impl JobRows {
         .bind(job.wish.filter(|_| !beside.granted).map_or("", Wish::name))
         .bind(beside.next_at_ms);
         let events = beside.events.iter().map(|event| event_statement(&job.id, event));
-        let checkpoints = beside.checkpoints.iter().map(|checkpoint| checkpoint_statement(&job.id, checkpoint));
+        let checkpoints =
+            beside.checkpoints.iter().map(|checkpoint| checkpoint_statement(&job.id, checkpoint));
         let steps: Vec<Statement> = std::iter::once(update).chain(events).chain(checkpoints).collect();
         self.write(steps).await
     }
@@ -614,7 +616,8 @@ mod tests {
                 model: "ft:x".to_owned(),
                 metrics: json!({"train_loss": 0.5}),
             };
-            let beside = Beside { checkpoints: vec![checkpoint.clone(), checkpoint.clone()], ..Beside::default() };
+            let beside =
+                Beside { checkpoints: vec![checkpoint.clone(), checkpoint.clone()], ..Beside::default() };
             assert!(rows.save(&billed, &beside).await.expect("asked"));
             assert_eq!(rows.checkpoints("ftjob-1").await.expect("read"), [checkpoint]);
             assert_eq!(rows.billed_on("openai", 3, "ftjob-2").await.expect("read"), 900);

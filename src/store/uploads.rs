@@ -166,10 +166,11 @@ impl UploadRows {
 
     /// Gives a pending upload up. Whether there was one.
     pub async fn cancel(&self, id: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("UPDATE uploads SET status = 'cancelled' WHERE id = $1 AND status = 'pending'")
-            .bind(id)
-            .execute(&self.pool)
-            .await?;
+        let done =
+            sqlx::query("UPDATE uploads SET status = 'cancelled' WHERE id = $1 AND status = 'pending'")
+                .bind(id)
+                .execute(&self.pool)
+                .await?;
         Ok(done.rows_affected() > 0)
     }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
-pub use self::check::Checker;
+pub use self::check::{Asked, Checker, Told};
 pub use self::receiving::{Most, Receiving};
 pub use self::uploads::{Begun, Completion, PART_BYTES};
 
@@ -112,7 +112,9 @@ pub(super) fn must_may(caller: &Caller, needs: Tuning) -> Result<(), TuningError
 /// What is said when our database fails; why stands in the log.
 fn stored(error: &StoreError) -> TuningError {
     tracing::error!(%error, "the store failed the training files");
-    TuningError::Unavailable("the gateway's database can't be used right now: try again in a moment".to_owned())
+    TuningError::Unavailable(
+        "the gateway's database can't be used right now: try again in a moment".to_owned(),
+    )
 }
 
 /// What is said when our disk fails; why stands in the log.
@@ -330,7 +332,9 @@ impl Files {
         match self.rows.purge(id).await {
             Ok(Some(place)) => self.unlink(place).await,
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, file = id, "a deleted file stays for now; it is tried again"),
+            Err(error) => {
+                tracing::warn!(%error, file = id, "a deleted file stays for now; it is tried again")
+            }
         }
     }
 

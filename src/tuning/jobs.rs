@@ -11,8 +11,6 @@ mod poll;
 mod results;
 mod rows;
 mod step;
-#[cfg(test)]
-mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +30,6 @@ use crate::clock;
 use crate::control::prices::Prices;
 use crate::domain::key::Tuning;
 use crate::domain::tuning::lifecycle::{Stage, Wish};
-use crate::domain::tuning::target::Target;
 use crate::domain::tuning::{Caller, JobStatus, Owner};
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
@@ -131,8 +128,12 @@ pub trait Winners: Send + Sync {
     /// When it could not: it is brought again.
     async fn register(&self, finished: Finished) -> Result<(), TuningError>;
 
-    /// Who made a model, and its own name there: a job may go on from it.
-    fn provider_of(&self, caller: &Caller, model: &str) -> Option<Arc<str>>;
+    /// Who made a model: a job may go on from it. None where nobody here did.
+    ///
+    /// # Errors
+    ///
+    /// That there is none of the caller's: it is another's.
+    fn provider_of(&self, caller: &Caller, model: &str) -> Result<Option<Arc<str>>, TuningError>;
 }
 
 /// The jobs.

@@ -2,6 +2,9 @@
 //! One flow for all providers; whatever costs money goes through the ledger.
 
 pub mod files;
+pub mod jobs;
+pub mod lease;
+pub mod priced;
 pub mod quote;
 pub mod registry;
 

@@ -17,8 +17,10 @@ use crate::domain::tuning::{
 use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::store::files::Order;
-use crate::tuning::files::{Begun, Completion, Files, Listed, Listing, MOST_LISTED, NewFile, PART_BYTES, Receiving};
 use crate::tuning::TuningError;
+use crate::tuning::files::{
+    Begun, Completion, Files, Listed, Listing, MOST_LISTED, NewFile, PART_BYTES, Receiving,
+};
 
 /// How much of a content is read and written at a time.
 const SLICE_BYTES: usize = 256 << 10;
@@ -138,7 +140,10 @@ async fn upload(
             }
             other => {
                 let name: String = other.chars().take(64).collect();
-                return Err(TuningError::invalid(&name, format!("Unrecognized request argument supplied: {name}")));
+                return Err(TuningError::invalid(
+                    &name,
+                    format!("Unrecognized request argument supplied: {name}"),
+                ));
             }
         }
     }
@@ -164,11 +169,7 @@ async fn take(mut member: Member<'_>, mut into: Receiving) -> Result<Receiving, 
 }
 
 /// Reads a form with a part.
-async fn part(
-    limits: &Limits,
-    exchange: &mut Exchange,
-    room: Receiving,
-) -> Result<Receiving, TuningError> {
+async fn part(limits: &Limits, exchange: &mut Exchange, room: Receiving) -> Result<Receiving, TuningError> {
     let mut form = Form::begin(exchange, limits, PART_BYTES, Files::part_too_large).await?;
     let (mut room, mut received) = (Some(room), None);
     while let Some(member) = form.next().await? {
@@ -179,7 +180,10 @@ async fn part(
             }
             (other, _) => {
                 let name: String = other.chars().take(64).collect();
-                return Err(TuningError::invalid(&name, format!("Unrecognized request argument supplied: {name}")));
+                return Err(TuningError::invalid(
+                    &name,
+                    format!("Unrecognized request argument supplied: {name}"),
+                ));
             }
         }
     }
@@ -196,14 +200,19 @@ fn expiry(anchor: Option<&Value>, seconds: Option<&Value>) -> Result<Option<i64>
         return Ok(None);
     }
     if anchor.and_then(Value::as_str) != Some("created_at") {
-        return Err(TuningError::invalid("expires_after[anchor]", "'expires_after[anchor]' has to be 'created_at'"));
+        return Err(TuningError::invalid(
+            "expires_after[anchor]",
+            "'expires_after[anchor]' has to be 'created_at'",
+        ));
     }
     let seconds = seconds.and_then(Value::as_u64);
     match seconds.filter(|seconds| (SHORTEST_EXPIRY_S..=LONGEST_EXPIRY_S).contains(seconds)) {
         Some(seconds) => Ok(i64::try_from(seconds).ok().map(|seconds| seconds * 1_000)),
         None => Err(TuningError::invalid(
             "expires_after[seconds]",
-            format!("'expires_after[seconds]' has to be a number of {SHORTEST_EXPIRY_S} to {LONGEST_EXPIRY_S}"),
+            format!(
+                "'expires_after[seconds]' has to be a number of {SHORTEST_EXPIRY_S} to {LONGEST_EXPIRY_S}"
+            ),
         )),
     }
 }
@@ -220,9 +229,10 @@ fn begun(body: Option<Value>) -> Result<Begun, TuningError> {
     let purpose = Purpose::of_upload(text("purpose")?).map_err(|why| TuningError::invalid("purpose", why))?;
     let bytes = match members.get("bytes") {
         None | Some(Value::Null) => return Err(TuningError::missing("bytes")),
-        Some(bytes) => bytes.as_u64().filter(|bytes| *bytes > 0).ok_or_else(|| {
-            TuningError::invalid("bytes", "'bytes' has to be a whole number of 1 or more")
-        })?,
+        Some(bytes) => bytes
+            .as_u64()
+            .filter(|bytes| *bytes > 0)
+            .ok_or_else(|| TuningError::invalid("bytes", "'bytes' has to be a whole number of 1 or more"))?,
     };
     let mime_type: String = text("mime_type")?.chars().take(128).collect();
     let expires_after_ms = match members.get("expires_after") {
@@ -235,12 +245,16 @@ fn begun(body: Option<Value>) -> Result<Begun, TuningError> {
 /// What the body of a complete upload says.
 fn completion(body: Option<Value>) -> Result<Completion, TuningError> {
     let members = members(body, &["part_ids", "md5"])?;
-    let wrong = || TuningError::invalid("part_ids", "'part_ids' has to be a list of ids of parts, in their order");
+    let wrong =
+        || TuningError::invalid("part_ids", "'part_ids' has to be a list of ids of parts, in their order");
     let ids = match members.get("part_ids") {
         None | Some(Value::Null) => return Err(TuningError::missing("part_ids")),
         Some(ids) => ids.as_array().filter(|ids| !ids.is_empty()).ok_or_else(wrong)?,
     };
-    let part_ids = ids.iter().map(|id| id.as_str().map(ToOwned::to_owned).ok_or_else(wrong)).collect::<Result<_, _>>()?;
+    let part_ids = ids
+        .iter()
+        .map(|id| id.as_str().map(ToOwned::to_owned).ok_or_else(wrong))
+        .collect::<Result<_, _>>()?;
     let md5 = match members.get("md5") {
         None | Some(Value::Null) => None,
         Some(md5) => {
@@ -274,7 +288,8 @@ fn members(body: Option<Value>, known: &[&str]) -> Result<serde_json::Map<String
 fn listing(exchange: &Exchange) -> Result<Listing, TuningError> {
     let mut listing = Listing { purpose: None, order: Order::Descending, after: None, limit: MOST_LISTED };
     let query = exchange.uri().query().unwrap_or_default();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty())
+    {
         match &*name {
             "purpose" => {
                 let purpose = Purpose::of_upload(&value).ok().or_else(|| Purpose::from_name(&value));
@@ -369,7 +384,7 @@ fn part_object(part: &UploadPart) -> Value {
 
 /// What a file holds, to be sent as it is read.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(in crate::http) struct Content {
     file: TrainingFile,
     content: File,
 }
@@ -421,7 +436,8 @@ fn disposition(name: &str) -> HeaderValue {
         .chars()
         .map(|c| if c.is_ascii() && !c.is_ascii_control() && !"\"\\".contains(c) { c } else { '_' })
         .collect();
-    let escaped: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20");
+    let escaped: String =
+        url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20");
     let text = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{escaped}");
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("attachment"))
 }
@@ -434,7 +450,10 @@ mod tests {
     fn a_name_is_said_twice() {
         for (name, want) in [
             ("train.jsonl", "attachment; filename=\"train.jsonl\"; filename*=UTF-8''train.jsonl"),
-            ("猫 \"1\".jsonl", "attachment; filename=\"_ _1_.jsonl\"; filename*=UTF-8''%E7%8C%AB%20%221%22.jsonl"),
+            (
+                "猫 \"1\".jsonl",
+                "attachment; filename=\"_ _1_.jsonl\"; filename*=UTF-8''%E7%8C%AB%20%221%22.jsonl",
+            ),
         ] {
             assert_eq!(disposition(name), want);
         }
@@ -459,7 +478,8 @@ mod tests {
 
     #[test]
     fn bodies_of_uploads_are_read_whole() {
-        let sound = json!({"filename": "a/b.jsonl", "purpose": "fine_tune", "bytes": 3, "mime_type": "text/jsonl"});
+        let sound =
+            json!({"filename": "a/b.jsonl", "purpose": "fine_tune", "bytes": 3, "mime_type": "text/jsonl"});
         let read = begun(Some(sound.clone())).expect("sound");
         assert_eq!((read.filename.as_str(), read.bytes, read.expires_after_ms), ("b.jsonl", 3, None));
         for (member, value) in [
@@ -479,7 +499,12 @@ mod tests {
         assert!(begun(None).is_err() && begun(Some(json!([]))).is_err());
         let whole = json!({"part_ids": ["part_1", "part_2"], "md5": "900150983cd24fb0d6963f7d28e17f72"});
         assert_eq!(completion(Some(whole)).expect("sound").part_ids.len(), 2);
-        for wrong in [json!({}), json!({"part_ids": []}), json!({"part_ids": [1]}), json!({"part_ids": ["a"], "md5": "x"})] {
+        for wrong in [
+            json!({}),
+            json!({"part_ids": []}),
+            json!({"part_ids": [1]}),
+            json!({"part_ids": ["a"], "md5": "x"}),
+        ] {
             assert!(completion(Some(wrong.clone())).is_err(), "{wrong}");
         }
     }

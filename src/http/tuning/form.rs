@@ -59,17 +59,21 @@ impl<'r> Form<'r> {
         too_large: impl FnOnce() -> TuningError,
     ) -> Result<Self, TuningError> {
         let kind = exchange.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let boundary = kind.and_then(|kind| multer::parse_boundary(kind).ok()).ok_or_else(|| TuningError::Invalid {
-            message: "the body has to be a form: send Content-Type: multipart/form-data with its boundary".to_owned(),
-            param: None,
-            code: "invalid_value",
-        })?;
+        let boundary =
+            kind.and_then(|kind| multer::parse_boundary(kind).ok()).ok_or_else(|| TuningError::Invalid {
+                message:
+                    "the body has to be a form: send Content-Type: multipart/form-data with its boundary"
+                        .to_owned(),
+                param: None,
+                code: "invalid_value",
+            })?;
         if exchange.announced().is_some_and(|length| length > max_bytes + MOST_BESIDE_BYTES as u64) {
             return Err(too_large());
         }
         exchange.await_body().await.map_err(|refusal| of_body(&refusal))?;
         let held = Arc::new(AtomicUsize::new(0));
-        let pieces = Pieces { exchange, limits, pace: Pace::new(clock::monotonic()), held: Arc::clone(&held) };
+        let pieces =
+            Pieces { exchange, limits, pace: Pace::new(clock::monotonic()), held: Arc::clone(&held) };
         let body = stream::unfold(pieces, async |mut pieces: Pieces<'r>| {
             let piece = pieces.next().await.transpose()?;
             Some((piece, pieces))
@@ -129,7 +133,8 @@ struct Pieces<'r> {
 
 impl Pieces<'_> {
     async fn next(&mut self) -> Result<Option<Bytes>, Unread> {
-        let Some(piece) = self.exchange.piece(self.limits.body_read_timeout).await.map_err(Unread::Body)? else {
+        let Some(piece) = self.exchange.piece(self.limits.body_read_timeout).await.map_err(Unread::Body)?
+        else {
             return Ok(None);
         };
         if !self.pace.keeps(piece.len(), clock::monotonic(), self.limits) {

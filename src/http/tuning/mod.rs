@@ -3,6 +3,7 @@
 
 mod files;
 mod form;
+mod jobs;
 mod models;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 use crate::tuning::registry::Registry;
 
 /// The largest body that is read whole; files and their parts are not.
@@ -82,6 +84,8 @@ pub struct TuningDesk {
     pub gateway: Arc<Gateway>,
     /// Training files and uploads.
     pub files: Arc<Files>,
+    /// Fine-tuning jobs.
+    pub jobs: Arc<Jobs>,
     /// What jobs have made.
     pub registry: Arc<Registry>,
 }
@@ -148,11 +152,8 @@ async fn answer(
     match path.noun {
         TuningNoun::Files => files::answer(desk, limits, exchange, caller, path.rest).await,
         TuningNoun::Uploads => files::answer_uploads(desk, limits, exchange, caller, path.rest).await,
+        TuningNoun::Jobs => jobs::answer(&desk.jobs, limits, exchange, caller, path.rest).await,
         TuningNoun::Model => models::delete(desk, caller, path.rest).await,
-        TuningNoun::Jobs => {
-            let (method, asked) = (exchange.method(), exchange.uri().path());
-            Err(TuningError::NoSuchRoute(format!("there is no {method} {asked}")))
-        }
     }
 }
 

@@ -5,17 +5,19 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read};
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pingora::time::{sleep, timeout};
+use tunegate_dataset::{Options, Report};
 
-use super::{Files, stored};
+use super::{Files, blocking, stored};
 use crate::clock;
-use crate::domain::tuning::FileStatus;
+use crate::domain::dataset;
+use crate::domain::tuning::{Caller, FileStatus};
 use crate::store::files::{Checked, Waiting};
 use crate::tuning::TuningError;
 
@@ -28,20 +30,24 @@ const TAKEN_OVER_AFTER: Duration = Duration::from_secs(20);
 /// Between two looks for what another process has left.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// Is told what came of a check, and how long it took.
+pub type Told = Box<dyn Fn(FileStatus, Duration) + Send + Sync>;
+
 /// Checks the files that wait for it.
-#[derive(Debug)]
 pub struct Checker {
     files: Arc<Files>,
     /// Tells this process from all others.
     name: String,
+    /// Told of each check that is over: what came of it, and how long it took.
+    told: Told,
     /// Who checks what, how often it said so, and since when that has not changed.
     seen: HashMap<String, (String, i64, Instant)>,
 }
 
 impl Checker {
     /// One of this process.
-    pub fn new(files: Arc<Files>) -> Self {
-        Self { files, name: format!("{:032x}", rand::random::<u128>()), seen: HashMap::new() }
+    pub fn new(files: Arc<Files>, told: Told) -> Self {
+        Self { files, name: format!("{:032x}", rand::random::<u128>()), told, seen: HashMap::new() }
     }
 
     /// Resolves when there may be something to check.
@@ -73,7 +79,8 @@ impl Checker {
         if one.checker.is_empty() || one.checker == self.name {
             return true;
         }
-        let seen = self.seen.entry(one.file.id.clone()).or_insert_with(|| (one.checker.clone(), one.beat, now));
+        let seen =
+            self.seen.entry(one.file.id.clone()).or_insert_with(|| (one.checker.clone(), one.beat, now));
         if (&seen.0, seen.1) != (&one.checker, one.beat) {
             *seen = (one.checker.clone(), one.beat, now);
         }
@@ -113,7 +120,9 @@ impl Checker {
             "a training file was checked"
         );
         let rows = &self.files.rows;
-        rows.checked(&one.file.id, &self.name, &found).await.map_err(|error| stored(&error))?;
+        if rows.checked(&one.file.id, &self.name, &found).await.map_err(|error| stored(&error))? {
+            (self.told)(found.status, took);
+        }
         Ok(())
     }
 }
@@ -148,22 +157,66 @@ fn unreadable(error: &io::Error) -> Checked {
     tracing::error!(%error, "a training file could not be checked");
     Checked {
         status: FileStatus::Error,
-        details: Some("the file's content could not be read when it was to be checked: upload it again".to_owned()),
+        details: Some(
+            "the file's content could not be read when it was to be checked: upload it again".to_owned(),
+        ),
         report: None,
         system_prompt_sha256: None,
     }
 }
 
+/// Checks a content whose model is not known yet: against what any model takes, counted with o200k.
 fn judge(path: &Path, given_up: &AtomicBool) -> io::Result<Checked> {
-    let source = BufReader::new(Watched { source: File::open(path)?, given_up });
-    let mut rows = 0_u64;
-    for line in source.lines() {
-        let line = line?;
-        rows += 1;
-        if serde_json::from_str::<serde_json::Value>(&line).is_err() {
-            let details = Some(format!("line {rows}: not JSON"));
-            return Ok(Checked { status: FileStatus::Error, details, report: None, system_prompt_sha256: None });
-        }
+    let source = Watched { source: File::open(path)?, given_up };
+    let (options, counter) = (dataset::options_for(""), dataset::counter_for(""));
+    let report = tunegate_dataset::check(source, None::<io::Empty>, &options, &counter, &mut |_| {})?;
+    Ok(Checked {
+        status: if report.is_trainable() { FileStatus::Processed } else { FileStatus::Error },
+        details: report.first_error_message(),
+        system_prompt_sha256: report.system_prompt.as_ref().map(|prompt| prompt.sha256.clone()),
+        report: Some(serde_json::to_string(&report).map_err(io::Error::other)?),
+    })
+}
+
+/// A check that an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The training file's id.
+    pub file: String,
+    /// The model that is to be trained.
+    pub model: String,
+    /// The validation file's id.
+    pub validation_file: Option<String>,
+    /// How often the file is trained on; none for what the cookbook guesses.
+    pub epochs: Option<u32>,
+}
+
+impl Files {
+    /// Checks a file of the caller's for a model, now. It takes as long as it takes: about a second for 5 MB.
+    ///
+    /// # Errors
+    ///
+    /// When a file is not the caller's, or enough such checks are under way.
+    pub async fn check_for(&self, caller: &Caller, asked: &Asked) -> Result<Report, TuningError> {
+        let training = self.find(caller, &asked.file).await?;
+        let training = self.path(&training).await?;
+        let validation = match &asked.validation_file {
+            None => None,
+            Some(id) => Some(self.path(&self.find(caller, id).await?).await?),
+        };
+        let _place = self.checks.try_acquire().map_err(|_| {
+            TuningError::Busy("the gateway checks as many data sets at once as it may: try again in a moment".to_owned())
+        })?;
+        let given_up = GivenUp::default();
+        let watched = Arc::clone(&given_up.0);
+        let (model, epochs) = (asked.model.clone(), asked.epochs);
+        blocking(move || {
+            let open = |path: PathBuf| File::open(path).map(|source| Watched { source, given_up: &watched });
+            let validation = validation.map(open).transpose()?;
+            let options = Options { epochs, ..dataset::options_for(&model) };
+            let counter = dataset::counter_for(&model);
+            tunegate_dataset::check(open(training)?, validation, &options, &counter, &mut |_| {})
+        })
+        .await
     }
-    Ok(Checked { status: FileStatus::Processed, details: None, report: None, system_prompt_sha256: None })
 }

@@ -155,7 +155,9 @@ impl Files {
     /// Begins to receive a content that is not too long.
     pub(super) async fn receive_at_most(&self, most: Most) -> Result<Receiving, TuningError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            TuningError::Busy("the gateway receives as many files at once as it may: try again in a moment".to_owned())
+            TuningError::Busy(
+                "the gateway receives as many files at once as it may: try again in a moment".to_owned(),
+            )
         })?;
         let room = self.room().await?;
         let (folder, random) = (self.folder.clone(), rand::random());
@@ -166,7 +168,8 @@ impl Files {
     /// What the folder has left for one more.
     pub(super) async fn room(&self) -> Result<Room, TuningError> {
         let kept = self.rows.bytes().await.map_err(|error| stored(&error))?;
-        let mut room = Room { coming: Arc::clone(&self.coming), taken: 0, kept, most: self.config.max_folder_bytes };
+        let mut room =
+            Room { coming: Arc::clone(&self.coming), taken: 0, kept, most: self.config.max_folder_bytes };
         room.grow(0)?;
         Ok(room)
     }

@@ -13,15 +13,16 @@ const BATCH: i64 = 200;
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 impl Files {
-    /// Takes away all that nobody has. Returns how many contents a crash had left.
+    /// Takes away all that nobody has. `machine_ms` is what the machine says that it is now, which writes the times of
+    /// files. Returns how many contents a crash had left.
     ///
     /// # Errors
     ///
     /// When the database or the folder fails; the rest is for the next time.
-    pub async fn sweep(&self, now_ms: i64) -> Result<u64, TuningError> {
+    pub async fn sweep(&self, now_ms: i64, machine_ms: i64) -> Result<u64, TuningError> {
         self.end_uploads(now_ms).await?;
         self.end_files(now_ms).await?;
-        self.remove_leftovers(now_ms).await
+        self.remove_leftovers(machine_ms).await
     }
 
     async fn end_files(&self, now_ms: i64) -> Result<(), TuningError> {
@@ -56,9 +57,9 @@ impl Files {
 
     /// Removes what a crash has left: drafts that nobody writes, and contents that no row names. The lock comes first and
     /// the look at the rows after it, so that a row is seen that was written meanwhile.
-    async fn remove_leftovers(&self, now_ms: i64) -> Result<u64, TuningError> {
+    async fn remove_leftovers(&self, machine_ms: i64) -> Result<u64, TuningError> {
         let folder = self.folder.clone();
-        let now = UNIX_EPOCH + Duration::from_millis(now_ms.unsigned_abs());
+        let now = UNIX_EPOCH + Duration::from_millis(machine_ms.unsigned_abs());
         let found = blocking(move || folder.older_than(before(now, LEFT_ALONE))).await?;
         let mut removed = 0;
         for place in found {

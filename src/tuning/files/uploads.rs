@@ -240,7 +240,9 @@ impl Files {
             match self.uploads.remove_part(&part.id).await {
                 Ok(Some(place)) => self.unlink(place).await,
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "the parts of an upload stay for now; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(%error, "the parts of an upload stay for now; it is tried again")
+                }
             }
         }
     }
@@ -249,7 +251,9 @@ impl Files {
 /// What is said of an upload that has ended.
 fn over(status: UploadStatus) -> TuningError {
     let message = match status {
-        UploadStatus::Expired => "the upload was not completed within an hour and has expired: begin another".to_owned(),
+        UploadStatus::Expired => {
+            "the upload was not completed within an hour and has expired: begin another".to_owned()
+        }
         other => format!("the upload is {}: begin another", other.name()),
     };
     TuningError::Invalid { message, param: None, code: "invalid_value" }

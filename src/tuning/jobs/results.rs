@@ -19,7 +19,7 @@ use crate::domain::money::Usd;
 use crate::domain::tuning::lifecycle::{Act, CLOSE_TRIES, Side, Stage, Told};
 use crate::domain::tuning::{Checkpoint, Id, JobStatus, Purpose};
 use crate::store::jobs::{Beside, CheckpointRow, JobRow};
-use crate::telemetry::metrics::tuning::Progress;
+use crate::telemetry::metrics::Progress;
 use crate::tuning::files::NewFile;
 use crate::upstream::tuning::{Trainer, TrainerError};
 
