@@ -448,7 +448,9 @@ fn add_background(
     server.add_service(background_service("bookkeeper", bookkeeper));
     let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
     server.add_service(background_service("modelkeeper", keeper));
-    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files), metrics: Arc::clone(built.gateway.book.metrics()) }));
+    let metrics = Arc::clone(built.gateway.book.metrics());
+    let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
+    server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),

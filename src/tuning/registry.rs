@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -20,9 +19,7 @@ pub use self::deploys::{Asked, HostingCost};
 pub use self::hands::Hands;
 pub use self::moves::Moved;
 pub use self::outside::{AtProviders, OutsideError, Stand, StandState};
-use super::jobs::{Finished, Winners};
 use super::{Noun, TuningError};
-use crate::clock;
 use crate::control::audit::{self, Actor};
 use crate::control::form::Problem;
 use crate::control::prices::Prices;
@@ -33,7 +30,7 @@ use crate::domain::money::Usd;
 use crate::domain::registry::{
     NoMove, Point, Registered, Stage, SystemPrompt, Trouble, Variant, curve, overlay,
 };
-use crate::domain::tuning::Caller;
+use crate::domain::tuning::{Caller, Checkpoint, Owner};
 use crate::store::audit::AuditRow;
 use crate::store::registry::{Change, Everything, HostedRow, MoveRow, RegistryRows};
 use crate::store::{Store, StoreError};
@@ -88,6 +85,39 @@ pub enum RegistryError {
     /// The database's.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What a job that has ended well hands over.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The provider's name for the model: `fine_tuned_model`.
+    pub name: Arc<str>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The name of the provider that made it.
+    pub provider: Arc<str>,
+    /// What it was trained from, as the job was asked for it.
+    pub base: Arc<str>,
+    /// Our id of the job.
+    pub job_id: Arc<str>,
+    /// SHA-256 of the training file.
+    pub dataset_sha256: Arc<str>,
+    /// What all rows of the training file begin with, empty where none has any; nothing where they differ.
+    pub system_prompt: Option<Arc<str>>,
+    /// Models of the middle of the job.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The version of the prices that the cost was computed with.
+    pub price_version: Arc<str>,
+    /// Billed tokens, over all epochs.
+    pub trained_tokens: Option<u64>,
+    /// What the training cost.
+    pub cost: Usd,
+    /// The result file, CSV.
+    pub results: Option<String>,
+    /// When the job was made, ms since 1970 UTC.
+    pub created_at_ms: i64,
+    /// When it ended, ms since 1970 UTC.
+    pub finished_at_ms: i64,
 }
 
 /// A model as operators see it.
@@ -203,9 +233,14 @@ impl Registry {
         self.publish(&mut laid)
     }
 
-    async fn take_in(&self, finished: Finished) -> Result<(), RegistryError> {
-        let curve = finished.curve.as_deref().map(curve::read).unwrap_or_default();
-        let now_ms = clock::unix_ms();
+    /// Registers what a job has made. A second time nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails: then it is to be called again.
+    pub async fn register(&self, finished: Finished) -> Result<(), RegistryError> {
+        let curve = finished.results.as_deref().map(curve::read).unwrap_or_default();
+        let now_ms = finished.finished_at_ms;
         let model = registered(finished);
         let detail = json!({
             "owner": model.owner.to_string(),
@@ -249,6 +284,20 @@ impl Registry {
     pub async fn moves(&self, route: Option<&str>) -> Result<Vec<MoveRow>, RegistryError> {
         let route = route.map(|route| self.route(route)).transpose()?;
         Ok(self.rows.moves(route.as_deref()).await?)
+    }
+
+    /// The name of the provider that made a model, for a job that trains it further; none where it is not registered.
+    ///
+    /// # Errors
+    ///
+    /// That there is none of the caller's: it belongs to another.
+    pub fn maker_of(&self, caller: &Caller, name: &str) -> Result<Option<Arc<str>>, TuningError> {
+        let known = self.known.load();
+        match find(&known, name) {
+            Err(_) => Ok(None),
+            Ok(model) if caller.finds(&model.owner) => Ok(Some(Arc::clone(&model.provider))),
+            Ok(_) => Err(TuningError::not_found(Noun::Model, name)),
+        }
     }
 
     async fn read_alone(&self) -> Result<Arc<Everything>, RegistryError> {
@@ -305,21 +354,6 @@ impl Registry {
     }
 }
 
-#[async_trait]
-impl Winners for Registry {
-    async fn register(&self, finished: Finished) -> Result<(), TuningError> {
-        self.take_in(finished).await.map_err(|error| unavailable(&error))
-    }
-
-    fn provider_of(&self, caller: &Caller, model: &str) -> Result<Option<Arc<str>>, TuningError> {
-        match find(&self.known.load(), model) {
-            Err(_) => Ok(None),
-            Ok(found) if caller.finds(&found.owner) => Ok(Some(Arc::clone(&found.provider))),
-            Ok(_) => Err(TuningError::not_found(Noun::Model, model)),
-        }
-    }
-}
-
 /// What clients are told where the database fails us.
 fn unavailable(error: &RegistryError) -> TuningError {
     tracing::error!(%error, "the model registry could not be changed");
@@ -328,7 +362,11 @@ fn unavailable(error: &RegistryError) -> TuningError {
 
 fn registered(finished: Finished) -> Registered {
     let checkpoints = finished.checkpoints.into_iter().take(MAX_CHECKPOINTS);
-    let variant = |(step, name, metrics)| Variant { step, name, metrics };
+    let variant = |checkpoint: Checkpoint| Variant {
+        step: checkpoint.step,
+        name: checkpoint.model,
+        metrics: checkpoint.metrics,
+    };
     let mut checkpoints: Vec<Variant> = checkpoints.map(variant).collect();
     // the last one may be the model itself
     checkpoints.retain(|checkpoint| checkpoint.name != finished.name);
@@ -339,10 +377,10 @@ fn registered(finished: Finished) -> Registered {
         provider: finished.provider,
         base: finished.base,
         job_id: finished.job_id,
-        dataset_sha256: finished.dataset_sha256.into(),
+        dataset_sha256: finished.dataset_sha256,
         system_prompt: finished.system_prompt.as_deref().map(SystemPrompt::new),
-        trained_tokens: Some(finished.trained_tokens),
-        cost: Usd::from_nanos(finished.cost_nanos),
+        trained_tokens: finished.trained_tokens,
+        cost: finished.cost,
         price_version: finished.price_version,
         checkpoints,
         created_at_ms: finished.created_at_ms,

@@ -17,7 +17,6 @@ use crate::domain::key::{Rights, Terms, Tuning, VirtualKey};
 use crate::domain::provider::{AzureV1, Dialect, OpenAi, Provider};
 use crate::domain::registry::{Hosted, HostedState};
 use crate::domain::route::Plan;
-use crate::domain::tuning::Owner;
 use crate::store::prices::PriceRows;
 use crate::store::testing::TestDatabase;
 
@@ -121,7 +120,7 @@ impl Bench {
         let (fake, live) = (Arc::<Fake>::default(), Arc::<Mutex<Catalog>>::default());
         let sheets = built_in().expect("the built-in prices").0;
         let prices = Prices::open(PriceRows::new(&store), Arc::new(sheets)).await.expect("prices");
-        let reports = Arc::new(Reports::new(&store));
+        let reports = Arc::new(Reports::new(&store, None));
         let prompts = Prompts::open(&store, reports, Vec::new(), |_| {}, 0).await.expect("prompts");
         let shown = Arc::clone(&live);
         let publish = move |catalog: Catalog| {
@@ -161,6 +160,10 @@ impl Bench {
     }
 }
 
+fn checkpoint(step: u64, model: &str) -> Checkpoint {
+    Checkpoint { id: "ftckpt_1".into(), created_at: 0, step, model: model.into(), metrics: Value::Null }
+}
+
 fn finished(name: &str, provider: &str) -> Finished {
     Finished {
         name: name.into(),
@@ -168,16 +171,13 @@ fn finished(name: &str, provider: &str) -> Finished {
         provider: provider.into(),
         base: "gpt-4.1-mini".into(),
         job_id: "ftjob-1".into(),
-        dataset_sha256: "ab".to_owned(),
-        system_prompt: Some("You are a cheerful cat.".to_owned()),
-        checkpoints: vec![
-            (40, format!("{name}:ckpt-step-40").into(), Value::Null),
-            (80, name.into(), Value::Null),
-        ],
+        dataset_sha256: "ab".into(),
+        system_prompt: Some("You are a cheerful cat.".into()),
+        checkpoints: vec![checkpoint(40, &format!("{name}:ckpt-step-40")), checkpoint(80, name)],
         price_version: "v1".into(),
-        trained_tokens: 300_000,
-        cost_nanos: 2_400_000_000,
-        curve: Some("step,train_loss\n1,0.5\n".to_owned()),
+        trained_tokens: Some(300_000),
+        cost: Usd::from_nanos(2_400_000_000),
+        results: Some("step,train_loss\n1,0.5\n".to_owned()),
         created_at_ms: 1,
         finished_at_ms: 2,
     }
@@ -322,9 +322,9 @@ async fn only_its_owner_deletes_a_model_that_nobody_asks_for() {
     assert!(bench.registry.get(V1).await.is_err());
     assert_eq!(bench.order(V1), ["any"], "the pattern has it, as any name");
     assert!(matches!(refused(owner, V1).await, TuningError::NotFound { .. }));
-    let maker = bench.registry.provider_of(&foreign, V2);
+    let maker = bench.registry.maker_of(&foreign, V2);
     assert!(matches!(maker, Err(TuningError::NotFound { .. })), "{maker:?}");
-    let its = bench.registry.provider_of(&Caller::Operator { team: None }, V2).expect("its");
+    let its = bench.registry.maker_of(&Caller::Operator { team: None }, V2).expect("its");
     assert_eq!(its.as_deref(), Some("openai"));
 }
 
