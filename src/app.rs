@@ -112,7 +112,6 @@ struct Built {
     files: Arc<Files>,
     jobs: Arc<Jobs>,
     registry: Arc<Registry>,
-    fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -289,7 +288,6 @@ fn build(
         files,
         jobs,
         registry,
-        fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -448,12 +446,12 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
+    server.add_service(background_service("modelkeeper", keeper));
     let metrics = Arc::clone(built.gateway.book.metrics());
     let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
     server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
-    let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
-    server.add_service(background_service("modelkeeper", keeper));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

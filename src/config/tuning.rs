@@ -18,6 +18,15 @@ const FOLDER_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Where they are, below the state folder, unless the operator says otherwise.
 const FOLDER: &str = "files";
 
+/// What a canary gets of a route's requests unless the operator says otherwise, percent.
+const CANARY_PERCENT: u8 = 10;
+
+/// Checks what `[tuning]` says of canaries: their usual part of a route, percent.
+pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
+    let place = Place::top("tuning").key("canary_percent");
+    in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
+}
+
 /// Between two looks at a job, ms.
 const POLL_MS: RangeInclusive<u64> = 50..=3_600_000;
 
@@ -35,15 +44,6 @@ pub(super) fn jobs(section: &file::Tuning, lease: Duration, checker: &mut Checke
         checker.wrong(&place.key("poll_max_ms"), "shorter than poll_ms: it would never apply");
     }
     jobs::Config { poll, poll_max, moderate: section.moderate.unwrap_or(usual.moderate), lease }
-}
-
-/// What a canary gets of a route's requests unless the operator says otherwise, percent.
-const CANARY_PERCENT: u8 = 10;
-
-/// Checks what `[tuning]` says of canaries: their usual part of a route, percent.
-pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
-    let place = Place::top("tuning").key("canary_percent");
-    in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
 }
 
 /// Checks what `[tuning]` says of files.

@@ -1,9 +1,5 @@
 //! The model registry as operators and jobs use it: what jobs have made, where it is served, and which routes lead there.
 //! It keeps the configuration's catalog and publishes it with the registry laid over it, at each change and each reload.
-//!
-//! For whoever builds it: `Registry::open(Parts { … })` after prompts and prices, `Registry::rebase(…)` in a reload
-//! instead of swapping the catalog, `Registry::refresh()` with the other tables, `Registry::step(now_ms)` every few
-//! seconds by a service. Jobs call `register` (idempotent) and `maker_of`.
 
 mod bind;
 mod deploys;
@@ -356,6 +352,12 @@ impl Registry {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What clients are told where the database fails us.
+fn unavailable(error: &RegistryError) -> TuningError {
+    tracing::error!(%error, "the model registry could not be changed");
+    TuningError::Unavailable("the model registry can't be used at the moment: try again".to_owned())
 }
 
 fn registered(finished: Finished) -> Registered {
