@@ -192,7 +192,7 @@ impl Jobs {
         let found = Targets::of(&live.catalog).resolve(model);
         let found = found.map_err(|error| TuningError::invalid("model", error.to_string()))?;
         // with a provider in front of it another's is another's, too
-        self.winners.maker_of(caller, &found.model)?;
+        self.registry.maker_of(caller, &found.model)?;
         Ok(found)
     }
 
