@@ -228,6 +228,8 @@ fn answers_are_lost_and_held_and_errors_come_as_the_test_says() {
     gate.open();
     assert_eq!(connection.answer().status, 200);
     assert_eq!(tuning.count(Route::CreateJob), 4);
+    let last = tuning.calls().pop().expect("a call");
+    assert_eq!((last.method.as_str(), last.target.as_str(), last.body), ("POST", JOBS, order));
     let statuses: Vec<u16> =
         tuning.calls().iter().filter(|call| call.route == Route::CreateJob).map(|call| call.status).collect();
     assert_eq!(statuses, [429, 0, 200, 200]);
