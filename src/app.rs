@@ -5,7 +5,9 @@ mod alerts;
 pub mod banner;
 mod bookkeeper;
 mod fidelity;
+mod filekeeper;
 mod happenings;
+mod jobkeeper;
 mod money;
 mod reload;
 mod services;
@@ -34,6 +36,8 @@ use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
+use self::filekeeper::FileKeeper;
+use self::jobkeeper::JobKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -71,6 +75,8 @@ use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
+use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -100,6 +106,8 @@ struct Built {
     keys: Arc<Keys>,
     money: money::Opened,
     prompts: Arc<Prompts>,
+    files: Arc<Files>,
+    jobs: Arc<Jobs>,
     fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
@@ -203,6 +211,9 @@ fn build(
         anyhow::Ok((store, directory, keys, first, money, prompts))
     })?;
     fidelity.look();
+    let files = Files::open(config.files.clone(), &store)
+        .with_context(|| format!("tuning.folder {} can't be used", config.files.folder.display()))?;
+    let files = Arc::new(files);
     let supervisor = match &config.worker {
         None => None,
         Some(worker) => {
@@ -247,6 +258,7 @@ fn build(
             },
         },
     };
+    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
@@ -258,6 +270,8 @@ fn build(
         keys: Arc::new(keys),
         money,
         prompts: Arc::new(prompts),
+        files,
+        jobs,
         fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
@@ -306,7 +320,13 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let tuning = Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway) });
+    let tuning =
+        Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files) });
+    let tuning = Arc::new(TuningDesk {
+        gateway: Arc::clone(&built.gateway),
+        files: Arc::clone(&built.files),
+        jobs: Arc::clone(&built.jobs),
+    });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
     match &http.tls {
@@ -335,6 +355,7 @@ fn add_listeners(
         key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
+        files: Arc::clone(&built.files),
         prompts: Arc::clone(&built.prompts),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
@@ -409,6 +430,9 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files), metrics: Arc::clone(built.gateway.book.metrics()) }));
+    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files) }));
+    server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

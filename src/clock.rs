@@ -23,9 +23,9 @@ pub fn unix_ms() -> i64 {
     machine_ms().saturating_add(SHIFT_MS.load(Ordering::Relaxed))
 }
 
-/// The machine's own; 0 on one whose clock stands before 1970.
+/// What the machine says, for times that it has written itself, such as those of files; 0 on one whose clock stands before 1970.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
-fn machine_ms() -> i64 {
+pub fn machine_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

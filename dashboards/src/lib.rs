@@ -20,6 +20,7 @@ mod prompts;
 mod routing;
 mod spend;
 mod table;
+mod tuning;
 mod unit;
 mod variable;
 mod worker;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Dashboard> {
         cache::dashboard(),
         prompts::dashboard(),
         routing::dashboard(),
+        tuning::dashboard(),
         worker::dashboard(),
     ]
 }

@@ -11,6 +11,7 @@ pub(crate) enum Page {
     Cache,
     Prompts,
     Routing,
+    Tuning,
     Worker,
 }
 
@@ -24,6 +25,7 @@ impl Page {
             Page::Cache => "tunegate-cache",
             Page::Prompts => "tunegate-prompts",
             Page::Routing => "tunegate-routing",
+            Page::Tuning => "tunegate-tuning",
             Page::Worker => "tunegate-worker",
         }
     }
@@ -37,6 +39,7 @@ impl Page {
             Page::Cache => "tunegate / Response cache",
             Page::Prompts => "tunegate / Prompts",
             Page::Routing => "tunegate / Routing and reliability",
+            Page::Tuning => "tunegate / Training jobs",
             Page::Worker => "tunegate / Local worker",
         }
     }
@@ -49,6 +52,7 @@ impl Page {
             Page::Spend => &[Filter::Team, Filter::Model, Filter::Budget],
             Page::Cache => &[Filter::Team, Filter::Model],
             Page::Prompts => &[Filter::Prompt, Filter::Model, Filter::Deployment],
+            Page::Tuning => &[Filter::Provider],
         }
     }
 }
@@ -61,6 +65,7 @@ pub(crate) enum Filter {
     Deployment,
     Budget,
     Prompt,
+    Provider,
 }
 
 impl Filter {
@@ -72,6 +77,7 @@ impl Filter {
             Filter::Deployment => "deployment",
             Filter::Budget => "budget",
             Filter::Prompt => "prompt",
+            Filter::Provider => "provider",
         }
     }
 }

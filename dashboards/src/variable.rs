@@ -32,6 +32,7 @@ fn narrowing(filter: Filter) -> Value {
         Filter::Deployment => ("Deployment", "tunegate_route_info", format!("{here}, model=~\"$model\"")),
         Filter::Budget => ("Budget", "tunegate_budget_limit_usd", here.to_owned()),
         Filter::Prompt => ("Prompt", "tunegate_prompt_requests_total", here.to_owned()),
+        Filter::Provider => ("Provider", "tunegate_tuning_jobs", here.to_owned()),
     };
     let name = filter.name();
     // what lacks the label is part of the whole, too

@@ -30,6 +30,8 @@ use crate::telemetry::metrics::Metrics;
 /// What has been opened.
 pub(super) struct Opened {
     pub(super) ledger: Arc<Ledger>,
+    /// This process, in the ledger and in leases.
+    pub(super) instance: Arc<str>,
     /// Whether it could be written last.
     pub(super) written: Arc<AtomicBool>,
     pub(super) prices: Arc<Prices>,
@@ -53,8 +55,9 @@ pub(super) async fn open(
     let (alerts, teller) = alerts::alerts(config.webhook.clone(), metrics);
     let written = Arc::new(AtomicBool::new(true));
     let observer = happenings::observer(Arc::clone(metrics), alerts.clone(), Arc::clone(&written));
-    let instance = format!("gw_{:016x}", rand::random::<u64>());
-    let (ledger, writer) = Ledger::new(StoredJournal::new(store), instance.into(), config.ledger, observer);
+    let instance: Arc<str> = format!("gw_{:016x}", rand::random::<u64>()).into();
+    let (ledger, writer) =
+        Ledger::new(StoredJournal::new(store), Arc::clone(&instance), config.ledger, observer);
     #[expect(clippy::disallowed_methods, reason = "the warden closes the ledger, and so ends its task")]
     let writer = tokio::spawn(writer);
     let ledger = Arc::new(ledger);
@@ -67,6 +70,7 @@ pub(super) async fn open(
     let budgets = Budgets::open(BudgetRows::new(store), config.budgets.clone(), unknown, enforce).await?;
     Ok(Opened {
         ledger,
+        instance,
         written,
         prices: Arc::new(prices),
         budgets: Arc::new(budgets),

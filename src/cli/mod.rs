@@ -6,11 +6,13 @@ mod cache;
 mod check_config;
 mod explain;
 mod healthcheck;
+mod jobs;
 mod keys;
 mod ledger;
 mod price;
 mod prices;
 mod prompts;
+mod quote;
 mod reload;
 mod routes;
 mod serve;
@@ -57,6 +59,11 @@ enum Command {
     ///
     /// All but `import` ask the running gateway at `admin.listen`, with the admin key.
     Prices(prices::Options),
+    /// Say what a training file costs to train and to serve on every target, beside a longer prompt.
+    ///
+    /// A file on disk is counted and priced here; `--route` asks the running gateway for the traffic, and a stored file is
+    /// quoted by it.
+    Quote(Box<quote::Options>),
     /// Show where each name leads and how its deployments stand.
     ///
     /// Asks the running gateway.
@@ -73,6 +80,11 @@ enum Command {
     ///
     /// Asks the running gateway.
     Ledger(ledger::Options),
+    /// Make, list, watch, pause and cancel fine-tuning jobs.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "job")]
+    Jobs(jobs::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -127,10 +139,12 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(options) => check_config::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
+        Command::Quote(options) => quote::run(&options),
         Command::Routes(options) => routes::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
+        Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),
@@ -211,6 +225,8 @@ mod tests {
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
             "tunegate prices list --provider azure",
+            "tunegate quote cat.jsonl --route support-bot --epochs 3 --target gpt-4.1-mini --target local/m --format json",
+            "tunegate quote file-1 --few-shot 3 --months 6 --training-minutes 80 --sku DeveloperTier --at 2023-11-01",
             "tunegate routes",
             "tunegate routes openai/gpt-4o --json",
             "tunegate explain bot - --team ops --tag a --tag b --header x-a=b --at 2027-01-14",

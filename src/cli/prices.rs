@@ -89,6 +89,9 @@ struct NewPrice {
     /// USD per 1M trained tokens
     #[arg(long, value_name = "USD")]
     training: Option<String>,
+    /// USD per hour of training
+    #[arg(long, value_name = "USD")]
+    training_per_hour: Option<String>,
     /// USD per hour of a deployment
     #[arg(long, value_name = "USD")]
     hosting_per_hour: Option<String>,
@@ -103,7 +106,7 @@ struct NewPrice {
     source: Option<String>,
     /// Instead of all that: a JSON file with a period of config/prices.toml, or several as `periods`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "output", "cached_input", "cache_write", "training",
-        "hosting_per_hour", "from", "until", "source"])]
+        "training_per_hour", "hosting_per_hour", "from", "until", "source"])]
     body: Option<PathBuf>,
 }
 
@@ -119,6 +122,7 @@ impl NewPrice {
             ("cached_input_per_1m_usd", &self.cached_input),
             ("cache_write_per_1m_usd", &self.cache_write),
             ("training_per_1m_usd", &self.training),
+            ("training_per_hour_usd", &self.training_per_hour),
             ("hosting_per_hour_usd", &self.hosting_per_hour),
             ("from", &self.from),
             ("until", &self.until),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
-use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Dialect, Hosted, Queue};
+use crate::domain::catalog::{DEFAULT_OUTPUT_TOKENS, Deployment, Hosted, Queue};
+use crate::domain::deployment::{usual_capabilities, usual_endpoints};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::ids::ModelName;
@@ -30,8 +31,6 @@ use super::values::{
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
 /// Most tokens of a context window; far beyond any model.
 const MAX_CONTEXT_TOKENS: u64 = 1_000_000_000;
-/// What our own worker answers.
-const CANDLE_ENDPOINTS: [Endpoint; 2] = [Endpoint::ChatCompletions, Endpoint::Completions];
 /// Most requests in a queue: each holds its body.
 const MAX_QUEUE: u32 = 100_000;
 /// Longest wait in a queue, ms: ten minutes.
@@ -134,7 +133,7 @@ fn deployment(
         reasoning: written.reasoning.unwrap_or_else(|| model_name::makes_unseen_tokens(identity)),
         upstream_model: upstream_model.into(),
         base_model,
-        endpoints: written_endpoints.unwrap_or_else(|| default_endpoints(&served.provider.dialect)),
+        endpoints: written_endpoints.unwrap_or_else(|| usual_endpoints(&served.provider.dialect)),
         max_output_tokens,
         default_output_tokens,
         timeouts: manners.timeouts,
@@ -144,7 +143,7 @@ fn deployment(
         on_unpriced,
         direct,
         context_window,
-        capabilities: capabilities.or_else(|| default_capabilities(&served.provider.dialect)),
+        capabilities: capabilities.or_else(|| usual_capabilities(&served.provider.dialect)),
         quality,
         retires_at_ms,
         limits,
@@ -216,22 +215,6 @@ fn endpoints(place: &Place, names: &[String], checker: &mut Checker<'_>) -> Vec<
         checker.wrong(&place, "an empty list serves nothing: leave the key out for all");
     }
     named(&place, names, &Endpoint::ALL, Endpoint::name, "endpoint", checker)
-}
-
-fn default_endpoints(dialect: &Dialect) -> Vec<Endpoint> {
-    match dialect {
-        Dialect::Candle => CANDLE_ENDPOINTS.to_vec(),
-        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => Endpoint::ALL.to_vec(),
-    }
-}
-
-/// What a provider's deployments can do where nobody says. Our own worker refuses tools, images, sound and schemas; of
-/// others nothing is known.
-fn default_capabilities(dialect: &Dialect) -> Option<Vec<Capability>> {
-    match dialect {
-        Dialect::Candle => Some(Vec::new()),
-        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => None,
-    }
 }
 
 /// Whether clients may ask for it by its provider's name: unless it is said, for a fine-tuned model, whose name nobody

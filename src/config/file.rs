@@ -38,6 +38,7 @@ pub(super) struct File {
     pub(super) retirements: Retirements,
     pub(super) metrics: Metrics,
     pub(super) cache: Cache,
+    pub(super) tuning: Tuning,
 }
 
 /// `[server]`
@@ -112,6 +113,18 @@ pub(super) struct Worker {
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,
     pub(super) price: Option<serde_json::Value>,
+}
+
+/// `[tuning]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tuning {
+    pub(super) folder: Option<PathBuf>,
+    pub(super) max_file_bytes: Option<u64>,
+    pub(super) max_folder_bytes: Option<u64>,
+    pub(super) poll_ms: Option<u64>,
+    pub(super) poll_max_ms: Option<u64>,
+    pub(super) moderate: Option<bool>,
 }
 
 /// `[prompts]`

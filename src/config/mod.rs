@@ -27,6 +27,7 @@ pub mod state;
 mod tests;
 mod tracing;
 mod training;
+mod tuning;
 mod values;
 
 use std::fs;
@@ -46,6 +47,7 @@ use crate::gateway::limits::Config as Limits;
 use crate::gateway::retirements::Config as Retirements;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::{log, metrics, traces};
+use crate::tuning::{files, jobs};
 use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
@@ -102,6 +104,10 @@ pub struct Config {
     pub cache: answers::Config,
     /// How long an embedding is waited for, until the semantic cache is left alone.
     pub embed_timeout: Duration,
+    /// Where training files are, and how much of them.
+    pub files: files::Config,
+    /// How fine-tuning jobs are looked after.
+    pub jobs: jobs::Config,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -142,6 +148,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let tracing = tracing::check(&file.tracing, &mut checker);
     let (retirements, retirements_polled) = sections::retirements(&file.retirements, &mut checker);
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
+    let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
+    let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -170,6 +178,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         retirements_polled,
         cache,
         embed_timeout,
+        files,
+        jobs,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -255,6 +265,12 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("cache.max_bytes", old.cache.max_bytes == new.cache.max_bytes);
     compare("cache.max_answer_bytes", old.cache.max_answer_bytes == new.cache.max_answer_bytes);
     compare("cache.embed_timeout_ms", old.embed_timeout == new.embed_timeout);
+    compare("tuning.folder", old.files.folder == new.files.folder);
+    compare("tuning.max_file_bytes", old.files.max_file_bytes == new.files.max_file_bytes);
+    compare("tuning.max_folder_bytes", old.files.max_folder_bytes == new.files.max_folder_bytes);
+    compare("tuning.poll_ms", old.jobs.poll == new.jobs.poll);
+    compare("tuning.poll_max_ms", old.jobs.poll_max == new.jobs.poll_max);
+    compare("tuning.moderate", old.jobs.moderate == new.jobs.moderate);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

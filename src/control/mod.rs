@@ -10,7 +10,7 @@ mod limits;
 pub mod pepper;
 pub mod prices;
 pub mod prompts;
-mod random;
+pub(crate) mod random;
 pub mod reports;
 pub mod teams;
 

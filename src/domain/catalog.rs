@@ -13,12 +13,13 @@ pub use super::provider::{
     Training, TrainingType,
 };
 
-use super::allowed::AllowedModels;
 use super::capability::Capability;
 use super::ids::ModelName;
+use super::key::VirtualKey;
 use super::limit::RateLimits;
 use super::retry;
 use super::route::{Plan, Route};
+use super::tuning::Owner;
 
 /// A name clients ask for, or a pattern of names, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Model {
     pub retry: retry::Policy,
     /// What all who ask for it may ask together.
     pub limits: RateLimits,
+    /// Whose it is, where nobody else may ask for it by its own name.
+    pub owner: Option<Owner>,
 }
 
 impl Model {
@@ -56,6 +59,7 @@ impl Model {
             content_filtered: None,
             retry: retry::Policy::default(),
             limits: RateLimits::default(),
+            owner: None,
         }
     }
 
@@ -75,13 +79,17 @@ pub struct Resolved {
     pub route: Arc<Route>,
     /// What the pattern's `*` matched; the whole name for an exact entry.
     pub matched: String,
+    /// Whose model it is that is asked for, where nobody else may.
+    pub owner: Option<Owner>,
 }
 
 impl Resolved {
     /// Whether a key may have what it asked for: by the asked name, or by the model's own, of which the asked one is an
-    /// alias or a label.
-    pub fn is_for(&self, asked: &ModelName, allowed: &AllowedModels) -> bool {
-        allowed.allows(asked) || allowed.allows(&self.model.name)
+    /// alias or a label. What belongs to somebody is nobody else's, whatever name leads there.
+    pub fn is_for(&self, asked: &ModelName, key: &VirtualKey) -> bool {
+        let allowed = &key.terms.models;
+        let is_its = |owner: &Owner| key.is_nobodys() || *owner == Owner::of(key);
+        (allowed.allows(asked) || allowed.allows(&self.model.name)) && self.owner.as_ref().is_none_or(is_its)
     }
 
     /// The provider's own name for the model on one of the deployments.
@@ -112,6 +120,8 @@ pub struct Catalog {
     exact: BTreeMap<ModelName, Entry>,
     /// Prefixes without their `*`, longest first.
     patterns: Vec<(String, Arc<Model>)>,
+    /// Whose a model is, by its provider and the provider's name for it: no pattern leads others there.
+    owned: BTreeMap<(Arc<str>, Arc<str>), Owner>,
 }
 
 impl Catalog {
@@ -131,6 +141,17 @@ impl Catalog {
         catalog.headers.sort();
         catalog.headers.dedup();
         catalog
+    }
+
+    /// The catalog with models that belong to somebody, by their providers and the providers' names for them.
+    #[must_use]
+    pub fn with_owned(self, owned: BTreeMap<(Arc<str>, Arc<str>), Owner>) -> Self {
+        Self { owned, ..self }
+    }
+
+    /// Whether a model, an alias or a label has exactly this name.
+    pub fn has_exactly(&self, name: &ModelName) -> bool {
+        self.exact.contains_key(name)
     }
 
     fn add(&mut self, model: Arc<Model>) {
@@ -169,18 +190,26 @@ impl Catalog {
     /// What a name leads to: an exact entry wins, then the longest prefix.
     pub fn resolve(&self, name: &ModelName) -> Option<Resolved> {
         if let Some(Entry { model, route }) = self.exact.get(name) {
-            let (model, route) = (Arc::clone(model), Arc::clone(route));
-            return Some(Resolved { model, route, matched: name.as_str().to_owned() });
+            let (model, route, owner) = (Arc::clone(model), Arc::clone(route), model.owner.clone());
+            return Some(Resolved { model, route, matched: name.as_str().to_owned(), owner });
         }
         self.patterns.iter().find_map(|(prefix, model)| {
             let matched = name.as_str().strip_prefix(prefix.as_str())?;
             let (model, route) = (Arc::clone(model), Arc::clone(&model.route));
-            (!matched.is_empty() && !climbs(matched)).then(|| Resolved {
-                model,
-                route,
-                matched: matched.to_owned(),
-            })
+            let found = Resolved { model, route, matched: matched.to_owned(), owner: None };
+            (!matched.is_empty() && !climbs(matched)).then(|| Resolved { owner: self.owner(&found), ..found })
         })
+    }
+
+    /// Whose model a pattern leads to.
+    fn owner(&self, found: &Resolved) -> Option<Owner> {
+        if self.owned.is_empty() {
+            return None;
+        }
+        let named = found.model.routes().flat_map(|route| &route.deployments).map(|deployment| {
+            (Arc::clone(&deployment.provider.name), found.upstream_model(deployment))
+        });
+        named.filter_map(|named| self.owned.get(&named)).next().cloned()
     }
 
     /// The exact names, sorted, and their models: what `GET /v1/models` lists.
@@ -207,10 +236,7 @@ fn climbs(text: &str) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::domain::breaker;
     use crate::domain::endpoint::Endpoint;
 
     pub(crate) fn deployment(name: &str, upstream: &str) -> Arc<Deployment> {
@@ -225,36 +251,8 @@ pub(crate) mod tests {
             http2: true,
             training: None,
         });
-        Arc::new(Deployment {
-            name: name.into(),
-            provider,
-            upstream_model: upstream.into(),
-            base_model: None,
-            reasoning: false,
-            endpoints: Endpoint::ALL.to_vec(),
-            max_output_tokens: None,
-            default_output_tokens: DEFAULT_OUTPUT_TOKENS,
-            timeouts: Timeouts::default(),
-            on_client_gone: OnClientGone::Abort,
-            drain: Duration::from_secs(30),
-            pricing: Pricing::ByName,
-            on_unpriced: OnUnpriced::Deny,
-            direct: false,
-            context_window: None,
-            capabilities: None,
-            quality: None,
-            retires_at_ms: None,
-            limits: RateLimits::default(),
-            queue: Queue::default(),
-            unsupported: Vec::new(),
-            on_unsupported: OnUnsupported::Refuse,
-            breaker: breaker::Policy::default(),
-            health_check_every: None,
-            prompt: None,
-            trained_with: None,
-            model_version: None,
-            hosted: Hosted::default(),
-        })
+        let plain = Deployment::plain(name.into(), provider, upstream.into());
+        Arc::new(Deployment { reasoning: false, endpoints: Endpoint::ALL.to_vec(), capabilities: None, ..plain })
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fine_tuned_name::FineTunedName;
 use super::prompt::{Injection, TrainedWith};
-use super::provider::{Provider, ProviderKind};
+use super::provider::{Dialect, Provider, ProviderKind};
 use crate::domain::breaker;
 use crate::domain::capability::Capability;
 use crate::domain::endpoint::Endpoint;
@@ -190,7 +190,58 @@ pub struct Lineage<'a> {
     pub fine_tuned: bool,
 }
 
+/// What a provider's deployments serve where nobody says.
+pub fn usual_endpoints(dialect: &Dialect) -> Vec<Endpoint> {
+    match dialect {
+        Dialect::Candle => vec![Endpoint::ChatCompletions, Endpoint::Completions],
+        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => Endpoint::ALL.to_vec(),
+    }
+}
+
+/// What a provider's deployments can do where nobody says. Our own worker refuses tools, images, sound and schemas; of
+/// others nothing is known.
+pub const fn usual_capabilities(dialect: &Dialect) -> Option<Vec<Capability>> {
+    match dialect {
+        Dialect::Candle => Some(Vec::new()),
+        Dialect::OpenAi(_) | Dialect::AzureV1(_) | Dialect::AzureClassic(_) => None,
+    }
+}
+
 impl Deployment {
+    /// One of which nobody has said more than its names.
+    pub fn plain(name: Arc<str>, provider: Arc<Provider>, upstream_model: Arc<str>) -> Self {
+        Self {
+            name,
+            base_model: None,
+            reasoning: model_name::makes_unseen_tokens(&upstream_model),
+            endpoints: usual_endpoints(&provider.dialect),
+            max_output_tokens: None,
+            default_output_tokens: DEFAULT_OUTPUT_TOKENS,
+            timeouts: Timeouts::default(),
+            on_client_gone: OnClientGone::Abort,
+            drain: Duration::from_secs(30),
+            pricing: Pricing::ByName,
+            on_unpriced: OnUnpriced::Deny,
+            direct: false,
+            context_window: None,
+            capabilities: usual_capabilities(&provider.dialect),
+            quality: None,
+            retires_at_ms: None,
+            limits: RateLimits::default(),
+            queue: Queue::default(),
+            unsupported: Vec::new(),
+            on_unsupported: OnUnsupported::Refuse,
+            breaker: breaker::Policy::default(),
+            health_check_every: None,
+            prompt: None,
+            trained_with: None,
+            model_version: None,
+            hosted: Hosted::default(),
+            upstream_model,
+            provider,
+        }
+    }
+
     /// Whether it can do something; one of which nobody said anything is taken to.
     pub fn can(&self, capability: Capability) -> bool {
         self.capabilities.as_ref().is_none_or(|all| all.contains(&capability))

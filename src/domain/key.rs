@@ -168,6 +168,11 @@ pub struct VirtualKey {
 }
 
 impl VirtualKey {
+    /// Whether it stands for an operator who asks as nobody, and is shown all.
+    pub fn is_nobodys(&self) -> bool {
+        self.id.is_empty() && self.terms.team.is_none()
+    }
+
     /// Whether a name is this key's: its id, or its alias while it is not revoked.
     pub fn is_named(&self, id_or_alias: &str) -> bool {
         *self.id == *id_or_alias || (*self.alias == *id_or_alias && self.revoked_at_ms.is_none())

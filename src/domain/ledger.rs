@@ -49,7 +49,7 @@ impl Purpose {
 }
 
 /// Whom and what money is booked on. A hold and its settlement have the same.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize)]
 pub struct Attribution {
     /// The virtual key's id; empty for what no key asked for.
     pub key_id: Arc<str>,

@@ -32,6 +32,7 @@ pub mod priced;
 pub mod prompt;
 pub mod provider;
 pub mod quota;
+pub mod registry;
 pub mod request;
 pub mod retirement;
 pub mod retry;

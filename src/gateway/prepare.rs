@@ -104,7 +104,7 @@ impl Asked {
     ) -> Result<Self, Refusal> {
         let unknown = || Refusal::UnknownModel(request.model.as_str().to_owned());
         let resolved = live.catalog.resolve(&request.model).ok_or_else(unknown)?;
-        if !resolved.is_for(&request.model, &admitted.key.terms.models) {
+        if !resolved.is_for(&request.model, &admitted.key) {
             return Err(unknown());
         }
         let attribution = attribution(&admitted, &resolved, &request, std::mem::take(&mut beside.tags));

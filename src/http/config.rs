@@ -45,7 +45,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// For each read of a request body.
     pub body_read_timeout: Duration,
-    /// For the whole request body.
+    /// For the whole request body; of a file that is uploaded, for each mebibyte of it.
     pub body_total_timeout: Duration,
     /// An idle kept-alive connection.
     pub keepalive_timeout: Duration,

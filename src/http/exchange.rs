@@ -1,5 +1,7 @@
 //! One pingora session as one request and one answer. Every read and write has a limit.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::ErrorType;
@@ -14,7 +16,7 @@ use crate::gateway::limits::Place;
 use crate::gateway::{Client, Refusal};
 
 /// A client that takes none of its answer for so long has left.
-const WRITE_STALL: std::time::Duration = std::time::Duration::from_secs(120);
+const WRITE_STALL: Duration = Duration::from_secs(120);
 /// How much of an answer is written at a time.
 const WRITE_SLICE: usize = 256 << 10;
 /// How much is reserved for a body when only its first bytes have come: address space, not yet memory.
@@ -46,7 +48,7 @@ impl Exchange {
     /// Takes over a session whose head was read.
     pub(super) fn new(mut session: ServerSession, id: RequestId) -> Self {
         session.set_write_timeout(Some(WRITE_STALL));
-        session.set_total_drain_timeout(Some(std::time::Duration::from_secs(5)));
+        session.set_total_drain_timeout(Some(Duration::from_secs(5)));
         // a pipelined request waits its turn; without this any early byte kills the answer under way
         session.set_pipelining_enabled(true);
         Self { session, id, body_lost: false }
@@ -88,20 +90,40 @@ impl Exchange {
         max_bytes: usize,
         mut room: Option<&mut Place>,
     ) -> Result<Bytes, Refusal> {
-        let length =
-            self.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: usize| length > max_bytes) {
+        let length = self.announced().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if length.is_some_and(|length| length > max_bytes) {
             return Err(Refusal::TooLarge(max_bytes));
         }
         if let (Some(length), Some(room)) = (length, room.take_if(|_| length.is_some())) {
             room.grow(length)?;
         }
+        self.await_body().await?;
+        let reading = self.read_body(limits, max_bytes, length.unwrap_or(0), room);
+        timeout(limits.body_total_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
+    }
+
+    /// How long the body is, bytes, if its head says so.
+    pub(super) fn announced(&self) -> Option<u64> {
+        self.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// Lets a client send its body that waits to be let. From here on each read of it has its own limit.
+    pub(super) async fn await_body(&mut self) -> Result<(), Refusal> {
         if self.headers().contains_key(header::EXPECT) && !self.is_http_10() {
             self.session.write_continue_response().await.map_err(|_| Refusal::BodyBroken)?;
         }
-        self.session.set_read_timeout(None); // both limits stand here
-        let reading = self.read_body(limits, max_bytes, length.unwrap_or(0), room);
-        timeout(limits.body_total_timeout, reading).await.unwrap_or(Err(Refusal::BodyTimeout))
+        self.session.set_read_timeout(None);
+        Ok(())
+    }
+
+    /// Reads the next piece of a body; nothing at its end.
+    pub(super) async fn piece(&mut self, limit: Duration) -> Result<Option<Bytes>, Refusal> {
+        let read = match timeout(limit, self.session.read_request_body()).await {
+            Ok(read) => read.map_err(|_| Refusal::BodyBroken),
+            Err(_) => Err(Refusal::BodyTimeout),
+        };
+        self.body_lost |= read.is_err();
+        read
     }
 
     async fn read_body(
@@ -114,13 +136,7 @@ impl Exchange {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         loop {
-            let read = timeout(limits.body_read_timeout, self.session.read_request_body());
-            let chunk = match read.await {
-                Err(_) => return Err(Refusal::BodyTimeout),
-                Ok(Err(_)) => return Err(Refusal::BodyBroken),
-                Ok(Ok(None)) => break,
-                Ok(Ok(Some(chunk))) => chunk,
-            };
+            let Some(chunk) = self.piece(limits.body_read_timeout).await? else { break };
             if first.len() + all.len() + chunk.len() > max_bytes {
                 return Err(Refusal::TooLarge(max_bytes));
             }
@@ -225,7 +241,19 @@ impl Exchange {
     /// destroy the answer on its way.
     async fn linger(&mut self) {
         let rest = async { while let Ok(Some(_)) = self.session.read_request_body().await {} };
-        let _ = timeout(std::time::Duration::from_millis(500), rest).await;
+        let _ = timeout(Duration::from_millis(500), rest).await;
+    }
+
+    /// Begins an answer whose length is known: all of it has to be written, or the connection is closed.
+    pub(super) async fn begin_sized(
+        &mut self,
+        status: StatusCode,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        bytes: u64,
+    ) -> Result<(), Unwritten> {
+        let mut head = self.head(status, headers)?;
+        head.insert_header(header::CONTENT_LENGTH, bytes).map_err(|_| Unwritten)?;
+        self.session.write_response_header(Box::new(head)).await.map_err(|_| Unwritten)
     }
 
     /// Begins a streamed answer.

@@ -131,6 +131,7 @@ pub(super) fn tuning_status(error: &TuningError) -> StatusCode {
         TuningError::Forbidden { .. } | TuningError::Unpriced(_) => StatusCode::FORBIDDEN,
         TuningError::Invalid { .. } => StatusCode::BAD_REQUEST,
         TuningError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        TuningError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
         TuningError::Conflict { .. } => StatusCode::CONFLICT,
         TuningError::Budget { .. } => StatusCode::TOO_MANY_REQUESTS,
         // what the provider says of the request is the client's to hear; of us, it is not

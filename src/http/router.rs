@@ -50,13 +50,13 @@ fn beside(gateway: &Gateway, request: &Request) -> Result<Response, Refusal> {
     }
     let live = gateway.catalog.load();
     match route {
-        Route::Health => Ok(json(health::report(gateway, &live.catalog, &admitted.key.terms.models))),
+        Route::Health => Ok(json(health::report(gateway, &live.catalog, &admitted.key))),
         Route::Model(name) => {
             let unknown = || Refusal::UnknownModel(name.clone().into_owned());
-            let found = models::one(&live.catalog, &gateway.retirements, &admitted.key.terms.models, &name);
+            let found = models::one(&live.catalog, &gateway.retirements, &admitted.key, &name);
             found.map(json).ok_or_else(unknown)
         }
-        _ => Ok(json(models::list(&live.catalog, &gateway.retirements, &admitted.key.terms.models))),
+        _ => Ok(json(models::list(&live.catalog, &gateway.retirements, &admitted.key))),
     }
 }
 

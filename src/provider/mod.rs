@@ -158,6 +158,20 @@ pub fn inference(
     }
 }
 
+/// A chat without messages at one deployment: who has it refuses that, and nothing is billed.
+pub fn empty_chat(provider: &Provider, upstream_model: &str) -> Outgoing {
+    let dialect = asks(&provider.dialect);
+    let mut headers = dialect.headers();
+    headers.push((http::header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    Outgoing {
+        method: Method::POST,
+        path: dialect.path(&provider.base_path, Endpoint::ChatCompletions, upstream_model),
+        headers,
+        body: Some(serde_json::json!({"model": upstream_model, "messages": []}).to_string().into()),
+        usage_injected: false,
+    }
+}
+
 /// A request for a stored response: `tail` is what stood behind the client's base URL, with its query.
 pub fn stored(provider: &Provider, method: Method, tail: &str) -> Outgoing {
     let dialect = asks(&provider.dialect);

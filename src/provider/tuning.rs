@@ -125,10 +125,11 @@ pub fn delete_model(provider: &Provider, name: &str) -> Outgoing {
 ///
 /// When the order holds something that the dialect has no words for.
 pub fn create(provider: &Provider, order: &JobOrder) -> Result<Outgoing, NotTaken> {
+    let said = order.training_type.as_deref().or(training_type(provider));
     let body = match &provider.dialect {
         Dialect::OpenAi(_) | Dialect::Candle => openai::order(order),
-        Dialect::AzureV1(_) => azure::order_v1(order, training_type(provider)),
-        Dialect::AzureClassic(_) => azure::order_classic(order, training_type(provider))?,
+        Dialect::AzureV1(_) => azure::order_v1(order, said),
+        Dialect::AzureClassic(_) => azure::order_classic(order, said)?,
     };
     Ok(request(provider, Method::POST, "fine_tuning/jobs", Some(&body)))
 }

@@ -38,7 +38,7 @@ const PAGE_BYTES: u64 = 1_024;
 const CHECKPOINT_PAGES: u64 = 65_536;
 
 /// Every step of the tables' shape, in order; a step that was released never changes.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "keys and pins", include_str!("migrations/0001_keys_and_pins.sql")),
     (2, "teams and keys", include_str!("migrations/0002_teams_and_keys.sql")),
     (3, "prices", include_str!("migrations/0003_prices.sql")),
@@ -46,7 +46,9 @@ pub(super) const MIGRATIONS: [(i64, &str, &str); 8] = [
     (5, "budgets", include_str!("migrations/0005_budgets.sql")),
     (6, "spend days", include_str!("migrations/0006_spend_days.sql")),
     (7, "prompts", include_str!("migrations/0007_prompts.sql")),
+    (8, "files", include_str!("migrations/0008_files.sql")),
     (9, "fine-tuning jobs", include_str!("migrations/0009_fine_tuning_jobs.sql")),
+    (10, "model registry", include_str!("migrations/0010_registry.sql")),
 ];
 
 /// Where the rows are.
@@ -378,7 +380,7 @@ fn migrator(location: &Location) -> Migrator {
         };
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql, false)
     };
-    Migrator::with_migrations(MIGRATIONS.into_iter().map(step).collect())
+    Migrator::with_migrations(MIGRATIONS.iter().copied().map(step).collect())
 }
 
 /// Makes the file for us alone, if it is not there, and names it as a URL.

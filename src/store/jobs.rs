@@ -3,6 +3,8 @@
 //! Only who steps jobs writes a job's course, and each time claims the version that it has read: where another process was
 //! first, nothing is written. A wish is a column of its own, so that whoever has one waits for nobody.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 use serde_json::Value;
 use sqlx::Row as _;
@@ -12,6 +14,7 @@ use super::audit::Statement;
 use super::engine::{StoreError, or_taken};
 use super::open::Store;
 use super::pool::Pool;
+use crate::domain::ledger::Attribution;
 use crate::domain::tuning::lifecycle::{Course, Stage, Wish};
 use crate::domain::tuning::{JobStatus, Owner};
 
@@ -28,8 +31,8 @@ pub struct JobRow {
     pub id: String,
     /// Whose it is.
     pub owner: Owner,
-    /// Whom and what its money is booked on, as JSON.
-    pub booked_on: Value,
+    /// Whom and what its money is booked on.
+    pub booked_on: Arc<Attribution>,
     /// The provider's name.
     pub provider: String,
     /// The provider's own name of the base model.
@@ -148,7 +151,7 @@ impl JobRows {
         )
         .bind(job.id.clone())
         .bind(job.owner.to_string())
-        .bind(job.booked_on.to_string())
+        .bind(text(&job.booked_on))
         .bind(job.provider.clone())
         .bind(job.base.clone())
         .bind(job.training_file.clone())
@@ -164,8 +167,9 @@ impl JobRows {
         .bind(text(&job.result_files))
         .bind(next_at_ms)
         .bind(job.created_at_ms);
-        let steps: Vec<Statement> =
-            std::iter::once(insert).chain(events.iter().map(|event| event_statement(&job.id, event))).collect();
+        let steps: Vec<Statement> = std::iter::once(insert)
+            .chain(events.iter().map(|event| event_statement(&job.id, event)))
+            .collect();
         self.write(steps).await.map(drop)
     }
 
@@ -197,7 +201,8 @@ impl JobRows {
         .bind(job.wish.filter(|_| !beside.granted).map_or("", Wish::name))
         .bind(beside.next_at_ms);
         let events = beside.events.iter().map(|event| event_statement(&job.id, event));
-        let checkpoints = beside.checkpoints.iter().map(|checkpoint| checkpoint_statement(&job.id, checkpoint));
+        let checkpoints =
+            beside.checkpoints.iter().map(|checkpoint| checkpoint_statement(&job.id, checkpoint));
         let steps: Vec<Statement> = std::iter::once(update).chain(events).chain(checkpoints).collect();
         self.write(steps).await
     }
@@ -228,6 +233,14 @@ impl JobRows {
         );
         let done = query.bind(id.to_owned()).bind(wish.name()).execute(&self.pool).await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Makes all jobs due that one process was stepping, but those that are just being made by another.
+    pub async fn wake_all(&self) -> Result<(), StoreError> {
+        sqlx::query("UPDATE fine_tuning_jobs SET next_at_ms = 0 WHERE stage NOT IN ('checking', 'holding', 'ended')")
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 
     /// Takes a job away that was refused before anything came of it. Not one that has been stepped since it was read.
@@ -494,7 +507,7 @@ mod tests {
         JobRow {
             id: id.to_owned(),
             owner: owner.parse().expect("an owner"),
-            booked_on: json!({"model": "m"}),
+            booked_on: Arc::new(Attribution { model: "m".into(), ..Attribution::default() }),
             provider: "openai".to_owned(),
             base: "gpt-4.1-mini-2025-04-14".to_owned(),
             training_file: "file-1".to_owned(),
@@ -603,7 +616,8 @@ mod tests {
                 model: "ft:x".to_owned(),
                 metrics: json!({"train_loss": 0.5}),
             };
-            let beside = Beside { checkpoints: vec![checkpoint.clone(), checkpoint.clone()], ..Beside::default() };
+            let beside =
+                Beside { checkpoints: vec![checkpoint.clone(), checkpoint.clone()], ..Beside::default() };
             assert!(rows.save(&billed, &beside).await.expect("asked"));
             assert_eq!(rows.checkpoints("ftjob-1").await.expect("read"), [checkpoint]);
             assert_eq!(rows.billed_on("openai", 3, "ftjob-2").await.expect("read"), 900);

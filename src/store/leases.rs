@@ -39,12 +39,7 @@ impl LeaseRows {
     }
 
     /// Takes a lease that nobody has, or that still stands as it was found. Whether it is ours now.
-    pub async fn take(
-        &self,
-        name: &str,
-        holder: &str,
-        found: Option<&LeaseRow>,
-    ) -> Result<bool, StoreError> {
+    pub async fn take(&self, name: &str, holder: &str, found: Option<&LeaseRow>) -> Result<bool, StoreError> {
         let query = match found {
             None => sqlx::query(
                 "INSERT INTO leases (name, holder, beat) VALUES ($1, $2, 1) ON CONFLICT (name) DO NOTHING",

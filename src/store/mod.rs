@@ -4,7 +4,10 @@
 pub mod audit;
 pub mod budgets;
 mod connection;
+mod contents;
 mod engine;
+pub mod files;
+pub mod folder;
 pub mod history;
 pub mod installation;
 pub mod instances;
@@ -18,10 +21,12 @@ mod pool;
 pub mod prices;
 pub mod prompts;
 pub mod proof;
+pub mod registry;
 pub mod spend;
 pub mod teams;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod uploads;
 mod values;
 
 pub use connection::Connection;

@@ -9,15 +9,14 @@ mod measure;
 mod money;
 mod poll;
 mod results;
+mod rows;
 mod step;
-#[cfg(test)]
-mod tests;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -31,7 +30,6 @@ use crate::clock;
 use crate::control::prices::Prices;
 use crate::domain::key::Tuning;
 use crate::domain::tuning::lifecycle::{Stage, Wish};
-use crate::domain::tuning::target::Target;
 use crate::domain::tuning::{Caller, JobStatus, Owner};
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
@@ -151,7 +149,9 @@ pub struct Jobs {
     /// Held while a bill is drawn and written: a day's free tokens are given away once.
     billing: tokio::sync::Mutex<()>,
     /// Jobs whose row this process has compared with the ledger since it has the lease.
-    compared: Mutex<BTreeMap<String, ()>>,
+    compared: Mutex<BTreeSet<String>>,
+    /// Jobs that have ended and whose curves are told until then.
+    told: Mutex<BTreeMap<String, Instant>>,
 }
 
 /// What the jobs are built from.
@@ -224,6 +224,7 @@ impl Jobs {
             wake: Notify::new(),
             billing: tokio::sync::Mutex::default(),
             compared: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -398,11 +399,6 @@ impl Listing {
 }
 
 impl JobRow {
-    /// The target as it is named to people.
-    fn target(&self) -> String {
-        format!("{}/{}", self.provider, self.base)
-    }
-
     /// Whether it is at its provider.
     fn is_there(&self) -> bool {
         self.course.stage >= Stage::Following && self.course.seen.is_some()

@@ -1,7 +1,12 @@
 //! The training plane: files, quotes, jobs, the models that come of them, and the clock of those that cost by the hour.
 //! One flow for all providers; whatever costs money goes through the ledger.
 
+pub mod files;
+pub mod jobs;
+pub mod lease;
+pub mod priced;
 pub mod quote;
+pub mod registry;
 
 use std::sync::Arc;
 
@@ -71,6 +76,9 @@ pub enum TuningError {
     /// It is too large to be taken.
     #[error("{0}")]
     TooLarge(String),
+    /// It came too slowly.
+    #[error("{0}")]
+    TooSlow(String),
     /// It is not in a state for that.
     #[error("{message}")]
     Conflict {
@@ -162,6 +170,7 @@ impl TuningError {
             Self::Forbidden { .. } => "tuning_not_allowed",
             Self::Invalid { code, .. } => code,
             Self::TooLarge(_) => "request_too_large",
+            Self::TooSlow(_) => "request_timeout",
             Self::Conflict { .. } => "conflict",
             Self::NoSuchRoute(_) => "unsupported_endpoint",
             Self::Budget { .. } => "project_spend_limit_exceeded",

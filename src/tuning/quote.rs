@@ -5,14 +5,16 @@
 
 mod ask;
 mod offer;
+mod study;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
 use serde::Serialize;
 
-pub use self::ask::{Ask, Data};
+pub use self::ask::{Ask, Data, targets};
 pub use self::offer::{Offer, Standing};
+pub use self::study::Book;
 pub use self::traffic::from_ms;
 use crate::domain::catalog::{Catalog, ProviderKind};
 use crate::domain::economics::{

@@ -1,5 +1,6 @@
 //! Live handles to deployments: sockets, credentials, the worker process. Carries values and decides nothing.
 
+mod answering;
 pub mod arm;
 mod body;
 mod call;
@@ -22,6 +23,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use answering::answers;
 pub use error::{Phase, UpstreamError};
 pub use model_list::{ListError, ListedModel, model_list};
 pub use probe::probe;

@@ -80,6 +80,7 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Ledger>(),
         fields::<file::Alerts>(),
         fields::<file::Tracing>(),
+        fields::<file::Tuning>(),
         fields::<file::Retirements>(),
         fields::<Draft>(),
         fields::<DraftRaise>(),

@@ -69,10 +69,9 @@ impl TrainingPrice {
             }
             (None, None) => return None,
         };
-        let free = terms.free_training.map(|free| Free {
-            tokens_per_day: free.tokens_per_day,
-            until_ms: free.until_ms,
-        });
+        let free = terms
+            .free_training
+            .map(|free| Free { tokens_per_day: free.tokens_per_day, until_ms: free.until_ms });
         Some(Self { row: Arc::clone(row), version: Arc::clone(version), rate, free })
     }
 

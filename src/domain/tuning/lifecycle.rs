@@ -434,7 +434,9 @@ impl Course {
             // a hold may be there that the row does not know
             Stage::Holding if wish == Some(Wish::Cancel) => self.ends(self.cancelled(now_ms)),
             Stage::Holding => Next::Act(Act::Hold),
-            Stage::Reserved | Stage::Uploading | Stage::Importing | Stage::Creating => self.before(wish, now_ms),
+            Stage::Reserved | Stage::Uploading | Stage::Importing | Stage::Creating => {
+                self.before(wish, now_ms)
+            }
             Stage::Following => self.follow(wish, now_ms),
             Stage::Settling if self.bill.is_none() => Next::Act(Act::Bill),
             Stage::Settling => Next::Act(Act::Settle),

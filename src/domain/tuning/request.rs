@@ -168,6 +168,7 @@ impl JobRequest {
             hyperparameters: self.hyperparameters.clone(),
             integrations: self.integrations.clone(),
             metadata: self.metadata.clone().unwrap_or_default(),
+            training_type: self.training_type.clone(),
             ..JobOrder::default()
         }
     }
@@ -191,7 +192,9 @@ fn file_id(members: &Members<'_>, name: &str) -> Result<Option<Arc<str>>, JobReq
     let Some(id) = members.text(name)? else { return Ok(None) };
     match id {
         "" => Err(JobRequestError::invalid(name, "it is empty: write the id of an uploaded file, `file-…`")),
-        long if long.len() > LONGEST_FILE_ID => Err(JobRequestError::invalid(name, "no file has so long an id")),
+        long if long.len() > LONGEST_FILE_ID => {
+            Err(JobRequestError::invalid(name, "no file has so long an id"))
+        }
         id => Ok(Some(id.into())),
     }
 }
@@ -211,7 +214,9 @@ fn suffix(members: &Members<'_>) -> Result<Option<Arc<str>>, JobRequestError> {
 
 fn seed(members: &Members<'_>) -> Result<Option<i64>, JobRequestError> {
     let Some(value) = members.get("seed") else { return Ok(None) };
-    let Some(seed) = value.as_i64() else { return Err(JobRequestError::wrong_type("seed", "a whole number")) };
+    let Some(seed) = value.as_i64() else {
+        return Err(JobRequestError::wrong_type("seed", "a whole number"));
+    };
     match (0..=LARGEST_SEED).contains(&seed) {
         true => Ok(Some(seed)),
         false => Err(JobRequestError::invalid("seed", format!("it is not within 0 and {LARGEST_SEED}"))),
@@ -265,7 +270,9 @@ fn metadata(members: &Members<'_>) -> Result<Option<Map<String, Value>>, JobRequ
     if pairs.len() > MOST_METADATA {
         return Err(JobRequestError::invalid(
             "metadata",
-            format!("there are more than {MOST_METADATA} pairs: the provider takes 16, and one is the gateway's"),
+            format!(
+                "there are more than {MOST_METADATA} pairs: the provider takes 16, and one is the gateway's"
+            ),
         ));
     }
     for (key, value) in pairs {

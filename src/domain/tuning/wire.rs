@@ -30,6 +30,8 @@ pub struct JobOrder {
     pub integrations: Option<Value>,
     /// `metadata`, without ours.
     pub metadata: Map<String, Value>,
+    /// Azure's `trainingType`, where the client says it; else the provider's configuration does.
+    pub training_type: Option<Arc<str>>,
 }
 
 /// What became of a job in a provider's words.

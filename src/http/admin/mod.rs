@@ -5,6 +5,7 @@ mod body;
 mod budgets;
 mod cache;
 mod csv;
+mod datasets;
 mod keys;
 mod ledger;
 mod openapi;
@@ -44,6 +45,8 @@ use crate::domain::secret::Secret;
 use crate::gateway::Gateway;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
+use crate::tuning::TuningError;
+use crate::tuning::files::Files;
 use crate::upstream::worker::Scrape;
 
 /// What a reload did.
@@ -70,6 +73,8 @@ pub struct Admin {
     pub keys: Arc<Keys>,
     /// Prices and their overrides.
     pub prices: Arc<Prices>,
+    /// Training files.
+    pub files: Arc<Files>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
     /// Budgets.
@@ -108,6 +113,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(spend::routes())
         .merge(prices::routes())
         .merge(prompts::routes())
+        .merge(datasets::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())
@@ -156,6 +162,15 @@ fn invalid(message: &str, problems: &[Problem]) -> Response {
     let mut body = respond::envelope_json(status, message, None, Some("invalid_body"));
     body["errors"] = serde_json::json!(problems);
     (status, axum::Json(body)).into_response()
+}
+
+/// What the training plane says no to.
+fn tuning_refused(why: &TuningError) -> Response {
+    let mut response = (respond::tuning_status(why), respond::tuning_body(why)).into_response();
+    for (name, value) in respond::tuning_headers(why) {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 /// The machine's fault, not the operator's.

@@ -13,10 +13,8 @@ use super::{Admin, body, error, invalid, store_failed};
 use crate::clock;
 use crate::control::form::Problem;
 use crate::domain::catalog::Catalog;
-use crate::domain::economics::Lesson;
 use crate::domain::ids::ModelName;
-use crate::domain::tuning::target::{Target, Targets};
-use crate::tuning::quote::{Ask, Data, Market, Studied, Traffic, quote};
+use crate::tuning::quote::{Ask, Data, Market, Traffic, quote, targets};
 
 pub(super) fn routes() -> Router<Arc<Admin>> {
     Router::new().route("/admin/v1/tuning/quote", post(quoted))
@@ -40,24 +38,6 @@ async fn answer(admin: &Admin, body: &[u8]) -> Result<Response, Box<Response>> {
     let market = Market { catalog: &live.catalog, book: &book, at_ms: ask.at_ms.unwrap_or(now_ms) };
     let mut study = study(&ask);
     Ok(Json(quote(&targets, &market, traffic, ask.terms.clone(), &mut study)).into_response())
-}
-
-/// The targets that are asked for, else all.
-fn targets(catalog: &Catalog, asked: &[String]) -> Result<Vec<Target>, Vec<Problem>> {
-    let known = Targets::of(catalog);
-    if asked.is_empty() {
-        return Ok(known.all().collect());
-    }
-    let (mut found, mut problems) = (Vec::new(), Vec::new());
-    for (index, name) in asked.iter().enumerate() {
-        match known.resolve(name) {
-            Ok(target) => found.push(target),
-            Err(why) => {
-                problems.push(Problem { path: format!("targets[{index}]"), message: why.to_string() });
-            }
-        }
-    }
-    if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
 async fn traffic(

@@ -129,7 +129,7 @@ async fn key(
     let allowed = &listed.key.terms.models;
     Ok(if listed.key.revoked_at_ms.is_some() || ended(listed.key.terms.expires_at_ms) {
         Err(format!("the key {name} is revoked or has expired: whatever it asks is refused"))
-    } else if !resolved.is_for(model, allowed) {
+    } else if !resolved.is_for(model, &listed.key) {
         let models = allowed.iter().collect::<Vec<_>>().join(", ");
         Err(format!("the key {name} may not ask for this model, only for {models}"))
     } else {

@@ -4,15 +4,15 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::domain::allowed::AllowedModels;
 use crate::domain::catalog::Catalog;
+use crate::domain::key::VirtualKey;
 use crate::gateway::{DeploymentReport, Gateway};
 
 /// Each of the models' deployments, by whether it is asked.
-pub(in crate::http) fn report(gateway: &Gateway, catalog: &Catalog, allowed: &AllowedModels) -> Bytes {
+pub(in crate::http) fn report(gateway: &Gateway, catalog: &Catalog, key: &VirtualKey) -> Bytes {
     let (mut well, mut ill) = (Vec::new(), Vec::new());
     let named = catalog.names().filter_map(|(name, _)| Some((name, catalog.resolve(name)?)));
-    for (name, _) in named.filter(|(name, found)| found.is_for(name, allowed)) {
+    for (name, _) in named.filter(|(name, found)| found.is_for(name, key)) {
         let route = gateway.route(name.as_str());
         for deployment in route.into_iter().flat_map(|route| route.deployments) {
             let is_asked = deployment.breaker == "closed" && !deployment.retired;

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::domain::allowed::AllowedModels;
 use crate::domain::catalog::{Catalog, Resolved};
 use crate::domain::ids::ModelName;
+use crate::domain::key::VirtualKey;
 use crate::gateway::retirements::Retirements;
 
 /// When the catalog's models were made is not known to us; OpenAI's clients want a number.
@@ -31,10 +31,10 @@ fn shutdown_date(found: &Resolved, retirements: &Retirements) -> Option<String> 
 }
 
 /// The list.
-pub(in crate::http) fn list(catalog: &Catalog, retirements: &Retirements, allowed: &AllowedModels) -> Bytes {
+pub(in crate::http) fn list(catalog: &Catalog, retirements: &Retirements, key: &VirtualKey) -> Bytes {
     let named = catalog.names().filter_map(|(name, _)| Some((name, catalog.resolve(name)?)));
     let data: Vec<Value> = named
-        .filter(|(name, found)| found.is_for(name, allowed))
+        .filter(|(name, found)| found.is_for(name, key))
         .map(|(name, found)| object(name.as_str(), &found, retirements))
         .collect();
     json!({"object": "list", "data": data}).to_string().into()
@@ -44,10 +44,10 @@ pub(in crate::http) fn list(catalog: &Catalog, retirements: &Retirements, allowe
 pub(in crate::http) fn one(
     catalog: &Catalog,
     retirements: &Retirements,
-    allowed: &AllowedModels,
+    key: &VirtualKey,
     name: &str,
 ) -> Option<Bytes> {
     let asked = ModelName::parse(name).ok()?;
-    let found = catalog.resolve(&asked).filter(|found| found.is_for(&asked, allowed))?;
+    let found = catalog.resolve(&asked).filter(|found| found.is_for(&asked, key))?;
     Some(object(name, &found, retirements).to_string().into())
 }

@@ -1,6 +1,10 @@
 //! Files, uploads, fine-tuning jobs and the models that come of them, in OpenAI's own shapes: at the data address for a
 //! key and its team, and below `/admin/v1` for operators, who see all teams' and may act for one by `?team=NAME`.
 
+mod files;
+mod form;
+mod jobs;
+
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -16,6 +20,8 @@ use crate::domain::tuning::Caller;
 use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 use crate::tuning::TuningError;
+use crate::tuning::files::Files;
+use crate::tuning::jobs::Jobs;
 
 /// The largest body that is read whole; files and their parts are not.
 const BODY_BYTES: usize = 1 << 20;
@@ -74,12 +80,18 @@ impl<'a> TuningPath<'a> {
 pub struct TuningDesk {
     /// The data plane: who may ask, and what there is.
     pub gateway: Arc<Gateway>,
+    /// Training files and uploads.
+    pub files: Arc<Files>,
+    /// Fine-tuning jobs.
+    pub jobs: Arc<Jobs>,
 }
 
 /// What is answered.
 pub(super) enum Answer {
     /// An object of OpenAI's, 200.
     Json(Value),
+    /// What a file holds.
+    Content(Box<files::Content>),
 }
 
 /// Serves an application's request.
@@ -133,9 +145,11 @@ async fn answer(
     caller: &Caller,
     path: TuningPath<'_>,
 ) -> Result<Answer, TuningError> {
-    let _ = (desk, limits, caller);
     match path.noun {
-        TuningNoun::Files | TuningNoun::Uploads | TuningNoun::Jobs | TuningNoun::Model => {
+        TuningNoun::Files => files::answer(desk, limits, exchange, caller, path.rest).await,
+        TuningNoun::Uploads => files::answer_uploads(desk, limits, exchange, caller, path.rest).await,
+        TuningNoun::Jobs => jobs::answer(&desk.jobs, limits, exchange, caller, path.rest).await,
+        TuningNoun::Model => {
             let (method, asked) = (exchange.method(), exchange.uri().path());
             Err(TuningError::NoSuchRoute(format!("there is no {method} {asked}")))
         }
@@ -164,6 +178,7 @@ async fn write(exchange: &mut Exchange, answered: Result<Answer, TuningError>) -
             let written = exchange.whole(StatusCode::OK, json(), value.to_string().into()).await;
             done(&written)
         }
+        Ok(Answer::Content(content)) => content.send(exchange).await,
         Err(error) => {
             let (status, body) = (respond::tuning_status(&error), respond::tuning_body(&error));
             exchange.refuse_plainly(status, respond::tuning_headers(&error), body).await

@@ -1,4 +1,5 @@
-//! Fine-tuning: jobs and how they get on, the files they learn from, and what they cost.
+//! Fine-tuning: jobs and how they get on, the files they learn from, and what they cost. The label of a job's id is
+//! `ftjob`: Prometheus has a `job` of its own on all that it scrapes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,17 +59,17 @@ metrics! {
         /// Seconds that checking a data set took.
         check_duration: Histogram = "tunegate_dataset_check_duration_seconds" in buckets::CHECK_SECONDS;
         /// 1, with whose a job is and what it trains: of jobs whose progress is told.
-        info: Table = "tunegate_tuning_job_info" ["job", "provider", "base"];
+        info: Table = "tunegate_tuning_job_info" ["ftjob", "provider", "base"];
         /// The last step of a job that is known.
-        step: Table = "tunegate_tuning_job_step" ["job"];
+        step: Table = "tunegate_tuning_job_step" ["ftjob"];
         /// How many steps a job has.
-        steps: Table = "tunegate_tuning_job_steps" ["job"];
+        steps: Table = "tunegate_tuning_job_steps" ["ftjob"];
         /// The loss on training data at that step.
-        train_loss: Table = "tunegate_tuning_job_train_loss" ["job"];
+        train_loss: Table = "tunegate_tuning_job_train_loss" ["ftjob"];
         /// The loss on validation data, as it was measured last.
-        valid_loss: Table = "tunegate_tuning_job_valid_loss" ["job"];
+        valid_loss: Table = "tunegate_tuning_job_valid_loss" ["ftjob"];
         /// The part of training tokens that was foretold at that step, 0 to 1.
-        accuracy: Table = "tunegate_tuning_job_token_accuracy" ["job"];
+        accuracy: Table = "tunegate_tuning_job_token_accuracy" ["ftjob"];
     }
 }
 
@@ -318,14 +319,14 @@ mod tests {
         tuning.progress("ftjob-00", at(8));
         let steps = lines(&registry, "tunegate_tuning_job_step");
         assert_eq!((steps.len(), overflows.get()), (MOST_JOBS, 1));
-        assert_eq!(steps[0], r#"{job="ftjob-00"} 8"#);
+        assert_eq!(steps[0], r#"{ftjob="ftjob-00"} 8"#);
         assert_eq!(lines(&registry, "tunegate_tuning_job_steps"), [""; 0], "nobody has said how many");
-        let info = r#"{base="gpt-4.1-mini",job="ftjob-00",provider="openai"} 1"#;
+        let info = r#"{base="gpt-4.1-mini",ftjob="ftjob-00",provider="openai"} 1"#;
         assert_eq!(lines(&registry, "tunegate_tuning_job_info")[0], info);
         tuning.forget("ftjob-00");
         let steps = lines(&registry, "tunegate_tuning_job_step");
         assert_eq!(steps.len(), MOST_JOBS, "who had no seat has one now");
-        assert_eq!(steps[MOST_JOBS - 1], format!(r#"{{job="ftjob-{MOST_JOBS}"}} 7"#));
+        assert_eq!(steps[MOST_JOBS - 1], format!(r#"{{ftjob="ftjob-{MOST_JOBS}"}} 7"#));
         for job in 0..=MOST_JOBS {
             tuning.forget(&format!("ftjob-{job:02}"));
         }

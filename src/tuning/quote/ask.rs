@@ -4,8 +4,10 @@ use serde_json::Value;
 
 use super::{FEW_SHOT, MONTHS, Prompts, RETRIEVED, SKU, Studied, Terms};
 use crate::control::form::{Form, Problem};
+use crate::domain::catalog::Catalog;
 use crate::domain::economics::{Lesson, Load};
 use crate::domain::price::read::moment;
+use crate::domain::tuning::target::{Target, Targets};
 use crate::domain::usage::TokenCounts;
 
 /// More than anything real, and far from where sums stop.
@@ -101,6 +103,28 @@ impl Ask {
             None => Err(vec![Problem { path: "file".to_owned(), message: "missing".to_owned() }]),
         }
     }
+}
+
+/// The targets that are asked for, else all that anybody here is known to train.
+///
+/// # Errors
+///
+/// Each name that leads to none.
+pub fn targets(catalog: &Catalog, asked: &[String]) -> Result<Vec<Target>, Vec<Problem>> {
+    let known = Targets::of(catalog);
+    if asked.is_empty() {
+        return Ok(known.all().collect());
+    }
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for (index, name) in asked.iter().enumerate() {
+        match known.resolve(name) {
+            Ok(target) => found.push(target),
+            Err(why) => {
+                problems.push(Problem { path: format!("targets[{index}]"), message: why.to_string() });
+            }
+        }
+    }
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
 fn figures(form: &Form<'_>) -> Studied {

@@ -21,7 +21,12 @@ pub struct Note {
 }
 
 impl Note {
-    pub(super) fn info(message: impl Into<String>) -> Self {
+    /// The first of a job's.
+    pub fn created(job_id: &str) -> Self {
+        Self::info(format!("Created fine-tuning job: {job_id}"))
+    }
+
+    fn info(message: impl Into<String>) -> Self {
         Self { level: "info", message: message.into() }
     }
 
@@ -83,6 +88,10 @@ impl Course {
         if let Told::Away { perhaps, again_ms, words } = told {
             return self.away(act, perhaps, again_ms, &words);
         }
+        // who doesn't let us look has not said that there is nothing
+        if let (Act::FindFile(_) | Act::FindJob, Told::Declined(error)) = (act, &told) {
+            return self.away(act, true, None, &words(error));
+        }
         let course = Self { failures: 0, ..self.clone() };
         match act {
             Act::LookAtFiles => course.looked(told, now_ms),
@@ -142,7 +151,8 @@ impl Course {
                 Learnt::go(course).noting(Note::info(format!("{amount} USD are held for it from now on")))
             }
             (Act::Rehold(amount), Told::NoMoney(words)) => {
-                let note = format!("it would cost {amount} USD, which can't be paid, and is cancelled: {words}");
+                let note =
+                    format!("it would cost {amount} USD, which can't be paid, and is cancelled: {words}");
                 Learnt::go(Self { broke: Some(words), ..self.requoted() }).noting(Note::error(note))
             }
             (_, Told::Held(Some((seq, held)))) => {
@@ -227,7 +237,9 @@ impl Course {
                 let course = Self { stage: Stage::Following, tried_ms: None, changed_ms: now_ms, ..self };
                 let learnt = course.sees(*job, events, now_ms);
                 match found {
-                    true => learnt.noting(Note::info("the job was found at its provider after an interruption")),
+                    true => {
+                        learnt.noting(Note::info("the job was found at its provider after an interruption"))
+                    }
                     false => learnt,
                 }
             }
@@ -246,7 +258,9 @@ impl Course {
                 if now_ms - since_ms < GONE_MS {
                     let learnt = Learnt::wait(course, Again::Later(2));
                     return match since_ms == now_ms {
-                        true => learnt.noting(Note::warn("the provider does not know the job; it is asked again")),
+                        true => {
+                            learnt.noting(Note::warn("the provider does not know the job; it is asked again"))
+                        }
                         false => learnt,
                     };
                 }
@@ -325,7 +339,8 @@ impl Course {
             JobStatus::Running => self.running.turn(true, began_ms),
             // it began and ended between two looks
             status if status.is_final() => {
-                if self.running.since_ms.is_none() && self.running.before_ms == 0 && began(&events).is_some() {
+                if self.running.since_ms.is_none() && self.running.before_ms == 0 && began(&events).is_some()
+                {
                     self.running.turn(true, began_ms);
                 }
                 self.running.turn(false, ended_ms);
@@ -371,7 +386,9 @@ impl Course {
         let course = Self { stage: Stage::Closing, hold: None, held_nanos: 0, ..self };
         match (cost.is_some(), held) {
             (false, false) => Learnt::go(course),
-            (false, true) => Learnt::go(course).noting(Note::info("it costs nothing: what was held is free again")),
+            (false, true) => {
+                Learnt::go(course).noting(Note::info("it costs nothing: what was held is free again"))
+            }
             (true, _) => Learnt::go(course).noting(Note::info(format!("it costs {cost} USD"))),
         }
     }

@@ -173,7 +173,9 @@ impl World {
     /// Carries out an act, as the provider, the ledger or we do.
     fn act(&mut self, act: Act) -> Told {
         match act {
-            Act::LookAtFiles => Told::Sound(Quote { tokens: 1_000_000, epochs: 3, auto: true, price: price("2") }),
+            Act::LookAtFiles => {
+                Told::Sound(Quote { tokens: 1_000_000, epochs: 3, auto: true, price: price("2") })
+            }
             Act::Hold => match self.standing().first() {
                 Some(hold) => Told::Held(Some((hold.seq, hold.amount))),
                 None => self.holds(self.row.quote.as_ref().map(Quote::amount).expect("quoted")),
@@ -227,11 +229,15 @@ impl World {
             }
             Act::Settle => {
                 let cost = self.row.bill.expect("billed").cost();
-                self.holds.iter_mut().filter(|hold| hold.ended.is_none()).for_each(|hold| hold.ended = Some(cost));
+                self.holds
+                    .iter_mut()
+                    .filter(|hold| hold.ended.is_none())
+                    .for_each(|hold| hold.ended = Some(cost));
                 Told::Done
             }
             Act::Close => {
-                self.registered |= self.row.outcome.as_ref().is_some_and(|end| end.status == JobStatus::Succeeded);
+                self.registered |=
+                    self.row.outcome.as_ref().is_some_and(|end| end.status == JobStatus::Succeeded);
                 Told::Done
             }
             Act::Clean => {
@@ -288,7 +294,10 @@ impl World {
         };
         let away = |perhaps| Told::Away { perhaps, again_ms: None, words: "away".to_owned() };
         // what is ours is not lost on a network
-        let remote = matches!(act, Act::Upload(_) | Act::Create | Act::Tell(_) | Act::Ask | Act::FindJob | Act::FindFile(_));
+        let remote = matches!(
+            act,
+            Act::Upload(_) | Act::Create | Act::Tell(_) | Act::Ask | Act::FindJob | Act::FindFile(_)
+        );
         let told = match luck {
             Luck::DiesBefore => return,
             Luck::DiesBehind => {
@@ -338,7 +347,8 @@ impl World {
         let outcome = self.row.outcome.as_ref().expect("it ended");
         assert!(self.standing().is_empty() && self.late.is_empty());
         let cost = self.row.bill.expect("billed").cost();
-        let paid: Vec<Usd> = self.holds.iter().filter_map(|hold| hold.ended).filter(|cost| cost.is_some()).collect();
+        let paid: Vec<Usd> =
+            self.holds.iter().filter_map(|hold| hold.ended).filter(|cost| cost.is_some()).collect();
         assert_eq!(paid.iter().copied().sum::<Usd>(), cost, "settled once, at the bill");
         assert!(paid.len() <= 1);
         assert!(self.files.is_empty(), "no copy is left");

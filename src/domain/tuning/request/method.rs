@@ -181,9 +181,8 @@ fn range_of(kind: MethodKind, name: &str) -> Option<Range> {
 impl Range {
     /// Checks a number, and returns it where it is whole.
     fn check(&self, param: &str, value: &Value) -> Result<u64, JobRequestError> {
-        let number = value
-            .as_f64()
-            .ok_or_else(|| JobRequestError::wrong_type(param, "a number or \"auto\""))?;
+        let number =
+            value.as_f64().ok_or_else(|| JobRequestError::wrong_type(param, "a number or \"auto\""))?;
         let fits = match self {
             Self::Whole(most) => return whole(param, value, *most),
             Self::Above(least, most) => number > *least && number <= *most,
@@ -192,10 +191,9 @@ impl Range {
         };
         match (fits, self) {
             (true, _) => Ok(0),
-            (false, Self::Above(least, most)) if most.is_finite() => Err(JobRequestError::invalid(
-                param,
-                format!("it is not above {least} and at most {most}"),
-            )),
+            (false, Self::Above(least, most)) if most.is_finite() => {
+                Err(JobRequestError::invalid(param, format!("it is not above {least} and at most {most}")))
+            }
             (false, Self::Above(least, _)) => {
                 Err(JobRequestError::invalid(param, format!("it is not above {least}")))
             }
@@ -219,7 +217,12 @@ fn whole(param: &str, value: &Value, most: u64) -> Result<u64, JobRequestError> 
     });
     match number {
         Some(number) if (1..=most).contains(&number) => Ok(number),
-        _ if most == u64::MAX => Err(JobRequestError::invalid(param, "it is not a whole number of 1 or more")),
-        _ => Err(JobRequestError::invalid(param, format!("it is not a whole number of 1 to {most}, nor \"auto\""))),
+        _ if most == u64::MAX => {
+            Err(JobRequestError::invalid(param, "it is not a whole number of 1 or more"))
+        }
+        _ => Err(JobRequestError::invalid(
+            param,
+            format!("it is not a whole number of 1 to {most}, nor \"auto\""),
+        )),
     }
 }

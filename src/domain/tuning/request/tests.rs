@@ -19,17 +19,34 @@ fn with(more: Value) -> Value {
 fn every_method_and_the_forms_of_other_years_are_read() {
     use Epochs::{Auto, Of};
     use MethodKind::{Dpo, Reinforcement, Supervised};
-    let grader = json!({"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"});
+    let grader =
+        json!({"type": "string_check", "name": "g", "input": "a", "reference": "b", "operation": "eq"});
     for (more, kind, epochs) in [
         (json!({}), Supervised, Auto),
         // the client of August 2023 sends null for what was not said
-        (json!({"validation_file": null, "suffix": null, "hyperparameters": {"n_epochs": 3}}), Supervised, Of(3)),
-        (json!({"hyperparameters": {"n_epochs": "auto", "batch_size": 4, "learning_rate_multiplier": 0.1}}), Supervised, Auto),
+        (
+            json!({"validation_file": null, "suffix": null, "hyperparameters": {"n_epochs": 3}}),
+            Supervised,
+            Of(3),
+        ),
+        (
+            json!({"hyperparameters": {"n_epochs": "auto", "batch_size": 4, "learning_rate_multiplier": 0.1}}),
+            Supervised,
+            Auto,
+        ),
         (json!({"hyperparameters": {"n_epochs": 3.0, "prompt_loss_weight": 0.01}}), Supervised, Of(3)),
         (json!({"hyperparameters": {}}), Supervised, Auto),
         (json!({"method": {"type": "supervised"}}), Supervised, Auto),
-        (json!({"method": {"type": "supervised", "dpo": null, "supervised": {"hyperparameters": {"n_epochs": 2}}}}), Supervised, Of(2)),
-        (json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1, "n_epochs": 1}}}}), Dpo, Of(1)),
+        (
+            json!({"method": {"type": "supervised", "dpo": null, "supervised": {"hyperparameters": {"n_epochs": 2}}}}),
+            Supervised,
+            Of(2),
+        ),
+        (
+            json!({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1, "n_epochs": 1}}}}),
+            Dpo,
+            Of(1),
+        ),
         (
             json!({"method": {"type": "reinforcement", "reinforcement": {"grader": grader, "hyperparameters":
                 {"compute_multiplier": 1.5, "eval_interval": 5, "eval_samples": 3, "reasoning_effort": "low"}}}}),
@@ -43,7 +60,11 @@ fn every_method_and_the_forms_of_other_years_are_read() {
             Supervised,
             Of(2),
         ),
-        (json!({"trainingType": "developerTier", "seed": 0, "metadata": {"a": "b"}, "integrations": []}), Supervised, Auto),
+        (
+            json!({"trainingType": "developerTier", "seed": 0, "metadata": {"a": "b"}, "integrations": []}),
+            Supervised,
+            Auto,
+        ),
     ] {
         let read = parse(&with(more.clone())).unwrap_or_else(|error| panic!("{more}: {error}"));
         assert_eq!((read.kind, read.epochs), (kind, epochs), "{more}");
@@ -103,11 +124,19 @@ fn each_mistake_is_told_with_its_parameter() {
         (json!({"method": {}}), "method.type", "missing_required_parameter"),
         (json!({"method": {"type": "lora"}}), "method.type", "invalid_value"),
         (json!({"method": {"type": "dpo", "supervised": {}}}), "method.supervised", "invalid_value"),
-        (json!({"method": {"type": "dpo", "hyperparameters": {}}}), "method.hyperparameters", "unsupported_parameter"),
+        (
+            json!({"method": {"type": "dpo", "hyperparameters": {}}}),
+            "method.hyperparameters",
+            "unsupported_parameter",
+        ),
         (json!({"method": {"type": "dpo", "dpo": {"beta": 1}}}), "method.dpo.beta", "unsupported_parameter"),
         (dpo(json!({"beta": 2.1})), "method.dpo.hyperparameters.beta", "invalid_value"),
         (dpo(json!({"beta": 0})), "method.dpo.hyperparameters.beta", "invalid_value"),
-        (json!({"method": {"type": "reinforcement"}}), "method.reinforcement.grader", "missing_required_parameter"),
+        (
+            json!({"method": {"type": "reinforcement"}}),
+            "method.reinforcement.grader",
+            "missing_required_parameter",
+        ),
         (rft(json!({"grader": {}})), "method.reinforcement.grader.type", "missing_required_parameter"),
         (
             rft(json!({"grader": {"type": "multi"}, "hyperparameters": {"reasoning_effort": "much"}})),
@@ -125,7 +154,11 @@ fn each_mistake_is_told_with_its_parameter() {
         (json!({"metadata": {"a": 1}}), "metadata.a", "invalid_type"),
         (json!({"metadata": {"tunegate_job": "x"}}), "metadata.tunegate_job", "invalid_value"),
         (json!({"integrations": [{"type": "mlflow"}]}), "integrations[0].type", "invalid_value"),
-        (json!({"integrations": [{"type": "wandb"}]}), "integrations[0].wandb.project", "missing_required_parameter"),
+        (
+            json!({"integrations": [{"type": "wandb"}]}),
+            "integrations[0].wandb.project",
+            "missing_required_parameter",
+        ),
         (json!({"trainingType": "a b"}), "trainingType", "invalid_value"),
     ] {
         let error = parse(&with(more.clone())).expect_err(&more.to_string());

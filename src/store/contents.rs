@@ -1,0 +1,55 @@
+//! Rows of contents: which lies where, and how many files and parts have it. They are only changed in the transaction of
+//! the row that has or had them, one content a transaction, so that two never wait for each other.
+
+use sqlx::{AnyConnection, Row as _};
+
+/// A content, as a row is to have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    /// 64 hex digits.
+    pub sha256: String,
+    /// Where it was written, if nobody has it yet.
+    pub place: String,
+    /// How long it is, bytes.
+    pub bytes: u64,
+}
+
+/// Counts one more who has a content. Returns where it lies: elsewhere than it was just written, if somebody had it
+/// before.
+pub(super) async fn hold(connection: &mut AnyConnection, content: &Content) -> Result<String, sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO contents (sha256, place, size_bytes, refs) VALUES ($1, $2, $3, 1)
+         ON CONFLICT (sha256) DO UPDATE SET refs = contents.refs + 1",
+    )
+    .bind(content.sha256.clone())
+    .bind(content.place.clone())
+    .bind(i64::try_from(content.bytes).unwrap_or(i64::MAX))
+    .execute(&mut *connection)
+    .await?;
+    let row = sqlx::query("SELECT place FROM contents WHERE sha256 = $1")
+        .bind(content.sha256.clone())
+        .fetch_one(&mut *connection)
+        .await?;
+    row.try_get("place")
+}
+
+/// Counts one less. Returns where it lay, if nobody has it any more: to be unlinked once this is committed.
+pub(super) async fn release(
+    connection: &mut AnyConnection,
+    sha256: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query("UPDATE contents SET refs = refs - 1 WHERE sha256 = $1")
+        .bind(sha256.to_owned())
+        .execute(&mut *connection)
+        .await?;
+    let row = sqlx::query("SELECT place FROM contents WHERE sha256 = $1 AND refs <= 0")
+        .bind(sha256.to_owned())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    sqlx::query("DELETE FROM contents WHERE sha256 = $1")
+        .bind(sha256.to_owned())
+        .execute(&mut *connection)
+        .await?;
+    row.try_get("place").map(Some)
+}
