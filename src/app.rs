@@ -320,8 +320,6 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
-    let tuning =
-        Arc::new(TuningDesk { gateway: Arc::clone(&built.gateway), files: Arc::clone(&built.files) });
     let tuning = Arc::new(TuningDesk {
         gateway: Arc::clone(&built.gateway),
         files: Arc::clone(&built.files),
@@ -430,8 +428,9 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
-    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files), metrics: Arc::clone(built.gateway.book.metrics()) }));
-    server.add_service(background_service("filekeeper", FileKeeper { files: Arc::clone(&built.files) }));
+    let metrics = Arc::clone(built.gateway.book.metrics());
+    let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
+    server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),

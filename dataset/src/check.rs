@@ -28,6 +28,28 @@ pub struct Rejected {
     pub faults: Vec<Fault>,
 }
 
+impl Rejected {
+    /// The first reason, with its place.
+    pub fn words(&self) -> String {
+        match self.faults.first() {
+            Some(Fault { path, message }) if path.is_empty() => message.clone(),
+            Some(Fault { path, message }) => format!("{path}: {message}"),
+            None => String::new(),
+        }
+    }
+}
+
+/// A row that a provider takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Sound<'l> {
+    /// The line, without its break.
+    pub raw: &'l [u8],
+    /// Its value.
+    pub value: &'l Json<'l>,
+    /// What it means.
+    pub row: &'l Row<'l>,
+}
+
 /// A file's rows, one after the other.
 pub struct Rows<R> {
     lines: Lines<BufReader<R>>,
@@ -66,17 +88,20 @@ impl<R: Read> Rows<R> {
     /// The source's own.
     pub fn next_row<T>(
         &mut self,
-        take: impl FnOnce(u64, Result<(&Json<'_>, &Row<'_>), Rejected>, Seen) -> T,
+        take: impl FnOnce(u64, Result<Sound<'_>, Rejected>, Seen) -> T,
     ) -> io::Result<Option<T>> {
         let Some((number, line)) = self.lines.next_line()? else { return Ok(None) };
-        let line = match line {
-            Line::Whole(line) => parsed(line),
-            Line::TooLong(bytes) => Err(format!(
-                "{bytes} bytes, where a line may have {}: it was not read; is a line break missing?",
-                self.max_line_bytes
-            )),
+        let (raw, value) = match line {
+            Line::Whole(line) => (line, parsed(line)),
+            Line::TooLong(bytes) => (
+                &[][..],
+                Err(format!(
+                    "{bytes} bytes, where a line may have {}: it was not read; is a line break missing?",
+                    self.max_line_bytes
+                )),
+            ),
         };
-        let value = match line {
+        let value = match value {
             Ok(value) => value,
             Err(message) => return Ok(Some(take(number, Err(rejected(message)), Seen::default()))),
         };
@@ -87,7 +112,7 @@ impl<R: Read> Rows<R> {
         };
         // a file has one kind of rows: that of its first
         self.expected.format = Some(row.format);
-        Ok(Some(take(number, Ok((&value, &row)), seen)))
+        Ok(Some(take(number, Ok(Sound { raw, value: &value, row: &row }), seen)))
     }
 }
 
@@ -208,15 +233,9 @@ impl<'c> Check<'c> {
     }
 
     /// Takes one row in; its format, if it is sound.
-    fn row(
-        &mut self,
-        side: Side,
-        line: u64,
-        row: Result<(&Json<'_>, &Row<'_>), Rejected>,
-        seen: Seen,
-    ) -> Option<Format> {
+    fn row(&mut self, side: Side, line: u64, row: Result<Sound<'_>, Rejected>, seen: Seen) -> Option<Format> {
         let row = match row {
-            Ok((_, row)) => row,
+            Ok(sound) => sound.row,
             Err(rejected) => {
                 rejected.faults.into_iter().for_each(|fault| self.fail(side, Some(line), fault));
                 return None;

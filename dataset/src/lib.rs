@@ -13,13 +13,14 @@ mod language;
 pub mod lines;
 pub mod personal;
 pub mod pieces;
+pub mod repair;
 pub mod report;
 pub mod row;
 pub mod tokens;
 
 use std::io::{self, Empty, Read};
 
-pub use check::{Rejected, Rows};
+pub use check::{Rejected, Rows, Sound};
 use figures::Distribution;
 pub use report::{Finding, Problem, Report, Warning};
 pub use row::Format;

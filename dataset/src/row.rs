@@ -244,12 +244,11 @@ fn note_unknown(value: &Json<'_>, known: &[&str], prefix: &str, seen: &mut Seen)
 /// A value as it stands in a message to people: short, in quotes where it is a string.
 fn shown(value: &Json<'_>) -> String {
     const MOST: usize = 40;
-    let text = match value {
+    match value {
         Json::Text(text) => format!("{:?}", text.chars().take(MOST).collect::<String>()),
-        Json::List(_) | Json::Object(_) => return value.kind().to_owned(),
+        Json::List(_) | Json::Object(_) => value.kind().to_owned(),
         other => other.written(),
-    };
-    text
+    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,17 @@ impl AdminClient {
         Ok(Self { address: reachable(access.listen), key })
     }
 
+    /// Asks as an application does, with a virtual key, where the gateway serves them: `http://HOST:PORT`.
+    pub(super) fn of_applications(url: &str, key: Secret) -> anyhow::Result<Self> {
+        let parsed = url::Url::parse(url).ok().filter(|parsed| parsed.scheme() == "http");
+        let Some(parsed) = parsed else {
+            bail!("{url} is no http address: name the gateway's own, such as http://127.0.0.1:8080");
+        };
+        let address = parsed.socket_addrs(|| None).with_context(|| format!("{url} leads nowhere"))?;
+        let address = *address.first().with_context(|| format!("{url} leads nowhere"))?;
+        Ok(Self { address, key: Some(key) })
+    }
+
     /// For what anybody may ask.
     pub(super) fn without_key(self) -> Self {
         Self { key: None, ..self }

@@ -4,6 +4,7 @@ mod admin_client;
 mod budgets;
 mod cache;
 mod check_config;
+mod dataset;
 mod explain;
 mod healthcheck;
 mod jobs;
@@ -51,6 +52,11 @@ enum Command {
     ///
     /// Reads it as `serve` would, environment included. Exit code 1 when anything is wrong.
     CheckConfig(check_config::Options),
+    /// Check training files and repair them: figures, duplicates, leaks, personal data.
+    ///
+    /// Offline, but for `augment`. docs/DATASETS.md has each check with its method.
+    #[command(alias = "datasets")]
+    Dataset(dataset::Options),
     /// Compute what something costs, line by line, offline.
     ///
     /// Uses the prices of the configuration, else the built-in ones; overrides of the admin API are not asked for.
@@ -137,6 +143,7 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::CheckConfig(options) => check_config::run(&options),
+        Command::Dataset(options) => dataset::run(&options),
         Command::Price(options) => price::run(&options),
         Command::Prices(options) => prices::run(&options),
         Command::Quote(options) => quote::run(&options),
@@ -224,6 +231,12 @@ mod tests {
             "tunegate keys rotate app --grace-hours 0",
             "tunegate key revoke app",
             "tunegate price gpt-4o --input 1000 --output 10 --cached 5 --at 2025-01-01 --tier flex",
+            "tunegate dataset check a.jsonl --model gpt-4o-mini --epochs 3 --format json --validation b.jsonl --fast",
+            "tunegate dataset split a.jsonl --validation 0.2 --seed 7 --training-out t.jsonl --validation-out v.jsonl",
+            "tunegate dataset dedupe a.jsonl --near --out b.jsonl",
+            "tunegate dataset mask a.jsonl --out b.jsonl",
+            "tunegate dataset convert a.jsonl --system-prompt-file cat.md --out b.jsonl",
+            "tunegate dataset augment a.jsonl --model bot --per-row 2 --gateway http://127.0.0.1:8080 --key-file k --out b.jsonl",
             "tunegate prices list --provider azure",
             "tunegate quote cat.jsonl --route support-bot --epochs 3 --target gpt-4.1-mini --target local/m --format json",
             "tunegate quote file-1 --few-shot 3 --months 6 --training-minutes 80 --sku DeveloperTier --at 2023-11-01",
