@@ -13,7 +13,8 @@ use crate::gateway::Gateway;
 use crate::store::Store;
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
-use crate::tuning::jobs::{Config, Finished, Jobs, Parts, Winners};
+use crate::tuning::jobs::{Config, Jobs, Parts, Winners};
+use crate::tuning::registry::Finished;
 
 /// Does it.
 pub(super) struct JobKeeper {
@@ -37,8 +38,8 @@ impl Winners for ByJobs {
         Ok(())
     }
 
-    fn provider_of(&self, _caller: &Caller, _model: &str) -> Option<Arc<str>> {
-        None
+    fn maker_of(&self, _caller: &Caller, _model: &str) -> Result<Option<Arc<str>>, TuningError> {
+        Ok(None)
     }
 }
 
