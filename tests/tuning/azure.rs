@@ -45,9 +45,19 @@ entra = {{ kind = "client_secret", tenant_id = "tenant-1", client_id = "client-1
         .and(QUICK)
 }
 
+/// Starts it, and sets the price of training as the refusal without one says.
+#[track_caller]
+fn start(provider: &SimulatedProvider, api: &str) -> TestGateway {
+    let gateway = TestGateway::with(at_azure(provider, api)).start();
+    let price = json!({"input_per_1m_usd": "0.4", "output_per_1m_usd": "1.6", "training_per_1m_usd": "5"});
+    let call = Call::new("PUT", "/admin/v1/prices/azure/gpt-4.1-mini-2025-04-14.ft-0");
+    gateway.admin(call.body("application/json", price.to_string().as_bytes())).expect(200);
+    gateway
+}
+
 fn flow(api: &str) {
     let provider = SimulatedProvider::start();
-    let gateway = TestGateway::with(at_azure(&provider, api)).start();
+    let gateway = start(&provider, api);
     let tuner = Tuner::new(&gateway);
     let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
     let ended = tuner.await_status(&job, "succeeded");
@@ -85,7 +95,7 @@ fn a_refusal_comes_in_azures_words_and_ours() {
     let provider = SimulatedProvider::start();
     let words = "The fine-tuning job quota of this resource is used up.";
     provider.tuning().fails_next(Route::CreateJob, Trouble::azure(400, "quotaExceeded", words));
-    let gateway = TestGateway::with(at_azure(&provider, "classic")).start();
+    let gateway = start(&provider, "classic");
     let tuner = Tuner::new(&gateway);
     let order = json!({"model": "azure/acme-swe/gpt-4.1-mini-2025-04-14", "training_file": tuner.file()});
     let answer = tuner.call(Call::post(JOBS, &order));
@@ -106,7 +116,7 @@ fn a_refusal_comes_in_azures_words_and_ours() {
 #[test]
 fn a_file_that_azure_does_not_import_fails_its_job() {
     let provider = SimulatedProvider::start();
-    let gateway = TestGateway::with(at_azure(&provider, "v1")).start();
+    let gateway = start(&provider, "v1");
     let tuner = Tuner::new(&gateway);
     provider.tuning().next_job_fails(Status::Validating, "jsonlValidationFailed", "Row 3 is not liked.");
     let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
@@ -118,12 +128,25 @@ fn a_file_that_azure_does_not_import_fails_its_job() {
     );
 }
 
+/// Nothing is trained at a price that nobody knows.
+#[test]
+fn without_a_price_the_refusal_says_what_to_set() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(at_azure(&provider, "v1")).start();
+    let tuner = Tuner::new(&gateway);
+    let order = json!({"model": "azure/acme-swe/gpt-4.1-mini-2025-04-14", "training_file": tuner.file()});
+    let refused = tuner.call(Call::post(JOBS, &order)).expect_error(403, "unpriced_model");
+    let words = refused["message"].as_str().unwrap_or_default();
+    assert!(words.contains("tunegate prices set azure/gpt-4.1-mini-2025-04-14.ft-0"), "{words}");
+    assert_eq!(provider.tuning().calls().len(), 0);
+}
+
 /// Deployed on request, warned of what an hour costs, answering once Azure knows it.
 #[test]
 fn a_model_is_deployed_and_answers() {
     let provider = SimulatedProvider::start();
     provider.tuning().deployments_lag(1);
-    let gateway = TestGateway::with(at_azure(&provider, "v1")).start();
+    let gateway = start(&provider, "v1");
     let tuner = Tuner::new(&gateway);
     let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
     let model =

@@ -1,4 +1,4 @@
-//! The same flow at a worker of our own, over TCP: OpenAI's shapes, no credential, and a price that may be nothing.
+//! The same flow at a worker of our own, over TCP: OpenAI's shapes, and a price that may be nothing.
 
 use serde_json::json;
 
@@ -7,8 +7,8 @@ use crate::support::provider::UPSTREAM_KEY;
 use crate::support::provider::tuning::Status;
 use crate::support::{Call, Setup, SimulatedProvider, TestGateway, chat};
 
-/// A gateway in front of a provider that trains as a local worker does; `price` goes into the row of its base model.
-fn at_worker(provider: &SimulatedProvider, training_usd: &str) -> Setup {
+/// A gateway in front of a provider that trains as a local worker does, for nothing.
+fn at_worker(provider: &SimulatedProvider) -> Setup {
     let sections = format!(
         r#"
 [providers.local]
@@ -19,22 +19,24 @@ api_key = {{ file = "upstream.key" }}
 [providers.local.training]
 tokens_per_second = 1000
 
-[[prices]]
+[deployments.smollm2]
+provider = "local"
 model = "smollm2-135m"
-input_per_1m_usd = "0"
-output_per_1m_usd = "0"
-training_per_1m_usd = "{training_usd}"
+price = {{ input_per_1m_usd = "0", output_per_1m_usd = "0" }}
+
+[models.smollm2]
+deployments = ["smollm2"]
 "#,
         provider.url()
     );
+    provider.tuning().trains("smollm2-135m", 0);
     Setup::bare().file("upstream.key", UPSTREAM_KEY).watched(provider).and(&sections).and(QUICK)
 }
 
 #[test]
 fn a_job_goes_from_its_file_to_its_model() {
     let provider = SimulatedProvider::start();
-    provider.tuning().trains("smollm2-135m", 0);
-    let gateway = TestGateway::with(at_worker(&provider, "0")).start();
+    let gateway = TestGateway::with(at_worker(&provider)).start();
     let tuner = Tuner::new(&gateway);
     let job = tuner.job("local/smollm2-135m");
     let ended = tuner.await_status(&job, "succeeded");
@@ -47,8 +49,7 @@ fn a_job_goes_from_its_file_to_its_model() {
 #[test]
 fn a_worker_that_is_away_leaves_the_job_waiting() {
     let provider = SimulatedProvider::closed();
-    provider.tuning().trains("smollm2-135m", 0);
-    let gateway = TestGateway::with(at_worker(&provider, "0")).start();
+    let gateway = TestGateway::with(at_worker(&provider)).start();
     let tuner = Tuner::new(&gateway);
     let order = json!({"model": "local/smollm2-135m", "training_file": tuner.file()});
     let job = id(&tuner.call(Call::post(JOBS, &order)).expect(200).json());

@@ -52,7 +52,7 @@ fn routes(of: &Belongings) -> Vec<Row> {
         row("read", "GET", &format!("{file}/content"), None),
         row("write", "DELETE", &file, None),
         row("write", "POST", &format!("{upload}/parts"), None),
-        row("write", "POST", &format!("{upload}/complete"), Some(json!({"part_ids": []}))),
+        row("write", "POST", &format!("{upload}/complete"), Some(json!({"part_ids": ["part_x"]}))),
         row("write", "POST", &format!("{upload}/cancel"), Some(json!({}))),
         row("read", "GET", &job, None),
         row("read", "GET", &format!("{job}/events"), None),
