@@ -452,6 +452,8 @@ fn a_deployment_comes_stands_and_goes() {
     tuning.step();
     assert_eq!(arm.get(operation)["status"], "Succeeded");
     ask().expect_status_and_code(404, "DeploymentNotFound");
+    let probe = json!({"model": "cat", "messages": []});
+    client.post("/openai/v1/chat/completions", &probe).expect(400);
     assert_eq!(ask().expect(200).json()["model"], model.as_str());
     assert_eq!(client.provider.exchanges().last().expect("one").owed_nanos(), Some(400 + 6 * 1_600));
     let delete_model = Call::new("DELETE", &format!("/openai/v1/models/{model}"));
