@@ -4,6 +4,7 @@
 mod articles;
 mod azure;
 mod crashes;
+mod jobs;
 mod local;
 mod tenancy;
 
