@@ -66,7 +66,8 @@ impl Jobs {
         let now_ms = clock::unix_ms();
         let target = self.target(caller, request.model.as_str())?;
         fits(&request, &target)?;
-        training_price(&self.prices.load(), &self.catalog.load().catalog, &target, now_ms)?;
+        let kind = request.training_type.as_deref();
+        training_price(&self.prices.load(), &self.catalog.load().catalog, &target, kind, now_ms)?;
         let training = self.usable(caller, &request.training_file, "training_file").await?;
         let validation = match &request.validation_file {
             Some(id) => Some(self.usable(caller, id, "validation_file").await?),
