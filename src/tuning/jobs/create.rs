@@ -190,7 +190,10 @@ impl Jobs {
             return Ok(Target { provider: Arc::clone(provider), model: model.into() });
         }
         let found = Targets::of(&live.catalog).resolve(model);
-        found.map_err(|error| TuningError::invalid("model", error.to_string()))
+        let found = found.map_err(|error| TuningError::invalid("model", error.to_string()))?;
+        // with a provider in front of it another's is another's, too
+        self.winners.maker_of(caller, &found.model)?;
+        Ok(found)
     }
 
     /// A file that a job may be asked for with.
