@@ -125,6 +125,7 @@ pub(super) struct Tuning {
     pub(super) poll_ms: Option<u64>,
     pub(super) poll_max_ms: Option<u64>,
     pub(super) moderate: Option<bool>,
+    pub(super) canary_percent: Option<u8>,
 }
 
 /// `[prompts]`

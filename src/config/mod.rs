@@ -108,6 +108,8 @@ pub struct Config {
     pub files: files::Config,
     /// How fine-tuning jobs are looked after.
     pub jobs: jobs::Config,
+    /// What a canary gets of a route's requests where nobody says, percent.
+    pub canary_percent: u8,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -150,6 +152,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
     let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
+    let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -180,6 +183,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         embed_timeout,
         files,
         jobs,
+        canary_percent,
         source: path.map(Path::to_owned),
         notices,
     })

@@ -1,9 +1,10 @@
-//! `[tuning]`: where training files are kept, and how much of them; how jobs are looked after.
+//! `[tuning]`: where training files are kept, and how much of them; how jobs are looked after; how large a canary is.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::domain::registry::MAX_PERCENT;
 use crate::tuning::{files, jobs};
 
 use super::file;
@@ -16,6 +17,15 @@ const FILE_BYTES: RangeInclusive<u64> = 1 << 10..=files::Config::FILE_BYTES;
 const FOLDER_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Where they are, below the state folder, unless the operator says otherwise.
 const FOLDER: &str = "files";
+
+/// What a canary gets of a route's requests unless the operator says otherwise, percent.
+const CANARY_PERCENT: u8 = 10;
+
+/// Checks what `[tuning]` says of canaries: their usual part of a route, percent.
+pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
+    let place = Place::top("tuning").key("canary_percent");
+    in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
+}
 
 /// Between two looks at a job, ms.
 const POLL_MS: RangeInclusive<u64> = 50..=3_600_000;

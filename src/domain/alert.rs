@@ -18,6 +18,41 @@ pub enum Alert {
     Overshoot(Overshoot),
     /// A request was let through to what has no price.
     Unpriced(Unpriced),
+    /// A deployment that costs by the hour is not used.
+    HostedIdle(HostedIdle),
+    /// Deployments that cost by the hour will use up a budget within a day.
+    HostingBudget(HostingBudget),
+}
+
+/// A deployment that costs by the hour, used or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostedIdle {
+    /// The deployment.
+    pub deployment: Arc<str>,
+    /// Whose it is.
+    pub provider: Arc<str>,
+    /// What an hour of it costs.
+    #[serde(rename = "usd_per_hour")]
+    pub per_hour: Usd,
+    /// For how long nobody has used it, hours.
+    pub idle_hours: i64,
+    /// When its provider takes it away if nobody does, ms since 1970 UTC; none where that is far, or never.
+    pub deleted_at_ms: Option<i64>,
+}
+
+/// A budget that hours of deployments will use up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostingBudget {
+    /// The deployment that costs most of those that it pays for.
+    pub deployment: Arc<str>,
+    /// Who pays; none for nobody.
+    pub team: Option<Arc<str>>,
+    /// What a day of all of them costs.
+    #[serde(rename = "usd_per_day")]
+    pub per_day: Usd,
+    /// The least that is left of any budget that pays.
+    #[serde(rename = "left_usd")]
+    pub left: Usd,
 }
 
 /// A provider's bill beyond the hold.
@@ -73,13 +108,15 @@ impl Alert {
             Self::BudgetThreshold(_) => "budget_threshold",
             Self::Overshoot(_) => "overshoot",
             Self::Unpriced(_) => "unpriced",
+            Self::HostedIdle(_) => "hosted_idle",
+            Self::HostingBudget(_) => "hosting_budget",
         }
     }
 
     /// Of what one in a while is enough: the deployment. Nothing for what is told each time.
     pub const fn repeats_for(&self) -> Option<&Arc<str>> {
         match self {
-            Self::BudgetThreshold(_) => None,
+            Self::BudgetThreshold(_) | Self::HostedIdle(_) | Self::HostingBudget(_) => None,
             Self::Overshoot(overshoot) => Some(&overshoot.deployment),
             Self::Unpriced(unpriced) => Some(&unpriced.deployment),
         }

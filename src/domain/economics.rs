@@ -426,7 +426,7 @@ mod tests {
         hosted.terms.hosting = Some(Hosting {
             any: None,
             by_sku: BTreeMap::from([(Arc::from("Standard"), usd("1.70"))]),
-            increment_seconds: 3_600,
+            billing: None,
         });
         assert_eq!(hosting_month(&hosted, Some("Standard")), Some(usd("1224")));
         assert_eq!(hosting_month(&hosted, Some("ProvisionedManaged")), None, "not for nothing");

@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod fault;
 pub mod file_ids;
 pub mod fine_tuned_name;
+pub mod hosting;
 pub mod ids;
 pub mod key;
 pub mod label;

@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::hosting::{Billing, Rate};
 use super::money::{Cost, PerToken, Usd, hourly};
 use super::usage::TokenCounts;
 use crate::domain::service_tier::ServiceTier;
@@ -76,8 +77,22 @@ pub struct Hosting {
     pub any: Option<Usd>,
     /// Such as `DeveloperTier`.
     pub by_sku: BTreeMap<Arc<str>, Usd>,
-    /// Time is billed in steps of so many seconds, rounded up.
-    pub increment_seconds: u64,
+    /// How time is rounded; none where nobody has said, or compared it with a bill.
+    pub billing: Option<Billing>,
+}
+
+impl Hosting {
+    /// What an hour of a kind of deployment costs; none where none is said for it.
+    pub fn per_hour(&self, sku: Option<&str>) -> Option<Usd> {
+        let is_it = |listed: &&Arc<str>| sku.is_some_and(|sku| listed.eq_ignore_ascii_case(sku));
+        let listed = self.by_sku.keys().find(is_it).and_then(|sku| self.by_sku.get(sku));
+        listed.copied().or(self.any)
+    }
+
+    /// What the clock goes by for a kind of deployment.
+    pub fn rate(&self, sku: Option<&str>) -> Option<Rate> {
+        Some(Rate { per_hour: self.per_hour(sku)?, billing: self.billing.unwrap_or_default() })
+    }
 }
 
 /// Trained tokens that a provider's account has free on each UTC day.
@@ -174,9 +189,9 @@ impl Price {
 
     /// What a deployment costs that stood so long, used or not; none where none is said for its kind.
     pub fn hosting_cost(&self, seconds: u64, sku: Option<&str>) -> Option<Usd> {
-        let hosting = self.terms.hosting.as_ref()?;
-        let listed = sku.and_then(|sku| hosting.by_sku.get(sku).copied());
-        Some(hourly(seconds, listed.or(hosting.any)?, hosting.increment_seconds))
+        let rate = self.terms.hosting.as_ref()?.rate(sku)?;
+        let step_seconds = u64::try_from(rate.billing.step_ms() / 1_000).unwrap_or(1);
+        Some(hourly(seconds, rate.per_hour, step_seconds))
     }
 
     /// Says what differs beyond belief from another price of the same model, when something does.

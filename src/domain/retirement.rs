@@ -51,11 +51,18 @@ const AZURE_FINE_TUNES: [(&str, &str); 6] = [
     ("o4-mini", "2027-10-16"),
 ];
 
+/// How long before its end a deployment that lives for a day is asked last.
+const LAST_HOUR: Duration = Duration::from_secs(3_600);
+/// How long before it its clients are told.
+const LAST_HOURS: Duration = Duration::from_secs(6 * 3_600);
+
 /// Who says when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetirementSource {
     /// The operator, in the configuration.
     Operator,
+    /// The kind of the deployment: one of Azure's developer tier lives for a day.
+    Kind,
     /// The provider's list of models, asked lately.
     Provider,
     /// What the provider had published when this program was made. Such days have been moved before.
@@ -67,6 +74,7 @@ impl RetirementSource {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Operator => "operator",
+            Self::Kind => "deployment_kind",
             Self::Provider => "provider",
             Self::Published => "published",
         }
@@ -109,7 +117,13 @@ impl Retirement {
     ///
     /// A day that was only published never takes a deployment out: the provider may have moved it since, and where
     /// nobody else can answer, asking it costs one refusal.
+    ///
+    /// What lives for a day is asked as any other until its last hour.
     pub fn stage(&self, now_ms: i64, lead: Duration, warn: Duration) -> Stage {
+        let (lead, warn) = match self.source {
+            RetirementSource::Kind => (lead.min(LAST_HOUR), warn.min(LAST_HOURS)),
+            _ => (lead, warn),
+        };
         let within = |time| now_ms >= self.at_ms.saturating_sub(in_ms(time));
         if now_ms >= self.at_ms && self.source != RetirementSource::Published {
             Stage::Retired

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 
 use crate::domain::catalog::{Catalog, Deployment, Provider};
-use crate::domain::retirement::{Retirement, Stage, listed_as, retirement_of};
+use crate::domain::retirement::{Retirement, RetirementSource, Stage, listed_as, retirement_of};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::ListedModel;
 
@@ -52,12 +52,14 @@ pub struct Retirements {
     config: Config,
     /// By the provider's name; none where it has named no day.
     told: ArcSwap<BTreeMap<Arc<str>, Days>>,
+    /// When deployments end by their kind, by their names; ms since 1970 UTC.
+    kinds: ArcSwap<HashMap<Arc<str>, i64>>,
 }
 
 impl Retirements {
     /// Without a word from any provider.
     pub fn new(config: Config) -> Self {
-        Self { config, told: ArcSwap::default() }
+        Self { config, told: ArcSwap::default(), kinds: ArcSwap::default() }
     }
 
     /// When a deployment's model ends, if anybody knows.
@@ -67,7 +69,22 @@ impl Retirements {
         let at_ms = days.and_then(|days| {
             listed_as(deployment, upstream_model).find_map(|name| days.of.get(name).copied())
         });
-        retirement_of(deployment, upstream_model, at_ms)
+        let found = retirement_of(deployment, upstream_model, at_ms);
+        let kind = self.kinds.load().get(&deployment.name).copied();
+        let kind = kind.map(|at_ms| Retirement { at_ms, source: RetirementSource::Kind });
+        match (found, kind) {
+            // the operator's word goes before all others, else what comes first
+            (Some(found), _) if found.source == RetirementSource::Operator => Some(found),
+            (Some(found), Some(kind)) => Some(if kind.at_ms < found.at_ms { kind } else { found }),
+            (found, kind) => found.or(kind),
+        }
+    }
+
+    /// Takes over which deployments end by their kind, and when.
+    pub fn end_by_kind(&self, ends: HashMap<Arc<str>, i64>) {
+        if **self.kinds.load() != ends {
+            self.kinds.store(Arc::new(ends));
+        }
     }
 
     /// How far a deployment is on its way to that end; `now_ms` is ms since 1970 UTC.
@@ -140,7 +157,7 @@ impl Retirements {
 mod tests {
     use super::*;
     use crate::domain::catalog::tests::deployment;
-    use crate::domain::retirement::{RetirementSource, day_ms};
+    use crate::domain::retirement::day_ms;
 
     const DAY_MS: i64 = 86_400_000;
 
@@ -184,6 +201,30 @@ mod tests {
         let own = Deployment { retires_at_ms: Some(5), ..(*plain).clone() };
         let found = all.of(&own, "m").map(|found| (found.at_ms, found.source));
         assert_eq!(found, Some((5, RetirementSource::Operator)));
+    }
+
+    #[test]
+    fn what_lives_for_a_day_is_asked_until_its_last_hour() {
+        let all = Retirements::new(Config::default());
+        let plain = deployment("d", "m");
+        let end = day_ms("2027-03-01").expect("a day");
+        all.end_by_kind(HashMap::from([("d".into(), end)]));
+        let found = all.of(&plain, "m").expect("an end");
+        assert_eq!((found.at_ms, found.source), (end, RetirementSource::Kind));
+        for (hours, want) in [
+            (24, Stage::Active),
+            (7, Stage::Active),
+            (6, Stage::Warned),
+            (1, Stage::Leaving),
+            (0, Stage::Retired),
+        ] {
+            assert_eq!(all.stage(&found, end - hours * 3_600_000), want, "{hours} hours before");
+        }
+        all.tell(&plain.provider, &[told("m", Some("2027-02-01"))]);
+        assert_eq!(day(&all, &plain, "m").as_deref(), Some("2027-02-01"), "what comes first");
+        all.end_by_kind(HashMap::new());
+        all.tell(&plain.provider, &[told("m", None)]);
+        assert_eq!(all.of(&plain, "m"), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod engine;
 pub mod files;
 pub mod folder;
 pub mod history;
+pub mod hosting;
 pub mod installation;
 pub mod instances;
 pub mod jobs;

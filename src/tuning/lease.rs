@@ -61,7 +61,9 @@ impl Lease {
             *self.state.lock() = State::default();
         }
         let found = self.rows.find(self.name).await?;
-        if !self.may_take(found.as_ref(), now) || !self.rows.take(self.name, &self.holder, found.as_ref()).await? {
+        if !self.may_take(found.as_ref(), now)
+            || !self.rows.take(self.name, &self.holder, found.as_ref()).await?
+        {
             return Ok(false);
         }
         *self.state.lock() = State { seen: None, ours: Some(now) };
@@ -100,9 +102,8 @@ mod tests {
     async fn the_one_that_stands_still_loses_it() {
         let database = TestDatabase::sqlite();
         let store = database.open().await;
-        let lease = |holder: &str| {
-            Lease::new(LeaseRows::new(&store), "jobs", holder.into(), Duration::from_secs(20))
-        };
+        let lease =
+            |holder: &str| Lease::new(LeaseRows::new(&store), "jobs", holder.into(), Duration::from_secs(20));
         let (a, b) = (lease("a"), lease("b"));
         let start = clock::monotonic();
         let at = |seconds| start + Duration::from_secs(seconds);

@@ -2,6 +2,7 @@
 //! One flow for all providers; whatever costs money goes through the ledger.
 
 pub mod files;
+pub mod hosting;
 pub mod jobs;
 pub mod lease;
 pub mod priced;

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::rates::{Class, Listed, LongContext, Rates, Tiers, TokenPrices};
 use super::{FreeTraining, Hosting, Hourly, Terms};
 use crate::domain::catalog::ProviderKind;
+use crate::domain::hosting::Billing;
 use crate::domain::money::{MoneyError, PerToken, Usd};
 use crate::domain::service_tier::ServiceTier;
 
@@ -42,8 +43,6 @@ const HOUR_BAND: [Usd; 2] = [Usd::from_nanos(10_000_000), Usd::dollars(10_000)];
 const MOST_OUTPUT_RATIO: i128 = 1_000;
 const MOST_PERIODS: usize = 1_000;
 const MOST_NAME_BYTES: usize = 256;
-/// Hosting is billed by the started hour unless it is said otherwise.
-const HOSTING_INCREMENT_SECONDS: u64 = 3_600;
 const TRAINING_INCREMENT_SECONDS: u64 = 1;
 
 /// One thing that is wrong, and what to do.
@@ -294,7 +293,7 @@ fn training_hour(table: &mut Table<'_>) -> Option<Hourly> {
 
 fn hosting(table: &mut Table<'_>) -> Option<Hosting> {
     let any = table.per_hour("hosting_per_hour_usd");
-    let increment = table.seconds("hosting_increment_seconds");
+    let billing = table.billing("hosting_billing");
     let mut by_sku = BTreeMap::new();
     if let Some(skus) = table.child("hosting_per_hour_usd_by_sku") {
         skus.each(|skus, sku| {
@@ -304,12 +303,12 @@ fn hosting(table: &mut Table<'_>) -> Option<Hosting> {
         });
     }
     if any.is_none() && by_sku.is_empty() {
-        if increment.is_some() {
-            table.wrong("hosting_increment_seconds", "means nothing without hosting_per_hour_usd");
+        if billing.is_some() {
+            table.wrong("hosting_billing", "means nothing without hosting_per_hour_usd");
         }
         return None;
     }
-    Some(Hosting { any, by_sku, increment_seconds: increment.unwrap_or(HOSTING_INCREMENT_SECONDS) })
+    Some(Hosting { any, by_sku, billing })
 }
 
 fn token_prices(table: &mut Table<'_>) -> Option<TokenPrices> {
@@ -503,6 +502,14 @@ impl<'a> Table<'a> {
             self.wrong(key, "missing: write a number of tokens");
         }
         self.count(key, 1..=1_000_000_000_000)
+    }
+
+    fn billing(&mut self, key: &str) -> Option<Billing> {
+        let billing = Billing::from_name(self.text(key)?);
+        if billing.is_none() {
+            self.wrong(key, "write started_hours, clock_hours, quarter_hours or minutes");
+        }
+        billing
     }
 
     fn seconds(&mut self, key: &str) -> Option<u64> {

@@ -14,6 +14,11 @@ pub(super) fn corrects(entry: &Entry) -> Option<Seq> {
     (entry.kind == EntryKind::Adjustment && entry.of > 0).then_some(entry.of)
 }
 
+/// The period of a deployment that an entry charges.
+pub(super) fn hosts(entry: &Entry) -> Option<&Arc<str>> {
+    (entry.kind == EntryKind::Hosting).then_some(&entry.request_id)
+}
+
 pub(super) fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {
     let drafted =
         Entry::drafted(EntryKind::Hold, now_ms, Arc::clone(&ask.request_id), Arc::clone(&ask.attribution));

@@ -8,6 +8,7 @@ mod csv;
 mod datasets;
 mod keys;
 mod ledger;
+mod models;
 mod openapi;
 mod ops;
 mod prices;
@@ -48,6 +49,7 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
+use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
 /// What a reload did.
@@ -78,6 +80,8 @@ pub struct Admin {
     pub files: Arc<Files>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
+    /// What fine-tuning jobs have made.
+    pub registry: Arc<Registry>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -115,6 +119,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(prices::routes())
         .merge(prompts::routes())
         .merge(datasets::routes())
+        .merge(models::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())

@@ -176,7 +176,8 @@ fn hours(terms: &Terms) -> Value {
         "hosting_per_hour_usd_by_sku": terms.hosting.as_ref().map(|hosting| {
             hosting.by_sku.iter().map(|(sku, price)| (sku.to_string(), Value::from(usd(*price)))).collect::<Map<_, _>>()
         }),
-        "hosting_increment_seconds": terms.hosting.as_ref().map(|hosting| hosting.increment_seconds),
+        "hosting_billing": terms.hosting.as_ref().map(|hosting| hosting.billing.unwrap_or_default().name()),
+        "hosting_billing_verified": terms.hosting.as_ref().map(|hosting| hosting.billing.is_some()),
     })
 }
 

@@ -134,7 +134,8 @@ impl Jobs {
             job.course = learnt.course;
             let now_ms = clock::unix_ms();
             let events = learnt.notes.iter().map(|note| note_row(note, now_ms)).collect();
-            let saved = self.rows.save(&job, &Beside { events, next_at_ms: now_ms, ..Beside::default() }).await;
+            let saved =
+                self.rows.save(&job, &Beside { events, next_at_ms: now_ms, ..Beside::default() }).await;
             if !matches!(saved, Ok(true)) {
                 self.let_go(&job).await;
             }
@@ -172,12 +173,9 @@ impl Jobs {
     async fn asked_before(&self, key: &str, request: &JobRequest) -> Result<Option<JobRow>, TuningError> {
         let found = self.rows.asked_by(key).await.map_err(|error| stored(&error))?;
         match found {
-            Some(job) if JobRequest::parse(job.request.as_bytes()).ok().as_ref() != Some(request) => {
-                Err(conflict(format!(
-                    "this Idempotency-Key was used for another job, {}: use a new one",
-                    job.id
-                )))
-            }
+            Some(job) if JobRequest::parse(job.request.as_bytes()).ok().as_ref() != Some(request) => Err(
+                conflict(format!("this Idempotency-Key was used for another job, {}: use a new one", job.id)),
+            ),
             found => Ok(found),
         }
     }
@@ -185,14 +183,17 @@ impl Jobs {
     /// Who trains a model that is asked for by a name: a fine-tuned one of the caller's goes where it was made.
     pub(super) fn target(&self, caller: &Caller, model: &str) -> Result<Target, TuningError> {
         let live = self.catalog.load();
-        if let Some(made) = self.winners.provider_of(caller, model)
+        if let Some(made) = self.winners.maker_of(caller, model)?
             && let Some(provider) = live.catalog.providers.get(&made)
             && provider.training.is_some()
         {
             return Ok(Target { provider: Arc::clone(provider), model: model.into() });
         }
         let found = Targets::of(&live.catalog).resolve(model);
-        found.map_err(|error| TuningError::invalid("model", error.to_string()))
+        let found = found.map_err(|error| TuningError::invalid("model", error.to_string()))?;
+        // with a provider in front of it another's is another's, too
+        self.winners.maker_of(caller, &found.model)?;
+        Ok(found)
     }
 
     /// A file that a job may be asked for with.
