@@ -7,6 +7,7 @@ mod bookkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
+mod hostkeeper;
 mod jobkeeper;
 mod money;
 mod reload;
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
+use self::hostkeeper::HostKeeper;
 use self::jobkeeper::JobKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
@@ -76,6 +78,7 @@ use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
 use crate::tuning::files::Files;
+use crate::tuning::hosting::Hosting;
 use crate::tuning::jobs::Jobs;
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
@@ -108,6 +111,7 @@ struct Built {
     prompts: Arc<Prompts>,
     files: Arc<Files>,
     jobs: Arc<Jobs>,
+    hosting: Arc<Hosting>,
     fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
@@ -259,6 +263,7 @@ fn build(
         },
     };
     let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files);
+    let hosting = hostkeeper::open(config.hosting, &gateway, &money, &store);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
@@ -272,6 +277,7 @@ fn build(
         prompts: Arc::new(prompts),
         files,
         jobs,
+        hosting,
         fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
@@ -350,6 +356,7 @@ fn add_listeners(
         server.add_service(h2c);
     }
     let operators = Admin {
+        hosting: Arc::clone(&built.hosting),
         key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
@@ -432,6 +439,8 @@ fn add_background(
     let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
     server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
+    let hosting = Arc::clone(&built.hosting);
+    server.add_service(background_service("hostkeeper", HostKeeper { hosting }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

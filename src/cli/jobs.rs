@@ -212,7 +212,10 @@ fn watch(client: &AdminClient, job: &str, json: bool) -> anyhow::Result<()> {
                 return Ok(());
             }
             Some(end @ ("failed" | "cancelled")) => {
-                bail!("the job {job} has {end}: {}", now["error"]["message"].as_str().unwrap_or("without a reason"));
+                bail!(
+                    "the job {job} has {end}: {}",
+                    now["error"]["message"].as_str().unwrap_or("without a reason")
+                );
             }
             _ => sleep(LOOK),
         }

@@ -237,9 +237,11 @@ impl JobRows {
 
     /// Makes all jobs due that one process was stepping, but those that are just being made by another.
     pub async fn wake_all(&self) -> Result<(), StoreError> {
-        sqlx::query("UPDATE fine_tuning_jobs SET next_at_ms = 0 WHERE stage NOT IN ('checking', 'holding', 'ended')")
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "UPDATE fine_tuning_jobs SET next_at_ms = 0 WHERE stage NOT IN ('checking', 'holding', 'ended')",
+        )
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 

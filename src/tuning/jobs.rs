@@ -199,7 +199,9 @@ pub struct Page<T> {
 /// What is said when our database fails; why stands in the log.
 fn stored(error: &StoreError) -> TuningError {
     tracing::error!(%error, "the store failed the fine-tuning jobs");
-    TuningError::Unavailable("the gateway's database can't be used right now: try again in a moment".to_owned())
+    TuningError::Unavailable(
+        "the gateway's database can't be used right now: try again in a moment".to_owned(),
+    )
 }
 
 fn conflict(message: impl Display) -> TuningError {
@@ -392,7 +394,10 @@ impl Listing {
             None => self.without_metadata,
             Some(pairs) => {
                 !self.without_metadata
-                    && self.metadata.iter().all(|(key, value)| pairs.get(key).and_then(Value::as_str) == Some(value))
+                    && self
+                        .metadata
+                        .iter()
+                        .all(|(key, value)| pairs.get(key).and_then(Value::as_str) == Some(value))
             }
         }
     }
@@ -414,7 +419,9 @@ fn page_size(asked: Option<i64>, usual: i64) -> Result<i64, TuningError> {
     match asked {
         None => Ok(usual),
         Some(limit @ 1..=MOST_LISTED) => Ok(limit),
-        Some(_) => Err(TuningError::invalid("limit", format!("`limit` is a whole number of 1 to {MOST_LISTED}"))),
+        Some(_) => {
+            Err(TuningError::invalid("limit", format!("`limit` is a whole number of 1 to {MOST_LISTED}")))
+        }
     }
 }
 

@@ -43,7 +43,8 @@ pub(super) async fn answer(
     let query = Query::read(exchange.uri().query().unwrap_or_default());
     let shown = match asked {
         Asked::Create => {
-            let repeat_key = exchange.headers().get("idempotency-key").map(|key| key.to_str().map(str::to_owned));
+            let repeat_key =
+                exchange.headers().get("idempotency-key").map(|key| key.to_str().map(str::to_owned));
             let repeat_key = repeat_key
                 .transpose()
                 .map_err(|_| TuningError::invalid("Idempotency-Key", "an Idempotency-Key is plain text"))?;
@@ -111,7 +112,8 @@ fn list<T>(page: Page<T>, show: impl Fn(&T) -> Value) -> Value {
 fn with_ends(mut shown: Value) -> Value {
     let end = |at: Option<&Value>| at.map_or(Value::Null, |one| one["id"].clone());
     let items = shown["data"].as_array();
-    let (first, last) = (end(items.and_then(|items| items.first())), end(items.and_then(|items| items.last())));
+    let (first, last) =
+        (end(items.and_then(|items| items.first())), end(items.and_then(|items| items.last())));
     shown["first_id"] = first;
     shown["last_id"] = last;
     shown
@@ -187,6 +189,9 @@ mod tests {
         assert!(Query::read("limit=many").listing().is_err());
         let page = Page { items: vec![1, 2], has_more: true };
         let shown = with_ends(list(page, |number| json!({"id": number})));
-        assert_eq!((&shown["first_id"], &shown["last_id"], &shown["has_more"]), (&json!(1), &json!(2), &json!(true)));
+        assert_eq!(
+            (&shown["first_id"], &shown["last_id"], &shown["has_more"]),
+            (&json!(1), &json!(2), &json!(true))
+        );
     }
 }

@@ -46,9 +46,10 @@ impl Jobs {
 
     async fn call(&self, trainer: &Trainer, job: &mut JobRow, act: Act) -> Told {
         let told = match act {
-            Act::FindFile(side) => {
-                trainer.find_file(&copy_name(job, side)).await.map(|found| found.map_or(Told::NoFile, Told::File))
-            }
+            Act::FindFile(side) => trainer
+                .find_file(&copy_name(job, side))
+                .await
+                .map(|found| found.map_or(Told::NoFile, Told::File)),
             Act::Upload(side) => return self.upload(trainer, job, side).await,
             Act::AskFile(side) => trainer.file(copy_id(job, side)).await.map(Told::File),
             Act::FindJob => {
@@ -191,7 +192,9 @@ pub(super) fn untold(act: Act, error: TrainerError) -> Told {
         TrainerError::Refused(refused) => {
             let winding_down = refused.code.as_deref() == Some(NOT_AVAILABLE);
             let ours = match winding_down {
-                true => " (OpenAI ends fine-tuning for this account: ask for `azure/RESOURCE/MODEL` or a local model)",
+                true => {
+                    " (OpenAI ends fine-tuning for this account: ask for `azure/RESOURCE/MODEL` or a local model)"
+                }
                 false => "",
             };
             Told::Declined(JobError {
@@ -238,7 +241,11 @@ mod tests {
             (Act::Tell(Wish::Pause), TrainerError::NotFound("x".to_owned()), Told::NoJob),
             (Act::AskFile(Side::Training), TrainerError::NotFound("x".to_owned()), Told::NoFile),
             (Act::Create, TrainerError::Broken("x".to_owned()), away(true, None, "it gave no answer: x")),
-            (Act::Create, TrainerError::Unreachable("x".to_owned()), away(false, None, "it can't be reached: x")),
+            (
+                Act::Create,
+                TrainerError::Unreachable("x".to_owned()),
+                away(false, None, "it can't be reached: x"),
+            ),
             (Act::Create, refused(503, None), away(true, Some(7_000), "it answered 503: no")),
             (Act::Create, refused(429, None), away(false, Some(7_000), "it answered 429: no")),
             (Act::Create, refused(400, None), declined("provider_refused", "the provider says: no")),

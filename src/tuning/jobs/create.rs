@@ -134,7 +134,8 @@ impl Jobs {
             job.course = learnt.course;
             let now_ms = clock::unix_ms();
             let events = learnt.notes.iter().map(|note| note_row(note, now_ms)).collect();
-            let saved = self.rows.save(&job, &Beside { events, next_at_ms: now_ms, ..Beside::default() }).await;
+            let saved =
+                self.rows.save(&job, &Beside { events, next_at_ms: now_ms, ..Beside::default() }).await;
             if !matches!(saved, Ok(true)) {
                 self.let_go(&job).await;
             }
@@ -172,12 +173,9 @@ impl Jobs {
     async fn asked_before(&self, key: &str, request: &JobRequest) -> Result<Option<JobRow>, TuningError> {
         let found = self.rows.asked_by(key).await.map_err(|error| stored(&error))?;
         match found {
-            Some(job) if JobRequest::parse(job.request.as_bytes()).ok().as_ref() != Some(request) => {
-                Err(conflict(format!(
-                    "this Idempotency-Key was used for another job, {}: use a new one",
-                    job.id
-                )))
-            }
+            Some(job) if JobRequest::parse(job.request.as_bytes()).ok().as_ref() != Some(request) => Err(
+                conflict(format!("this Idempotency-Key was used for another job, {}: use a new one", job.id)),
+            ),
             found => Ok(found),
         }
     }

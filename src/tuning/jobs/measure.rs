@@ -22,7 +22,11 @@ const READ_BYTES: usize = 256 << 10;
 
 impl Jobs {
     /// What a job will use, by its training file.
-    pub(super) async fn quoted(&self, job: &JobRow, file: Option<&TrainingFile>) -> Result<Quote, TuningError> {
+    pub(super) async fn quoted(
+        &self,
+        job: &JobRow,
+        file: Option<&TrainingFile>,
+    ) -> Result<Quote, TuningError> {
         let request = JobRequest::parse(job.request.as_bytes())?;
         let live = self.catalog.load();
         let provider = live.catalog.providers.get(job.provider.as_str()).ok_or_else(|| {
@@ -44,7 +48,8 @@ impl Jobs {
 
     /// How far the check of a job's files is.
     pub(super) async fn look_at_files(&self, job: &JobRow) -> Told {
-        let sides = [(Some(&job.training_file), "training_file"), (job.validation_file.as_ref(), "validation_file")];
+        let sides =
+            [(Some(&job.training_file), "training_file"), (job.validation_file.as_ref(), "validation_file")];
         let mut training = None;
         for (id, param) in sides.into_iter().filter_map(|(id, param)| Some((id?, param))) {
             let file = match self.files.held(id).await {
@@ -57,7 +62,9 @@ impl Jobs {
                 FileStatus::Error => {
                     let error = JobError {
                         code: Some(format!("invalid_{param}")),
-                        message: Some(file.status_details.unwrap_or_else(|| "its check found errors".to_owned())),
+                        message: Some(
+                            file.status_details.unwrap_or_else(|| "its check found errors".to_owned()),
+                        ),
                         param: Some(param.to_owned()),
                     };
                     return Told::Unsound(error);
@@ -95,6 +102,8 @@ async fn measure(path: PathBuf, model: String) -> Result<Figures, TuningError> {
     let counted = counting.await.map_err(std::io::Error::other).and_then(|counted| counted);
     counted.map_err(|error| {
         tracing::error!(%error, "a training file can't be counted");
-        TuningError::Unavailable("the training file can't be read right now: try again in a moment".to_owned())
+        TuningError::Unavailable(
+            "the training file can't be read right now: try again in a moment".to_owned(),
+        )
     })
 }

@@ -115,7 +115,9 @@ impl Jobs {
             checkpoints: beside
                 .checkpoints
                 .iter()
-                .map(|one| (u64::try_from(one.step).unwrap_or(0), one.model.as_str().into(), one.metrics.clone()))
+                .map(|one| {
+                    (u64::try_from(one.step).unwrap_or(0), one.model.as_str().into(), one.metrics.clone())
+                })
                 .collect(),
             price_version: job
                 .course
@@ -292,4 +294,3 @@ fn checkpoint_row(made: &Checkpoint) -> CheckpointRow {
         metrics: made.metrics.clone(),
     }
 }
-

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::create::note_row;
 use super::Jobs;
+use super::create::note_row;
 use crate::clock;
 use crate::domain::tuning::lifecycle::{Act, Again, Course, Next, Stage};
 use crate::domain::tuning::{Id, TrainingEvent};
@@ -131,7 +131,9 @@ impl Jobs {
         let wait = match again {
             Again::Now => return 0,
             Again::Soon => usual,
-            Again::Later(doublings) => usual.saturating_mul(1 << doublings.min(10)).min(self.config.poll_max.max(usual)),
+            Again::Later(doublings) => {
+                usual.saturating_mul(1 << doublings.min(10)).min(self.config.poll_max.max(usual))
+            }
             Again::In(ms) => Duration::from_millis(ms.clamp(SHORTEST_WAIT_MS, LONGEST_WAIT_MS)),
         };
         let tenth = u64::try_from(wait.as_millis() / 10).unwrap_or(0);

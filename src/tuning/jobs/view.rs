@@ -19,12 +19,12 @@ pub fn job_json(job: &JobRow) -> Value {
     let outcome = course.outcome.as_ref().filter(|_| status.is_final());
     let asked: Map<String, Value> = serde_json::from_str(&job.request).unwrap_or_default();
     let said = |name: &str| asked.get(name).filter(|value| !value.is_null());
-    let kind = JobRequest::parse(job.request.as_bytes()).map_or(MethodKind::Supervised, |request| request.kind);
+    let kind =
+        JobRequest::parse(job.request.as_bytes()).map_or(MethodKind::Supervised, |request| request.kind);
     let hyperparameters = hyperparameters(job, kind, &asked);
     let method = seen.and_then(|seen| seen.method.clone()).or_else(|| said("method").cloned());
-    let method = method.unwrap_or_else(|| {
-        json!({"type": kind.name(), kind.name(): {"hyperparameters": hyperparameters}})
-    });
+    let method = method
+        .unwrap_or_else(|| json!({"type": kind.name(), kind.name(): {"hyperparameters": hyperparameters}}));
     let error = outcome.and_then(|outcome| outcome.error.as_ref());
     json!({
         "object": "fine_tuning.job",
