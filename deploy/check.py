@@ -135,7 +135,7 @@ def build_context() -> None:
                 (context / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / path, context / path)
         run("cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version=1", folder=context)
-        for source in [*context.glob("src/**/*.rs"), *context.glob("engine/src/**/*.rs")]:
+        for source in (file for room in ("src", "dataset/src", "engine/src") for file in context.glob(f"{room}/**/*.rs")):
             if source.name == "tests.rs":
                 continue
             for included in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text()):

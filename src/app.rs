@@ -9,6 +9,7 @@ mod filekeeper;
 mod happenings;
 mod hostkeeper;
 mod jobkeeper;
+mod modelkeeper;
 mod money;
 mod reload;
 mod services;
@@ -40,6 +41,7 @@ use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
 use self::hostkeeper::HostKeeper;
 use self::jobkeeper::JobKeeper;
+use self::modelkeeper::ModelKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -80,6 +82,7 @@ use crate::tuning;
 use crate::tuning::files::Files;
 use crate::tuning::hosting::Hosting;
 use crate::tuning::jobs::Jobs;
+use crate::tuning::registry::{self, Registry};
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -111,8 +114,8 @@ struct Built {
     prompts: Arc<Prompts>,
     files: Arc<Files>,
     jobs: Arc<Jobs>,
+    registry: Arc<Registry>,
     hosting: Arc<Hosting>,
-    fidelity: Arc<Fidelity>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -199,7 +202,7 @@ fn build(
         }
     };
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
-    let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
+    let (store, directory, keys, first, money, prompts, registry) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
         if pepper::check(&installation, &rows, &pepper, options.accept_new_pepper).await? {
@@ -212,7 +215,19 @@ fn build(
         let money = money::open(config, &catalog, &store, &metrics).await?;
         let (reports, files) = (Arc::clone(&money.reports), config.prompts.clone());
         let prompts = Prompts::open(&store, reports, files, publish_prompts, clock::unix_ms()).await?;
-        anyhow::Ok((store, directory, keys, first, money, prompts))
+        let prompts = Arc::new(prompts);
+        let parts = registry::Parts {
+            store: &store,
+            catalog: config.catalog.clone(),
+            prompts: Arc::clone(&prompts),
+            prices: Arc::clone(&money.prices),
+            outside: Arc::new(registry::Hands::new(Arc::clone(&catalog))),
+            canary_percent: config.canary_percent,
+            metrics: Arc::clone(&metrics),
+            publish: modelkeeper::publisher(&catalog, &board, &fidelity),
+        };
+        let registry = Arc::new(Registry::open(parts).await?);
+        anyhow::Ok((store, directory, keys, first, money, prompts, registry))
     })?;
     fidelity.look();
     let files = Files::open(config.files.clone(), &store)
@@ -262,7 +277,7 @@ fn build(
             },
         },
     };
-    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files);
+    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files, &registry);
     let hosting = hostkeeper::open(config.hosting, &gateway, &money, &store);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
@@ -274,11 +289,11 @@ fn build(
         directory,
         keys: Arc::new(keys),
         money,
-        prompts: Arc::new(prompts),
+        prompts,
         files,
         jobs,
+        registry,
         hosting,
-        fidelity,
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -330,6 +345,7 @@ fn add_listeners(
         gateway: Arc::clone(&built.gateway),
         files: Arc::clone(&built.files),
         jobs: Arc::clone(&built.jobs),
+        registry: Arc::clone(&built.registry),
     });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
@@ -362,6 +378,7 @@ fn add_listeners(
         prices: Arc::clone(&built.money.prices),
         files: Arc::clone(&built.files),
         prompts: Arc::clone(&built.prompts),
+        registry: Arc::clone(&built.registry),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
         ledger: LedgerRecords::new(&built.store),
@@ -419,6 +436,7 @@ fn add_background(
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
         prompts: Arc::clone(&built.prompts),
+        registry: Arc::clone(&built.registry),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
@@ -435,6 +453,8 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
+    server.add_service(background_service("modelkeeper", keeper));
     let metrics = Arc::clone(built.gateway.book.metrics());
     let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
     server.add_service(background_service("filekeeper", filekeeper));

@@ -62,8 +62,20 @@ fn paths_named_in(text: &str) -> Vec<String> {
     }
     found.retain(|path| {
         let first = path.split('/').next().unwrap_or_default();
-        let known =
-            ["src", "config", "scripts", "tests", "bench", "engine", "dashboards", "deploy", "docs", ".ci"];
+        let known = [
+            "src",
+            "config",
+            "scripts",
+            "tests",
+            "bench",
+            "dataset",
+            "engine",
+            "examples",
+            "dashboards",
+            "deploy",
+            "docs",
+            ".ci",
+        ];
         let document = path.ends_with(".md") && !path.contains('/');
         document || (path.contains('/') && known.contains(&first))
     });

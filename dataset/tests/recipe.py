@@ -114,7 +114,7 @@ def main():
             "epochs": epochs,
             "total_billed_tokens": epochs * billed,
         }
-    json.dump(figures, sys.stdout, indent=1)
+    json.dump(figures, sys.stdout, indent=1, sort_keys=True)
     print()
 
 

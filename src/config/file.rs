@@ -127,6 +127,7 @@ pub(super) struct Tuning {
     pub(super) moderate: Option<bool>,
     pub(super) undeploy_idle: Option<bool>,
     pub(super) idle_after_hours: Option<u64>,
+    pub(super) canary_percent: Option<u8>,
 }
 
 /// `[prompts]`

@@ -110,6 +110,8 @@ pub struct Config {
     pub jobs: jobs::Config,
     /// How deployments that cost by the hour are looked after.
     pub hosting: hosting::Config,
+    /// What a canary gets of a route's requests where nobody says, percent.
+    pub canary_percent: u8,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -153,6 +155,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
     let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
     let hosting = tuning::hosting(&file.tuning, &mut checker);
+    let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -184,6 +187,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         files,
         jobs,
         hosting,
+        canary_percent,
         source: path.map(Path::to_owned),
         notices,
     })

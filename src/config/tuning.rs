@@ -1,10 +1,11 @@
-//! `[tuning]`: where training files are kept, and how much of them; how jobs and hosted deployments
-//! are looked after.
+//! `[tuning]`: where training files are kept, and how much of them; how jobs and hosted deployments are looked after; how
+//! large a canary is.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::domain::registry::MAX_PERCENT;
 use crate::tuning::{files, hosting, jobs};
 
 use super::file;
@@ -20,6 +21,15 @@ const FOLDER: &str = "files";
 
 /// Without a request, hours: Azure takes a deployment away after 15 days.
 const IDLE_HOURS: RangeInclusive<u64> = 1..=360;
+/// What a canary gets of a route's requests unless the operator says otherwise, percent.
+const CANARY_PERCENT: u8 = 10;
+
+/// Checks what `[tuning]` says of canaries: their usual part of a route, percent.
+pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
+    let place = Place::top("tuning").key("canary_percent");
+    in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
+}
+
 /// Between two looks at a job, ms.
 const POLL_MS: RangeInclusive<u64> = 50..=3_600_000;
 

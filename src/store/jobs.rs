@@ -146,8 +146,8 @@ impl JobRows {
         let insert = sqlx::query(
             "INSERT INTO fine_tuning_jobs (id, owner, booked_on, provider, base, training_file, validation_file, request,
                  seed, idempotency, status, stage, version, course, raw, result_files, wish, wishes, next_at_ms,
-                 created_at_ms, held_nanos, billed_tokens, cost_nanos)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, '', 0, $17, $18, 0, 0, 0)",
+                 created_at_ms, held_nanos, price_row, billed_tokens, cost_nanos)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, '', 0, $17, $18, 0, '', 0, 0)",
         )
         .bind(job.id.clone())
         .bind(job.owner.to_string())
@@ -182,7 +182,7 @@ impl JobRows {
             "UPDATE fine_tuning_jobs SET status = $3, stage = $4, version = version + 1, course = $5, raw = $6,
                  result_files = $7, ended_at_ms = $8, held_nanos = $9, bill_day = $10, billed_tokens = $11,
                  cost_nanos = $12, wish = CASE WHEN wishes = $13 THEN $14 ELSE wish END,
-                 next_at_ms = CASE WHEN wishes = $13 THEN $15 ELSE 0 END
+                 next_at_ms = CASE WHEN wishes = $13 THEN $15 ELSE 0 END, price_row = $16
              WHERE id = $1 AND version = $2",
         )
         .bind(job.id.clone())
@@ -199,7 +199,8 @@ impl JobRows {
         .bind(bill.map_or(0, |bill| bill.nanos))
         .bind(job.wishes)
         .bind(job.wish.filter(|_| !beside.granted).map_or("", Wish::name))
-        .bind(beside.next_at_ms);
+        .bind(beside.next_at_ms)
+        .bind(job.course.quote.as_ref().map(|quote| quote.price.row.to_string()).unwrap_or_default());
         let events = beside.events.iter().map(|event| event_statement(&job.id, event));
         let checkpoints =
             beside.checkpoints.iter().map(|checkpoint| checkpoint_statement(&job.id, checkpoint));
@@ -306,13 +307,21 @@ impl JobRows {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Tokens that other jobs of a provider have been billed for on a UTC day, counted from 1970-01-01.
-    pub async fn billed_on(&self, provider: &str, day: i64, but: &str) -> Result<u64, StoreError> {
+    /// Tokens that other jobs of a provider have been billed for by one row of prices on a UTC day, counted from
+    /// 1970-01-01.
+    pub async fn billed_on(
+        &self,
+        provider: &str,
+        price_row: &str,
+        day: i64,
+        but: &str,
+    ) -> Result<u64, StoreError> {
         let row = sqlx::query(
             "SELECT CAST(COALESCE(SUM(billed_tokens), 0) AS BIGINT) FROM fine_tuning_jobs
-             WHERE provider = $1 AND bill_day = $2 AND id <> $3",
+             WHERE provider = $1 AND price_row = $2 AND bill_day = $3 AND id <> $4",
         )
         .bind(provider.to_owned())
+        .bind(price_row.to_owned())
         .bind(day)
         .bind(but.to_owned())
         .fetch_one(&self.pool)
@@ -500,7 +509,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::tuning::bill::Bill;
+    use crate::domain::tuning::bill::{Bill, Quote, TrainingPrice};
     use crate::domain::tuning::lifecycle::Plan;
     use crate::domain::usage::UsageSource;
     use crate::store::testing::for_each_database;
@@ -609,6 +618,8 @@ mod tests {
             assert_eq!(ids(None, Some((20, "ftjob-3")), 1).await, ["ftjob-2"]);
             let mut billed = job("ftjob-1", "team:a", 10);
             billed.course.held_nanos = 40;
+            let price = TrainingPrice::nothing("ft:x");
+            billed.course.quote = Some(Quote { tokens: 300, epochs: 3, auto: false, price });
             billed.course.bill =
                 Some(Bill { tokens: 900, seconds: 0, source: UsageSource::Reported, nanos: 5, day: 3 });
             let checkpoint = CheckpointRow {
@@ -622,9 +633,9 @@ mod tests {
                 Beside { checkpoints: vec![checkpoint.clone(), checkpoint.clone()], ..Beside::default() };
             assert!(rows.save(&billed, &beside).await.expect("asked"));
             assert_eq!(rows.checkpoints("ftjob-1").await.expect("read"), [checkpoint]);
-            assert_eq!(rows.billed_on("openai", 3, "ftjob-2").await.expect("read"), 900);
-            assert_eq!(rows.billed_on("openai", 3, "ftjob-1").await.expect("read"), 0, "not its own");
-            assert_eq!(rows.billed_on("azure", 3, "").await.expect("read"), 0);
+            assert_eq!(rows.billed_on("openai", "ft:x", 3, "ftjob-2").await.expect("read"), 900);
+            assert_eq!(rows.billed_on("openai", "ft:x", 3, "ftjob-1").await.expect("read"), 0, "not its own");
+            assert_eq!(rows.billed_on("openai", "ft:y", 3, "").await.expect("read"), 0);
             let counts = rows.counts().await.expect("read");
             let want = JobCount {
                 provider: "openai".to_owned(),

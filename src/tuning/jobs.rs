@@ -25,12 +25,13 @@ use tokio::sync::Notify;
 
 use super::files::{Files, must_may};
 use super::lease::Lease;
+use super::registry::{Finished, Registry};
 use super::{Noun, TuningError};
 use crate::clock;
 use crate::control::prices::Prices;
 use crate::domain::key::Tuning;
 use crate::domain::tuning::lifecycle::{Stage, Wish};
-use crate::domain::tuning::{Caller, JobStatus, Owner};
+use crate::domain::tuning::{Caller, JobStatus};
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
 use crate::store::jobs::{CheckpointRow, EventRow, JobRow, JobRows};
@@ -85,39 +86,6 @@ impl Config {
     }
 }
 
-/// A job that has made a model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finished {
-    /// The model's name, as the provider gave it.
-    pub name: Arc<str>,
-    /// Whose it is.
-    pub owner: Owner,
-    /// Who trained it.
-    pub provider: Arc<str>,
-    /// The provider's own name of the base model.
-    pub base: Arc<str>,
-    /// Our id of the job.
-    pub job_id: Arc<str>,
-    /// Of the training file's content, 64 hex digits.
-    pub dataset_sha256: String,
-    /// The system prompt that the dataset's rows have.
-    pub system_prompt: Option<String>,
-    /// Models of the middle of the job: step, name, figures.
-    pub checkpoints: Vec<(u64, Arc<str>, Value)>,
-    /// The version of the price that it was trained at.
-    pub price_version: Arc<str>,
-    /// Billed tokens.
-    pub trained_tokens: u64,
-    /// What it cost, nano-dollars.
-    pub cost_nanos: i64,
-    /// The provider's figures of each step, a table with OpenAI's columns; none where there was none.
-    pub curve: Option<String>,
-    /// When the job was asked for, ms since 1970 UTC.
-    pub created_at_ms: i64,
-    /// When it ended, ms since 1970 UTC.
-    pub finished_at_ms: i64,
-}
-
 /// Who takes the models that jobs make.
 #[async_trait]
 pub trait Winners: Send + Sync {
@@ -128,8 +96,23 @@ pub trait Winners: Send + Sync {
     /// When it could not: it is brought again.
     async fn register(&self, finished: Finished) -> Result<(), TuningError>;
 
-    /// Who made a model, and its own name there: a job may go on from it.
-    fn provider_of(&self, caller: &Caller, model: &str) -> Option<Arc<str>>;
+    /// The provider that made a model: a job may go on from it. None where it is not registered.
+    ///
+    /// # Errors
+    ///
+    /// That there is none of the caller's: it belongs to another.
+    fn maker_of(&self, caller: &Caller, model: &str) -> Result<Option<Arc<str>>, TuningError>;
+}
+
+#[async_trait]
+impl Winners for Registry {
+    async fn register(&self, finished: Finished) -> Result<(), TuningError> {
+        Self::register(self, finished).await.map_err(|error| TuningError::Unavailable(error.to_string()))
+    }
+
+    fn maker_of(&self, caller: &Caller, model: &str) -> Result<Option<Arc<str>>, TuningError> {
+        Self::maker_of(self, caller, model)
+    }
 }
 
 /// The jobs.
@@ -326,52 +309,44 @@ impl Jobs {
         must_may(caller, Tuning::Write)?;
         let job = self.find_own(caller, id).await?;
         let noted = self.rows.wish(&job.id, wish).await.map_err(|error| stored(&error))?;
-        if !noted {
-            let job = self.find_own(caller, id).await?;
-            return self.too_late(job, wish);
-        }
         self.wake.notify_one();
-        let job = self.see_wish(caller, job, wish).await?;
+        let ended = job.course.outcome.as_ref().map(|outcome| outcome.status);
+        match (noted, wish, ended) {
+            // who wants it cancelled and finds it so has what they want
+            (true, ..) | (false, Wish::Cancel, None | Some(JobStatus::Cancelled)) => {}
+            (false, _, None) => return Err(conflict(format!("the job {id} is being cancelled"))),
+            (false, _, Some(status)) => {
+                let how = match status {
+                    JobStatus::Succeeded => "succeeded",
+                    JobStatus::Failed => "failed",
+                    _ => "been cancelled",
+                };
+                return Err(conflict(format!("the job {id} has already {how}: nothing can be changed about it")));
+            }
+        }
+        let job = self.see_wish(caller, id, wish).await?;
         match &job.course.declined {
-            Some(words) if job.wish != Some(wish) && job.wishes > 0 => Err(conflict(words)),
+            Some(words) if job.wish != Some(wish) => Err(conflict(words)),
             _ => Ok(job),
         }
     }
 
-    /// A job that is over already: who wants it cancelled and finds it so has what they want.
-    fn too_late(&self, job: JobRow, wish: Wish) -> Result<JobRow, TuningError> {
-        let status = job.course.outcome.as_ref().map(|outcome| outcome.status);
-        match (wish, status) {
-            (Wish::Cancel, Some(JobStatus::Cancelled)) => Ok(job),
-            (_, Some(status)) => Err(conflict(format!(
-                "the job {} has already {}: nothing can be changed about it",
-                job.id,
-                match status {
-                    JobStatus::Succeeded => "succeeded",
-                    JobStatus::Failed => "failed",
-                    _ => "been cancelled",
-                }
-            ))),
-            (_, None) => Err(conflict(format!("the job {} is being cancelled", job.id))),
-        }
-    }
-
-    async fn see_wish(&self, caller: &Caller, mut job: JobRow, wish: Wish) -> Result<JobRow, TuningError> {
+    /// Waits until a wish has come true, or can't; not for long.
+    async fn see_wish(&self, caller: &Caller, id: &str, wish: Wish) -> Result<JobRow, TuningError> {
         let until = clock::monotonic() + WISH_LIMIT;
         loop {
-            let now = clock::monotonic();
+            let job = self.find_own(caller, id).await?;
             let status = job.course.status(job.wish);
-            let seen = match wish {
+            let is_so = match wish {
                 Wish::Cancel => status.is_final(),
-                Wish::Pause => status == JobStatus::Paused,
-                Wish::Resume => job.wish.is_none() && status != JobStatus::Paused,
+                Wish::Pause => matches!(status, JobStatus::Pausing | JobStatus::Paused),
+                Wish::Resume => job.wish != Some(Wish::Resume),
             };
             let given_up = job.course.declined.is_some() && job.wish != Some(wish);
-            if now >= until || job.wishes > 0 && (seen || given_up) {
+            if is_so || given_up || clock::monotonic() >= until {
                 return Ok(job);
             }
             tokio::time::sleep(WISH_LOOK).await;
-            job = self.find_own(caller, &job.id).await?;
         }
     }
 

@@ -272,7 +272,9 @@ pub struct Course {
     pub changed_ms: i64,
     /// What the provider said against the last wish.
     pub declined: Option<String>,
-    /// After that it is asked how the job stands before it is told anything again.
+    /// The same, before it is seen whether the wish has come true nevertheless: its answer may have been lost.
+    pub doubted: Option<String>,
+    /// It is asked how the job stands before it is told anything again.
     pub doubt: bool,
 }
 
@@ -324,6 +326,8 @@ pub enum Next {
     Rest,
     /// The wish is fulfilled: it is taken away.
     Granted,
+    /// The wish can't come true: it is taken away, and the row says why.
+    Denied(Box<Course>),
     /// Nothing ever.
     Over,
 }
@@ -393,6 +397,7 @@ impl Course {
             quiet: 0,
             changed_ms: now_ms,
             declined: None,
+            doubted: None,
             doubt: false,
         }
     }
@@ -486,15 +491,24 @@ impl Course {
         if let Some(amount) = self.wants_held(now_ms) {
             return Next::Act(Act::Rehold(amount));
         }
-        let is_paused = matches!(status, JobStatus::Paused | JobStatus::Pausing);
-        match wish {
-            Some(Wish::Cancel) => Next::Act(Act::Tell(Wish::Cancel)),
-            Some(Wish::Pause) if is_paused => Next::Granted,
+        let tell = match (wish, status) {
+            (Some(Wish::Cancel), _) => Wish::Cancel,
+            (Some(Wish::Pause), JobStatus::Paused | JobStatus::Pausing) => return Next::Granted,
             // before the first step there is nothing that could be stopped
-            Some(Wish::Pause) if status == JobStatus::Running => Next::Act(Act::Tell(Wish::Pause)),
-            Some(Wish::Resume) if is_paused => Next::Act(Act::Tell(Wish::Resume)),
-            Some(Wish::Resume) => Next::Granted,
-            Some(Wish::Pause) | None => Next::Act(Act::Ask),
+            (Some(Wish::Pause), JobStatus::Running) => Wish::Pause,
+            (Some(Wish::Resume), JobStatus::Paused) => Wish::Resume,
+            (Some(Wish::Pause), _) | (Some(Wish::Resume), JobStatus::Pausing) | (None, _) => {
+                return Next::Act(Act::Ask);
+            }
+            (Some(Wish::Resume), _) => return Next::Granted,
+        };
+        match &self.doubted {
+            Some(words) => Next::Denied(Box::new(Self {
+                declined: Some(words.clone()),
+                doubted: None,
+                ..self.clone()
+            })),
+            None => Next::Act(Act::Tell(tell)),
         }
     }
 
@@ -548,7 +562,15 @@ impl Course {
     }
 
     fn over(&self, outcome: Outcome) -> Self {
-        Self { stage: Stage::Settling, outcome: Some(outcome), tried_ms: None, failures: 0, ..self.clone() }
+        Self {
+            stage: Stage::Settling,
+            outcome: Some(outcome),
+            tried_ms: None,
+            failures: 0,
+            declined: None,
+            doubted: None,
+            ..self.clone()
+        }
     }
 
     fn cancelled(&self, now_ms: i64) -> Outcome {

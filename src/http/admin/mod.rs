@@ -9,6 +9,7 @@ mod datasets;
 mod hosting;
 mod keys;
 mod ledger;
+mod models;
 mod openapi;
 mod ops;
 mod prices;
@@ -49,6 +50,7 @@ use crate::gateway::record::Book;
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
 use crate::tuning::hosting::Hosting;
+use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
 /// What a reload did.
@@ -79,6 +81,8 @@ pub struct Admin {
     pub files: Arc<Files>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
+    /// What fine-tuning jobs have made.
+    pub registry: Arc<Registry>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -118,6 +122,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(prices::routes())
         .merge(prompts::routes())
         .merge(datasets::routes())
+        .merge(models::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())

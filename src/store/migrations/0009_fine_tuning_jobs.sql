@@ -23,6 +23,7 @@ CREATE TABLE fine_tuning_jobs (
     created_at_ms   BIGINT NOT NULL,
     ended_at_ms     BIGINT,
     held_nanos      BIGINT NOT NULL,
+    price_row       TEXT   NOT NULL,
     bill_day        BIGINT,
     billed_tokens   BIGINT NOT NULL,
     cost_nanos      BIGINT NOT NULL
@@ -32,7 +33,7 @@ CREATE UNIQUE INDEX fine_tuning_jobs_by_idempotency ON fine_tuning_jobs (idempot
 CREATE INDEX fine_tuning_jobs_by_owner ON fine_tuning_jobs (owner, created_at_ms, id);
 CREATE INDEX fine_tuning_jobs_by_time ON fine_tuning_jobs (created_at_ms, id);
 CREATE INDEX fine_tuning_jobs_by_next ON fine_tuning_jobs (stage, next_at_ms);
-CREATE INDEX fine_tuning_jobs_by_day ON fine_tuning_jobs (provider, bill_day);
+CREATE INDEX fine_tuning_jobs_by_day ON fine_tuning_jobs (provider, price_row, bill_day);
 
 -- What happened to a job, numbered in the order in which we learnt it. Without a provider's id it is our own word.
 CREATE TABLE fine_tuning_events (

@@ -183,14 +183,17 @@ impl Jobs {
     /// Who trains a model that is asked for by a name: a fine-tuned one of the caller's goes where it was made.
     pub(super) fn target(&self, caller: &Caller, model: &str) -> Result<Target, TuningError> {
         let live = self.catalog.load();
-        if let Some(made) = self.winners.provider_of(caller, model)
+        if let Some(made) = self.winners.maker_of(caller, model)?
             && let Some(provider) = live.catalog.providers.get(&made)
             && provider.training.is_some()
         {
             return Ok(Target { provider: Arc::clone(provider), model: model.into() });
         }
         let found = Targets::of(&live.catalog).resolve(model);
-        found.map_err(|error| TuningError::invalid("model", error.to_string()))
+        let found = found.map_err(|error| TuningError::invalid("model", error.to_string()))?;
+        // with a provider in front of it another's is another's, too
+        self.winners.maker_of(caller, &found.model)?;
+        Ok(found)
     }
 
     /// A file that a job may be asked for with.

@@ -12,7 +12,7 @@ use crate::domain::tuning::bill::Quote;
 use crate::domain::tuning::lifecycle::Told;
 use crate::domain::tuning::request::{Epochs, JobRequest};
 use crate::domain::tuning::target::Target;
-use crate::domain::tuning::{FileStatus, JobError, TrainingFile};
+use crate::domain::tuning::{Caller, FileStatus, JobError, TrainingFile};
 use crate::store::jobs::JobRow;
 use crate::tuning::TuningError;
 use crate::tuning::priced::training_price;
@@ -46,13 +46,25 @@ impl Jobs {
         Ok(Quote { tokens: measured.billed_tokens, epochs, auto, price })
     }
 
+    /// A file of a job. Whoever made the job may have died before it was noted that the job needs it.
+    async fn needed(&self, job: &JobRow, id: &str) -> Result<TrainingFile, TuningError> {
+        match self.files.held(id).await {
+            Err(TuningError::NotFound { .. }) => {
+                let file = self.files.find(&Caller::Operator { team: None }, id).await?;
+                self.files.hold(&file, &job.id).await?;
+                Ok(file)
+            }
+            found => found,
+        }
+    }
+
     /// How far the check of a job's files is.
     pub(super) async fn look_at_files(&self, job: &JobRow) -> Told {
         let sides =
             [(Some(&job.training_file), "training_file"), (job.validation_file.as_ref(), "validation_file")];
         let mut training = None;
         for (id, param) in sides.into_iter().filter_map(|(id, param)| Some((id?, param))) {
-            let file = match self.files.held(id).await {
+            let file = match self.needed(job, id).await {
                 Ok(file) => file,
                 Err(error) => return unsound(&error, param),
             };

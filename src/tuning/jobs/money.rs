@@ -31,9 +31,11 @@ impl Jobs {
         let entries = self.entries.by_request(&job.id).await?;
         let ended: HashSet<Seq> =
             entries.iter().filter(|entry| entry.kind.ends_a_hold()).map(|entry| entry.of).collect();
-        let holds = entries.iter().filter(|entry| entry.kind == EntryKind::Hold && !ended.contains(&entry.seq));
+        let holds =
+            entries.iter().filter(|entry| entry.kind == EntryKind::Hold && !ended.contains(&entry.seq));
         let open = holds.map(|entry| (entry.seq, entry.held)).collect();
-        let is_paid = entries.iter().any(|entry| matches!(entry.kind, EntryKind::Usage | EntryKind::Training));
+        let is_paid =
+            entries.iter().any(|entry| matches!(entry.kind, EntryKind::Usage | EntryKind::Training));
         Ok(Written { open, is_paid })
     }
 
@@ -65,9 +67,15 @@ impl Jobs {
     /// Holds another amount instead of a job's.
     pub(super) async fn rehold(&self, job: &JobRow, amount: Usd) -> Told {
         let Some(quote) = &job.course.quote else { return away("it has no quote") };
+        let open = match self.written(job).await {
+            Ok(written) => written.open,
+            Err(error) => return away(error),
+        };
         let ask = ask(job, quote, amount);
-        let held = match job.course.hold {
-            Some(seq) => self.ledger.rehold(ask, seq).await,
+        // one that was laid and whose answer was lost is another than the row's
+        let held = match open.iter().find(|(seq, _)| Some(*seq) == job.course.hold).or(open.last()) {
+            Some((seq, held)) if *held == amount => return Told::Held(Some((*seq, *held))),
+            Some((seq, _)) => self.ledger.rehold(ask, *seq).await,
             None => self.ledger.hold(ask).await,
         };
         match held {
@@ -98,7 +106,7 @@ impl Jobs {
         let at_ms = job.course.outcome.as_ref().map_or_else(clock::unix_ms, |outcome| outcome.at_ms);
         let nothing = TrainingPrice::nothing("none");
         let price = job.course.quote.as_ref().map_or(&nothing, |quote| &quote.price);
-        match self.rows.billed_on(&job.provider, day_of(at_ms), &job.id).await {
+        match self.rows.billed_on(&job.provider, &price.row, day_of(at_ms), &job.id).await {
             Ok(used_today) => Told::Billed(Bill::of(job.course.used(), price, at_ms, used_today)),
             Err(error) => away(error),
         }
@@ -111,7 +119,8 @@ impl Jobs {
             Ok(written) => written,
             Err(error) => return away(error),
         };
-        let owned = written.open.iter().find(|(seq, _)| Some(*seq) == job.course.hold).or(written.open.last());
+        let owned =
+            written.open.iter().find(|(seq, _)| Some(*seq) == job.course.hold).or(written.open.last());
         let Some((seq, _)) = owned.copied() else {
             return self.settle_without_hold(job, bill, written.is_paid).await;
         };
@@ -132,15 +141,21 @@ impl Jobs {
         if is_paid || bill.is_nothing() {
             return Told::Done;
         }
-        let price = job.course.quote.as_ref().map(|quote| Arc::clone(&quote.price.version)).unwrap_or_default();
+        let price =
+            job.course.quote.as_ref().map(|quote| Arc::clone(&quote.price.version)).unwrap_or_default();
         let drafted = Entry::drafted(
             EntryKind::Training,
             clock::unix_ms(),
             job.id.as_str().into(),
             Arc::clone(&job.booked_on),
         );
-        let entry =
-            Entry { tokens: tokens(bill.tokens), source: Some(bill.source), cost: bill.cost(), price, ..drafted };
+        let entry = Entry {
+            tokens: tokens(bill.tokens),
+            source: Some(bill.source),
+            cost: bill.cost(),
+            price,
+            ..drafted
+        };
         match self.ledger.book(entry).await {
             Ok(_) => Told::Done,
             Err(error) => away(error),

@@ -1,6 +1,6 @@
 //! Who steps jobs: one process of all that share a database, by its lease; a bounded number of jobs at once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -81,6 +81,10 @@ impl Jobs {
                 tracing::warn!(%error, "jobs that another process has left are taken up late");
             }
             tracing::info!("this process looks after the fine-tuning jobs");
+        }
+        if led && !leads {
+            // another one tells how they stand now
+            self.metrics.tuning.jobs(&BTreeMap::new());
         }
         leads
     }

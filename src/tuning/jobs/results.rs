@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::Jobs;
 use super::act::{copy_name, untold};
 use super::rows::{texts, unsafe_rows};
-use super::{Finished, Jobs};
 use crate::clock;
 use crate::domain::catalog::ProviderKind;
 use crate::domain::money::Usd;
@@ -21,6 +21,7 @@ use crate::domain::tuning::{Checkpoint, Id, JobStatus, Purpose};
 use crate::store::jobs::{Beside, CheckpointRow, JobRow};
 use crate::telemetry::metrics::Progress;
 use crate::tuning::files::NewFile;
+use crate::tuning::registry::Finished;
 use crate::upstream::tuning::{Trainer, TrainerError};
 
 /// The largest result file that is kept.
@@ -110,24 +111,18 @@ impl Jobs {
             provider: job.provider.as_str().into(),
             base: job.base.as_str().into(),
             job_id: job.id.as_str().into(),
-            dataset_sha256: file.map(|file| file.sha256).unwrap_or_default(),
-            system_prompt: prompt.map(str::to_owned),
-            checkpoints: beside
-                .checkpoints
-                .iter()
-                .map(|one| {
-                    (u64::try_from(one.step).unwrap_or(0), one.model.as_str().into(), one.metrics.clone())
-                })
-                .collect(),
+            dataset_sha256: file.map(|file| file.sha256.as_str().into()).unwrap_or_default(),
+            system_prompt: prompt.map(Arc::from),
+            checkpoints: beside.checkpoints.iter().map(checkpoint).collect(),
             price_version: job
                 .course
                 .quote
                 .as_ref()
                 .map(|quote| Arc::clone(&quote.price.version))
                 .unwrap_or_default(),
-            trained_tokens: bill.map_or(0, |bill| bill.tokens),
-            cost_nanos: bill.map_or(0, |bill| bill.nanos),
-            curve,
+            trained_tokens: bill.map(|bill| bill.tokens),
+            cost: bill.map_or(Usd::ZERO, |bill| bill.cost()),
+            results: curve,
             created_at_ms: job.created_at_ms,
             finished_at_ms: outcome.at_ms,
         })
@@ -282,6 +277,17 @@ fn gone(done: Result<(), TrainerError>) -> Result<(), TrainerError> {
     match done {
         Err(TrainerError::NotFound(_)) => Ok(()),
         done => done,
+    }
+}
+
+/// A checkpoint under our own id.
+fn checkpoint(row: &CheckpointRow) -> Checkpoint {
+    Checkpoint {
+        id: row.id.as_str().into(),
+        created_at: row.created_at,
+        step: u64::try_from(row.step).unwrap_or(0),
+        model: row.model.as_str().into(),
+        metrics: row.metrics.clone(),
     }
 }
 

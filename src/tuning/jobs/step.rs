@@ -60,8 +60,11 @@ impl Jobs {
             Next::Over => Ok(Then::Waits),
             Next::Write(course) => self.write(job, *course, due(now_ms)).await,
             Next::Granted => {
-                let course = job.course.clone();
+                let course = Course { declined: None, doubted: None, ..job.course.clone() };
                 self.write(job, course, Beside { granted: true, ..due(now_ms) }).await
+            }
+            Next::Denied(course) => {
+                self.write(job, *course, Beside { granted: true, ..due(now_ms) }).await
             }
             // a wish wakes it
             Next::Rest => {

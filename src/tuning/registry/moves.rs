@@ -205,7 +205,8 @@ impl Registry {
                 Some(_) => Stage::Canary,
                 None => Stage::next(placement.stage_of(&name)),
             });
-            let after = placement.moved(&name, to, wish.percent.unwrap_or(self.canary_percent))?;
+            let percent = wish.percent.unwrap_or_else(|| self.laid.lock().canary_percent);
+            let after = placement.moved(&name, to, percent)?;
             let mut steps = Steps::new(clock::unix_ms());
             steps.place(&known, &route, (MoveKind::Promote, &name, after, None), &wish.signed)?;
             if model.retired_at_ms.is_some() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::moves::{Signed, Steps};
-use super::{ATTEMPTS, OutsideError, Registry, RegistryError, find, listed};
+use super::{ATTEMPTS, OutsideError, Registry, RegistryError, find, listed, unavailable};
 use crate::clock;
 use crate::control::audit::Actor;
 use crate::domain::key::Tuning;
@@ -96,9 +96,4 @@ fn said_no(error: OutsideError) -> TuningError {
             param: Some("model".to_owned()),
         },
     }
-}
-
-fn unavailable(error: &RegistryError) -> TuningError {
-    tracing::error!(%error, "the model registry could not be changed");
-    TuningError::Unavailable("the model registry can't be used at the moment: try again".to_owned())
 }

@@ -293,7 +293,7 @@ impl Course {
         let forced = self.broke.is_some();
         match told {
             Told::Job(job, events) => {
-                let course = Self { declined: None, ..self };
+                let course = Self { declined: None, doubted: None, ..self };
                 let learnt = course.sees(*job, events, now_ms);
                 let status = learnt.course.seen.as_ref().map(|seen| seen.status);
                 let granted = match wish {
@@ -307,11 +307,13 @@ impl Course {
             Told::Declined(_) if wish == Wish::Pause && self.progress.step == 0 => {
                 Learnt::wait(Self { doubt: true, ..self }, Again::Soon)
             }
+            // it may have come true before, and the answer been lost: how it stands decides
             Told::Declined(error) => {
                 let said = words(&error);
                 let note = Note::warn(format!("the provider does not {} it: {said}", wish.name()));
-                let course = Self { doubt: true, declined: (!forced).then_some(said), ..self };
-                Learnt { granted: !forced, ..Learnt::wait(course, Again::Soon) }.noting(note)
+                let doubted = (!forced).then_some(said);
+                let again = if forced { Again::Soon } else { Again::Now };
+                Learnt::wait(Self { doubt: true, doubted, ..self }, again).noting(note)
             }
             Told::NoJob => match wish {
                 Wish::Cancel => Learnt::go(Self { doubt: true, ..self }),

@@ -281,6 +281,11 @@ impl World {
                 self.wish = None;
                 return;
             }
+            Next::Denied(course) => {
+                self.row = *course;
+                self.wish = None;
+                return;
+            }
             Next::Rest => {
                 self.now_ms += 50;
                 return;
@@ -404,7 +409,8 @@ proptest! {
             world.step(luck);
             world.check();
         }
-        if world.wish == Some(Wish::Pause) {
+        // whatever was paused goes on
+        if world.wish != Some(Wish::Cancel) {
             world.wish = Some(Wish::Resume);
         }
         for _ in 0..500 {
@@ -545,9 +551,15 @@ fn a_pause_that_is_not_possible_is_said_and_forgotten() {
     let early = world.row.learn(Act::Tell(Wish::Pause), no(), 0);
     assert!(!early.granted && early.course.doubt, "it is tried again behind the first step");
     world.row.progress.step = 1;
-    let late = world.row.learn(Act::Tell(Wish::Pause), no(), 0);
-    assert!(late.granted);
-    assert_eq!(late.course.declined.as_deref(), Some("no"));
+    let late = world.row.learn(Act::Tell(Wish::Pause), no(), 0).course;
+    assert_eq!(late.next(Some(Wish::Pause), 0), Next::Act(Act::Ask), "its answer may have been lost");
+    let seen = |status| {
+        let told = Told::Job(Box::new(job(status)), Vec::new());
+        late.learn(Act::Ask, told, 0).course.next(Some(Wish::Pause), 0)
+    };
+    assert_eq!(seen(JobStatus::Paused), Next::Granted);
+    let Next::Denied(denied) = seen(JobStatus::Running) else { panic!("it is given up") };
+    assert_eq!(denied.declined.as_deref(), Some("no"));
     let unable = world.row.learn(Act::Tell(Wish::Pause), Told::NoJob, 0);
     assert!(unable.granted && unable.course.declined.is_some());
 }
