@@ -6,6 +6,7 @@ mod budgets;
 mod cache;
 mod csv;
 mod datasets;
+mod hosting;
 mod keys;
 mod ledger;
 mod models;
@@ -49,6 +50,7 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
+use crate::tuning::hosting::Hosting;
 use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
@@ -98,6 +100,8 @@ pub struct Admin {
     pub reports: Arc<Reports>,
     /// Who owns them.
     pub teams: Arc<Teams>,
+    /// The clock of deployments that cost by the hour.
+    pub hosting: Arc<Hosting>,
     /// Who changed what.
     pub audit: Arc<AuditLog>,
     /// Recent requests and metrics.
@@ -123,6 +127,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())
+        .merge(hosting::routes())
         .merge(audit::routes())
         .merge(routes::routes())
         .merge(quotes::routes())
