@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_target_has_a_price_or_says_what_to_do() {
         let (book, none) = (book(), Catalog::new(BTreeMap::new(), BTreeMap::new(), Vec::new()));
-        let at = |text| moment(text).expect(text);
+        let at = |text: &str| moment(text).expect("a moment");
         let price = |target: &Target, when: &str| {
             let found = training_price(&book, &none, target, None, at(when));
             found.map(|price| price.of_tokens_at_most(1_000_000).to_string())
