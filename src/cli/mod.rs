@@ -6,6 +6,7 @@ mod cache;
 mod check_config;
 mod dataset;
 mod explain;
+mod files;
 mod healthcheck;
 mod jobs;
 mod keys;
@@ -86,6 +87,11 @@ enum Command {
     ///
     /// Asks the running gateway.
     Ledger(ledger::Options),
+    /// Upload, list, show and delete training files.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "file")]
+    Files(files::Options),
     /// Make, list, watch, pause and cancel fine-tuning jobs.
     ///
     /// Asks the running gateway.
@@ -151,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
+        Command::Files(options) => files::run(&options),
         Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
@@ -277,6 +284,10 @@ mod tests {
             "tunegate cache show --json",
             "tunegate cache purge --model bot --older-than 60",
             "tunegate cache purge --all",
+            "tunegate files upload train.jsonl --team ops",
+            "tunegate files list --json",
+            "tunegate file show file-1",
+            "tunegate files delete file-1",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {

@@ -158,7 +158,12 @@ impl Jobs {
         };
         match self.ledger.book(entry).await {
             Ok(_) => Told::Done,
-            Err(error @ (BookError::Corrected(_) | BookError::Ended(_) | BookError::Unwritten(_))) => {
+            Err(
+                error @ (BookError::Corrected(_)
+                | BookError::Ended(_)
+                | BookError::Hosted(_)
+                | BookError::Unwritten(_)),
+            ) => {
                 away(error)
             }
         }
