@@ -405,7 +405,7 @@ mod tests {
         for part in ["ft:a:ckpt-step-40", "1970-01-01 00:01Z", "2     0.5         -           1.0"] {
             assert!(told.contains(part), "{part}: {told}");
         }
-        assert_eq!(few(&vec![json!(0); 100]).len(), 13);
+        assert_eq!(few(&vec![json!(0); 100]).len(), 12);
         assert_eq!(few(&[]), Vec::<Value>::new());
     }
 
