@@ -7,6 +7,7 @@ mod bookkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
+mod hostkeeper;
 mod jobkeeper;
 mod modelkeeper;
 mod money;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
+use self::hostkeeper::HostKeeper;
 use self::jobkeeper::JobKeeper;
 use self::modelkeeper::ModelKeeper;
 use self::reload::{Reloader, reload};
@@ -78,6 +80,7 @@ use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
 use crate::tuning::files::Files;
+use crate::tuning::hosting::Hosting;
 use crate::tuning::jobs::Jobs;
 use crate::tuning::registry::{self, Registry};
 use crate::upstream::embedder::Embedder;
@@ -112,6 +115,7 @@ struct Built {
     files: Arc<Files>,
     jobs: Arc<Jobs>,
     registry: Arc<Registry>,
+    hosting: Arc<Hosting>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -274,6 +278,7 @@ fn build(
         },
     };
     let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files, &registry);
+    let hosting = hostkeeper::open(config.hosting, &gateway, &money, &store);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
@@ -288,6 +293,7 @@ fn build(
         files,
         jobs,
         registry,
+        hosting,
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -366,6 +372,7 @@ fn add_listeners(
         server.add_service(h2c);
     }
     let operators = Admin {
+        hosting: Arc::clone(&built.hosting),
         key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
@@ -452,6 +459,8 @@ fn add_background(
     let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
     server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
+    let hosting = Arc::clone(&built.hosting);
+    server.add_service(background_service("hostkeeper", HostKeeper { hosting }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

@@ -49,10 +49,13 @@ impl FileKeeper {
         loop {
             match self.files.count().await {
                 Ok(count) => {
-                    let counts = FileStatus::ALL.iter().map(|status| status.name()).zip(count.by_status).collect();
+                    let counts =
+                        FileStatus::ALL.iter().map(|status| status.name()).zip(count.by_status).collect();
                     self.metrics.tuning.files(&counts, count.bytes, self.files.config().max_folder_bytes);
                 }
-                Err(error) => tracing::debug!(%error, "the training files could not be counted; it is tried again"),
+                Err(error) => {
+                    tracing::debug!(%error, "the training files could not be counted; it is tried again")
+                }
             }
             sleep(TOLD_EVERY).await;
         }

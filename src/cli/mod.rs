@@ -7,6 +7,7 @@ mod check_config;
 mod dataset;
 mod explain;
 mod healthcheck;
+mod hosting;
 mod jobs;
 mod keys;
 mod ledger;
@@ -92,6 +93,10 @@ enum Command {
     /// Asks the running gateway.
     #[command(alias = "job")]
     Jobs(jobs::Options),
+    /// Show what costs by the hour: since when it stands, who pays, and who uses it.
+    ///
+    /// Asks the running gateway.
+    Hosting(hosting::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -157,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
+        Command::Hosting(options) => hosting::run(&options),
         Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),

@@ -260,7 +260,9 @@ impl Registry {
     pub async fn list(&self) -> Result<Vec<Listed>, RegistryError> {
         let known = self.read_alone().await?;
         let mut models: Vec<&Registered> = known.models.iter().collect();
-        models.sort_by(|one, other| other.finished_at_ms.cmp(&one.finished_at_ms).then(one.name.cmp(&other.name)));
+        models.sort_by(|one, other| {
+            other.finished_at_ms.cmp(&one.finished_at_ms).then(one.name.cmp(&other.name))
+        });
         Ok(models.into_iter().map(|model| listed(model, &known)).collect())
     }
 

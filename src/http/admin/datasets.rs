@@ -47,6 +47,7 @@ fn read(body: &Value) -> Result<Asked, Vec<Problem>> {
     };
     let (file, model) = (must("file"), must("model"));
     let validation_file = text("validation_file");
-    let epochs = form.number("epochs", 1..=MOST_EPOCHS).flatten().and_then(|epochs| u32::try_from(epochs).ok());
+    let epochs =
+        form.number("epochs", 1..=MOST_EPOCHS).flatten().and_then(|epochs| u32::try_from(epochs).ok());
     form.finish(Asked { file, model, validation_file, epochs })
 }

@@ -6,6 +6,7 @@ mod budgets;
 mod cache;
 mod csv;
 mod datasets;
+mod hosting;
 mod keys;
 mod ledger;
 mod models;
@@ -14,6 +15,7 @@ mod ops;
 mod prices;
 mod prompts;
 mod query;
+mod quotes;
 mod routes;
 mod spend;
 mod teams;
@@ -48,6 +50,7 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
+use crate::tuning::hosting::Hosting;
 use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
@@ -97,6 +100,8 @@ pub struct Admin {
     pub reports: Arc<Reports>,
     /// Who owns them.
     pub teams: Arc<Teams>,
+    /// The clock of deployments that cost by the hour.
+    pub hosting: Arc<Hosting>,
     /// Who changed what.
     pub audit: Arc<AuditLog>,
     /// Recent requests and metrics.
@@ -122,8 +127,10 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())
+        .merge(hosting::routes())
         .merge(audit::routes())
         .merge(routes::routes())
+        .merge(quotes::routes())
         .merge(openapi::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));

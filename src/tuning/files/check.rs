@@ -205,7 +205,9 @@ impl Files {
             Some(id) => Some(self.path(&self.find(caller, id).await?).await?),
         };
         let _place = self.checks.try_acquire().map_err(|_| {
-            TuningError::Busy("the gateway checks as many data sets at once as it may: try again in a moment".to_owned())
+            TuningError::Busy(
+                "the gateway checks as many data sets at once as it may: try again in a moment".to_owned(),
+            )
         })?;
         let given_up = GivenUp::default();
         let watched = Arc::clone(&given_up.0);

@@ -87,7 +87,8 @@ fn said_no(error: OutsideError) -> TuningError {
     match error {
         OutsideError::Away { provider, message } => TuningError::ProviderAway { provider, message },
         OutsideError::Refused { provider, status, message, code } => {
-            let message = format!("{message} (provider `{provider}` refused to delete the model; it is still there)");
+            let message =
+                format!("{message} (provider `{provider}` refused to delete the model; it is still there)");
             TuningError::Provider { provider, status, message, code, param: None }
         }
         other @ (OutsideError::NoArm(_) | OutsideError::NoProvider(_)) => TuningError::Conflict {
