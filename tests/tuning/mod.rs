@@ -6,6 +6,7 @@ mod azure;
 mod crashes;
 mod jobs;
 mod local;
+mod registry;
 mod tenancy;
 
 use serde_json::{Value, json};
