@@ -220,6 +220,8 @@ async fn two_who_both_take_the_clock_for_theirs_book_once() {
     let deployments = || vec![deployment("support", hosted("10:50", None))];
     let first = House::with(&database, "a", deployments()).await;
     let second = House::with(&database, "b", deployments()).await;
+    // what was written before it first read, it looks up
+    second.hosting.means.ledger.define(Vec::new(), Vec::new(), 0).await.expect("read");
     first.look("11:00").await;
     let twice = second.hosting.means.ledger.book(entry_of_it()).await;
     assert!(matches!(twice, Err(BookError::Hosted(_))), "{twice:?}");
