@@ -42,7 +42,7 @@ pub(super) fn open(
         catalog: Arc::clone(&gateway.catalog),
         prices: Arc::clone(&money.prices),
         ledger: Arc::clone(&money.ledger),
-        winners: Arc::<Registry>::clone(registry),
+        registry: Arc::clone(registry),
         metrics: Arc::clone(gateway.book.metrics()),
     };
     Arc::new(Jobs::new(config, parts))

@@ -142,7 +142,8 @@ fn errors_beyond_the_first_thousand_are_counted() {
 fn a_row_full_of_errors_is_no_trouble() {
     let line = format!("{{\"messages\":[{}1]}}", "1,".repeat(4_999));
     let report = of(line.as_bytes(), &Options { min_examples: 0, ..Options::default() });
-    assert_eq!((report.errors.len(), report.error_count), (1_000, 5_000));
+    // the last is that nobody answers
+    assert_eq!((report.errors.len(), report.error_count), (1_000, 5_001));
 }
 
 #[test]

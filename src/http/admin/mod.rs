@@ -15,6 +15,7 @@ mod ops;
 mod prices;
 mod prompts;
 mod query;
+mod quotes;
 mod routes;
 mod spend;
 mod teams;
@@ -129,6 +130,7 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(hosting::routes())
         .merge(audit::routes())
         .merge(routes::routes())
+        .merge(quotes::routes())
         .merge(openapi::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
