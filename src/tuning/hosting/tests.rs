@@ -150,6 +150,12 @@ async fn what_the_configuration_says_is_charged_hour_by_hour() {
     assert_eq!((&*on.deployment, &*on.provider, on.purpose), ("support", "azure", Purpose::Hosting));
     let report = house.hosting.report(at("13:10")).await.expect("a report");
     assert_eq!((report[0].charged_usd, report[0].usd_per_hour), (usd("21"), Some(usd("7"))));
+    assert_eq!(report[0].ends_at_ms, None);
+    let leaves = catalog(vec![deployment("support", hosted("10:50", Some("20:00")))]);
+    house.hosting.means.catalog.replace(leaves);
+    house.look("13:11").await;
+    let report = house.hosting.report(at("13:11")).await.expect("a report");
+    assert_eq!((report[0].until_ms, report[0].ends_at_ms), (None, Some(at("20:00"))));
 }
 
 #[tokio::test]
