@@ -2,8 +2,8 @@
 //! deployment before it answers.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{JOBS, QUICK, Tuner, id};
