@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing for a purpose, and says what it does:
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
-#   setup.sh test    the same, the openai packages for Python and Node that the client tests run, Grafana's types for
-#                    those of the dashboards, PostgreSQL, of which the tests of the store start a server of their own,
+#   setup.sh test    the same, the openai packages for Python (today's and 2023's) and Node that the client tests run,
+#                    Grafana's types for those of the dashboards, PostgreSQL, of which the tests of the store start a server of their own,
 #                    and Prometheus and Alertmanager, of which the tests of metrics and alerts do the same; and what `deploy` brings
 #   setup.sh deploy  the tools that check deploy/: those of deploy/requirements.txt, promtool, amtool, systemd-analyze
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
@@ -105,6 +105,20 @@ python_clients() {
     fi
 }
 
+# The client of 2023, beside today's: its package has the same name, so it is put into a folder of its own.
+articles_client() {
+    local wanted=tests/clients/articles/requirements.txt folder=.venv/articles
+    cmp -s "$wanted" "$folder.stamp" && return
+    venv || { skip articles-clients 'no virtual environment could be made (python3-venv)'; return; }
+    say "installing the openai package of 2023 into $folder"
+    rm -rf "$folder"
+    if .venv/bin/pip install --quiet --disable-pip-version-check --target "$folder" -r "$wanted"; then
+        cp "$wanted" "$folder.stamp"
+    else
+        skip articles-clients 'pip could not install it'
+    fi
+}
+
 node_clients() {
     local folder=tests/clients/node
     local stamp=$folder/node_modules/.stamp
@@ -179,6 +193,7 @@ test)
     "$0" build
     rm -f "$skips"
     python_clients
+    articles_client
     node_clients
     grafana_types
     postgres

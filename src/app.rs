@@ -7,7 +7,9 @@ mod bookkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
+mod hostkeeper;
 mod jobkeeper;
+mod modelkeeper;
 mod money;
 mod reload;
 mod services;
@@ -37,7 +39,9 @@ use tokio::sync::watch;
 use self::bookkeeper::Bookkeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
+use self::hostkeeper::HostKeeper;
 use self::jobkeeper::JobKeeper;
+use self::modelkeeper::ModelKeeper;
 use self::reload::{Reloader, reload};
 use self::services::{Exporter, Farewells, Greeter, Housekeeper, Starter, Warden};
 use self::watcher::Watcher;
@@ -76,7 +80,9 @@ use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
 use crate::tuning::files::Files;
+use crate::tuning::hosting::Hosting;
 use crate::tuning::jobs::Jobs;
+use crate::tuning::registry::{self, Registry};
 use crate::upstream::embedder::Embedder;
 use crate::upstream::worker::{Scrape, Supervisor, WorkerState};
 
@@ -108,7 +114,8 @@ struct Built {
     prompts: Arc<Prompts>,
     files: Arc<Files>,
     jobs: Arc<Jobs>,
-    fidelity: Arc<Fidelity>,
+    registry: Arc<Registry>,
+    hosting: Arc<Hosting>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -195,7 +202,7 @@ fn build(
         }
     };
     let board = Arc::new(Board::new(&config.catalog, Arc::clone(&metrics), clock::monotonic()));
-    let (store, directory, keys, first, money, prompts) = runtime.block_on(async {
+    let (store, directory, keys, first, money, prompts, registry) = runtime.block_on(async {
         let store = Store::open(&config.database).await?;
         let (installation, rows) = (InstallationRows::new(&store), KeyRows::new(&store));
         if pepper::check(&installation, &rows, &pepper, options.accept_new_pepper).await? {
@@ -208,7 +215,19 @@ fn build(
         let money = money::open(config, &catalog, &store, &metrics).await?;
         let (reports, files) = (Arc::clone(&money.reports), config.prompts.clone());
         let prompts = Prompts::open(&store, reports, files, publish_prompts, clock::unix_ms()).await?;
-        anyhow::Ok((store, directory, keys, first, money, prompts))
+        let prompts = Arc::new(prompts);
+        let parts = registry::Parts {
+            store: &store,
+            catalog: config.catalog.clone(),
+            prompts: Arc::clone(&prompts),
+            prices: Arc::clone(&money.prices),
+            outside: Arc::new(registry::Hands::new(Arc::clone(&catalog))),
+            canary_percent: config.canary_percent,
+            metrics: Arc::clone(&metrics),
+            publish: modelkeeper::publisher(&catalog, &board, &fidelity),
+        };
+        let registry = Arc::new(Registry::open(parts).await?);
+        anyhow::Ok((store, directory, keys, first, money, prompts, registry))
     })?;
     fidelity.look();
     let files = Files::open(config.files.clone(), &store)
@@ -258,7 +277,8 @@ fn build(
             },
         },
     };
-    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files);
+    let jobs = jobkeeper::open(config.jobs, &gateway, &money, &store, &files, &registry);
+    let hosting = hostkeeper::open(config.hosting, &gateway, &money, &store);
     let checks = checks(&money.written, supervisor.as_deref());
     let metrics = gateway.book.metrics();
     metrics.requests.refuses(REFUSAL_CODES);
@@ -269,10 +289,11 @@ fn build(
         directory,
         keys: Arc::new(keys),
         money,
-        prompts: Arc::new(prompts),
+        prompts,
         files,
         jobs,
-        fidelity,
+        registry,
+        hosting,
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -325,6 +346,7 @@ fn add_listeners(
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         files: Arc::clone(&built.files),
         jobs: Arc::clone(&built.jobs),
+        registry: Arc::clone(&built.registry),
     });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
@@ -351,11 +373,13 @@ fn add_listeners(
         server.add_service(h2c);
     }
     let operators = Admin {
+        hosting: Arc::clone(&built.hosting),
         key: admin_key.clone(),
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
         files: Arc::clone(&built.files),
         prompts: Arc::clone(&built.prompts),
+        registry: Arc::clone(&built.registry),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
         ledger: LedgerRecords::new(&built.store),
@@ -413,6 +437,7 @@ fn add_background(
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
         prompts: Arc::clone(&built.prompts),
+        registry: Arc::clone(&built.registry),
         catalog: Arc::clone(&built.gateway.catalog),
         pins: PinRows::new(&built.store),
         reload: reload.as_fn(),
@@ -429,10 +454,14 @@ fn add_background(
         metrics: Arc::clone(built.gateway.book.metrics()),
     };
     server.add_service(background_service("bookkeeper", bookkeeper));
+    let keeper = ModelKeeper { registry: Arc::clone(&built.registry) };
+    server.add_service(background_service("modelkeeper", keeper));
     let metrics = Arc::clone(built.gateway.book.metrics());
     let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
     server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
+    let hosting = Arc::clone(&built.hosting);
+    server.add_service(background_service("hostkeeper", HostKeeper { hosting }));
     let watcher = Watcher {
         gateway: Arc::clone(&built.gateway),
         metrics: Arc::clone(built.gateway.book.metrics()),

@@ -12,7 +12,7 @@ fn root() -> &'static Path {
 }
 
 /// The tool, or nothing when `TUNEGATE_SKIP_CLIENTS` gives a reason to go without.
-fn installed(tool: PathBuf) -> Option<PathBuf> {
+pub(crate) fn installed(tool: PathBuf) -> Option<PathBuf> {
     if tool.exists() {
         return Some(tool);
     }
@@ -61,12 +61,17 @@ fn run(command: Command) {
 }
 
 /// Runs a client's tests against a gateway.
-fn succeeds(mut command: Command, gateway: &TestGateway) {
+fn succeeds(command: Command, gateway: &TestGateway) {
+    succeeds_with(command, gateway, gateway.key());
+}
+
+/// The same with a key of the test's choice.
+pub(crate) fn succeeds_with(mut command: Command, gateway: &TestGateway, key: &str) {
     let output = command
         .env("OPENAI_BASE_URL", format!("{}/v1", gateway.url()))
-        .env("OPENAI_API_KEY", gateway.key())
+        .env("OPENAI_API_KEY", key)
         .env("AZURE_OPENAI_ENDPOINT", gateway.url())
-        .env("AZURE_OPENAI_API_KEY", gateway.key())
+        .env("AZURE_OPENAI_API_KEY", key)
         .env("OPENAI_API_VERSION", "2024-10-21")
         .env("NO_PROXY", "127.0.0.1")
         .env("no_proxy", "127.0.0.1")

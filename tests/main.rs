@@ -35,5 +35,7 @@ mod shipped;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod tuning;
+#[cfg(test)]
 #[cfg(feature = "candle")]
 mod worker;

@@ -17,7 +17,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A line of so many bytes is looked at twice before it becomes a tree in memory.
 const LARGE_LINE_BYTES: usize = 1 << 20;
 /// Most values in one line: each takes some 40 bytes of memory.
-const MAX_VALUES: usize = 2_000_000;
+const MAX_VALUES: usize = 1_000_000;
 /// How often the progress is told, bytes.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
@@ -159,6 +159,7 @@ pub(crate) struct Check<'c> {
     assistant: Histogram,
     messages: Histogram,
     over_limit: u64,
+    over_limit_lines: Vec<u64>,
     billed: u64,
     cut: u64,
     missing_system: u64,
@@ -188,6 +189,7 @@ impl<'c> Check<'c> {
             assistant: Histogram::default(),
             messages: Histogram::default(),
             over_limit: 0,
+            over_limit_lines: Vec::new(),
             billed: 0,
             cut: 0,
             missing_system: 0,
@@ -237,23 +239,21 @@ impl<'c> Check<'c> {
         let row = match row {
             Ok(sound) => sound.row,
             Err(rejected) => {
+                self.error_count += seen.more_faults;
                 rejected.faults.into_iter().for_each(|fault| self.fail(side, Some(line), fault));
                 return None;
             }
         };
         let tokens = of_row(row, self.count);
         if side == Side::Training {
-            let mut kinds: Vec<Oddity> = seen.oddities.into_iter().map(|(oddity, _)| oddity).collect();
-            kinds.sort_unstable();
-            kinds.dedup();
-            for oddity in kinds {
+            for oddity in seen.oddities {
                 let odd = self.odd.entry(oddity).or_default();
                 odd.count += 1;
                 if odd.lines.len() < KEPT_LINES {
                     odd.lines.push(line);
                 }
             }
-            self.figures(row, tokens.all, tokens.assistant);
+            self.figures(line, row, tokens.all, tokens.assistant);
         }
         if let Some(survey) = &mut self.survey {
             survey.add(side, line, row, tokens.answer);
@@ -261,12 +261,17 @@ impl<'c> Check<'c> {
         Some(row.format)
     }
 
-    fn figures(&mut self, row: &Row<'_>, all: u64, assistant: u64) {
+    fn figures(&mut self, line: u64, row: &Row<'_>, all: u64, assistant: u64) {
         let limit = self.options.row_limit as u64;
         self.tokens.add(all);
         self.assistant.add(assistant);
         self.messages.add(row.messages.len() as u64);
-        self.over_limit += u64::from(all > limit);
+        if all > limit {
+            self.over_limit += 1;
+            if self.over_limit_lines.len() < KEPT_LINES {
+                self.over_limit_lines.push(line);
+            }
+        }
         self.billed += all.min(limit);
         self.cut += all.saturating_sub(limit);
         if row.format != Format::Completion {
@@ -297,7 +302,7 @@ impl<'c> Check<'c> {
             warnings.push(Warning {
                 kind: "over_limit".to_owned(),
                 count: self.over_limit,
-                lines: Vec::new(),
+                lines: self.over_limit_lines,
                 message: format!(
                     "{} longer than the {limit} tokens that the model takes in a row: {} tokens at their ends would be \
                      cut off and not learned; shorten or split these rows",

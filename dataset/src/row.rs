@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::json::Json;
+use crate::report::KEPT_ERRORS;
 pub use message::{Message, Role};
 
 /// What kind of example a row is.
@@ -117,19 +118,27 @@ impl Row<'_> {
 /// What was seen while a row was read.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Why it is refused; none for a row that is taken.
+    /// Why it is refused, the first thousand; none for a row that is taken.
     pub faults: Vec<Fault>,
-    /// What is odd about it.
-    pub oddities: Vec<(Oddity, String)>,
+    /// How many faults there are beyond those.
+    pub more_faults: u64,
+    /// What is odd about it, each once.
+    pub oddities: Vec<Oddity>,
 }
 
 impl Seen {
     fn fault(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        if self.faults.len() == KEPT_ERRORS {
+            self.more_faults += 1;
+            return;
+        }
         self.faults.push(Fault { path: path.into(), message: message.into() });
     }
 
-    fn odd(&mut self, oddity: Oddity, path: impl Into<String>) {
-        self.oddities.push((oddity, path.into()));
+    fn odd(&mut self, oddity: Oddity) {
+        if !self.oddities.contains(&oddity) {
+            self.oddities.push(oddity);
+        }
     }
 }
 
@@ -205,7 +214,7 @@ const CHAT_MEMBERS: [&str; 4] = ["messages", "tools", "parallel_tool_calls", "fu
 
 fn chat<'v>(value: &'v Json<'v>, format: Format, expected: Expected, seen: &mut Seen) -> Option<Row<'v>> {
     if format == Format::Chat {
-        note_unknown(value, &CHAT_MEMBERS, "", seen);
+        note_unknown(value, &CHAT_MEMBERS, seen);
     }
     let tools = tools::defined(value, "", seen);
     let list = value.get("messages")?;
@@ -216,10 +225,10 @@ fn chat<'v>(value: &'v Json<'v>, format: Format, expected: Expected, seen: &mut 
             None => seen.fault("messages", "no message of the assistant: there is nothing to learn"),
             Some(at) => {
                 if at + 1 < messages.len() {
-                    seen.odd(Oddity::EndsWithoutAnswer, format!("messages[{}]", messages.len() - 1));
+                    seen.odd(Oddity::EndsWithoutAnswer);
                 }
                 if messages.iter().all(|message| message.role != Role::Assistant || !message.trained) {
-                    seen.odd(Oddity::NothingTrained, "messages");
+                    seen.odd(Oddity::NothingTrained);
                 }
             }
         }
@@ -233,11 +242,10 @@ fn chat<'v>(value: &'v Json<'v>, format: Format, expected: Expected, seen: &mut 
     Some(Row { format, messages, answer_at, tools: tools.definitions })
 }
 
-fn note_unknown(value: &Json<'_>, known: &[&str], prefix: &str, seen: &mut Seen) {
-    for (name, _) in value.object().unwrap_or_default() {
-        if !known.contains(&name.as_ref()) {
-            seen.odd(Oddity::UnknownMember, format!("{prefix}{name}"));
-        }
+fn note_unknown(value: &Json<'_>, known: &[&str], seen: &mut Seen) {
+    let members = value.object().unwrap_or_default();
+    if members.iter().any(|(name, _)| !known.contains(&name.as_ref())) {
+        seen.odd(Oddity::UnknownMember);
     }
 }
 

@@ -8,13 +8,11 @@ use pingora::services::background::BackgroundService;
 
 use super::money;
 use super::services::stopping;
-use crate::domain::tuning::Caller;
 use crate::gateway::Gateway;
 use crate::store::Store;
-use crate::tuning::TuningError;
 use crate::tuning::files::Files;
-use crate::tuning::jobs::{Config, Jobs, Parts, Winners};
-use crate::tuning::registry::Finished;
+use crate::tuning::jobs::{Config, Jobs, Parts};
+use crate::tuning::registry::Registry;
 
 /// Does it.
 pub(super) struct JobKeeper {
@@ -28,21 +26,6 @@ impl BackgroundService for JobKeeper {
     }
 }
 
-/// Models are known by their jobs alone.
-struct ByJobs;
-
-#[async_trait]
-impl Winners for ByJobs {
-    async fn register(&self, finished: Finished) -> Result<(), TuningError> {
-        tracing::info!(model = %finished.name, job = %finished.job_id, "a fine-tuning job has made a model");
-        Ok(())
-    }
-
-    fn maker_of(&self, _caller: &Caller, _model: &str) -> Result<Option<Arc<str>>, TuningError> {
-        Ok(None)
-    }
-}
-
 /// The jobs, over all that they need.
 pub(super) fn open(
     config: Config,
@@ -50,6 +33,7 @@ pub(super) fn open(
     money: &money::Opened,
     store: &Store,
     files: &Arc<Files>,
+    registry: &Arc<Registry>,
 ) -> Arc<Jobs> {
     let parts = Parts {
         store: store.clone(),
@@ -58,7 +42,7 @@ pub(super) fn open(
         catalog: Arc::clone(&gateway.catalog),
         prices: Arc::clone(&money.prices),
         ledger: Arc::clone(&money.ledger),
-        winners: Arc::new(ByJobs),
+        registry: Arc::clone(registry),
         metrics: Arc::clone(gateway.book.metrics()),
     };
     Arc::new(Jobs::new(config, parts))

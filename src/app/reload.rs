@@ -6,17 +6,15 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 
-use super::fidelity::Fidelity;
-use super::{Built, services};
+use super::Built;
 use crate::clock;
 use crate::config::{self, Config, ProcessEnvironment};
 use crate::control::Directory;
 use crate::control::budgets::Budgets;
 use crate::control::prices::Prices;
 use crate::control::prompts::Prompts;
-use crate::gateway::board::Board;
-use crate::gateway::catalog::LiveCatalog;
 use crate::http::admin::{Reload, Reloaded};
+use crate::tuning::registry::Registry;
 
 /// Reads the configuration again, all or nothing.
 pub(super) struct Reloader {
@@ -33,13 +31,11 @@ impl Reloader {
 
 /// The parts that a reload changes.
 struct Parts {
-    catalog: Arc<LiveCatalog>,
     directory: Arc<Directory>,
     prices: Arc<Prices>,
     budgets: Arc<Budgets>,
     prompts: Arc<Prompts>,
-    board: Arc<Board>,
-    fidelity: Arc<Fidelity>,
+    registry: Arc<Registry>,
 }
 
 /// What reads the configuration of a gateway again.
@@ -48,13 +44,11 @@ pub(super) fn reload(built: &Built, path: Option<PathBuf>, config: Config) -> Re
     let held = Arc::clone(&current);
     let metrics = Arc::clone(built.gateway.book.metrics());
     let parts = Parts {
-        catalog: Arc::clone(&built.gateway.catalog),
         directory: Arc::clone(&built.directory),
         prices: Arc::clone(&built.money.prices),
         budgets: Arc::clone(&built.money.budgets),
         prompts: Arc::clone(&built.prompts),
-        board: Arc::clone(&built.gateway.board),
-        fidelity: Arc::clone(&built.fidelity),
+        registry: Arc::clone(&built.registry),
     };
     let (parts, path) = (Arc::new(parts), path.map(Arc::<Path>::from));
     let run = move || {
@@ -112,12 +106,8 @@ impl Parts {
             undo();
             let _ = self.prices.replace(Arc::clone(&current.prices));
         })?;
-        // before the catalog: who comes with the new one finds all its deployments there
-        self.board.replace(&new.catalog, clock::monotonic());
-        let changed =
-            self.catalog.replace(new.catalog.clone()) || repriced || teams_changed || rebudgeted || rewritten;
-        services::load_token_tables(&self.catalog.load());
-        self.fidelity.look();
+        let recatalogued = self.registry.rebase(new.catalog.clone(), new.canary_percent);
+        let changed = recatalogued || repriced || teams_changed || rebudgeted || rewritten;
         current.catalog = new.catalog;
         current.prices = new.prices;
         current.teams = new.teams;
@@ -126,6 +116,7 @@ impl Parts {
         tracing::info!(changed, ?restart_needed, "configuration read again");
         Ok(Reloaded { changed, restart_needed })
     }
+
     /// Has the prompts of the new configuration in force before its catalog is, that no request finds its own missing.
     async fn carry_out(&self, current: &Config, new: &Config) -> Result<(), Vec<String>> {
         let rewritten = current.prompts != new.prompts;

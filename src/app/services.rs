@@ -31,6 +31,7 @@ use crate::http::Readiness;
 use crate::http::admin::Reload;
 use crate::store::Store;
 use crate::store::pins::PinRows;
+use crate::tuning::registry::Registry;
 use crate::upstream::worker::{Farewell, Supervisor, WorkerState};
 
 /// Between two looks at what is in flight while we end.
@@ -195,6 +196,7 @@ pub(super) struct Housekeeper {
     pub(super) prices: Arc<Prices>,
     pub(super) budgets: Arc<Budgets>,
     pub(super) prompts: Arc<Prompts>,
+    pub(super) registry: Arc<Registry>,
     pub(super) catalog: Arc<LiveCatalog>,
     pub(super) pins: PinRows,
     pub(super) reload: Reload,
@@ -236,7 +238,7 @@ pub(super) async fn stopping(shutdown: &mut ShutdownWatch) {
 
 impl Housekeeper {
     /// During an upgrade, or where gateways share a database, a key may be made or revoked elsewhere, a price, a budget
-    /// or a prompt changed.
+    /// or a prompt changed, a model moved.
     async fn refresh(&self) {
         if let Err(error) = self.keys.refresh().await {
             tracing::warn!(%error, "the keys could not be read again");
@@ -249,6 +251,9 @@ impl Housekeeper {
         }
         if let Err(error) = self.prompts.refresh(clock::unix_ms()).await {
             tracing::warn!(%error, "the prompts could not be read again");
+        }
+        if let Err(error) = self.registry.refresh().await {
+            tracing::warn!(%error, "the model registry could not be read again");
         }
     }
 

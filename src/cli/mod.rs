@@ -8,9 +8,11 @@ mod dataset;
 mod explain;
 mod files;
 mod healthcheck;
+mod hosting;
 mod jobs;
 mod keys;
 mod ledger;
+mod models;
 mod price;
 mod prices;
 mod prompts;
@@ -97,6 +99,10 @@ enum Command {
     /// Asks the running gateway.
     #[command(alias = "job")]
     Jobs(jobs::Options),
+    /// Show what costs by the hour: since when it stands, who pays, and who uses it.
+    ///
+    /// Asks the running gateway.
+    Hosting(hosting::Options),
     /// Make, list, change, rotate and revoke the keys that applications use.
     ///
     /// Asks the running gateway at `admin.listen`, with the configured admin key or the one in the state folder.
@@ -111,6 +117,11 @@ enum Command {
     /// Asks the running gateway.
     #[command(alias = "prompt")]
     Prompts(prompts::Options),
+    /// Show what fine-tuning jobs have made, move it onto routes and back, deploy and delete it.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "model")]
+    Models(models::Options),
     /// Show how many answers are kept, and let some go.
     ///
     /// Asks the running gateway.
@@ -158,11 +169,13 @@ pub fn main() -> ExitCode {
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
         Command::Files(options) => files::run(&options),
+        Command::Hosting(options) => hosting::run(&options),
         Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
         Command::Budgets(options) => budgets::run(&options),
         Command::Prompts(options) => prompts::run(&options),
+        Command::Models(options) => models::run(&options),
         Command::Cache(options) => cache::run(&options),
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
@@ -281,6 +294,20 @@ mod tests {
             "tunegate prompts archive support",
             "tunegate prompt sync --folder prompts",
             "tunegate prompts hash --file train.jsonl",
+            "tunegate models list --json",
+            "tunegate models show ft:gpt-4.1:acme::x",
+            "tunegate models promote ft:gpt-4.1:acme::x --route bot --bind-prompt --note better",
+            "tunegate models promote ft:gpt-4.1:acme::x --route bot --to canary --percent 5 --bind-prompt cat",
+            "tunegate models canary ft:gpt-4.1:acme::x --route bot --percent 20",
+            "tunegate models rollback --route bot --author ann",
+            "tunegate models retire ft:gpt-4.1:acme::x",
+            "tunegate models history --route bot",
+            "tunegate models bind-prompt ft:gpt-4.1:acme::x --name cat --mode replace",
+            "tunegate models bind-prompt ft:gpt-4.1:acme::x --remove",
+            "tunegate models deploy gpt-4.1.ft-0a1b --name support-ft --tier developer --capacity 50",
+            "tunegate models deployments",
+            "tunegate models undeploy support-ft --force",
+            "tunegate model delete ft:gpt-4.1:acme::x",
             "tunegate cache show --json",
             "tunegate cache purge --model bot --older-than 60",
             "tunegate cache purge --all",

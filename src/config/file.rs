@@ -125,6 +125,9 @@ pub(super) struct Tuning {
     pub(super) poll_ms: Option<u64>,
     pub(super) poll_max_ms: Option<u64>,
     pub(super) moderate: Option<bool>,
+    pub(super) undeploy_idle: Option<bool>,
+    pub(super) idle_after_hours: Option<u64>,
+    pub(super) canary_percent: Option<u8>,
 }
 
 /// `[prompts]`

@@ -47,7 +47,7 @@ use crate::gateway::limits::Config as Limits;
 use crate::gateway::retirements::Config as Retirements;
 use crate::store::{DatabaseConfig, Location};
 use crate::telemetry::{log, metrics, traces};
-use crate::tuning::{files, jobs};
+use crate::tuning::{files, hosting, jobs};
 use crate::upstream::{webhook, worker};
 
 pub use environment::{Environment, ProcessEnvironment};
@@ -108,6 +108,10 @@ pub struct Config {
     pub files: files::Config,
     /// How fine-tuning jobs are looked after.
     pub jobs: jobs::Config,
+    /// How deployments that cost by the hour are looked after.
+    pub hosting: hosting::Config,
+    /// What a canary gets of a route's requests where nobody says, percent.
+    pub canary_percent: u8,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -150,6 +154,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
     let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
+    let hosting = tuning::hosting(&file.tuning, &mut checker);
+    let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -180,6 +186,8 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
         embed_timeout,
         files,
         jobs,
+        hosting,
+        canary_percent,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -273,6 +281,8 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("tuning.poll_ms", old.jobs.poll == new.jobs.poll);
     compare("tuning.poll_max_ms", old.jobs.poll_max == new.jobs.poll_max);
     compare("tuning.moderate", old.jobs.moderate == new.jobs.moderate);
+    compare("tuning.undeploy_idle", old.hosting.undeploy_idle == new.hosting.undeploy_idle);
+    compare("tuning.idle_after_hours", old.hosting.idle_after == new.hosting.idle_after);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

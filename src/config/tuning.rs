@@ -1,10 +1,12 @@
-//! `[tuning]`: where training files are kept, and how much of them; how jobs are looked after.
+//! `[tuning]`: where training files are kept, and how much of them; how jobs and hosted deployments are looked after; how
+//! large a canary is.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::tuning::{files, jobs};
+use crate::domain::registry::MAX_PERCENT;
+use crate::tuning::{files, hosting, jobs};
 
 use super::file;
 use super::problem::{Checker, Place};
@@ -16,6 +18,17 @@ const FILE_BYTES: RangeInclusive<u64> = 1 << 10..=files::Config::FILE_BYTES;
 const FOLDER_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Where they are, below the state folder, unless the operator says otherwise.
 const FOLDER: &str = "files";
+
+/// Without a request, hours: Azure takes a deployment away after 15 days.
+const IDLE_HOURS: RangeInclusive<u64> = 1..=360;
+/// What a canary gets of a route's requests unless the operator says otherwise, percent.
+const CANARY_PERCENT: u8 = 10;
+
+/// Checks what `[tuning]` says of canaries: their usual part of a route, percent.
+pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) -> u8 {
+    let place = Place::top("tuning").key("canary_percent");
+    in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
+}
 
 /// Between two looks at a job, ms.
 const POLL_MS: RangeInclusive<u64> = 50..=3_600_000;
@@ -34,6 +47,18 @@ pub(super) fn jobs(section: &file::Tuning, lease: Duration, checker: &mut Checke
         checker.wrong(&place.key("poll_max_ms"), "shorter than poll_ms: it would never apply");
     }
     jobs::Config { poll, poll_max, moderate: section.moderate.unwrap_or(usual.moderate), lease }
+}
+
+/// Checks what `[tuning]` says of deployments that cost by the hour.
+pub(super) fn hosting(section: &file::Tuning, checker: &mut Checker<'_>) -> hosting::Config {
+    let place = Place::top("tuning").key("idle_after_hours");
+    let usual = hosting::Config::default();
+    let hours = usual.idle_after.as_secs() / 3_600;
+    let hours = in_range(&place, section.idle_after_hours, hours, IDLE_HOURS, checker);
+    hosting::Config {
+        idle_after: Duration::from_secs(hours * 3_600),
+        undeploy_idle: section.undeploy_idle.unwrap_or(usual.undeploy_idle),
+    }
 }
 
 /// Checks what `[tuning]` says of files.

@@ -206,9 +206,11 @@ impl Catalog {
         if self.owned.is_empty() {
             return None;
         }
-        let named = found.model.routes().flat_map(|route| &route.deployments).map(|deployment| {
-            (Arc::clone(&deployment.provider.name), found.upstream_model(deployment))
-        });
+        let named = found
+            .model
+            .routes()
+            .flat_map(|route| &route.deployments)
+            .map(|deployment| (Arc::clone(&deployment.provider.name), found.upstream_model(deployment)));
         named.filter_map(|named| self.owned.get(&named)).next().cloned()
     }
 
@@ -252,7 +254,12 @@ pub(crate) mod tests {
             training: None,
         });
         let plain = Deployment::plain(name.into(), provider, upstream.into());
-        Arc::new(Deployment { reasoning: false, endpoints: Endpoint::ALL.to_vec(), capabilities: None, ..plain })
+        Arc::new(Deployment {
+            reasoning: false,
+            endpoints: Endpoint::ALL.to_vec(),
+            capabilities: None,
+            ..plain
+        })
     }
 
     #[test]

@@ -188,7 +188,8 @@ impl Tier {
 
     /// Reads back what [`Tier::name`] wrote, or Azure's word, without case.
     pub fn read(text: &str) -> Option<Self> {
-        let is_it = |tier: &Self| [tier.name(), tier.sku()].iter().any(|name| name.eq_ignore_ascii_case(text));
+        let is_it =
+            |tier: &Self| [tier.name(), tier.sku()].iter().any(|name| name.eq_ignore_ascii_case(text));
         Self::ALL.into_iter().find(is_it)
     }
 
@@ -234,7 +235,10 @@ mod tests {
     #[test]
     fn tiers_are_known_by_both_names() {
         for tier in Tier::ALL {
-            assert_eq!((Tier::read(tier.name()), Tier::read(&tier.sku().to_lowercase())), (Some(tier), Some(tier)));
+            assert_eq!(
+                (Tier::read(tier.name()), Tier::read(&tier.sku().to_lowercase())),
+                (Some(tier), Some(tier))
+            );
         }
         assert_eq!(Tier::read("premium"), None);
         assert_eq!(Tier::Developer.ends_at_ms(1), Some(86_400_001));

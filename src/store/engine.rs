@@ -49,6 +49,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "files", include_str!("migrations/0008_files.sql")),
     (9, "fine-tuning jobs", include_str!("migrations/0009_fine_tuning_jobs.sql")),
     (10, "model registry", include_str!("migrations/0010_registry.sql")),
+    (11, "hosting", include_str!("migrations/0011_hosting.sql")),
 ];
 
 /// Where the rows are.

@@ -252,6 +252,18 @@ impl HostingRows {
         row.as_ref().map(booked).transpose()
     }
 
+    /// Whose a registered model is, as its row has it; none where nobody has registered it.
+    pub async fn owner_of(&self, model: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("SELECT owner FROM registered_models WHERE name = $1").bind(model);
+        Ok(query.fetch_optional(&self.pool).await?)
+    }
+
+    /// What a team that was made by the admin API is called.
+    pub async fn team_alias(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("SELECT alias FROM teams WHERE id = $1").bind(id);
+        Ok(query.fetch_optional(&self.pool).await?)
+    }
+
     /// When a deployment was last used, ms since 1970 UTC: the beginning of that quarter of an hour; none where that was
     /// not after a moment.
     pub async fn last_used(&self, deployment: &str, after_ms: i64) -> Result<Option<i64>, StoreError> {

@@ -204,10 +204,11 @@ impl RegistryRows {
             let its = hosted.iter().filter(|row| row.registered == model.name);
             model.hosted = its.map(|row| row.hosted.clone()).collect();
         }
-        let placed = sqlx::query("SELECT route, version, placement FROM model_assignments ORDER BY route LIMIT $1")
-            .bind(MOST_MODELS)
-            .fetch_all(&self.pool)
-            .await?;
+        let placed =
+            sqlx::query("SELECT route, version, placement FROM model_assignments ORDER BY route LIMIT $1")
+                .bind(MOST_MODELS)
+                .fetch_all(&self.pool)
+                .await?;
         let placed = placed.iter().map(|row| {
             let route: String = row.try_get(0)?;
             let placement = read(row, 2, &route)?;
@@ -244,7 +245,8 @@ impl RegistryRows {
              FROM model_moves";
         let rows = match route {
             Some(route) => {
-                let text = sqlx::AssertSqlSafe(format!("{columns} WHERE route = $1 ORDER BY number DESC LIMIT $2"));
+                let text =
+                    sqlx::AssertSqlSafe(format!("{columns} WHERE route = $1 ORDER BY number DESC LIMIT $2"));
                 let query = sqlx::query(text).bind(route.to_owned()).bind(MOST_MOVES);
                 query.fetch_all(&self.pool).await?
             }
@@ -311,16 +313,19 @@ fn statements(change: Change) -> Vec<Statement> {
     match change {
         Change::Place(moved) => placed(*moved),
         Change::Retire { name, at_ms } => {
-            let text = "UPDATE registered_models SET retired_at_ms = $2 WHERE name = $1 AND deleted_at_ms IS NULL";
+            let text =
+                "UPDATE registered_models SET retired_at_ms = $2 WHERE name = $1 AND deleted_at_ms IS NULL";
             vec![sqlx::query(text).bind(name.to_string()).bind(at_ms)]
         }
         Change::Bind { name, bound } => {
-            let text = "UPDATE registered_models SET bound_prompt = $2 WHERE name = $1 AND deleted_at_ms IS NULL";
+            let text =
+                "UPDATE registered_models SET bound_prompt = $2 WHERE name = $1 AND deleted_at_ms IS NULL";
             vec![sqlx::query(text).bind(name.to_string()).bind(bound.as_deref().map(bound_text))]
         }
         Change::Delete { name, at_ms } => {
             // not where somebody deploys it meanwhile
-            let text = "UPDATE registered_models SET deleted_at_ms = $2 WHERE name = $1 AND deleted_at_ms IS NULL
+            let text =
+                "UPDATE registered_models SET deleted_at_ms = $2 WHERE name = $1 AND deleted_at_ms IS NULL
                         AND NOT EXISTS (SELECT 1 FROM model_deployments WHERE registered = $1)";
             vec![sqlx::query(text).bind(name.to_string()).bind(at_ms)]
         }
@@ -376,7 +381,9 @@ fn placed(moved: MoveRow) -> Vec<Statement> {
     let placement = json!(after).to_string();
     let text = match number {
         1 => "INSERT INTO model_assignments (route, version, placement) VALUES ($1, $2, $3)",
-        _ => "UPDATE model_assignments SET version = $2, placement = $3 WHERE route = $1 AND version = $2 - 1",
+        _ => {
+            "UPDATE model_assignments SET version = $2, placement = $3 WHERE route = $1 AND version = $2 - 1"
+        }
     };
     let assignment = sqlx::query(text).bind(route.to_string()).bind(number).bind(placement.clone());
     let history = sqlx::query(
@@ -502,7 +509,8 @@ mod tests {
     use crate::store::testing::for_each_database;
 
     fn model(name: &str) -> Registered {
-        let checkpoint = Variant { step: 40, name: format!("{name}:ckpt-step-40").into(), metrics: json!({"a": 0.5}) };
+        let checkpoint =
+            Variant { step: 40, name: format!("{name}:ckpt-step-40").into(), metrics: json!({"a": 0.5}) };
         Registered {
             name: name.into(),
             owner: Owner::Team("team_a".into()),
@@ -572,7 +580,9 @@ mod tests {
             assert_eq!(rows.everything().await.expect("read").models, []);
             let twice = rows.write(delete(), &[change("5")]).await;
             assert!(matches!(twice, Err(StoreError::Taken)), "{twice:?}");
-            assert!(!rows.register(&model("ft:a"), &[], &change("6")).await.expect("its name is gone for ever"));
+            assert!(
+                !rows.register(&model("ft:a"), &[], &change("6")).await.expect("its name is gone for ever")
+            );
         })
         .await;
     }
@@ -632,7 +642,10 @@ mod tests {
             let twice = rows.write(vec![Change::Host(wished.clone())], &[change("3")]).await;
             assert!(matches!(twice, Err(StoreError::Taken)), "its name is taken: {twice:?}");
             let all = rows.everything().await.expect("read");
-            assert_eq!((all.hosted, &all.models[0].hosted), (vec![*wished], &vec![hosted(HostedState::Wished)]));
+            assert_eq!(
+                (all.hosted, &all.models[0].hosted),
+                (vec![*wished], &vec![hosted(HostedState::Wished)])
+            );
             let failed = row(HostedState::Failed, 1);
             rows.write(vec![Change::Further(failed.clone())], &[]).await.expect("written");
             let late = rows.write(vec![Change::Further(failed)], &[]).await;

@@ -28,6 +28,8 @@ use crate::domain::catalog::{Catalog, Deployment};
 use crate::domain::hosting::Rate;
 use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::price::book::Found;
+use crate::domain::team::TEAM_ID_PREFIX;
+use crate::domain::tuning::Owner;
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::retirements::Retirements;
@@ -55,6 +57,8 @@ const TELL_EVERY: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_secs(60);
 /// For readings under way while the process ends.
 const END_LIMIT: Duration = Duration::from_secs(2);
+/// What stands behind a model's name in that of one of its checkpoints.
+const CHECKPOINT: &str = ":ckpt-step-";
 /// How far back it is looked whether somebody used a deployment: longer than Azure keeps one that nobody does.
 const LOOKED_BACK_MS: i64 = 30 * crate::domain::hosting::DAY_MS;
 /// What is gone is looked at again for so long, ms: corrections may have been cut off.
@@ -75,8 +79,6 @@ impl Default for Config {
     }
 }
 
-/// The team that owns a fine-tuned model, by the provider's name of it.
-pub type Owners = Arc<dyn Fn(&str) -> Option<Arc<str>> + Send + Sync>;
 /// Told what a person should hear of.
 pub type Tell = Arc<dyn Fn(Alert) + Send + Sync>;
 
@@ -90,8 +92,6 @@ pub struct Means {
     pub ledger: Arc<Ledger>,
     /// Which of them end by their kind.
     pub retirements: Arc<Retirements>,
-    /// Who pays.
-    pub owners: Owners,
     /// Who is told.
     pub tell: Tell,
     /// How it stands, in figures.
@@ -250,6 +250,19 @@ impl Hosting {
         found.is_some_and(|found| {
             found.price.terms.hosting.as_ref().is_some_and(|hosting| hosting.billing.is_some())
         })
+    }
+
+    /// The team that pays: whose model it is.
+    async fn team_of(&self, model: &str) -> Result<Option<Arc<str>>, StoreError> {
+        let name = model.split_once(CHECKPOINT).map_or(model, |(name, _)| name);
+        let owner = self.rows.owner_of(name).await?.and_then(|owner| owner.parse::<Owner>().ok());
+        let Some(team) = owner.as_ref().and_then(Owner::team) else { return Ok(None) };
+        let alias = match self.rows.team_alias(team).await? {
+            Some(alias) => alias,
+            // one that the configuration declares
+            None => team.strip_prefix(TEAM_ID_PREFIX).unwrap_or(team).to_owned(),
+        };
+        Ok(Some(alias.into()))
     }
 
     /// When a deployment was last used, ms since 1970 UTC, or else since when it stands; none where requests to it may

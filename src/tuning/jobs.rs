@@ -18,14 +18,13 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::files::{Files, must_may};
 use super::lease::Lease;
-use super::registry::{Finished, Registry};
+use super::registry::Registry;
 use super::{Noun, TuningError};
 use crate::clock;
 use crate::control::prices::Prices;
@@ -86,35 +85,6 @@ impl Config {
     }
 }
 
-/// Who takes the models that jobs make.
-#[async_trait]
-pub trait Winners: Send + Sync {
-    /// Takes a model in; one that it has already stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// When it could not: it is brought again.
-    async fn register(&self, finished: Finished) -> Result<(), TuningError>;
-
-    /// The provider that made a model: a job may go on from it. None where it is not registered.
-    ///
-    /// # Errors
-    ///
-    /// That there is none of the caller's: it belongs to another.
-    fn maker_of(&self, caller: &Caller, model: &str) -> Result<Option<Arc<str>>, TuningError>;
-}
-
-#[async_trait]
-impl Winners for Registry {
-    async fn register(&self, finished: Finished) -> Result<(), TuningError> {
-        Self::register(self, finished).await.map_err(|error| TuningError::Unavailable(error.to_string()))
-    }
-
-    fn maker_of(&self, caller: &Caller, model: &str) -> Result<Option<Arc<str>>, TuningError> {
-        Self::maker_of(self, caller, model)
-    }
-}
-
 /// The jobs.
 pub struct Jobs {
     config: Config,
@@ -125,7 +95,7 @@ pub struct Jobs {
     prices: Arc<Prices>,
     ledger: Arc<Ledger>,
     entries: LedgerPages,
-    winners: Arc<dyn Winners>,
+    registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     /// Told when a job waits to be stepped.
     wake: Notify,
@@ -152,7 +122,7 @@ pub struct Parts {
     /// The ledger.
     pub ledger: Arc<Ledger>,
     /// Who takes the models.
-    pub winners: Arc<dyn Winners>,
+    pub registry: Arc<Registry>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -194,7 +164,7 @@ fn conflict(message: impl Display) -> TuningError {
 impl Jobs {
     /// The jobs of a store. [`Jobs::run`] steps them; whoever runs it owns it.
     pub fn new(config: Config, parts: Parts) -> Self {
-        let Parts { store, instance, files, catalog, prices, ledger, winners, metrics } = parts;
+        let Parts { store, instance, files, catalog, prices, ledger, registry, metrics } = parts;
         Self {
             lease: Lease::new(LeaseRows::new(&store), LEASE, instance, config.lease),
             rows: JobRows::new(&store),
@@ -204,7 +174,7 @@ impl Jobs {
             catalog,
             prices,
             ledger,
-            winners,
+            registry,
             metrics,
             wake: Notify::new(),
             billing: tokio::sync::Mutex::default(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::catalog::{Catalog, Deployment, ProviderKind};
+use crate::domain::catalog::{Catalog, Deployment, ProviderKind, TrainingType};
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::price::book::{Found, PriceBook, Warning};
 use crate::domain::price::rates::Class;
@@ -26,7 +26,8 @@ pub enum Untrainable {
     Retired(String),
 }
 
-/// What training costs at a target, at a moment (ms since 1970 UTC).
+/// What training costs at a target, at a moment (ms since 1970 UTC). `kind` is where Azure trains, as the client says it;
+/// else the provider's configuration does.
 ///
 /// # Errors
 ///
@@ -35,9 +36,12 @@ pub fn training_price(
     book: &PriceBook,
     catalog: &Catalog,
     target: &Target,
+    kind: Option<&str>,
     at_ms: i64,
 ) -> Result<TrainingPrice, Untrainable> {
     let provider = &target.provider;
+    let configured = provider.training.as_ref().and_then(|training| training.training_type);
+    let trained = kind.or(configured.map(TrainingType::name));
     if provider.authority.starts_with(OPENAI_HOST) && at_ms >= OPENAI_ENDS_MS {
         return Err(Untrainable::Retired(format!(
             "OpenAI creates no fine-tuning jobs since 2027-01-06, so {} can't be trained there: ask for it as \
@@ -65,11 +69,11 @@ pub fn training_price(
         && found.price.terms.shutdown_ms.is_some_and(|shutdown_ms| at_ms >= shutdown_ms)
     {
         return Err(Untrainable::Retired(format!(
-            "{target} was turned off by its provider and can't be trained any more: `tunegate quote` lists the \
-             targets that can"
+            "{target} was turned off by its provider and can't be trained any more: ask for another base, at Azure as \
+             `azure/RESOURCE/MODEL`, or for a local model; `tunegate quote` lists those that can"
         )));
     }
-    TrainingPrice::of(&found.price, &found.row, &found.version).ok_or_else(unknown)
+    TrainingPrice::of(&found.price, trained, &found.row, &found.version).ok_or_else(unknown)
 }
 
 /// The name that the price of training stands under.
@@ -89,9 +93,82 @@ fn local(book: &PriceBook, catalog: &Catalog, target: &Target, at_ms: i64) -> Op
     };
     let deployment = catalog.deployments.values().find(is_it)?;
     let Found { price, version, row, .. } = book.price_of(deployment, &target.model, at_ms).ok()?;
-    TrainingPrice::of(&price, &row, &version).or_else(|| {
+    TrainingPrice::of(&price, None, &row, &version).or_else(|| {
         let rates = price.tokens.standard();
         let is_free = rates.of(Class::Input).picos() == 0 && rates.of(Class::Output).picos() == 0;
         is_free.then(|| TrainingPrice { version, ..TrainingPrice::nothing(&row) })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::domain::catalog::tests::deployment;
+    use crate::domain::catalog::{AzureV1, Dialect, OpenAi, Pricing, Provider, Training};
+    use crate::domain::price::Price;
+    use crate::domain::price::read::{moment, sheets};
+
+    /// The price file that is shipped.
+    fn book() -> PriceBook {
+        let text = include_str!("../../config/prices.toml");
+        let tree = config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
+        let tree = tree.build().and_then(config::Config::try_deserialize).expect("TOML");
+        PriceBook::new(&sheets(&tree).expect("sound"), &[], 0).expect("sound")
+    }
+
+    fn target(dialect: Dialect, authority: &str, model: &str) -> Target {
+        let plain = (*deployment("d", "m").provider).clone();
+        let training = Some(Training::default());
+        let provider = Provider { dialect, authority: authority.to_owned(), training, ..plain };
+        Target { provider: Arc::new(provider), model: model.into() }
+    }
+
+    fn catalog(pricing: Pricing) -> Catalog {
+        let one = Deployment { pricing, ..(*deployment("d", "small")).clone() };
+        let deployments = BTreeMap::from([(Arc::from("d"), Arc::new(one))]);
+        Catalog::new(BTreeMap::new(), deployments, Vec::new())
+    }
+
+    #[test]
+    fn a_target_has_a_price_or_says_what_to_do() {
+        let (book, none) = (book(), Catalog::new(BTreeMap::new(), BTreeMap::new(), Vec::new()));
+        let at = |text: &str| moment(text).expect("a moment");
+        let price = |target: &Target, when: &str| {
+            let found = training_price(&book, &none, target, None, at(when));
+            found.map(|price| price.of_tokens_at_most(1_000_000).to_string())
+        };
+        let openai = |model| target(Dialect::OpenAi(OpenAi::default()), "api.openai.com", model);
+        let azure = |model| target(Dialect::AzureV1(AzureV1::default()), "x.openai.azure.com", model);
+        for (target, when, want) in [
+            (openai("gpt-3.5-turbo"), "2023-09-01", "8.00"),
+            (openai("gpt-4.1-mini"), "2026-11-01", "5.00"),
+            (openai("gpt-4.1-mini-2025-04-14"), "2026-11-01", "5.00"),
+            (openai("ft:gpt-4.1-mini-2025-04-14:acme:x:1"), "2026-11-01", "5.00"),
+        ] {
+            assert_eq!(price(&target, when), Ok(want.to_owned()), "{target} on {when}");
+        }
+        assert!(price(&azure("gpt-4.1-mini-2025-04-14"), "2026-11-01").is_ok());
+        let words = |target: &Target, when| price(target, when).expect_err("no price").to_string();
+        let unknown = words(&openai("gpt-9"), "2026-11-01");
+        assert!(unknown.contains("tunegate prices set openai/ft:gpt-9"), "{unknown}");
+        let ended = words(&openai("gpt-4.1-mini"), "2027-01-06");
+        assert!(ended.contains("azure/RESOURCE/gpt-4.1-mini"), "{ended}");
+        let off = words(&openai("gpt-3.5-turbo"), "2026-12-01");
+        assert!(off.contains("was turned off"), "{off}");
+        // another server of OpenAI's dialect goes on
+        let other = target(Dialect::OpenAi(OpenAi::default()), "127.0.0.1:1", "gpt-4.1-mini");
+        assert!(price(&other, "2027-01-06").is_ok());
+    }
+
+    #[test]
+    fn a_machine_of_ones_own_trains_for_what_its_deployment_says() {
+        let local = target(Dialect::Candle, "127.0.0.1:1", "small");
+        let free = Pricing::Explicit { price: Arc::new(Price::free("test")), version: "v".into() };
+        let price = training_price(&book(), &catalog(free), &local, None, 0).expect("for nothing");
+        assert!(price.is_nothing());
+        let unknown = training_price(&book(), &catalog(Pricing::ByName), &local, None, 0);
+        assert!(matches!(unknown, Err(Untrainable::Unpriced(words)) if words.contains("candle/small")));
+    }
 }

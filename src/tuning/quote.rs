@@ -52,6 +52,15 @@ pub struct Studied {
     pub system_prompt_tokens: u64,
 }
 
+impl Studied {
+    /// The same with so many passes, where somebody says so.
+    #[must_use]
+    pub fn with_epochs(self, epochs: Option<u32>) -> Self {
+        let epochs = epochs.map_or(self.lesson.epochs, u64::from);
+        Self { lesson: Lesson { epochs, ..self.lesson }, ..self }
+    }
+}
+
 /// Where the traffic comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

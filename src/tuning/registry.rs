@@ -1,9 +1,5 @@
 //! The model registry as operators and jobs use it: what jobs have made, where it is served, and which routes lead there.
 //! It keeps the configuration's catalog and publishes it with the registry laid over it, at each change and each reload.
-//!
-//! For whoever builds it: `Registry::open(Parts { … })` after prompts and prices, `Registry::rebase(catalog)` in a reload
-//! instead of swapping the catalog, `Registry::refresh()` with the other tables, `Registry::step(now_ms)` every few
-//! seconds by a service. Jobs call `register` (idempotent) and `maker_of`.
 
 mod bind;
 mod deploys;
@@ -176,6 +172,8 @@ pub struct Parts<'s> {
 struct Laid {
     base: Catalog,
     known: Arc<Everything>,
+    /// What a canary gets where nobody says, percent.
+    canary_percent: u8,
     /// What was said of it.
     troubles: Vec<Trouble>,
 }
@@ -186,7 +184,6 @@ pub struct Registry {
     prompts: Arc<Prompts>,
     prices: Arc<Prices>,
     outside: Arc<dyn AtProviders>,
-    canary_percent: u8,
     metrics: Arc<Metrics>,
     publish: Publish,
     /// Held while a catalog is made and published.
@@ -208,10 +205,13 @@ impl Registry {
             prompts: parts.prompts,
             prices: parts.prices,
             outside: parts.outside,
-            canary_percent: parts.canary_percent,
             metrics: parts.metrics,
             publish: parts.publish,
-            laid: Mutex::new(Laid { base: parts.catalog, ..Laid::default() }),
+            laid: Mutex::new(Laid {
+                base: parts.catalog,
+                canary_percent: parts.canary_percent,
+                ..Laid::default()
+            }),
             known: ArcSwap::default(),
             changing: tokio::sync::Mutex::default(),
         };
@@ -226,9 +226,10 @@ impl Registry {
     }
 
     /// Takes over the catalog of a new configuration; what was moved stays. Says whether requests see another catalog.
-    pub fn rebase(&self, base: Catalog) -> bool {
+    pub fn rebase(&self, base: Catalog, canary_percent: u8) -> bool {
         let mut laid = self.laid.lock();
         laid.base = base;
+        laid.canary_percent = canary_percent;
         self.publish(&mut laid)
     }
 
@@ -259,7 +260,9 @@ impl Registry {
     pub async fn list(&self) -> Result<Vec<Listed>, RegistryError> {
         let known = self.read_alone().await?;
         let mut models: Vec<&Registered> = known.models.iter().collect();
-        models.sort_by(|one, other| other.finished_at_ms.cmp(&one.finished_at_ms).then(one.name.cmp(&other.name)));
+        models.sort_by(|one, other| {
+            other.finished_at_ms.cmp(&one.finished_at_ms).then(one.name.cmp(&other.name))
+        });
         Ok(models.into_iter().map(|model| listed(model, &known)).collect())
     }
 
@@ -351,6 +354,12 @@ impl Registry {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What clients are told where the database fails us.
+fn unavailable(error: &RegistryError) -> TuningError {
+    tracing::error!(%error, "the model registry could not be changed");
+    TuningError::Unavailable("the model registry can't be used at the moment: try again".to_owned())
 }
 
 fn registered(finished: Finished) -> Registered {

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::UpstreamError;
 use super::body::FileBody;
@@ -63,7 +63,12 @@ pub(super) async fn call(
     limits: Limits,
 ) -> Result<Answered, UpstreamError> {
     let deadline = clock::monotonic() + limits.total;
-    let exchange = link.open(outgoing, headers, &timeouts(limits), deadline, &AtomicBool::new(false)).await?;
+    let (timeouts, sent) = (timeouts(limits), AtomicBool::new(false));
+    let exchange = match outgoing.method {
+        // it makes something: who asks looks whether it was made before they ask again
+        Method::POST => link.open_once(outgoing, headers, &timeouts, deadline, &sent).await?,
+        _ => link.open(outgoing, headers, &timeouts, deadline, &sent).await?,
+    };
     whole(exchange, limits, deadline).await
 }
 

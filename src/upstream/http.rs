@@ -188,7 +188,21 @@ impl Link {
         self.open_with(&mut payload, outgoing, headers, timeouts, deadline, sent).await
     }
 
-    /// As [`Link::open`], with a file as the body: it is never in memory as a whole. `timeouts.between_chunks` is for
+    /// As [`Link::open`], but a request that the upstream may have seen is never sent again, however dead its connection
+    /// was: for what must not be done twice.
+    pub(super) async fn open_once(
+        &self,
+        outgoing: &Outgoing,
+        headers: &[(HeaderName, HeaderValue)],
+        timeouts: &Timeouts,
+        deadline: Instant,
+        sent: &AtomicBool,
+    ) -> Result<Exchange, UpstreamError> {
+        let mut payload = Payload::Once(outgoing.body.clone());
+        self.open_with(&mut payload, outgoing, headers, timeouts, deadline, sent).await
+    }
+
+    /// As [`Link::open_once`], with a file as the body: it is never in memory as a whole. `timeouts.between_chunks` is for
     /// each piece of it, so that a large file takes its time and a dead upstream does not.
     pub(super) async fn open_file(
         &self,
@@ -270,7 +284,7 @@ impl Link {
                 }
                 Ok(Err(mut error)) => {
                     let at_once = clock::monotonic().saturating_duration_since(sent_at) < STALE_LIMIT;
-                    let stale = reused && at_once;
+                    let stale = reused && at_once && payload.may_be_sent_again();
                     error.retry.decide_reuse(stale); // it panics while undecided
                     if !(stale && error.retry()) {
                         let error = written.err().unwrap_or(error);
@@ -345,14 +359,16 @@ fn connect_error(error: &Error) -> UpstreamError {
 enum Payload<'a> {
     /// In memory; none sends none.
     Whole(Option<Bytes>),
-    /// In a file.
+    /// The same, of something that must not be done twice.
+    Once(Option<Bytes>),
+    /// In a file. What it makes must not be made twice.
     File(&'a mut FileBody),
 }
 
 impl Payload<'_> {
     fn length(&self) -> Option<u64> {
         match self {
-            Self::Whole(body) => body.as_ref().map(|body| body.len() as u64),
+            Self::Whole(body) | Self::Once(body) => body.as_ref().map(|body| body.len() as u64),
             Self::File(body) => Some(body.length()),
         }
     }
@@ -360,9 +376,14 @@ impl Payload<'_> {
     /// Why it could not be sent to its end, where that is our own fault.
     fn broken(&self) -> Option<&str> {
         match self {
-            Self::Whole(_) => None,
+            Self::Whole(_) | Self::Once(_) => None,
             Self::File(body) => body.broken(),
         }
+    }
+
+    /// Whether a kept connection that turns out dead may be replaced by another: it may also have died of the request.
+    const fn may_be_sent_again(&self) -> bool {
+        matches!(self, Self::Whole(_))
     }
 }
 
@@ -385,7 +406,7 @@ impl Line {
         match self {
             Self::H1(mut stream) => {
                 let written = match payload {
-                    Payload::Whole(body) => {
+                    Payload::Whole(body) | Payload::Once(body) => {
                         send_h1(&mut stream, &head, body.clone().unwrap_or_default(), stall).await
                     }
                     // boxed: few requests have one, and all would be the larger for it
@@ -396,7 +417,7 @@ impl Line {
             Self::H2(mut session) => {
                 session.set_write_timeout(Some(stall));
                 let written = match payload {
-                    Payload::Whole(body) => {
+                    Payload::Whole(body) | Payload::Once(body) => {
                         send_h2(&mut session, head, body.clone().unwrap_or_default()).await
                     }
                     Payload::File(body) => Box::pin(send_file_h2(&mut session, head, body)).await,

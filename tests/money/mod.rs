@@ -156,7 +156,7 @@ fn of_user(mut body: Value, user: &str) -> Value {
 }
 
 /// A new database on the server that all tests share; nothing, with the reason said, where there is no PostgreSQL.
-fn postgres() -> Option<(&'static Server, String)> {
+pub(crate) fn postgres() -> Option<(&'static Server, String)> {
     static SHARED: OnceLock<Result<Server, String>> = OnceLock::new();
     match SHARED.get_or_init(Server::start) {
         Ok(server) => Some((server, new_database(server))),

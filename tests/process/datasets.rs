@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::gateway::TUNEGATE;
 use crate::support::provider::Trouble;
-use crate::support::{Reply, Setup, SimulatedProvider, TestGateway};
+use crate::support::{Setup, SimulatedProvider, TestGateway};
 
 fn cats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/datasets/cat.jsonl")
@@ -156,7 +156,7 @@ fn other_words_are_found_through_the_gateway_and_metered() {
     assert_eq!(gateway.outcomes().len(), 2, "both were metered");
 
     // what fails leaves nothing behind
-    provider.replies(Reply::trouble(Trouble::bad_request()));
+    provider.fails(Trouble::bad_request());
     let command = command.replace("new.jsonl", "other.jsonl");
     let failed = dataset(&command, folder.path(), Some(gateway.key()));
     assert!(!failed.status.success(), "{}", said(&failed));

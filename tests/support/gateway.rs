@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::client::{Answer, Call, Connection, Open};
 use super::journal::{Entry, Journal};
 use super::ports::free_port;
+use super::provider::tuning::Charge;
 use super::provider::{Bill, Exchange};
 use super::setup::Setup;
 use super::wait::{eventually, within_limit};
@@ -191,7 +192,7 @@ impl TestGateway {
             std::fs::write(folder.path().join(name), text).expect("a file beside the configuration");
         }
         std::fs::write(folder.path().join(CONFIG), setup.text(ports.0, ports.1)).expect("the configuration");
-        let process = Process::spawn(folder.path(), &[]);
+        let process = Process::spawn(folder.path(), &setup.arguments());
         let before: Vec<usize> = setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
         let before_all = before.clone();
         let key = String::new();
@@ -250,7 +251,7 @@ impl TestGateway {
     /// Starts another process on the same configuration and state, after this one has ended.
     #[track_caller]
     pub(crate) fn start_again(&mut self) {
-        self.process = Process::spawn(self.folder.path(), &[]);
+        self.process = Process::spawn(self.folder.path(), &self.setup.arguments());
         self.before = self.setup.providers.iter().map(|provider| provider.exchanges().len()).collect();
         self.audited = false;
         self.await_ready();
@@ -522,6 +523,11 @@ impl TestGateway {
         assert_eq!(audit["difference_count"], json!(0), "{audit:#}");
     }
 
+    /// What the providers have billed for training since the ledger began.
+    pub(crate) fn training_charges(&self) -> Vec<Charge> {
+        self.setup.providers.iter().flat_map(|provider| provider.tuning().training_bill()).collect()
+    }
+
     /// Compares the ledger with the bills: each hold ended once, every request that a provider billed is booked once, and
     /// what was reported costs what the provider wants for it, to the nano-dollar. By how much the others are off is
     /// printed.
@@ -529,10 +535,13 @@ impl TestGateway {
     pub(crate) fn audit_ledger(&self) {
         let billed: Vec<_> =
             self.exchanges().into_iter().filter(|exchange| exchange.bill.is_some()).collect();
-        let journal = self.settled_journal(|journal| journal.usages().len() >= billed.len());
+        let charges = self.training_charges();
+        let journal = self.settled_journal(|journal| journal.usages().len() >= billed.len() + charges.len());
         journal.check();
         self.books_agree();
-        let usages = journal.usages();
+        let (trained, usages): (Vec<Entry>, Vec<Entry>) =
+            journal.usages().into_iter().partition(Entry::is_training);
+        audit_training(trained, charges);
         assert_eq!(usages.len(), billed.len(), "booked: {usages:#?}\nbilled by the providers: {billed:#?}");
         let (reported, others): (Vec<Entry>, Vec<Entry>) =
             usages.into_iter().partition(|usage| usage.source == "reported");
@@ -570,6 +579,30 @@ impl TestGateway {
             }
         }
     }
+}
+
+/// Compares what was booked for training with what the providers billed: each job once, what they told to the token and
+/// the nano-dollar. By how much the others are off is printed.
+#[track_caller]
+fn audit_training(mut booked: Vec<Entry>, charges: Vec<Charge>) {
+    // a job that cost nothing may be booked with its figures
+    booked.retain(|usage| usage.cost > 0 || usage.prompt > 0);
+    for charge in charges {
+        let is_of = |usage: &Entry| match &charge.tagged {
+            Some(job) => usage.request_id == *job,
+            None => usage.prompt == charge.tokens,
+        };
+        let at = booked.iter().position(is_of);
+        let at = at.unwrap_or_else(|| panic!("billed, and not booked: {charge:#?}\nleft: {booked:#?}"));
+        let usage = booked.swap_remove(at);
+        if charge.is_told {
+            let told = (charge.tokens, i128::from(charge.nanos), "reported");
+            assert_eq!((usage.prompt, i128::from(usage.cost), usage.source.as_str()), told, "{charge:#?}");
+        } else {
+            println!("{}: {} nano-dollars booked, {} billed", charge.job, usage.cost, charge.nanos);
+        }
+    }
+    assert!(booked.is_empty(), "booked for training, and nobody billed it: {booked:#?}");
 }
 
 impl Drop for TestGateway {

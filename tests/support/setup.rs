@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     level: Option<String>,
     /// Retries and breakers as they are shipped.
     patient: bool,
+    /// The date that it begins with, in place of the machine's.
+    as_of: Option<String>,
     /// PostgreSQL instead of the file in the state folder.
     pub(super) database: Option<String>,
     pub(super) files: Vec<(String, String)>,
@@ -161,6 +163,16 @@ deployments = ["{name}"]
     /// about one answer.
     pub(crate) fn patient(self) -> Self {
         Self { patient: true, ..self }
+    }
+
+    /// Begins at that moment instead of now.
+    pub(crate) fn as_of(self, moment: &str) -> Self {
+        Self { as_of: Some(moment.to_owned()), ..self }
+    }
+
+    /// What stands behind `tunegate serve`.
+    pub(super) fn arguments(&self) -> Vec<&str> {
+        self.as_of.iter().flat_map(|moment| ["--as-of", moment]).collect()
     }
 
     /// Adds lines to `[server]`.

@@ -139,6 +139,14 @@ fn errors_beyond_the_first_thousand_are_counted() {
 }
 
 #[test]
+fn a_row_full_of_errors_is_no_trouble() {
+    let line = format!("{{\"messages\":[{}1]}}", "1,".repeat(4_999));
+    let report = of(line.as_bytes(), &Options { min_examples: 0, ..Options::default() });
+    // the last is that nobody answers
+    assert_eq!((report.errors.len(), report.error_count), (1_000, 5_001));
+}
+
+#[test]
 fn a_line_of_a_gigabyte_is_an_error_and_never_held() {
     let endless = io::repeat(b'x').take(1 << 30);
     let report = check(endless, None::<Empty>, &Options::default(), &Bytes, &mut |_| {}).expect("read");
@@ -150,9 +158,60 @@ fn a_line_of_a_gigabyte_is_an_error_and_never_held() {
 
 #[test]
 fn a_line_of_too_many_values_is_refused() {
-    let line = format!("{{\"messages\":[{}0]}}", "0,".repeat(2_000_001));
+    let line = format!("{{\"messages\":[{}0]}}", "0,".repeat(1_000_001));
     let report = of(line.as_bytes(), &Options::default());
-    assert_eq!(words(&report)[0], "line 1: more than 2000000 values in one row");
+    assert_eq!(words(&report)[0], "line 1: more than 1000000 values in one row");
+}
+
+#[test]
+fn rows_that_are_cut_are_named() {
+    let report = of(ten().as_bytes(), &Options { row_limit: 39, ..Options::default() });
+    let warning = report.warnings.iter().find(|warning| warning.kind == "over_limit").expect("a warning");
+    assert_eq!((warning.count, warning.lines.len(), report.cut_tokens), (10, 10, 10));
+    assert_eq!(
+        warning.message,
+        "10 rows are longer than the 39 tokens that the model takes in a row: 10 tokens at their ends would be cut off and \
+         not learned; shorten or split these rows"
+    );
+}
+
+#[test]
+fn everything_that_is_told_is_in_the_documentation() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/DATASETS.md");
+    let documented = std::fs::read_to_string(path).expect("docs/DATASETS.md");
+    let row = r#"{"input":{"messages":[{"role":"user","content":"q"}]},
+        "preferred_output":[{"role":"assistant","content":"a"}],
+        "non_preferred_output":[{"role":"assistant","content":"b"}]}"#
+        .replace('\n', "");
+    let preferences = of(row.as_bytes(), &Options::default());
+    let chats = check(ten().as_bytes(), Some(ten().as_bytes()), &Options::default(), &Bytes, &mut |_| {})
+        .expect("read");
+    let mut kinds: Vec<String> = [preferences, chats]
+        .into_iter()
+        .flat_map(|report| report.findings)
+        .map(|finding| finding.kind)
+        .chain(
+            of("\u{feff}\r\n".as_bytes(), &Options::default())
+                .warnings
+                .into_iter()
+                .map(|warning| warning.kind),
+        )
+        .collect();
+    let oddities = [
+        Oddity::UnknownMember,
+        Oddity::PreferredCompletion,
+        Oddity::NothingTrained,
+        Oddity::EndsWithoutAnswer,
+        Oddity::ArgumentsNoJson,
+        Oddity::NoSuchCall,
+        Oddity::Image,
+        Oddity::OldFunctions,
+    ];
+    kinds.extend(oddities.map(|oddity| kind(oddity).to_owned()));
+    assert!(kinds.len() > 24, "{kinds:?}");
+    for kind in kinds {
+        assert!(documented.contains(&format!("`{kind}`")), "{kind} is not in docs/DATASETS.md");
+    }
 }
 
 #[test]

@@ -11,10 +11,10 @@ const PREFERENCE_MEMBERS: [&str; 5] =
 
 /// Reads a preference row.
 pub(super) fn preference<'v>(value: &'v Json<'v>, expected: Expected, seen: &mut Seen) -> Option<Row<'v>> {
-    note_unknown(value, &PREFERENCE_MEMBERS, "", seen);
+    note_unknown(value, &PREFERENCE_MEMBERS, seen);
     let (mut messages, tools) = match value.get("input") {
         Some(input) if input.object().is_some() => {
-            note_unknown(input, &["messages", "tools", "parallel_tool_calls"], "input.", seen);
+            note_unknown(input, &["messages", "tools", "parallel_tool_calls"], seen);
             let tools = tools::defined(input, "input.", seen);
             let messages = match input.get("messages") {
                 Some(list) => message::list(list, "input.messages", &tools, expected, seen),
@@ -41,7 +41,7 @@ pub(super) fn preference<'v>(value: &'v Json<'v>, expected: Expected, seen: &mut
         let (list, path) = match (value.get(name), value.get(old)) {
             (Some(list), _) => (list, name),
             (None, Some(list)) => {
-                seen.odd(Oddity::PreferredCompletion, old);
+                seen.odd(Oddity::PreferredCompletion);
                 (list, old)
             }
             (None, None) => {
@@ -61,7 +61,7 @@ pub(super) fn preference<'v>(value: &'v Json<'v>, expected: Expected, seen: &mut
 
 /// Reads a completion row.
 pub(super) fn completion<'v>(value: &'v Json<'v>, seen: &mut Seen) -> Option<Row<'v>> {
-    note_unknown(value, &["prompt", "completion"], "", seen);
+    note_unknown(value, &["prompt", "completion"], seen);
     let mut messages = Vec::new();
     for (name, role) in [("prompt", Role::User), ("completion", Role::Assistant)] {
         match value.get(name) {

@@ -155,7 +155,7 @@ impl<'v> Reader<'_, 'v> {
             } else if name == "tool_calls" {
                 tools::read_calls(call, &path, self.tools, ids, seen);
             } else {
-                seen.odd(Oddity::OldFunctions, &path);
+                seen.odd(Oddity::OldFunctions);
                 tools::read_function_call(call, &path, self.tools, seen);
             }
         }
@@ -168,7 +168,7 @@ impl<'v> Reader<'_, 'v> {
         match (role, id) {
             (Role::Tool, Some(Json::Text(id))) => {
                 if !calls.contains(&id.as_ref()) {
-                    seen.odd(Oddity::NoSuchCall, self.at("tool_call_id"));
+                    seen.odd(Oddity::NoSuchCall);
                 }
             }
             (Role::Tool, Some(other)) => {
@@ -256,7 +256,7 @@ impl<'v> Reader<'_, 'v> {
             );
             return;
         }
-        seen.odd(Oddity::Image, path);
+        seen.odd(Oddity::Image);
         let url = part.get("image_url").and_then(|image| image.get("url")).and_then(Json::text);
         let fits = |url: &str| {
             let lower = url.get(..32.min(url.len())).unwrap_or(url).to_ascii_lowercase();

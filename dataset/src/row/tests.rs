@@ -1,7 +1,7 @@
 use super::*;
 
 /// What is said of a row, as a model takes it that is trained with everything.
-fn said(line: &str, expected: Expected) -> (Vec<String>, Vec<(Oddity, String)>) {
+fn said(line: &str, expected: Expected) -> (Vec<String>, Vec<Oddity>) {
     let value: Json<'_> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     let mut seen = Seen::default();
     let row = read(&value, expected, &mut seen);
@@ -370,7 +370,7 @@ fn what_is_odd_passes() {
     let defined = r#","tools":[{"type":"function","function":{"name":"f"}}]"#;
     let yes = r#"[{"role":"assistant","content":"yes"}]"#;
     for (line, odd) in [
-        (calling(r#","functions":[{"name":"f","description":null}]"#), vec![OldFunctions, OldFunctions]),
+        (calling(r#","functions":[{"name":"f","description":null}]"#), vec![OldFunctions]),
         (calling(defined), vec![OldFunctions]),
         (
             format!(
@@ -392,13 +392,13 @@ fn what_is_odd_passes() {
             format!(
                 r#"{{"input":{{"messages":[{{"role":"user","content":"q"}}],"tools":[],"parallel_tool_calls":true}},"preferred_completion":{yes},"non_preferred_completion":{yes}}}"#
             ),
-            vec![PreferredCompletion, PreferredCompletion],
+            vec![PreferredCompletion],
         ),
         (r#"{"prompt":"","completion":" x","id":1}"#.to_owned(), vec![UnknownMember]),
     ] {
         let (faults, oddities) = said(&line, ANY);
         assert_eq!(faults, Vec::<String>::new(), "{line}");
-        assert_eq!(oddities.into_iter().map(|(oddity, _)| oddity).collect::<Vec<_>>(), odd, "{line}");
+        assert_eq!(oddities, odd, "{line}");
     }
 }
 

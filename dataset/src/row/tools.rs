@@ -24,7 +24,7 @@ pub(super) fn defined<'v>(value: &'v Json<'v>, prefix: &str, seen: &mut Seen) ->
             continue;
         };
         if member == "functions" {
-            seen.odd(Oddity::OldFunctions, &path);
+            seen.odd(Oddity::OldFunctions);
         }
         for (at, element) in elements.iter().enumerate() {
             let path = format!("{path}[{at}]");
@@ -140,7 +140,7 @@ pub(super) fn read_function_call(call: &Json<'_>, path: &str, tools: &Tools<'_>,
     match call.get("arguments") {
         Some(Json::Text(arguments)) => {
             if serde_json::from_str::<serde::de::IgnoredAny>(arguments).is_err() {
-                seen.odd(Oddity::ArgumentsNoJson, format!("{path}.arguments"));
+                seen.odd(Oddity::ArgumentsNoJson);
             }
         }
         Some(other) => seen.fault(

@@ -117,11 +117,11 @@ fn costs(
             }),
             (Ok(_), None) => json!({
                 "usd": null,
-                "why": format!("unknown: {name} has no price by trained token; `tunegate price` computes others"),
+                "why": format!("unknown: {name} is not priced by the trained token; set `training` in the price file"),
             }),
             (Err(_), _) => json!({
                 "usd": null,
-                "why": format!("unknown: set a price of training for {name} in the price file (config/prices.toml)"),
+                "why": format!("unknown: set a price of {name} with `training` in the price file"),
             }),
         };
         costs.insert(provider.name().to_owned(), value);

@@ -229,6 +229,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[providers.a]\nkind = \"azure\"\ntraining.arm = { poll_ms = 1 }",
         "providers.a.training.arm.poll_ms: 1 is out of bounds",
     ),
+    ("[tuning]\nidle_after_hours = 0", "tuning.idle_after_hours: 0 is out of bounds: 1 to 360"),
     ("[deployments.d]\nmodel = \"m\"", "deployments.d.provider: missing"),
     (
         "[deployments.d]\nprovider = \"local\"\nmodel = \"m\"\nhosted_from = \"soon\"",

@@ -15,6 +15,7 @@ fn a_reload_says_what_only_a_restart_applies() {
                 [tracing]\nendpoint = \"http://localhost:4318\"\n\
                 [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n\
                 [cache]\nmax_bytes = 1048576\nembed_timeout_ms = 7\n\
+                [tuning]\npoll_ms = 60\npoll_max_ms = 70\nmoderate = true\n\
                 [metrics]\nmax_label_values = 7\n";
     let want = [
         "server.listen",
@@ -31,6 +32,10 @@ fn a_reload_says_what_only_a_restart_applies() {
         "cache.max_bytes",
         "cache.max_answer_bytes",
         "cache.embed_timeout_ms",
+        "tuning.folder",
+        "tuning.poll_ms",
+        "tuning.poll_max_ms",
+        "tuning.moderate",
         "worker.queue",
     ];
     assert_eq!(restart_needed(&old, &good(text, &[])), want);

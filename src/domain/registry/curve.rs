@@ -48,7 +48,12 @@ fn thinned(points: Vec<Point>) -> Vec<Point> {
     let every = points.len().div_ceil(MAX_POINTS).max(1);
     let last = points.len().saturating_sub(1);
     // counted from the end
-    points.into_iter().enumerate().filter(|(at, _)| (last - at).is_multiple_of(every)).map(|(_, point)| point).collect()
+    points
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| (last - at).is_multiple_of(every))
+        .map(|(_, point)| point)
+        .collect()
 }
 
 #[cfg(test)]
@@ -63,7 +68,10 @@ mod tests {
         assert_eq!(points[0].figures.get("train_loss"), Some(&1.52347));
         assert_eq!(points[0].figures.get("valid_loss"), None, "an empty cell is none");
         assert_eq!(points[1].figures.get("valid_mean_token_accuracy"), None, "no number");
-        assert_eq!(serde_json::json!(points[1]).to_string(), r#"{"step":2,"train_accuracy":1.0,"train_loss":0.5,"valid_loss":0.75}"#);
+        assert_eq!(
+            serde_json::json!(points[1]).to_string(),
+            r#"{"step":2,"train_accuracy":1.0,"train_loss":0.5,"valid_loss":0.75}"#
+        );
         for none in ["", "a,b\n1,2", "<html>", "step,train_loss\nx,1"] {
             assert_eq!(read(none), [], "{none}");
         }

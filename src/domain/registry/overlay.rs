@@ -41,7 +41,9 @@ pub enum Trouble {
         provider: Arc<str>,
     },
     /// The name is somebody else's.
-    #[error("the deployment {name} of the registry's {model} is left out: the configuration has another of that name")]
+    #[error(
+        "the deployment {name} of the registry's {model} is left out: the configuration has another of that name"
+    )]
     Taken {
         /// The name.
         name: Arc<str>,
@@ -63,7 +65,9 @@ pub enum Trouble {
         model: Arc<str>,
     },
     /// The route asks for more.
-    #[error("{model} can't do what `requires` of the model {route} asks of every deployment: its place is left out")]
+    #[error(
+        "{model} can't do what `requires` of the model {route} asks of every deployment: its place is left out"
+    )]
     Unable {
         /// The route.
         route: Arc<str>,
@@ -77,7 +81,9 @@ pub enum Trouble {
         route: Arc<str>,
     },
     /// Too much of it.
-    #[error("with the registry over it, the plan of {route} would be too large: it stays as the configuration has it")]
+    #[error(
+        "with the registry over it, the plan of {route} would be too large: it stays as the configuration has it"
+    )]
     TooLarge {
         /// The route.
         route: Arc<str>,
@@ -160,13 +166,23 @@ impl<'c> Laying<'c> {
     }
 
     /// Where a model is served by its own name.
-    fn direct(&mut self, model: &Registered, name: &Arc<str>, provider: &Arc<Provider>) -> Option<Arc<Deployment>> {
+    fn direct(
+        &mut self,
+        model: &Registered,
+        name: &Arc<str>,
+        provider: &Arc<Provider>,
+    ) -> Option<Arc<Deployment>> {
         let made = deployment_of(self.base, model, name, name, provider);
         self.put(model, made)
     }
 
     /// Where a model was deployed, the dearer tiers first.
-    fn hosted(&mut self, model: &Registered, name: &Arc<str>, provider: &Arc<Provider>) -> Vec<Arc<Deployment>> {
+    fn hosted(
+        &mut self,
+        model: &Registered,
+        name: &Arc<str>,
+        provider: &Arc<Provider>,
+    ) -> Vec<Arc<Deployment>> {
         let is_asked = |state| matches!(state, HostedState::Ready);
         let mut all: Vec<_> =
             model.hosted.iter().filter(|hosted| hosted.model == *name && is_asked(hosted.state)).collect();
@@ -177,7 +193,10 @@ impl<'c> Laying<'c> {
             // one name may stand for one model after the other
             model_version: Some(Arc::clone(name)),
             retires_at_ms: hosted.ends_at_ms,
-            hosted: deployment::Hosted { sku: Some(hosted.tier.sku().into()), ..deployment::Hosted::default() },
+            hosted: deployment::Hosted {
+                sku: Some(hosted.tier.sku().into()),
+                ..deployment::Hosted::default()
+            },
             ..deployment_of(self.base, model, name, &hosted.name, provider)
         });
         let made: Vec<Deployment> = made.collect();
@@ -213,7 +232,8 @@ impl<'c> Laying<'c> {
     fn name(&mut self, model: &Registered, name: &Arc<str>, served: &[Arc<Deployment>], is_deployed: bool) {
         let is_free = |name: &ModelName| !self.base.has_exactly(name);
         let names = served.iter().filter(|_| is_deployed).map(|deployment| &deployment.upstream_model);
-        let mut names = [name].into_iter().chain(names).filter_map(|name| ModelName::parse(name).ok()).filter(is_free);
+        let mut names =
+            [name].into_iter().chain(names).filter_map(|name| ModelName::parse(name).ok()).filter(is_free);
         let Some(own) = names.next() else { return };
         let aliases = names.filter(|alias| *alias != own).collect();
         let plan = Plan::Ordered(served.iter().cloned().map(Plan::To).collect());
@@ -335,7 +355,8 @@ fn deployment_of(
 ) -> Deployment {
     let plain = Deployment::plain(Arc::clone(upstream), Arc::clone(provider), Arc::clone(upstream));
     let likeness = |known: &Deployment| {
-        let is_base = model_name::undated(known.lineage().base) == model_name::undated(model_name::base_of(&model.base));
+        let is_base = model_name::undated(known.lineage().base)
+            == model_name::undated(model_name::base_of(&model.base));
         (!known.upstream_model.contains('*') && is_base, known.lineage().fine_tuned)
     };
     let of_provider = base.deployments.values().filter(|known| known.provider.name == provider.name);
@@ -382,7 +403,8 @@ fn deployment_of(
 /// What a model was trained from, where its own name does not say.
 fn of_base_model(model: &Registered, name: &str, provider: &Provider) -> Option<String> {
     let tells = FineTunedName::parse(name).is_some();
-    (!tells && provider.dialect.kind() != ProviderKind::Azure).then(|| model_name::base_of(&model.base).to_owned())
+    (!tells && provider.dialect.kind() != ProviderKind::Azure)
+        .then(|| model_name::base_of(&model.base).to_owned())
 }
 
 #[cfg(test)]

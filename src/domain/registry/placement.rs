@@ -185,7 +185,12 @@ mod tests {
     fn placed(candidate: &str, canary: (&str, u8), production: &str, former: &str) -> Placement {
         let named = |name: &str| (!name.is_empty()).then(|| Arc::<str>::from(name));
         let canary = named(canary.0).map(|model| Canary { model, percent: canary.1 });
-        Placement { candidate: named(candidate), canary, production: named(production), former: named(former) }
+        Placement {
+            candidate: named(candidate),
+            canary,
+            production: named(production),
+            former: named(former),
+        }
     }
 
     #[test]

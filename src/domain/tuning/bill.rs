@@ -59,10 +59,11 @@ pub struct Free {
 }
 
 impl TrainingPrice {
-    /// The training part of a price; none where it has no such part.
-    pub fn of(price: &Price, row: &Arc<str>, version: &Arc<str>) -> Option<Self> {
+    /// The training part of a price; none where it has no such part. `kind` is where it is trained, in the provider's
+    /// words, such as `globalstandard`.
+    pub fn of(price: &Price, kind: Option<&str>, row: &Arc<str>, version: &Arc<str>) -> Option<Self> {
         let terms = &price.terms;
-        let rate = match (terms.training, terms.training_hour) {
+        let rate = match (terms.training_of(kind), terms.training_hour) {
             (Some(price), _) => Rate::PerToken { picos: price.picos() },
             (None, Some(hour)) => {
                 Rate::PerHour { nanos: hour.per_hour.nanos(), increment_seconds: hour.increment_seconds }

@@ -6,13 +6,16 @@ mod budgets;
 mod cache;
 mod csv;
 mod datasets;
+mod hosting;
 mod keys;
 mod ledger;
+mod models;
 mod openapi;
 mod ops;
 mod prices;
 mod prompts;
 mod query;
+mod quotes;
 mod routes;
 mod spend;
 mod teams;
@@ -47,6 +50,8 @@ use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
+use crate::tuning::hosting::Hosting;
+use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
 /// What a reload did.
@@ -77,6 +82,8 @@ pub struct Admin {
     pub files: Arc<Files>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
+    /// What fine-tuning jobs have made.
+    pub registry: Arc<Registry>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -93,6 +100,8 @@ pub struct Admin {
     pub reports: Arc<Reports>,
     /// Who owns them.
     pub teams: Arc<Teams>,
+    /// The clock of deployments that cost by the hour.
+    pub hosting: Arc<Hosting>,
     /// Who changed what.
     pub audit: Arc<AuditLog>,
     /// Recent requests and metrics.
@@ -114,11 +123,14 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(prices::routes())
         .merge(prompts::routes())
         .merge(datasets::routes())
+        .merge(models::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())
+        .merge(hosting::routes())
         .merge(audit::routes())
         .merge(routes::routes())
+        .merge(quotes::routes())
         .merge(openapi::routes())
         .merge(ops::guarded_routes())
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));

@@ -4,6 +4,7 @@
 mod files;
 mod form;
 mod jobs;
+mod models;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::gateway::{Gateway, Refusal};
 use crate::tuning::TuningError;
 use crate::tuning::files::Files;
 use crate::tuning::jobs::Jobs;
+use crate::tuning::registry::Registry;
 
 /// The largest body that is read whole; files and their parts are not.
 const BODY_BYTES: usize = 1 << 20;
@@ -102,6 +104,8 @@ pub struct TuningDesk {
     pub files: Arc<Files>,
     /// Fine-tuning jobs.
     pub jobs: Arc<Jobs>,
+    /// What jobs have made.
+    pub registry: Arc<Registry>,
 }
 
 /// What is answered.
@@ -185,10 +189,7 @@ async fn answer(
         TuningNoun::Files => files::answer(desk, limits, exchange, caller, path.rest).await,
         TuningNoun::Uploads => files::answer_uploads(desk, limits, exchange, caller, path.rest).await,
         TuningNoun::Jobs => jobs::answer(&desk.jobs, limits, exchange, caller, path.rest).await,
-        TuningNoun::Model => {
-            let (method, asked) = (exchange.method(), exchange.uri().path());
-            Err(TuningError::NoSuchRoute(format!("there is no {method} {asked}")))
-        }
+        TuningNoun::Model => models::delete(desk, caller, path.rest).await,
     }
 }
 

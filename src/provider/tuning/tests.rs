@@ -92,7 +92,6 @@ fn order() -> JobOrder {
         })),
         hyperparameters: json(json!({"n_epochs": "auto", "prompt_loss_weight": 0.01})),
         integrations: None,
-        training_type: None,
         metadata: json!({"team": "a"}).as_object().cloned().expect("an object"),
         training_type: None,
     }
@@ -120,6 +119,9 @@ fn an_order_is_written_in_each_dialect() {
     let at_v1 = written(&v1(Some(TrainingType::DeveloperTier)), &order());
     assert_eq!((&at_v1["trainingType"], &at_v1["method"]), (&json!("developerTier"), &at_openai["method"]));
     assert!(at_v1.get("metadata").is_none(), "Azure keeps none");
+    let asked = JobOrder { training_type: Some("globalstandard".into()), ..order() };
+    let said = written(&v1(Some(TrainingType::DeveloperTier)), &asked);
+    assert_eq!(said["trainingType"], "globalstandard", "the client's word goes first");
     let at_classic = written(&classic(), &order());
     assert_eq!(
         at_classic["hyperparameters"],

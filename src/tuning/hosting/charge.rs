@@ -55,7 +55,7 @@ impl Hosting {
             self.note_unpriced(catalog, row, charged_until.unwrap_or(row.since_ms), known_until_ms);
             return Ok(true);
         }
-        let team = (self.means.owners)(&row.model).map(|team| team.to_string()).unwrap_or_default();
+        let team = self.team_of(&row.model).await?.map(|team| team.to_string()).unwrap_or_default();
         for charge in charges {
             let price = self.rate(catalog, row, charge.from_ms).map(|(_, version)| version.to_string());
             let period = ChargeRow {

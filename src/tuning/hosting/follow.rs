@@ -89,7 +89,7 @@ impl Hosting {
     }
 
     /// Who stands at an account now, and who is gone.
-    async fn follow_list(
+    pub(super) async fn follow_list(
         &self,
         provider: &Arc<str>,
         list: &[ArmDeployment],

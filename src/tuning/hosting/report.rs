@@ -120,7 +120,7 @@ impl Hosting {
         let (sku, model) = (text(&row.sku), text(&row.model));
         let taken_away = row.source == Source::Arm && ends_ms(sku.as_deref(), row.since_ms).is_none();
         Ok(HostedReport {
-            team: (self.means.owners)(&row.model),
+            team: self.team_of(&row.model).await?,
             source: row.source.name(),
             since_ms: row.since_ms,
             until_ms: row.until_ms,

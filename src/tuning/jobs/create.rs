@@ -66,7 +66,8 @@ impl Jobs {
         let now_ms = clock::unix_ms();
         let target = self.target(caller, request.model.as_str())?;
         fits(&request, &target)?;
-        training_price(&self.prices.load(), &self.catalog.load().catalog, &target, now_ms)?;
+        let kind = request.training_type.as_deref();
+        training_price(&self.prices.load(), &self.catalog.load().catalog, &target, kind, now_ms)?;
         let training = self.usable(caller, &request.training_file, "training_file").await?;
         let validation = match &request.validation_file {
             Some(id) => Some(self.usable(caller, id, "validation_file").await?),
@@ -183,14 +184,17 @@ impl Jobs {
     /// Who trains a model that is asked for by a name: a fine-tuned one of the caller's goes where it was made.
     pub(super) fn target(&self, caller: &Caller, model: &str) -> Result<Target, TuningError> {
         let live = self.catalog.load();
-        if let Some(made) = self.winners.maker_of(caller, model)?
+        if let Some(made) = self.registry.maker_of(caller, model)?
             && let Some(provider) = live.catalog.providers.get(&made)
             && provider.training.is_some()
         {
             return Ok(Target { provider: Arc::clone(provider), model: model.into() });
         }
         let found = Targets::of(&live.catalog).resolve(model);
-        found.map_err(|error| TuningError::invalid("model", error.to_string()))
+        let found = found.map_err(|error| TuningError::invalid("model", error.to_string()))?;
+        // with a provider in front of it another's is another's, too
+        self.registry.maker_of(caller, &found.model)?;
+        Ok(found)
     }
 
     /// A file that a job may be asked for with.

@@ -33,7 +33,8 @@ impl Jobs {
             TuningError::invalid("model", format!("the provider `{}` is configured no more", job.provider))
         })?;
         let target = Target { provider: std::sync::Arc::clone(provider), model: job.base.as_str().into() };
-        let price = training_price(&self.prices.load(), &live.catalog, &target, job.created_at_ms)?;
+        let kind = request.training_type.as_deref();
+        let price = training_price(&self.prices.load(), &live.catalog, &target, kind, job.created_at_ms)?;
         let file = match file {
             Some(file) => file.clone(),
             None => self.files.held(&job.training_file).await?,

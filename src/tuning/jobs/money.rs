@@ -14,7 +14,7 @@ use crate::domain::money::Usd;
 use crate::domain::tuning::bill::{Bill, Quote, TrainingPrice, day_of};
 use crate::domain::tuning::lifecycle::Told;
 use crate::domain::usage::TokenCounts;
-use crate::gateway::ledger::{Ask, BookError, HoldError, Settlement};
+use crate::gateway::ledger::{Ask, HoldError, Settlement};
 use crate::store::StoreError;
 use crate::store::jobs::JobRow;
 
@@ -158,14 +158,7 @@ impl Jobs {
         };
         match self.ledger.book(entry).await {
             Ok(_) => Told::Done,
-            Err(
-                error @ (BookError::Corrected(_)
-                | BookError::Ended(_)
-                | BookError::Hosted(_)
-                | BookError::Unwritten(_)),
-            ) => {
-                away(error)
-            }
+            Err(error) => away(error),
         }
     }
 }

@@ -51,7 +51,7 @@ impl Jobs {
             }
         }
         let Some(finished) = self.finished(job, beside, curve).await else { return Told::Done };
-        match self.winners.register(finished).await {
+        match self.registry.register(finished).await {
             Ok(()) => Told::Done,
             Err(error) => Told::Away { perhaps: true, again_ms: None, words: error.to_string() },
         }

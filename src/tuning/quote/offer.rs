@@ -99,7 +99,8 @@ fn family(target: &Target) -> String {
 /// A machine of one's own: what its deployment costs, else a row.
 fn own_machine(target: &Target, catalog: &Catalog, book: &PriceBook, at_ms: i64) -> Result<Found, String> {
     let is_it = |deployment: &&Arc<Deployment>| {
-        deployment.provider.name == target.provider.name && deployment.upstream_model == target.model
+        deployment.provider.name == target.provider.name
+            && (deployment.upstream_model == target.model || deployment.upstream_model.contains('*'))
     };
     let unknown = || set_it(target, "has no price");
     match catalog.deployments.values().find(is_it) {

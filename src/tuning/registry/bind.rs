@@ -26,7 +26,9 @@ impl Registry {
         let (prompt, mode) = form.finish(asked).map_err(RegistryError::Invalid)?;
         let model = self.get(name).await?.model;
         let Some(words) = model.system_prompt.as_ref().filter(|words| !words.text.trim().is_empty()) else {
-            let words = format!("the rows of {name}'s training file share no system message: there is nothing to bind");
+            let words = format!(
+                "the rows of {name}'s training file share no system message: there is nothing to bind"
+            );
             return Err(RegistryError::Refused(words));
         };
         let prompt = prompt.map_or_else(|| usual_name(&model), str::to_owned);
@@ -43,7 +45,11 @@ impl Registry {
         self.set_bound(&model.name, None).await
     }
 
-    async fn set_bound(&self, name: &Arc<str>, bound: Option<Arc<Injection>>) -> Result<Listed, RegistryError> {
+    async fn set_bound(
+        &self,
+        name: &Arc<str>,
+        bound: Option<Arc<Injection>>,
+    ) -> Result<Listed, RegistryError> {
         let _only_one = self.changing.lock().await;
         for _ in 0..ATTEMPTS {
             let mut steps = Steps::new(clock::unix_ms());

@@ -67,14 +67,20 @@ impl Wish {
             name.ok_or("2 to 64 of A-Z a-z 0-9 . _ - stand here")
         });
         if !form.has("name") {
-            form.wrong("name", "missing: how the deployment is to be called at the provider, such as support-ft");
+            form.wrong(
+                "name",
+                "missing: how the deployment is to be called at the provider, such as support-ft",
+            );
         }
         let tier = form.read("tier", |value| {
             let names = Tier::ALL.map(Tier::name).join(", ");
             value.as_str().and_then(Tier::read).ok_or(format!("one of {names} stands here"))
         });
         if !form.has("tier") {
-            form.wrong("tier", "missing: developer (ends after 24 hours), standard or globalstandard (by the hour)");
+            form.wrong(
+                "tier",
+                "missing: developer (ends after 24 hours), standard or globalstandard (by the hour)",
+            );
         }
         let capacity = form.number("capacity", 1..=MOST_CAPACITY).flatten().unwrap_or(USUAL_CAPACITY);
         let wish = Self {
@@ -154,20 +160,29 @@ impl Registry {
     }
 
     /// Whether a provider deploys at all, and the name is free.
-    fn can_deploy(&self, known: &Everything, provider: &Arc<str>, name: &Arc<str>) -> Result<(), RegistryError> {
+    fn can_deploy(
+        &self,
+        known: &Everything,
+        provider: &Arc<str>,
+        name: &Arc<str>,
+    ) -> Result<(), RegistryError> {
         let laid = self.laid.lock();
         let Some(found) = laid.base.providers.get(provider) else {
             return Err(OutsideError::NoProvider(Arc::clone(provider)).into());
         };
         if found.dialect.kind() != ProviderKind::Azure {
-            let words = format!("at provider `{provider}` nothing is deployed: a model is served there by its own name");
+            let words = format!(
+                "at provider `{provider}` nothing is deployed: a model is served there by its own name"
+            );
             return Err(RegistryError::Refused(words));
         }
         let is_taken = laid.base.deployments.contains_key(name)
             || known.hosted.iter().any(|row| row.hosted.name == *name)
             || laid.base.models().any(|model| model.name.as_str() == &**name);
         match is_taken {
-            true => Err(RegistryError::Refused(format!("{name} is the name of another deployment or model: choose one"))),
+            true => Err(RegistryError::Refused(format!(
+                "{name} is the name of another deployment or model: choose one"
+            ))),
             false => Ok(()),
         }
     }
@@ -220,12 +235,8 @@ impl Registry {
     /// What an hour of a deployment costs at this moment's prices.
     pub fn hosting_cost(&self, row: &HostedRow) -> HostingCost {
         let hosted = &row.hosted;
-        let found = self.prices.load().find(
-            ProviderKind::Azure,
-            &hosted.name,
-            Some(&hosted.model),
-            clock::unix_ms(),
-        );
+        let found =
+            self.prices.load().find(ProviderKind::Azure, &hosted.name, Some(&hosted.model), clock::unix_ms());
         let price = found.ok().map(|found| found.price);
         let cost = |seconds| match hosted.tier.is_by_the_hour() {
             true => price.as_ref()?.hosting_cost(seconds, Some(hosted.tier.sku())),
@@ -255,7 +266,9 @@ impl Registry {
             HostedState::Wished => match self.outside.deploy(provider, &row.hosted).await {
                 Ok(()) => self.further(row, HostedState::Creating, None).await.map(drop),
                 Err(error @ OutsideError::Away { .. }) => Err(error.into()),
-                Err(error) => self.further(row, HostedState::Failed, Some(&error.to_string())).await.map(drop),
+                Err(error) => {
+                    self.further(row, HostedState::Failed, Some(&error.to_string())).await.map(drop)
+                }
             },
             HostedState::Creating => self.step_creating(row, age_ms).await,
             HostedState::Warming => {
@@ -323,7 +336,10 @@ impl Registry {
         let is_written = self.write(vec![Change::Further(Box::new(next.clone()))], &[]).await?;
         let known = self.read().await?;
         next.version += i64::from(is_written);
-        let now = known.hosted.iter().find(|known| known.hosted.name == row.hosted.name && known.provider == row.provider);
+        let now = known
+            .hosted
+            .iter()
+            .find(|known| known.hosted.name == row.hosted.name && known.provider == row.provider);
         Ok(now.cloned().unwrap_or(next))
     }
 

@@ -51,7 +51,11 @@ fn said_no(provider: &str, error: TrainerError) -> OutsideError {
 }
 
 impl AtProviders for Hands {
-    fn delete_model<'a>(&'a self, provider: &'a str, name: &'a str) -> BoxFuture<'a, Result<bool, OutsideError>> {
+    fn delete_model<'a>(
+        &'a self,
+        provider: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OutsideError>> {
         let delete = async move {
             let upstream = self.upstream(provider)?;
             let is_azure = upstream.provider().dialect.kind() == ProviderKind::Azure;
@@ -59,7 +63,9 @@ impl AtProviders for Hands {
                 Ok(()) => Ok(true),
                 Err(TrainerError::NotFound(_)) => Ok(false),
                 // Azure's specification has no such path (2026-03): its portal deletes models
-                Err(TrainerError::Refused(refused)) if is_azure && matches!(refused.status, 404 | 405 | 501) => {
+                Err(TrainerError::Refused(refused))
+                    if is_azure && matches!(refused.status, 404 | 405 | 501) =>
+                {
                     Ok(false)
                 }
                 Err(error) => Err(said_no(provider, error)),
@@ -68,21 +74,25 @@ impl AtProviders for Hands {
         delete.boxed()
     }
 
-    fn deploy<'a>(&'a self, provider: &'a str, hosted: &'a Hosted) -> BoxFuture<'a, Result<(), OutsideError>> {
+    fn deploy<'a>(
+        &'a self,
+        provider: &'a str,
+        hosted: &'a Hosted,
+    ) -> BoxFuture<'a, Result<(), OutsideError>> {
         let deploy = async move {
             let upstream = self.upstream(provider)?;
-            let put = arm(&upstream)?.put(
-                &hosted.name,
-                &hosted.model,
-                hosted.tier.sku(),
-                hosted.capacity.into(),
-            );
+            let put =
+                arm(&upstream)?.put(&hosted.name, &hosted.model, hosted.tier.sku(), hosted.capacity.into());
             put.await.map(drop).map_err(|error| said_no(provider, error))
         };
         deploy.boxed()
     }
 
-    fn look<'a>(&'a self, provider: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Stand>, OutsideError>> {
+    fn look<'a>(
+        &'a self,
+        provider: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Stand>, OutsideError>> {
         let look = async move {
             let upstream = self.upstream(provider)?;
             let found = match arm(&upstream)?.get(name).await {
@@ -94,7 +104,8 @@ impl AtProviders for Hands {
                 ArmState::Coming | ArmState::Going => StandState::UnderWay,
                 ArmState::Stands => StandState::Made,
                 ArmState::Broken => {
-                    let why = found.raw.pointer("/properties/provisioningState").and_then(|state| state.as_str());
+                    let why =
+                        found.raw.pointer("/properties/provisioningState").and_then(|state| state.as_str());
                     StandState::Failed(format!("Azure says: {}", why.unwrap_or("failed")))
                 }
             };

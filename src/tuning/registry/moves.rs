@@ -199,12 +199,14 @@ impl Registry {
             let known = self.read().await?;
             let model = find(&known, name)?;
             let name: Arc<str> = name.into();
-            let placement = known.placed.get(&route).map(|(_, placement)| placement.clone()).unwrap_or_default();
+            let placement =
+                known.placed.get(&route).map(|(_, placement)| placement.clone()).unwrap_or_default();
             let to = wish.to.unwrap_or_else(|| match wish.percent {
                 Some(_) => Stage::Canary,
                 None => Stage::next(placement.stage_of(&name)),
             });
-            let after = placement.moved(&name, to, wish.percent.unwrap_or(self.canary_percent))?;
+            let percent = wish.percent.unwrap_or_else(|| self.laid.lock().canary_percent);
+            let after = placement.moved(&name, to, percent)?;
             let mut steps = Steps::new(clock::unix_ms());
             steps.place(&known, &route, (MoveKind::Promote, &name, after, None), &wish.signed)?;
             if model.retired_at_ms.is_some() {
@@ -239,7 +241,8 @@ impl Registry {
             let back = (MoveKind::Rollback, &last.model, last.before.clone(), Some(last.number));
             steps.place(&known, &route, back, &signed)?;
             for model in &known.models {
-                let stands = last.before.models().into_iter().any(|name| model.names().any(|known| known == name));
+                let stands =
+                    last.before.models().into_iter().any(|name| model.names().any(|known| known == name));
                 if stands && model.retired_at_ms.is_some() {
                     steps.changes.push(Change::Retire { name: Arc::clone(&model.name), at_ms: None });
                 }
@@ -322,10 +325,12 @@ impl Registry {
     fn told(&self, row: MoveRow) -> Moved {
         let catalog = {
             let laid = self.laid.lock();
-            crate::domain::registry::overlay(&laid.base, &laid.known.models, &laid.known.assignments()).catalog
+            crate::domain::registry::overlay(&laid.base, &laid.known.models, &laid.known.assignments())
+                .catalog
         };
         let found = ModelName::parse(&row.route).ok().and_then(|route| catalog.resolve(&route));
-        let plan = found.map(|found| Told::of(&found.route.plan, None, row.at_ms).to_string()).unwrap_or_default();
+        let plan =
+            found.map(|found| Told::of(&found.route.plan, None, row.at_ms).to_string()).unwrap_or_default();
         let candidate = row.after.candidate.as_ref().map(|_| format!("{}@{CANDIDATE}", row.route));
         Moved { row, plan, candidate }
     }

@@ -63,13 +63,22 @@ pub enum StandState {
 /// The hands at providers.
 pub trait AtProviders: Send + Sync {
     /// Deletes a model; false where there was none, or the provider deletes none.
-    fn delete_model<'a>(&'a self, provider: &'a str, name: &'a str) -> BoxFuture<'a, Result<bool, OutsideError>>;
+    fn delete_model<'a>(
+        &'a self,
+        provider: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<bool, OutsideError>>;
 
     /// Makes a deployment, or asks for the same again.
-    fn deploy<'a>(&'a self, provider: &'a str, hosted: &'a Hosted) -> BoxFuture<'a, Result<(), OutsideError>>;
+    fn deploy<'a>(&'a self, provider: &'a str, hosted: &'a Hosted)
+    -> BoxFuture<'a, Result<(), OutsideError>>;
 
     /// Looks at a deployment; none where there is none.
-    fn look<'a>(&'a self, provider: &'a str, name: &'a str) -> BoxFuture<'a, Result<Option<Stand>, OutsideError>>;
+    fn look<'a>(
+        &'a self,
+        provider: &'a str,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Stand>, OutsideError>>;
 
     /// Takes a deployment away; one that is gone already is no mistake.
     fn undeploy<'a>(&'a self, provider: &'a str, name: &'a str) -> BoxFuture<'a, Result<(), OutsideError>>;

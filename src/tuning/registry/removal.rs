@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::moves::{Signed, Steps};
-use super::{ATTEMPTS, OutsideError, Registry, RegistryError, find, listed};
+use super::{ATTEMPTS, OutsideError, Registry, RegistryError, find, listed, unavailable};
 use crate::clock;
 use crate::control::audit::Actor;
 use crate::domain::key::Tuning;
@@ -87,7 +87,8 @@ fn said_no(error: OutsideError) -> TuningError {
     match error {
         OutsideError::Away { provider, message } => TuningError::ProviderAway { provider, message },
         OutsideError::Refused { provider, status, message, code } => {
-            let message = format!("{message} (provider `{provider}` refused to delete the model; it is still there)");
+            let message =
+                format!("{message} (provider `{provider}` refused to delete the model; it is still there)");
             TuningError::Provider { provider, status, message, code, param: None }
         }
         other @ (OutsideError::NoArm(_) | OutsideError::NoProvider(_)) => TuningError::Conflict {
@@ -95,9 +96,4 @@ fn said_no(error: OutsideError) -> TuningError {
             param: Some("model".to_owned()),
         },
     }
-}
-
-fn unavailable(error: &RegistryError) -> TuningError {
-    tracing::error!(%error, "the model registry could not be changed");
-    TuningError::Unavailable("the model registry can't be used at the moment: try again".to_owned())
 }

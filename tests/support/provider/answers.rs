@@ -102,6 +102,9 @@ pub(super) fn usual(
             false => Trouble::model_not_found(model),
         });
     }
+    if asked.operation == "chat/completions" && body["messages"].as_array().is_some_and(Vec::is_empty) {
+        return Content::trouble(Trouble::no_messages());
+    }
     let scene = Scene { asked, body: &body, model, number, manner };
     let mut content = match asked.operation.as_str() {
         "chat/completions" => scene.chat(),

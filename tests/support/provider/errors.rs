@@ -68,6 +68,13 @@ impl Trouble {
         trouble
     }
 
+    /// A chat that says nothing.
+    pub(crate) fn no_messages() -> Self {
+        let mut trouble = Self::openai(400, "invalid_request_error", None, "[] is too short - 'messages'");
+        trouble.body["error"]["param"] = "messages".into();
+        trouble
+    }
+
     pub(crate) fn unauthorized() -> Self {
         let message = "Incorrect API key provided: upst****-key.";
         Self::openai(401, "invalid_request_error", Some("invalid_api_key"), message)

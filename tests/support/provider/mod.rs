@@ -127,17 +127,15 @@ pub(crate) struct SimulatedProvider {
 impl SimulatedProvider {
     /// Opens for business: every key but [`UPSTREAM_KEY`] is refused, every model is known.
     pub(crate) fn start() -> Self {
-        let mut provider = Self::closed_at(0);
-        let server = Server::start(provider.handler());
-        provider.port = server.address().port();
-        *provider.server.lock() = Some(server);
-        provider
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
     /// The same at an address of the caller's choice.
     pub(crate) fn start_at(address: SocketAddr) -> Self {
-        let provider = Self::closed_at(address.port());
-        *provider.server.lock() = Some(Server::start_at(address, provider.handler()));
+        let mut provider = Self::closed_at(0);
+        let server = Server::start_at(address, provider.handler());
+        provider.port = server.address().port();
+        *provider.server.lock() = Some(server);
         provider
     }
 

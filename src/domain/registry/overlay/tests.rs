@@ -223,7 +223,11 @@ fn what_has_no_place_is_told_and_left_out() {
         ),
     ] {
         let laid = overlay(&base(), &registered, &[assignment]);
-        assert!(laid.troubles.iter().any(|trouble| text(trouble).contains(said)), "{said}: {:?}", laid.troubles);
+        assert!(
+            laid.troubles.iter().any(|trouble| text(trouble).contains(said)),
+            "{said}: {:?}",
+            laid.troubles
+        );
         for route in ["bot", "tools", "labelled", "labelled@candidate"] {
             let (before, after) = (base().resolve(&name(route)), laid.catalog.resolve(&name(route)));
             assert_eq!(before, after, "{said}: {route} is as before");

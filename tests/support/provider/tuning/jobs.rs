@@ -210,7 +210,7 @@ impl Job {
         }
     }
 
-    fn trains_an_epoch(&mut self, ids: &mut Ids, now_s: i64) {
+    fn trains_an_epoch(&mut self, ids: &mut Ids, now_s: i64, dialect: Dialect) {
         let (steps, total) = (self.steps_per_epoch(), self.steps_per_epoch() * self.epochs());
         let done = self.epochs_done * steps;
         let skipped = steps.saturating_sub(MOST_TOLD_STEPS);
@@ -220,6 +220,10 @@ impl Job {
             self.says(ids, now_s, "metrics", message, metrics);
         }
         self.epochs_done += 1;
+        if dialect == Dialect::August2023 && self.account == Account::OpenAi {
+            // checkpoints came in April 2024
+            return;
+        }
         let step = self.epochs_done * steps;
         let name = format!("{}:ckpt-step-{step}", self.model_name());
         let checkpoint = Checkpoint {
@@ -380,7 +384,7 @@ impl Jobs {
                     },
                 );
             }
-            Status::Running if job.epochs_done < job.epochs() => job.trains_an_epoch(ids, now_s),
+            Status::Running if job.epochs_done < job.epochs() => job.trains_an_epoch(ids, now_s, dialect),
             Status::Running => self.succeeds(at, now_s, files, ids, dialect),
             Status::Pausing => {
                 job.status = Status::Paused;

@@ -228,6 +228,8 @@ fn answers_are_lost_and_held_and_errors_come_as_the_test_says() {
     gate.open();
     assert_eq!(connection.answer().status, 200);
     assert_eq!(tuning.count(Route::CreateJob), 4);
+    let last = tuning.calls().pop().expect("a call");
+    assert_eq!((last.method.as_str(), last.target.as_str(), last.body), ("POST", JOBS, order));
     let statuses: Vec<u16> =
         tuning.calls().iter().filter(|call| call.route == Route::CreateJob).map(|call| call.status).collect();
     assert_eq!(statuses, [429, 0, 200, 200]);
@@ -450,6 +452,8 @@ fn a_deployment_comes_stands_and_goes() {
     tuning.step();
     assert_eq!(arm.get(operation)["status"], "Succeeded");
     ask().expect_status_and_code(404, "DeploymentNotFound");
+    let probe = json!({"model": "cat", "messages": []});
+    client.post("/openai/v1/chat/completions", &probe).expect(400);
     assert_eq!(ask().expect(200).json()["model"], model.as_str());
     assert_eq!(client.provider.exchanges().last().expect("one").owed_nanos(), Some(400 + 6 * 1_600));
     let delete_model = Call::new("DELETE", &format!("/openai/v1/models/{model}"));
