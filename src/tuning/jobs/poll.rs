@@ -28,7 +28,7 @@ impl Jobs {
     /// Steps jobs until `stop`; whoever runs this owns it.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (sender, mut receiver) = mpsc::channel(AT_ONCE);
-        let busy = Mutex::default();
+        let busy: Mutex<HashSet<String>> = Mutex::default();
         // jobs go on while others are looked for: one of them may hold the database's lock that the look waits for
         let ids = stream::poll_fn(|context| receiver.poll_recv(context));
         let work = ids.for_each_concurrent(AT_ONCE, |id: String| {
