@@ -2,7 +2,6 @@
 //! deployment before it answers.
 
 use base64::Engine as _;
-use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
