@@ -124,7 +124,9 @@ impl Course {
             Act::Upload(_) | Act::Create if !perhaps => None,
             _ => self.tried_ms,
         };
-        let course = Self { failures, tried_ms, ..self.clone() };
+        // what was told may have come true
+        let doubt = self.doubt || matches!(act, Act::Tell(_));
+        let course = Self { failures, tried_ms, doubt, ..self.clone() };
         let again = again_ms.map_or(Again::Later(failures.min(MOST_DOUBLINGS)), Again::In);
         let learnt = Learnt::wait(course, again);
         match failures {
