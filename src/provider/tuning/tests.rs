@@ -94,6 +94,7 @@ fn order() -> JobOrder {
         integrations: None,
         training_type: None,
         metadata: json!({"team": "a"}).as_object().cloned().expect("an object"),
+        training_type: None,
     }
 }
 
