@@ -154,7 +154,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
     let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
-    let hosting = tuning::hosting(&file.tuning, &mut checker);
+    let hosting = tuning::hosting(&file.tuning, ledger.lease, &mut checker);
     let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {

@@ -7,6 +7,7 @@ mod crashes;
 mod files;
 mod jobs;
 mod local;
+mod registry;
 mod tenancy;
 
 use serde_json::{Value, json};

@@ -34,8 +34,7 @@ impl Jobs {
         let holds =
             entries.iter().filter(|entry| entry.kind == EntryKind::Hold && !ended.contains(&entry.seq));
         let open = holds.map(|entry| (entry.seq, entry.held)).collect();
-        let is_paid =
-            entries.iter().any(|entry| matches!(entry.kind, EntryKind::Usage | EntryKind::Training));
+        let is_paid = entries.iter().any(|entry| entry.kind == EntryKind::Usage);
         Ok(Written { open, is_paid })
     }
 
@@ -144,7 +143,7 @@ impl Jobs {
         let price =
             job.course.quote.as_ref().map(|quote| Arc::clone(&quote.price.version)).unwrap_or_default();
         let drafted = Entry::drafted(
-            EntryKind::Training,
+            EntryKind::Usage,
             clock::unix_ms(),
             job.id.as_str().into(),
             Arc::clone(&job.booked_on),
