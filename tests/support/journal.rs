@@ -147,8 +147,7 @@ impl Journal {
                     };
                     assert_eq!(of(hold), of(entry), "{hold:#?} is ended by {entry:#?}");
                 }
-                // a job that was not held for costs nothing; hours are never held for
-                "training" | "hosting" => assert_eq!((entry.held, entry.ends), (0, None), "{entry:#?}"),
+                "training" => assert_eq!((entry.held, entry.ends), (0, None), "{entry:#?}"),
                 "adjustment" => assert!(entry.corrects.is_some() && entry.held == 0, "{entry:#?}"),
                 "cache_hit" => {
                     assert_eq!((entry.cost, entry.held, entry.ends), (0, 0, None), "{entry:#?}");
