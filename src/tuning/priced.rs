@@ -113,7 +113,8 @@ mod tests {
     /// The price file that is shipped.
     fn book() -> PriceBook {
         let text = include_str!("../../config/prices.toml");
-        let tree = config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
+        let tree =
+            config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
         let tree = tree.build().and_then(config::Config::try_deserialize).expect("TOML");
         PriceBook::new(&sheets(&tree).expect("sound"), &[], 0).expect("sound")
     }

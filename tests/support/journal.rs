@@ -154,6 +154,7 @@ impl Journal {
                     assert_eq!((entry.cost, entry.held, entry.ends), (0, 0, None), "{entry:#?}");
                     assert!(entry.saved >= 0, "{entry:#?}");
                 }
+                "hosting" => assert!(entry.cost > 0 && entry.held == 0 && entry.ends.is_none(), "{entry:#?}"),
                 other => panic!("no test makes a {other}: {entry:#?}"),
             }
         }

@@ -92,14 +92,14 @@ fn a_file_lives_from_its_upload_to_its_end() {
     assert_eq!((&outcome["ending"], &outcome["team"]), (&json!("served"), &json!("cats")), "{outcome:#}");
     let report = call(Call::get(&format!("{FILES}/{old}/report"))).expect(200).json();
     assert_eq!(report["report"]["examples"], 10);
-    assert_eq!(on_disk(&gateway.folder().join("var/files")).len(), 1, "kept once");
+    assert_eq!(on_disk(&gateway.folder().join("state/files")).len(), 1, "kept once");
     for id in [old.as_str(), new["id"].as_str().expect("an id")] {
         let gone = call(Call::new("DELETE", &format!("{FILES}/{id}"))).expect(200).json();
         assert_eq!(gone, json!({"id": id, "object": "file", "deleted": true}));
         let unknown = call(Call::get(&format!("{FILES}/{id}"))).expect_error(404, "not_found");
         assert_eq!(unknown["message"], format!("No such File object: {id}"));
     }
-    assert_eq!(on_disk(&gateway.folder().join("var/files")).len(), 0);
+    assert_eq!(on_disk(&gateway.folder().join("state/files")).len(), 0);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn rights_are_asked_for_and_others_find_nothing() {
     teams("nobody").expect(400);
     let theirs = gateway.admin(form("/admin/v1/files?team=b", &upload("fine-tune", "b", &rows(10)))).expect(200);
     call(Call::get(&format!("{FILES}/{}", id(&theirs))), &foreign).expect(200);
-    let keyless = gateway.call(Call::get(FILES));
+    let keyless = gateway.connect().call(&Call::get(FILES));
     keyless.expect_error(401, "invalid_api_key");
 }
 
@@ -182,7 +182,7 @@ fn what_is_no_training_file_is_refused_or_kept_with_its_reason() {
     ] {
         call(Call::new("POST", FILES).body(kind, body.as_bytes())).expect_error(400, "invalid_value");
     }
-    for (bytes, said) in [(&b""[..], "example"), (&b"{\"messages\": [\n"[..], "line 1"), (&b"\xff\xfe\n"[..], "line 1")] {
+    for (bytes, said) in [(&b""[..], "no rows"), (&b"{\"messages\": [\n"[..], "line 1"), (&b"\xff\xfe\n"[..], "line 1")] {
         let file = id(&call(form(FILES, &upload("fine-tune", "a", bytes))).expect(200));
         let shown = eventually("it is checked", || {
             let shown = call(Call::get(&format!("{FILES}/{file}"))).expect(200).json();
@@ -195,7 +195,7 @@ fn what_is_no_training_file_is_refused_or_kept_with_its_reason() {
     }
     call(Call::new("PUT", FILES)).expect_error(404, "unsupported_endpoint");
     eventually("only what was kept is on disk", || {
-        (on_disk(&gateway.folder().join("var/files")).len() == 3).then_some(())
+        (on_disk(&gateway.folder().join("state/files")).len() == 3).then_some(())
     });
 }
 
@@ -237,7 +237,7 @@ fn a_file_comes_in_parts() {
 fn a_kill_in_the_middle_of_an_upload_leaves_nothing() {
     let mut gateway = TestGateway::with(Setup::bare()).start();
     let key = key(&gateway, None, "write");
-    let folder = gateway.folder().join("var/files");
+    let folder = gateway.folder().join("state/files");
     let mut connection = gateway.connect();
     connection.write(
         format!(

@@ -4,6 +4,7 @@
 mod articles;
 mod azure;
 mod crashes;
+mod files;
 mod jobs;
 mod local;
 mod registry;

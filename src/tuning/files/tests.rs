@@ -519,7 +519,9 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Release(job) => {
                 files.release(&format!("ftjob-{job}")).await.expect("released");
-                needed.values_mut().for_each(|(_, jobs)| drop(jobs.remove(&job)));
+                for (_, jobs) in needed.values_mut() {
+                    jobs.remove(&job);
+                }
             }
             Step::Sweep => {
                 files.sweep(1, clock::machine_ms() + HOUR_MS).await.expect("swept");

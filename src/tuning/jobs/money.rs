@@ -34,8 +34,7 @@ impl Jobs {
         let holds =
             entries.iter().filter(|entry| entry.kind == EntryKind::Hold && !ended.contains(&entry.seq));
         let open = holds.map(|entry| (entry.seq, entry.held)).collect();
-        let is_paid =
-            entries.iter().any(|entry| entry.kind == EntryKind::Usage);
+        let is_paid = entries.iter().any(|entry| entry.kind == EntryKind::Usage);
         Ok(Written { open, is_paid })
     }
 

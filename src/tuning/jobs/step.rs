@@ -65,9 +65,7 @@ impl Jobs {
                 let course = Course { declined: None, doubted: None, ..job.course.clone() };
                 self.write(job, course, Beside { granted: true, ..due(now_ms) }).await
             }
-            Next::Denied(course) => {
-                self.write(job, *course, Beside { granted: true, ..due(now_ms) }).await
-            }
+            Next::Denied(course) => self.write(job, *course, Beside { granted: true, ..due(now_ms) }).await,
             // a wish wakes it
             Next::Rest => {
                 let course = job.course.clone();

@@ -35,7 +35,8 @@ impl Course {
         let known = |tokens, source| Used { tokens, seconds, source };
         if outcome.unconfirmed {
             // nobody said which step it is at: all of it, if it ran at all
-            let tokens = if self.progress.total == 0 && seconds > 0 { self.planned() } else { self.by_steps() };
+            let tokens =
+                if self.progress.total == 0 && seconds > 0 { self.planned() } else { self.by_steps() };
             return known(tokens, UsageSource::Unconfirmed);
         }
         if let Some(tokens) = seen.trained_tokens {
