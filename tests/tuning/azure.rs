@@ -1,6 +1,7 @@
 //! The same flow at Azure, on both of its APIs: a file is imported first, words and numbers differ, and a model needs a
 //! deployment before it answers.
 
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
