@@ -343,6 +343,7 @@ fn add_listeners(
     let http = &config.http;
     let tuning = Arc::new(TuningDesk {
         gateway: Arc::clone(&built.gateway),
+        teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         files: Arc::clone(&built.files),
         jobs: Arc::clone(&built.jobs),
         registry: Arc::clone(&built.registry),

@@ -1,7 +1,9 @@
 //! A client of the admin API for one request at a time: blocking, HTTP/1.1, to the configured admin address.
 
-use std::io::{BufRead, BufReader, Read, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -16,6 +18,8 @@ use crate::domain::secret::Secret;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For each read and write.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between the members of a form; no line of JSON begins so.
+const BOUNDARY: &str = "tunegate-4f0c9c1d8b7e46d2a95b";
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 const MAX_BODY_BYTES: u64 = 16 << 20;
 
@@ -61,20 +65,53 @@ impl AdminClient {
 
     /// Sends one request and reads the whole answer.
     pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Reply> {
-        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT).map_err(|error| {
-            anyhow!("no gateway is running at {}: start it with `tunegate serve` ({error})", self.address)
-        })?;
-        stream.set_read_timeout(Some(READ_TIMEOUT))?;
-        stream.set_write_timeout(Some(READ_TIMEOUT))?;
+        let mut stream = self.connect()?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let head = self.head(method, path, body.len());
+        let head = self.head(method, path, "application/json", body.len() as u64);
         stream
             .write_all(&[head.as_bytes(), body.as_bytes()].concat())
             .context("the gateway did not take the request")?;
         read_reply(BufReader::new(stream)).with_context(|| format!("no sound answer from {}", self.address))
     }
 
-    fn head(&self, method: &str, path: &str, body_len: usize) -> String {
+    /// Sends a file to train with, as a form, and reads the whole answer. The file is read as it is sent.
+    pub(super) fn upload(&self, path: &str, file: &Path) -> anyhow::Result<Reply> {
+        let name = file.file_name().map(|name| name.to_string_lossy().replace(['"', '\\', '\r', '\n'], "_"));
+        let unreadable = || format!("{} can't be read", file.display());
+        let mut content = File::open(file).with_context(unreadable)?;
+        let front = format!(
+            "--{BOUNDARY}\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n--{BOUNDARY}\r\n\
+             content-disposition: form-data; name=\"file\"; filename=\"{}\"\r\n\
+             content-type: application/octet-stream\r\n\r\n",
+            name.unwrap_or_default()
+        );
+        let back = format!("\r\n--{BOUNDARY}--\r\n");
+        let bytes = content.metadata().with_context(unreadable)?.len();
+        let length = bytes + (front.len() + back.len()) as u64;
+        let mut stream = self.connect()?;
+        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
+        let sent = stream
+            .write_all(self.head("POST", path, &kind, length).as_bytes())
+            .and_then(|()| stream.write_all(front.as_bytes()))
+            .and_then(|()| io::copy(&mut content, &mut stream).map(drop))
+            .and_then(|()| stream.write_all(back.as_bytes()));
+        // one that is refused is answered before it is read to its end
+        let reply = read_reply(BufReader::new(stream));
+        sent.or_else(|error| if reply.is_ok() { Ok(()) } else { Err(error) })
+            .context("the gateway did not take the file")?;
+        reply.with_context(|| format!("no sound answer from {}", self.address))
+    }
+
+    fn connect(&self) -> anyhow::Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT).map_err(|error| {
+            anyhow!("no gateway is running at {}: start it with `tunegate serve` ({error})", self.address)
+        })?;
+        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_write_timeout(Some(READ_TIMEOUT))?;
+        Ok(stream)
+    }
+
+    fn head(&self, method: &str, path: &str, kind: &str, body_len: u64) -> String {
         let authorization = self
             .key
             .as_ref()
@@ -82,7 +119,7 @@ impl AdminClient {
             .unwrap_or_default();
         format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\naccept: application/json\r\n{authorization}\
-             content-type: application/json\r\ncontent-length: {body_len}\r\n\r\n",
+             content-type: {kind}\r\ncontent-length: {body_len}\r\n\r\n",
             self.address
         )
     }

@@ -6,6 +6,7 @@ mod cache;
 mod check_config;
 mod dataset;
 mod explain;
+mod files;
 mod healthcheck;
 mod hosting;
 mod jobs;
@@ -88,6 +89,11 @@ enum Command {
     ///
     /// Asks the running gateway.
     Ledger(ledger::Options),
+    /// Upload, list, show and delete training files.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "file")]
+    Files(files::Options),
     /// Make, list, watch, pause and cancel fine-tuning jobs.
     ///
     /// Asks the running gateway.
@@ -163,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
         Command::Hosting(options) => hosting::run(&options),
+        Command::Files(options) => files::run(&options),
         Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),
@@ -304,6 +311,10 @@ mod tests {
             "tunegate cache show --json",
             "tunegate cache purge --model bot --older-than 60",
             "tunegate cache purge --all",
+            "tunegate files upload train.jsonl --team ops",
+            "tunegate files list --json",
+            "tunegate file show file-1",
+            "tunegate files delete file-1",
             "tunegate reload",
             "tunegate healthcheck --config a.toml",
         ] {

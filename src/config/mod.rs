@@ -154,7 +154,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
     let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
-    let hosting = tuning::hosting(&file.tuning, &mut checker);
+    let hosting = tuning::hosting(&file.tuning, ledger.lease, &mut checker);
     let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
@@ -273,7 +273,9 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("cache.max_bytes", old.cache.max_bytes == new.cache.max_bytes);
     compare("cache.max_answer_bytes", old.cache.max_answer_bytes == new.cache.max_answer_bytes);
     compare("cache.embed_timeout_ms", old.embed_timeout == new.embed_timeout);
-    compare("tuning.folder", old.files.folder == new.files.folder);
+    // the default moves with the state folder, which is told of already
+    let moved = old.state_dir != new.state_dir;
+    compare("tuning.folder", moved || old.files.folder == new.files.folder);
     compare("tuning.max_file_bytes", old.files.max_file_bytes == new.files.max_file_bytes);
     compare("tuning.max_folder_bytes", old.files.max_folder_bytes == new.files.max_folder_bytes);
     compare("tuning.poll_ms", old.jobs.poll == new.jobs.poll);

@@ -49,8 +49,8 @@ pub(super) fn jobs(section: &file::Tuning, lease: Duration, checker: &mut Checke
     jobs::Config { poll, poll_max, moderate: section.moderate.unwrap_or(usual.moderate), lease }
 }
 
-/// Checks what `[tuning]` says of deployments that cost by the hour.
-pub(super) fn hosting(section: &file::Tuning, checker: &mut Checker<'_>) -> hosting::Config {
+/// Checks what `[tuning]` says of deployments that cost by the hour. `lease` is how long a process may be silent.
+pub(super) fn hosting(section: &file::Tuning, lease: Duration, checker: &mut Checker<'_>) -> hosting::Config {
     let place = Place::top("tuning").key("idle_after_hours");
     let usual = hosting::Config::default();
     let hours = usual.idle_after.as_secs() / 3_600;
@@ -58,6 +58,7 @@ pub(super) fn hosting(section: &file::Tuning, checker: &mut Checker<'_>) -> host
     hosting::Config {
         idle_after: Duration::from_secs(hours * 3_600),
         undeploy_idle: section.undeploy_idle.unwrap_or(usual.undeploy_idle),
+        lease,
     }
 }
 

@@ -19,6 +19,9 @@ use crate::upstream::ListedModel;
 /// Most models of one provider whose days are kept: far more than any has, and a list is not trusted to end.
 const MOST_MODELS: usize = 10_000;
 
+/// Two ends that are no further apart are one, told by two.
+const SAME_END_MS: i64 = 3_600_000;
+
 /// RFC 8594.
 static SUNSET: HeaderName = HeaderName::from_static("sunset");
 static WARNING: HeaderName = HeaderName::from_static("x-tunegate-warning");
@@ -73,9 +76,10 @@ impl Retirements {
         let kind = self.kinds.load().get(&deployment.name).copied();
         let kind = kind.map(|at_ms| Retirement { at_ms, source: RetirementSource::Kind });
         match (found, kind) {
-            // the operator's word goes before all others, else what comes first
-            (Some(found), _) if found.source == RetirementSource::Operator => Some(found),
-            (Some(found), Some(kind)) => Some(if kind.at_ms < found.at_ms { kind } else { found }),
+            // what comes first; where others say the same day, how it is met is the kind's
+            (Some(found), Some(kind)) => {
+                Some(if found.at_ms < kind.at_ms.saturating_sub(SAME_END_MS) { found } else { kind })
+            }
             (found, kind) => found.or(kind),
         }
     }
@@ -222,8 +226,11 @@ mod tests {
         }
         all.tell(&plain.provider, &[told("m", Some("2027-02-01"))]);
         assert_eq!(day(&all, &plain, "m").as_deref(), Some("2027-02-01"), "what comes first");
-        all.end_by_kind(HashMap::new());
         all.tell(&plain.provider, &[told("m", None)]);
+        let own = Deployment { retires_at_ms: Some(end), ..(*plain).clone() };
+        let found = all.of(&own, "m").map(|found| found.source);
+        assert_eq!(found, Some(RetirementSource::Kind), "who deployed it may say the same");
+        all.end_by_kind(HashMap::new());
         assert_eq!(all.of(&plain, "m"), None);
     }
 

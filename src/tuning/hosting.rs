@@ -45,8 +45,6 @@ pub use report::{AccountReport, HostedReport};
 
 /// The lease of who charges.
 const LEASE: &str = "hosting";
-/// How long the process that charges may be silent before another one does it.
-const LEASE_LENGTH: Duration = Duration::from_secs(20);
 /// The longest time between two looks at what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The shortest, where accounts are read more often: tests do.
@@ -71,11 +69,17 @@ pub struct Config {
     pub idle_after: Duration,
     /// Whether idle ones are taken away.
     pub undeploy_idle: bool,
+    /// How long the process that charges may be silent before another one does it.
+    pub lease: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { idle_after: Duration::from_secs(72 * 3_600), undeploy_idle: false }
+        Self {
+            idle_after: Duration::from_secs(72 * 3_600),
+            undeploy_idle: false,
+            lease: Duration::from_secs(20),
+        }
     }
 }
 
@@ -144,7 +148,7 @@ type Asking = FuturesUnordered<BoxFuture<'static, Asked>>;
 impl Hosting {
     /// A clock that has not looked yet. `process` is this process's id.
     pub fn new(config: Config, means: Means, store: &Store, process: Arc<str>) -> Self {
-        let lease = Lease::new(LeaseRows::new(store), LEASE, process, LEASE_LENGTH);
+        let lease = Lease::new(LeaseRows::new(store), LEASE, process, config.lease);
         Self { config, means, rows: HostingRows::new(store), lease, state: Mutex::default() }
     }
 

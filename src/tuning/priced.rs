@@ -113,7 +113,8 @@ mod tests {
     /// The price file that is shipped.
     fn book() -> PriceBook {
         let text = include_str!("../../config/prices.toml");
-        let tree = config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
+        let tree =
+            config::Config::builder().add_source(config::File::from_str(text, config::FileFormat::Toml));
         let tree = tree.build().and_then(config::Config::try_deserialize).expect("TOML");
         PriceBook::new(&sheets(&tree).expect("sound"), &[], 0).expect("sound")
     }
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn a_target_has_a_price_or_says_what_to_do() {
         let (book, none) = (book(), Catalog::new(BTreeMap::new(), BTreeMap::new(), Vec::new()));
-        let at = |text| moment(text).expect(text);
+        let at = |text: &str| moment(text).expect("a moment");
         let price = |target: &Target, when: &str| {
             let found = training_price(&book, &none, target, None, at(when));
             found.map(|price| price.of_tokens_at_most(1_000_000).to_string())
@@ -149,8 +150,10 @@ mod tests {
         ] {
             assert_eq!(price(&target, when), Ok(want.to_owned()), "{target} on {when}");
         }
-        assert!(price(&azure("gpt-4.1-mini-2025-04-14"), "2026-11-01").is_ok());
-        let words = |target: &Target, when| price(target, when).expect_err("no price").to_string();
+        // Azure billed hours at first
+        let of_2023 = training_price(&book, &none, &azure("gpt-35-turbo-0613"), None, at("2023-11-01"));
+        assert_eq!(of_2023.map(|price| price.of_seconds(4_800).to_string()), Ok("153.00".to_owned()));
+        let words = |target: &Target, when: &str| price(target, when).expect_err("no price").to_string();
         let unknown = words(&openai("gpt-9"), "2026-11-01");
         assert!(unknown.contains("tunegate prices set openai/ft:gpt-9"), "{unknown}");
         let ended = words(&openai("gpt-4.1-mini"), "2027-01-06");

@@ -6,6 +6,7 @@ mod keys;
 mod ledger;
 mod prices;
 mod prompts;
+mod quotes;
 mod reload;
 mod requests;
 mod routes;

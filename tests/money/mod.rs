@@ -21,13 +21,14 @@
 //! | 13 | a broken price file | `pains`, and the rule in `domain::price` |
 //! | 14 | prices in another unit | `pains`, and the rule in `domain::price` |
 //! | 15 | cached tokens at the price of fresh ones | `pains`, and the rule in `domain::price` |
-//! | 16 | hours of a deployment | the rule in `config::prices`: nothing books hours yet |
+//! | 16 | hours of a deployment | `hosting`, and the rule in `domain::hosting` |
 //! | 21 | the log of spending eats the database | `pains`, and clean-up in `store::spend` |
 //! | 24 | a database that hangs takes everything down | `database` |
 
 mod crashes;
 mod database;
 mod gauges;
+mod hosting;
 mod load;
 mod pains;
 mod races;

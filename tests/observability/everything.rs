@@ -8,9 +8,14 @@ use serde_json::{Value, json};
 
 use crate::support::provider::{Trouble, UPSTREAM_KEY};
 use crate::support::setup::FINE_TUNED;
-use crate::support::{Call, Connection, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually};
+use crate::support::multipart::Form;
+use crate::support::provider::tuning::{Pace, Status};
+use crate::support::{
+    Call, Connection, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually, training_rows,
+};
 
 const CHAT: &str = "/v1/chat/completions";
+const JOBS: &str = "/admin/v1/fine_tuning/jobs";
 /// The worker's model.
 const LOCAL: &str = "smollm2-135m";
 /// Another fine-tune of the same base.
@@ -47,6 +52,7 @@ impl Everything {
     pub(super) fn start() -> Self {
         let [well, ill, dead, narrow, busy] = [(); 5].map(|()| SimulatedProvider::start());
         well.charges("acme-writer", 0, 1_000_000);
+        well.tuning().pace(Pace::EveryPoll(1));
         let shut_down = json!({"id": FINE_TUNED, "object": "model", "shutdown_date": "2077-01-14"});
         well.lists(Reply::json(200, &json!({"object": "list", "data": [shut_down]})));
         dead.always(Reply::trouble(Trouble::server_error()));
@@ -62,7 +68,8 @@ impl Everything {
                 embedding_model()
             ))
             .and(&catalog(&all.map(SimulatedProvider::url)))
-            .and(BUDGETS);
+            .and(BUDGETS)
+            .and("\n[tuning]\npoll_ms = 50\npoll_max_ms = 200\n");
         let setup = all.into_iter().fold(setup, Setup::watched);
         let gateway = TestGateway::with(setup).start();
         let keys = ["support", "sales", ""].map(|team| {
@@ -96,6 +103,7 @@ impl Everything {
         self.full();
         self.left();
         self.odd_bills();
+        self.trained();
         self.gateway.post(CHAT, &streamed(LOCAL, "local")).expect(200);
         self.gateway.reload().expect(200);
     }
@@ -251,6 +259,35 @@ impl Everything {
         let pieces = vec![format!("data: {delta}\n\n").into_bytes(), b"data: [DONE]\n\n".to_vec()];
         self.well.replies(Reply::stream(pieces, 1, 2).without_usage());
         self.gateway.post(CHAT, &streamed("mini", "untold")).expect(200);
+    }
+
+    /// A job that makes a model and one that fails, on a file that was checked.
+    fn trained(&self) {
+        let file = |rows: usize| {
+            let rows = training_rows(rows);
+            let form = Form::new().field("purpose", "fine-tune").file("file", "t.jsonl", &rows);
+            let upload = Call::new("POST", "/admin/v1/files").body(&form.content_type(), &form.bytes());
+            let file = self.gateway.admin(upload).expect(200).json();
+            file["id"].as_str().expect("an id").to_owned()
+        };
+        let (training, validation) = (file(11), file(10));
+        let job = || {
+            let order = json!({"model": "openai/gpt-4.1-mini", "training_file": training,
+                "validation_file": validation, "hyperparameters": {"n_epochs": 2}});
+            self.gateway.admin(Call::post(JOBS, &order)).expect(200).json()
+        };
+        self.ends(&job(), "succeeded");
+        self.well.tuning().next_job_fails(Status::Running, "server_error", "The job failed.");
+        self.ends(&job(), "failed");
+    }
+
+    #[track_caller]
+    fn ends(&self, job: &Value, status: &str) {
+        let path = format!("{JOBS}/{}", job["id"].as_str().expect("an id"));
+        eventually("the end of a job", || {
+            let shown = self.gateway.admin(Call::get(&path)).expect(200).json();
+            (shown["status"] == status).then_some(())
+        });
     }
 
     /// What `GET /metrics` says.

@@ -217,6 +217,7 @@ fn observed(family: &Family, sample: &Sample) -> Motion {
         name if name.contains("overhead") || name.contains("write") => 0.000_8,
         name if name.contains("batch_size") => 3.0,
         "tunegate_cache_age_seconds" => 600.0,
+        "tunegate_tuning_job_duration_seconds" => 1_800.0,
         "tunegate_semantic_embed_duration_seconds" => 0.012,
         name if name.contains("step") => 0.04,
         _ => 1.6,

@@ -103,7 +103,7 @@ impl Journal {
         for entry in self.0.iter().filter(|entry| entry.kind == "adjustment") {
             corrections.entry(entry.corrects.expect("what it corrects")).or_default().push(entry);
         }
-        let mut usages: Vec<Entry> = self.0.iter().filter(|entry| entry.kind == "usage").cloned().collect();
+        let mut usages: Vec<Entry> = self.0.iter().filter(|entry| matches!(entry.kind.as_str(), "usage" | "training")).cloned().collect();
         for usage in &mut usages {
             for correction in usage.ends.and_then(|hold| corrections.get(&hold)).into_iter().flatten() {
                 usage.cost += correction.cost;
@@ -147,11 +147,13 @@ impl Journal {
                     };
                     assert_eq!(of(hold), of(entry), "{hold:#?} is ended by {entry:#?}");
                 }
+                "training" => assert_eq!((entry.held, entry.ends), (0, None), "{entry:#?}"),
                 "adjustment" => assert!(entry.corrects.is_some() && entry.held == 0, "{entry:#?}"),
                 "cache_hit" => {
                     assert_eq!((entry.cost, entry.held, entry.ends), (0, 0, None), "{entry:#?}");
                     assert!(entry.saved >= 0, "{entry:#?}");
                 }
+                "hosting" => assert!(entry.cost > 0 && entry.held == 0 && entry.ends.is_none(), "{entry:#?}"),
                 other => panic!("no test makes a {other}: {entry:#?}"),
             }
         }

@@ -186,7 +186,7 @@ fn a_budget_that_can_t_pay_refuses_the_job_and_nothing_comes_of_it() {
     assert_eq!(refused.status, 429, "{}", refused.text());
     let error = refused.json()["error"].clone();
     assert_eq!(
-        (&error["type"], &error["budget"]["budget"]),
+        (&error["type"], &error["budget"]["name"]),
         (&json!("insufficient_quota"), &json!("training"))
     );
     assert_eq!(tuner.get(JOBS)["data"], json!([]));

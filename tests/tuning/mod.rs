@@ -4,8 +4,10 @@
 mod articles;
 mod azure;
 mod crashes;
+mod files;
 mod jobs;
 mod local;
+mod registry;
 mod tenancy;
 
 use serde_json::{Value, json};

@@ -27,7 +27,8 @@ fn promote(gateway: &TestGateway, model: &str, body: &Value) -> Answer {
 
 /// Who would be asked for a name.
 fn order(gateway: &TestGateway, name: &str) -> Vec<String> {
-    let route = gateway.admin(Call::get(&format!("/admin/v1/routes/{}", name.replace(':', "%3A")))).expect(200);
+    let route =
+        gateway.admin(Call::get(&format!("/admin/v1/routes/{}", name.replace(':', "%3A")))).expect(200);
     let deployments = route.json()["deployments"].as_array().cloned().unwrap_or_default();
     deployments.iter().map(|one| one["deployment"].as_str().unwrap_or_default().to_owned()).collect()
 }
@@ -54,7 +55,7 @@ fn a_job_makes_a_model_that_only_its_owner_can_ask() {
     assert!(shown["training_cost_usd"].as_f64().is_some_and(|cost| cost > 0.0), "{shown:#}");
     assert!(shown["curve"].as_array().is_some_and(|curve| !curve.is_empty()), "{shown:#}");
 
-    let ask = |key: &str| gateway.call(Call::post("/v1/chat/completions", &chat(&model)).bearer(key));
+    let ask = |key: &str| gateway.call(Call::post("/v1/chat/completions", &chat(&model, "hello")).bearer(key));
     ask(&tuner.key).expect(200);
     let foreign = key_of(&gateway, "sales", "delete_models");
     ask(&foreign).expect_error(404, "model_not_found");
@@ -76,16 +77,20 @@ fn a_model_comes_into_a_route_and_out_of_it_over_a_reload_and_a_restart() {
     let mut gateway = TestGateway::with(with_route(&provider)).start();
     let model = trained(&Tuner::new(&gateway));
     let moved = promote(&gateway, &model, &json!({"route": "helpdesk", "note": "try it"})).expect(200).json();
-    assert_eq!((&moved["route"], &moved["candidate_is_asked_by"]), (&json!("support-bot"), &json!("support-bot@candidate")));
+    assert_eq!(
+        (&moved["route"], &moved["candidate_is_asked_by"]),
+        (&json!("support-bot"), &json!("support-bot@candidate"))
+    );
     assert_eq!(order(&gateway, "support-bot@candidate")[0], model);
-    gateway.post("/v1/chat/completions", &chat("support-bot@candidate")).expect(200);
+    gateway.post("/v1/chat/completions", &chat("support-bot@candidate", "hello")).expect(200);
     let moved = promote(&gateway, &model, &json!({"route": "support-bot", "percent": 30})).expect(200).json();
     assert!(moved["plan"].as_str().is_some_and(|plan| plan.contains("30 %")), "{moved:#}");
     promote(&gateway, &model, &json!({"route": "support-bot"})).expect(200);
     assert_eq!(order(&gateway, "support-bot"), [model.as_str(), "mini"]);
-    gateway.post("/v1/chat/completions", &chat("support-bot")).expect(200);
+    gateway.post("/v1/chat/completions", &chat("support-bot", "hello")).expect(200);
     assert_eq!(gateway.last_outcome()["deployment"], model.as_str());
-    let explained = gateway.admin(Call::post("/admin/v1/routes/support-bot/explain", &chat("support-bot"))).expect(200);
+    let explained =
+        gateway.admin(Call::post("/admin/v1/routes/support-bot/explain", &chat("support-bot", "hello"))).expect(200);
     assert_eq!(explained.json()["order"][0]["deployment"], model.as_str(), "{}", explained.text());
     let in_use = gateway.admin(Call::new("DELETE", &place(&model))).expect_error(409, "conflict");
     assert!(in_use.to_string().contains("models retire"), "{in_use}");
@@ -96,19 +101,16 @@ fn a_model_comes_into_a_route_and_out_of_it_over_a_reload_and_a_restart() {
     gateway.start_again();
     assert_eq!(order(&gateway, "support-bot"), [model.as_str(), "mini"]);
 
-    let rollback = Call::post("/admin/v1/model-moves/rollback", &json!({"route": "support-bot", "author": "ann"}));
+    let rollback =
+        Call::post("/admin/v1/model-moves/rollback", &json!({"route": "support-bot", "author": "ann"}));
     let back = gateway.admin(rollback).expect(200).json();
     assert_eq!((&back["undoes"], &back["author"]), (&json!(3), &json!("ann")));
     assert_eq!(order(&gateway, "support-bot"), ["mini", model.as_str()], "a canary again");
     gateway.admin(Call::post(&format!("{}/retire", place(&model)), &json!({}))).expect(200);
     assert_eq!(order(&gateway, "support-bot"), ["mini"]);
     let history = gateway.admin(Call::get("/admin/v1/model-moves?route=support-bot")).expect(200).json();
-    let kinds: Vec<&str> = history["data"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|row| row["kind"].as_str())
-        .collect();
+    let kinds: Vec<&str> =
+        history["data"].as_array().into_iter().flatten().filter_map(|row| row["kind"].as_str()).collect();
     assert_eq!(kinds, ["retire", "rollback", "promote", "promote", "promote"]);
     gateway.admin(Call::new("DELETE", &place(&model))).expect(200);
     gateway.admin(Call::get(&place(&model))).expect_error(404, "model_not_found");

@@ -503,11 +503,9 @@ impl Course {
             (Some(Wish::Resume), _) => return Next::Granted,
         };
         match &self.doubted {
-            Some(words) => Next::Denied(Box::new(Self {
-                declined: Some(words.clone()),
-                doubted: None,
-                ..self.clone()
-            })),
+            Some(words) => {
+                Next::Denied(Box::new(Self { declined: Some(words.clone()), doubted: None, ..self.clone() }))
+            }
             None => Next::Act(Act::Tell(tell)),
         }
     }

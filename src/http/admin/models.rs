@@ -138,7 +138,9 @@ async fn undeploy(State(admin): State<Arc<Admin>>, Name(name): Name, query: Give
         Err(refused) => return *refused,
     };
     match gone {
-        Ok(row) => (StatusCode::ACCEPTED, Json(deployment(&row, admin.registry.hosting_cost(&row)))).into_response(),
+        Ok(row) => {
+            (StatusCode::ACCEPTED, Json(deployment(&row, admin.registry.hosting_cost(&row)))).into_response()
+        }
         Err(why) => failed(&why),
     }
 }
@@ -271,7 +273,9 @@ fn failed(why: &RegistryError) -> Response {
         RegistryError::NothingToUndo(_) => (StatusCode::CONFLICT, "nothing_to_undo"),
         RegistryError::Refused(_) => (StatusCode::CONFLICT, "not_possible"),
         RegistryError::Prompt(_) => (StatusCode::CONFLICT, "prompt_not_stored"),
-        RegistryError::Outside(OutsideError::Away { .. }) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
+        RegistryError::Outside(OutsideError::Away { .. }) => {
+            (StatusCode::BAD_GATEWAY, "upstream_unreachable")
+        }
         RegistryError::Outside(OutsideError::Refused { .. }) => (StatusCode::BAD_GATEWAY, "provider_refused"),
         RegistryError::Outside(OutsideError::NoArm(_) | OutsideError::NoProvider(_)) => {
             (StatusCode::CONFLICT, "not_configured")

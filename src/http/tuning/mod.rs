@@ -16,6 +16,7 @@ use super::config::Limits;
 use super::exchange::{Done, Exchange, Unwritten};
 use super::respond;
 use crate::clock;
+use crate::control::teams::{Teams, TeamsError};
 use crate::domain::outcome::Ending;
 use crate::domain::tuning::Caller;
 use crate::gateway::record::Record;
@@ -27,6 +28,21 @@ use crate::tuning::registry::Registry;
 
 /// The largest body that is read whole; files and their parts are not.
 const BODY_BYTES: usize = 1 << 20;
+
+/// The operator's routes that are answered here: what the admin API's document has to name beside its router's own.
+#[cfg(test)]
+pub(super) const OPERATIONS: [(&str, &str); 10] = [
+    ("/admin/v1/files", "get"),
+    ("/admin/v1/files", "post"),
+    ("/admin/v1/files/{id}", "get"),
+    ("/admin/v1/files/{id}", "delete"),
+    ("/admin/v1/files/{id}/content", "get"),
+    ("/admin/v1/files/{id}/report", "get"),
+    ("/admin/v1/uploads", "post"),
+    ("/admin/v1/uploads/{id}/parts", "post"),
+    ("/admin/v1/uploads/{id}/complete", "post"),
+    ("/admin/v1/uploads/{id}/cancel", "post"),
+];
 
 /// What a request of the training plane is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +98,8 @@ impl<'a> TuningPath<'a> {
 pub struct TuningDesk {
     /// The data plane: who may ask, and what there is.
     pub gateway: Arc<Gateway>,
+    /// The teams that operators may act for.
+    pub teams: Arc<Teams>,
     /// Training files and uploads.
     pub files: Arc<Files>,
     /// Fine-tuning jobs.
@@ -136,9 +154,27 @@ pub(super) async fn serve_operator(
     exchange: &mut Exchange,
     path: TuningPath<'_>,
 ) -> Done {
-    let caller = Caller::Operator { team: None };
-    let answered = answer(desk, limits, exchange, &caller, path).await;
+    let answered = match operator(desk, exchange).await {
+        Ok(caller) => answer(desk, limits, exchange, &caller, path).await,
+        Err(error) => Err(error),
+    };
     write(exchange, answered).await
+}
+
+/// An operator, and the team that `?team=NAME` says they act for.
+async fn operator(desk: &TuningDesk, exchange: &Exchange) -> Result<Caller, TuningError> {
+    let query = exchange.uri().query().unwrap_or_default().as_bytes();
+    let Some((_, name)) = url::form_urlencoded::parse(query).find(|(name, _)| name == "team") else {
+        return Ok(Caller::Operator { team: None });
+    };
+    match desk.teams.get(&name).await {
+        Ok(listed) => Ok(Caller::Operator { team: Some(listed.team) }),
+        Err(error @ TeamsError::Unknown(_)) => Err(TuningError::invalid("team", error.to_string())),
+        Err(error) => {
+            tracing::error!(%error, "the store failed an operator");
+            Err(TuningError::Unavailable("the teams can't be read right now: try again in a moment".to_owned()))
+        }
+    }
 }
 
 /// Hands a request to its noun.

@@ -142,7 +142,8 @@ async fn files_are_listed_in_pages() {
         for order in [Order::Ascending, Order::Descending] {
             let (mut after, mut found) = (None, Vec::new());
             loop {
-                let listing = Listing { purpose: Some(Purpose::FineTune), order, after: after.clone(), limit: 3 };
+                let listing =
+                    Listing { purpose: Some(Purpose::FineTune), order, after: after.clone(), limit: 3 };
                 let page = place.files.list(&caller, &listing).await.expect("listed");
                 found.extend(page.files.iter().map(|file| (file.created_at_ms, file.id.clone())));
                 after = page.files.last().map(|file| file.id.clone());
@@ -242,7 +243,8 @@ async fn what_is_too_much_is_refused_and_leaves_nothing() {
 
 #[tokio::test]
 async fn a_file_has_a_longest_length() {
-    let place = place(&TestDatabase::sqlite(), 4 << 20).await;
+    let database = TestDatabase::sqlite();
+    let place = place(&database, 4 << 20).await;
     let caller = key("key_1", None, Tuning::Write);
     let mut most = place.files.receive(&caller).await.expect("begun");
     most.push(vec![0; 1 << 20].into()).await.expect("just enough");
@@ -370,7 +372,8 @@ async fn an_upload_that_ends_otherwise_leaves_nothing() {
 
 /// Ten rows that any model can be trained on, and a broken one.
 fn rows(broken: bool) -> Vec<u8> {
-    let row = r#"{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello, number N."}]}"#;
+    let row =
+        r#"{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello, number N."}]}"#;
     let rows = (0..10).map(|number| row.replace('N', &number.to_string()));
     let mut text: Vec<String> = rows.collect();
     if broken {
@@ -387,7 +390,10 @@ async fn a_file_is_checked_behind_the_clients_back() {
         let told: Arc<Mutex<Vec<FileStatus>>> = Arc::default();
         let checker = |told: &Arc<Mutex<Vec<FileStatus>>>| {
             let told = Arc::clone(told);
-            Checker::new(Arc::clone(files), Box::new(move |status, _| told.lock().expect("whole").push(status)))
+            Checker::new(
+                Arc::clone(files),
+                Box::new(move |status, _| told.lock().expect("whole").push(status)),
+            )
         };
         let mut first = checker(&told);
         let now = clock::monotonic();
@@ -438,7 +444,8 @@ async fn a_check_that_falls_silent_is_taken_over() {
 
 #[tokio::test]
 async fn an_operator_has_a_file_checked_for_a_model() {
-    let place = place(&TestDatabase::sqlite(), 1 << 20).await;
+    let database = TestDatabase::sqlite();
+    let place = place(&database, 1 << 20).await;
     let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
     let file = put(files, &caller, &rows(false), 1).await;
     let asked = Asked {
@@ -485,7 +492,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 async fn play(steps: Vec<Step>) {
-    let place = place(&TestDatabase::sqlite(), 1 << 20).await;
+    let database = TestDatabase::sqlite();
+    let place = place(&database, 1 << 20).await;
     let gateways = [Arc::clone(&place.files), Arc::new(place.another())];
     let caller = key("key_1", None, Tuning::Write);
     // what is to be there: visible files, and for each file the jobs that need it
@@ -511,7 +519,9 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Release(job) => {
                 files.release(&format!("ftjob-{job}")).await.expect("released");
-                needed.values_mut().for_each(|(_, jobs)| drop(jobs.remove(&job)));
+                for (_, jobs) in needed.values_mut() {
+                    jobs.remove(&job);
+                }
             }
             Step::Sweep => {
                 files.sweep(1, clock::machine_ms() + HOUR_MS).await.expect("swept");

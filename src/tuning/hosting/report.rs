@@ -22,6 +22,9 @@ const HOUR_MS: i64 = 3_600_000;
 /// What is gone is told of for so long.
 const TOLD_FOR_MS: i64 = DAY_MS;
 
+/// A team, where one pays, and a provider.
+type Payer<'a> = (Option<Arc<str>>, &'a str);
+
 /// A deployment that is billed by the hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostedReport {
@@ -59,7 +62,7 @@ pub struct HostedReport {
     pub idle_since_ms: Option<i64>,
     /// Whether it is idle, as the operator has defined that.
     pub idle: bool,
-    /// When it ends by its kind, ms since 1970 UTC.
+    /// When it ends, by its kind or as the operator says, ms since 1970 UTC.
     pub ends_at_ms: Option<i64>,
     /// When its provider takes it away if nobody uses it, ms since 1970 UTC.
     pub deleted_at_ms: Option<i64>,
@@ -118,6 +121,8 @@ impl Hosting {
         };
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let (sku, model) = (text(&row.sku), text(&row.model));
+        let known = catalog.deployments.get(&*row.deployment);
+        let said_ms = known.and_then(|known| known.hosted.until_ms).filter(|until| now_ms < *until);
         let taken_away = row.source == Source::Arm && ends_ms(sku.as_deref(), row.since_ms).is_none();
         Ok(HostedReport {
             team: self.team_of(&row.model).await?,
@@ -131,7 +136,7 @@ impl Hosting {
             day_usd,
             charged_usd,
             idle: idle_since_ms.is_some_and(|since| now_ms - since >= self.idle_after_ms()),
-            ends_at_ms: ends_ms(sku.as_deref(), row.since_ms),
+            ends_at_ms: [ends_ms(sku.as_deref(), row.since_ms), said_ms].into_iter().flatten().min(),
             deleted_at_ms: idle_since_ms.filter(|_| taken_away).map(|since| since + DELETED_AFTER_MS),
             idle_since_ms,
             deployment: row.deployment,
@@ -248,7 +253,7 @@ impl Hosting {
 
     /// Says, once a day, where a day of what stands costs more than is left. Nothing is refused: it stands already.
     fn warn_of_budgets(&self, all: &[HostedReport], now_ms: i64) {
-        let mut payers: HashMap<(Option<Arc<str>>, &str), (Usd, &HostedReport)> = HashMap::new();
+        let mut payers: HashMap<Payer<'_>, (Usd, &HostedReport)> = HashMap::new();
         for one in all {
             let Some(per_hour) = one.usd_per_hour.filter(|per_hour| *per_hour > Usd::ZERO) else { continue };
             let (sum, dearest) = payers.entry((one.team.clone(), &one.provider)).or_insert((Usd::ZERO, one));

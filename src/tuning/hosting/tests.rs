@@ -150,6 +150,12 @@ async fn what_the_configuration_says_is_charged_hour_by_hour() {
     assert_eq!((&*on.deployment, &*on.provider, on.purpose), ("support", "azure", Purpose::Hosting));
     let report = house.hosting.report(at("13:10")).await.expect("a report");
     assert_eq!((report[0].charged_usd, report[0].usd_per_hour), (usd("21"), Some(usd("7"))));
+    assert_eq!(report[0].ends_at_ms, None);
+    let leaves = catalog(vec![deployment("support", hosted("10:50", Some("20:00")))]);
+    house.hosting.means.catalog.replace(leaves);
+    house.look("13:11").await;
+    let report = house.hosting.report(at("13:11")).await.expect("a report");
+    assert_eq!((report[0].until_ms, report[0].ends_at_ms), (None, Some(at("20:00"))));
 }
 
 #[tokio::test]
@@ -220,6 +226,8 @@ async fn two_who_both_take_the_clock_for_theirs_book_once() {
     let deployments = || vec![deployment("support", hosted("10:50", None))];
     let first = House::with(&database, "a", deployments()).await;
     let second = House::with(&database, "b", deployments()).await;
+    // what was written before it first read, it looks up
+    second.hosting.means.ledger.define(Vec::new(), Vec::new(), 0).await.expect("read");
     first.look("11:00").await;
     let twice = second.hosting.means.ledger.book(entry_of_it()).await;
     assert!(matches!(twice, Err(BookError::Hosted(_))), "{twice:?}");

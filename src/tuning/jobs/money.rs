@@ -90,6 +90,8 @@ impl Jobs {
 
     /// Brings a job's row and the ledger together: a process may have died between the two.
     pub(super) async fn compare(&self, job: &mut JobRow) -> Result<(), StoreError> {
+        // it may have told the provider something, too
+        job.course.doubt = true;
         let written = self.written(job).await?;
         let Some((seq, held)) = written.open.last().copied() else { return Ok(()) };
         for (older, _) in written.open.iter().filter(|(older, _)| *older != seq) {

@@ -1,11 +1,14 @@
 //! Who steps jobs: one process of all that share a database, by its lease; a bounded number of jobs at once.
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use tokio::time::sleep;
+use futures_util::stream;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use super::Jobs;
 use crate::clock;
@@ -24,9 +27,39 @@ const TELL_EVERY: u32 = 15;
 impl Jobs {
     /// Steps jobs until `stop`; whoever runs this owns it.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
-        let mut stop = std::pin::pin!(stop);
-        let mut running = FuturesUnordered::new();
-        let mut busy: HashSet<String> = HashSet::new();
+        let (sender, mut receiver) = mpsc::channel(AT_ONCE);
+        let busy: Mutex<HashSet<String>> = Mutex::default();
+        // jobs go on while others are looked for: one of them may hold the database's lock that the look waits for
+        let ids = stream::poll_fn(|context| receiver.poll_recv(context));
+        let work = ids.for_each_concurrent(AT_ONCE, |id: String| {
+            let busy = &busy;
+            async move {
+                // what could not be stepped would be due at once again
+                if !self.advance(&id).await {
+                    sleep(LOOK_EVERY).await;
+                }
+                busy.lock().remove(&id);
+                self.wake.notify_one();
+            }
+        });
+        let mut work = pin!(work);
+        tokio::select! {
+            () = self.lead(stop, sender, &busy) => {}
+            () = &mut work => {}
+        }
+        // what is cut off here is found again by whoever goes on
+        let _ = timeout(END_LIMIT, work).await;
+        self.lease.free().await;
+    }
+
+    /// Keeps the lease, and hands out the jobs that are due.
+    async fn lead(
+        &self,
+        stop: impl Future<Output = ()> + Send,
+        sender: mpsc::Sender<String>,
+        busy: &Mutex<HashSet<String>>,
+    ) {
+        let mut stop = pin!(stop);
         let mut next_beat = clock::monotonic();
         let mut leads = false;
         let mut round: u32 = 0;
@@ -37,31 +70,36 @@ impl Jobs {
                 leads = self.keep_lease(leads).await;
                 next_beat = now + self.lease.beat_every();
             }
-            if leads && running.len() < AT_ONCE {
-                for id in self.due(&busy).await.into_iter().take(AT_ONCE - running.len()) {
-                    busy.insert(id.clone());
-                    running.push(async move {
-                        self.advance(&id).await;
-                        id
-                    });
+            if leads {
+                self.hand_out(&sender, busy).await;
+                if round.is_multiple_of(TELL_EVERY) {
+                    self.tell_standing().await;
                 }
-            }
-            if leads && round.is_multiple_of(TELL_EVERY) {
-                self.tell_standing().await;
             }
             round = round.wrapping_add(1);
             tokio::select! {
-                () = &mut stop => break,
-                Some(id) = running.next() => {
-                    busy.remove(&id);
-                }
+                () = &mut stop => return,
                 () = self.wake.notified() => {}
                 () = sleep(look_every) => {}
             }
         }
-        let rest = async { while running.next().await.is_some() {} };
-        let _ = tokio::time::timeout(END_LIMIT, rest).await;
-        self.lease.free().await;
+    }
+
+    /// Hands out jobs that are due, to as many places as are free.
+    async fn hand_out(&self, sender: &mpsc::Sender<String>, busy: &Mutex<HashSet<String>>) {
+        if busy.lock().len() >= AT_ONCE {
+            return;
+        }
+        for id in self.due().await {
+            let is_new = {
+                let mut busy = busy.lock();
+                busy.len() < AT_ONCE && busy.insert(id.clone())
+            };
+            // there is a place for each that is busy
+            if is_new && sender.try_send(id.clone()).is_err() {
+                busy.lock().remove(&id);
+            }
+        }
     }
 
     /// Beats, or takes the lease where it may. Whether it is ours.
@@ -89,16 +127,11 @@ impl Jobs {
         leads
     }
 
-    async fn due(&self, busy: &HashSet<String>) -> Vec<String> {
-        match self.rows.due(clock::unix_ms(), LOOKED_FOR).await {
-            Ok(mut due) => {
-                due.retain(|id| !busy.contains(id));
-                due
-            }
-            Err(error) => {
-                tracing::debug!(%error, "jobs that are due can't be read; it is tried again");
-                Vec::new()
-            }
-        }
+    async fn due(&self) -> Vec<String> {
+        let due = self.rows.due(clock::unix_ms(), LOOKED_FOR).await;
+        due.unwrap_or_else(|error| {
+            tracing::debug!(%error, "jobs that are due can't be read; it is tried again");
+            Vec::new()
+        })
     }
 }

@@ -24,16 +24,18 @@ enum Then {
 }
 
 impl Jobs {
-    /// Steps a job until it waits, is over, or is another process's to step.
-    pub(super) async fn advance(&self, id: &str) {
-        if let Err(error) = self.try_advance(id).await {
-            // its row stands as it stood: it is looked at again at the next round
+    /// Steps a job until it waits, is over, or is another process's to step. Whether its row was written: else it is due
+    /// as before.
+    pub(super) async fn advance(&self, id: &str) -> bool {
+        self.try_advance(id).await.unwrap_or_else(|error| {
             tracing::warn!(%error, job = id, "a fine-tuning job could not be stepped; it is tried again");
-        }
+            false
+        })
     }
 
-    async fn try_advance(&self, id: &str) -> Result<(), StoreError> {
-        let Some(mut job) = self.rows.get(id).await? else { return Ok(()) };
+    async fn try_advance(&self, id: &str) -> Result<bool, StoreError> {
+        let Some(mut job) = self.rows.get(id).await? else { return Ok(true) };
+        let found = job.version;
         if !job.is_over() && !self.compared.lock().contains(id) {
             self.compare(&mut job).await?;
             self.compared.lock().insert(id.to_owned());
@@ -51,7 +53,7 @@ impl Jobs {
         if job.is_over() {
             self.compared.lock().remove(id);
         }
-        Ok(())
+        Ok(job.version > found)
     }
 
     async fn step(&self, job: &mut JobRow) -> Result<Then, StoreError> {
@@ -63,9 +65,7 @@ impl Jobs {
                 let course = Course { declined: None, doubted: None, ..job.course.clone() };
                 self.write(job, course, Beside { granted: true, ..due(now_ms) }).await
             }
-            Next::Denied(course) => {
-                self.write(job, *course, Beside { granted: true, ..due(now_ms) }).await
-            }
+            Next::Denied(course) => self.write(job, *course, Beside { granted: true, ..due(now_ms) }).await,
             // a wish wakes it
             Next::Rest => {
                 let course = job.course.clone();

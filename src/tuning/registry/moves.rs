@@ -78,10 +78,7 @@ struct Wish {
 impl Wish {
     fn read(body: &Value) -> Result<Self, RegistryError> {
         let form = Form::new(body);
-        let route = form.text("route").flatten().filter(|route| !route.is_empty());
-        if route.is_none() {
-            form.wrong("route", "missing: the model of the configuration that it is to stand behind");
-        }
+        let route = route_of(&form, "the model of the configuration that it is to stand behind");
         let to = form.read("to", |value| {
             let stage = value.as_str().and_then(Stage::from_name).filter(|stage| *stage != Stage::Retired);
             stage.ok_or("one of candidate, canary, production stands here")
@@ -92,13 +89,22 @@ impl Wish {
             form.wrong("percent", "only a canary has a part of the route");
         }
         let wish = Self {
-            route: route.unwrap_or_default().into(),
+            route: route.into(),
             to,
             percent: percent.and_then(|percent| u8::try_from(percent).ok()),
             signed: Signed::read(&form),
         };
         form.finish(wish).map_err(RegistryError::Invalid)
     }
+}
+
+/// The route that a body names; where it names none, that is noted.
+fn route_of<'b>(form: &Form<'b>, what: &str) -> &'b str {
+    let route = form.text("route");
+    if !form.has("route") || matches!(route, Some(None | Some(""))) {
+        form.wrong("route", format!("missing: {what}"));
+    }
+    route.flatten().unwrap_or_default()
 }
 
 /// Reads a body with nothing but who and why.
@@ -223,12 +229,9 @@ impl Registry {
     /// Puts back what stood on a route before its last move that is not undone.
     pub async fn rollback(&self, body: &Value) -> Result<Moved, RegistryError> {
         let form = Form::new(body);
-        let route = form.text("route").flatten().filter(|route| !route.is_empty());
-        if route.is_none() {
-            form.wrong("route", "missing: the model of the configuration whose last move is to be undone");
-        }
+        let route = route_of(&form, "the model of the configuration whose last move is to be undone");
         let signed = Signed::read(&form);
-        let route = form.finish(route.unwrap_or_default()).map_err(RegistryError::Invalid)?;
+        let route = form.finish(route).map_err(RegistryError::Invalid)?;
         let route = self.route(route)?;
         let _only_one = self.changing.lock().await;
         for _ in 0..ATTEMPTS {

@@ -102,10 +102,14 @@ fn base(route: &str) -> Catalog {
     };
     let openai = provider("openai", Dialect::OpenAi(OpenAi::default()));
     let azure = provider("azure", Dialect::AzureV1(AzureV1::default()));
-    let mini = Arc::new(Deployment::plain("mini".into(), Arc::clone(&openai), "gpt-4.1-mini-2025-04-14".into()));
+    let mini =
+        Arc::new(Deployment::plain("mini".into(), Arc::clone(&openai), "gpt-4.1-mini-2025-04-14".into()));
     let mut bot = Model::plain(name(route), Plan::To(Arc::clone(&mini)));
     bot.aliases = vec![name("helpdesk")];
-    let any = Deployment { on_unpriced: OnUnpriced::Allow, ..Deployment::plain("any".into(), Arc::clone(&openai), "*".into()) };
+    let any = Deployment {
+        on_unpriced: OnUnpriced::Allow,
+        ..Deployment::plain("any".into(), Arc::clone(&openai), "*".into())
+    };
     let any = Arc::new(any);
     let pattern = Model::plain(name("*"), Plan::To(Arc::clone(&any)));
     let providers = [openai, azure].map(|one| (Arc::clone(&one.name), one));
@@ -205,7 +209,10 @@ async fn a_model_goes_up_and_each_step_can_be_undone() {
     let before = bench.live.lock().clone();
     let route = || json!({"route": "helpdesk"});
     bench.promote(V1, route()).await.expect("a candidate");
-    assert_eq!((bench.order("bot"), bench.order("bot@candidate")), (vec!["mini".to_owned()], vec![V1.to_owned()]));
+    assert_eq!(
+        (bench.order("bot"), bench.order("bot@candidate")),
+        (vec!["mini".to_owned()], vec![V1.to_owned()])
+    );
     let canary = bench.promote(V1, route()).await.expect("a canary");
     assert!(canary.plan.contains("10 %"), "{}", canary.plan);
     assert_eq!(bench.order("bot"), ["mini", V1]);
@@ -223,7 +230,11 @@ async fn a_model_goes_up_and_each_step_can_be_undone() {
     assert_eq!((retired.stage, bench.order("bot")), (Stage::Retired, vec![V1.to_owned(), "mini".to_owned()]));
     bench.rollback().await.expect("back");
     assert_eq!(bench.order("bot"), [V2, V1, "mini"]);
-    assert_eq!(bench.registry.get(V2).await.expect("listed").stage, Stage::Production, "it is retired no more");
+    assert_eq!(
+        bench.registry.get(V2).await.expect("listed").stage,
+        Stage::Production,
+        "it is retired no more"
+    );
     for want in [vec![V1, "mini"], vec!["mini", V1], vec!["mini", V1], vec!["mini"], vec!["mini"]] {
         bench.rollback().await.expect("back");
         assert_eq!(bench.order("bot"), want);
@@ -341,7 +352,11 @@ async fn a_deployment_is_asked_for_watched_used_and_taken_away() {
     assert_eq!(bench.registry.deployments().await.expect("read"), [], "nothing is left of it");
     let asked = bench.registry.deploy(ON_AZURE, &order("standard")).await.expect("asked for");
     assert_eq!(asked.row.hosted.state, HostedState::Creating);
-    assert!(asked.warning.contains("1.7 USD an hour") || asked.warning.contains("1.70 USD an hour"), "{}", asked.warning);
+    assert!(
+        asked.warning.contains("1.7 USD an hour") || asked.warning.contains("1.70 USD an hour"),
+        "{}",
+        asked.warning
+    );
     let taken = bench.registry.deploy(ON_AZURE, &order("developer")).await.expect_err("its name is taken");
     assert!(taken.to_string().contains("another deployment"), "{taken}");
 
@@ -391,7 +406,10 @@ async fn a_developer_deployment_says_its_end_and_a_failure_its_reason() {
     bench.fake.stands.lock().insert("try-it".to_owned(), why);
     bench.registry.step().await.expect("stepped");
     let row = bench.registry.deployments().await.expect("read").remove(0);
-    assert_eq!((row.hosted.state, row.hosted.why.as_deref()), (HostedState::Failed, Some("Azure says: Failed")));
+    assert_eq!(
+        (row.hosted.state, row.hosted.why.as_deref()),
+        (HostedState::Failed, Some("Azure says: Failed"))
+    );
 }
 
 proptest! {
@@ -444,9 +462,18 @@ async fn a_wish_of_a_process_that_died_is_asked_again() {
         wished_at_ms: 0,
         ends_at_ms: None,
     };
-    let row = HostedRow { hosted, provider: "azure".into(), registered: ON_AZURE.into(), changed_at_ms: 0, version: 1 };
+    let row = HostedRow {
+        hosted,
+        provider: "azure".into(),
+        registered: ON_AZURE.into(),
+        changed_at_ms: 0,
+        version: 1,
+    };
     bench.registry.rows.write(vec![Change::Host(Box::new(row))], &[]).await.expect("written");
     bench.registry.refresh().await.expect("read");
-    tokio::time::timeout(Duration::from_secs(20), bench.registry.step()).await.expect("in time").expect("stepped");
+    tokio::time::timeout(Duration::from_secs(20), bench.registry.step())
+        .await
+        .expect("in time")
+        .expect("stepped");
     assert_eq!(*bench.fake.asked.lock(), [format!("deploy lost of {ON_AZURE} on DeveloperTier")]);
 }

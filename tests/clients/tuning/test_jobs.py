@@ -1,5 +1,6 @@
 """Files, uploads and jobs with today's client and its types."""
 
+import base64
 import os
 import time
 
@@ -71,8 +72,8 @@ def test_the_whole_flow(client, rows):
                 model=job.fine_tuned_model, messages=[{"role": "user", "content": "hi"}]
             )
 
-    result = client.files.content(job.result_files[0]).read()
-    assert result.startswith(b"step,train_loss,"), "the metrics are plain text, whatever the provider sent"
+    result = base64.b64decode(client.files.content(job.result_files[0]).read())
+    assert result.startswith(b"step,train_loss,train_accuracy,"), "as OpenAI sends it, whatever the provider did"
     assert client.files.delete(file.id).deleted
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(file.id)

@@ -34,7 +34,10 @@ impl Course {
         let seconds = self.running.seconds(outcome.at_ms);
         let known = |tokens, source| Used { tokens, seconds, source };
         if outcome.unconfirmed {
-            return known(self.by_steps(), UsageSource::Unconfirmed);
+            // nobody said which step it is at: all of it, if it ran at all
+            let tokens =
+                if self.progress.total == 0 && seconds > 0 { self.planned() } else { self.by_steps() };
+            return known(tokens, UsageSource::Unconfirmed);
         }
         if let Some(tokens) = seen.trained_tokens {
             return known(tokens, UsageSource::Reported);
@@ -57,9 +60,7 @@ impl Course {
     fn by_steps(&self) -> u64 {
         let (step, total) = (self.progress.step, self.progress.total);
         if total == 0 {
-            // nobody said which step it is at: all of it, if it ran at all
-            let ran = self.running.since_ms.is_some() || self.running.before_ms > 0;
-            return if ran { self.planned() } else { 0 };
+            return 0;
         }
         let part = u128::from(self.planned()) * u128::from(step.min(total));
         u64::try_from(part.div_ceil(u128::from(total))).unwrap_or(u64::MAX)
