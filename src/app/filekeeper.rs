@@ -54,7 +54,7 @@ impl FileKeeper {
                     self.metrics.tuning.files(&counts, count.bytes, self.files.config().max_folder_bytes);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the training files could not be counted; it is tried again")
+                    tracing::debug!(%error, "the training files could not be counted; it is tried again");
                 }
             }
             sleep(TOLD_EVERY).await;

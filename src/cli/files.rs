@@ -90,9 +90,12 @@ fn show(file: &Value) -> String {
     let report = plain.as_object_mut().and_then(|members| members.remove("report")).unwrap_or_default();
     let mut lines = vec![one(&plain)];
     let figures = ["examples", "billed_tokens", "epochs", "total_billed_tokens", "error_count"];
-    lines.extend(figures.iter().filter(|name| !report[**name].is_null()).map(|name| {
-        format!("{name}: {}", text(&report[*name]))
-    }));
+    lines.extend(
+        figures
+            .iter()
+            .filter(|name| !report[**name].is_null())
+            .map(|name| format!("{name}: {}", text(&report[*name]))),
+    );
     for (name, place) in [("error", "errors"), ("warning", "warnings")] {
         let found = report[place].as_array().map(Vec::as_slice).unwrap_or_default();
         lines.extend(found.iter().take(SHOWN_PROBLEMS).map(|problem| problem_line(name, problem)));

@@ -170,8 +170,6 @@ pub fn main() -> ExitCode {
         Command::Ledger(options) => ledger::run(&options),
         Command::Hosting(options) => hosting::run(&options),
         Command::Files(options) => files::run(&options),
-        Command::Files(options) => files::run(&options),
-        Command::Hosting(options) => hosting::run(&options),
         Command::Jobs(options) => jobs::run(&options),
         Command::Keys(options) => keys::run(&options),
         Command::Teams(options) => teams::run(&options),

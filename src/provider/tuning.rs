@@ -96,17 +96,17 @@ pub fn list_files(provider: &Provider, after: Option<&str>) -> Outgoing {
     if provider.dialect.kind() != ProviderKind::Azure {
         tail.push_str(&format!("&limit={FILES_PAGE}"));
     }
-    get(provider, paged(tail, after))
+    get(provider, &paged(tail, after))
 }
 
 /// One file.
 pub fn get_file(provider: &Provider, id: &str) -> Outgoing {
-    get(provider, format!("files/{}", segment(id)))
+    get(provider, &format!("files/{}", segment(id)))
 }
 
 /// A file's content.
 pub fn get_content(provider: &Provider, id: &str) -> Outgoing {
-    get(provider, format!("files/{}/content", segment(id)))
+    get(provider, &format!("files/{}/content", segment(id)))
 }
 
 /// A file's end.
@@ -136,12 +136,12 @@ pub fn create(provider: &Provider, order: &JobOrder) -> Result<Outgoing, NotTake
 
 /// The list of jobs, from the start or behind an id.
 pub fn list_jobs(provider: &Provider, after: Option<&str>) -> Outgoing {
-    get(provider, paged(format!("fine_tuning/jobs?limit={PAGE}"), after))
+    get(provider, &paged(format!("fine_tuning/jobs?limit={PAGE}"), after))
 }
 
 /// One job.
 pub fn get_job(provider: &Provider, id: &str) -> Outgoing {
-    get(provider, format!("fine_tuning/jobs/{}", segment(id)))
+    get(provider, &format!("fine_tuning/jobs/{}", segment(id)))
 }
 
 /// Something done to a job.
@@ -153,13 +153,13 @@ pub fn act(provider: &Provider, id: &str, action: Action) -> Outgoing {
 /// A job's events, from the start or behind an id.
 pub fn list_events(provider: &Provider, id: &str, after: Option<&str>) -> Outgoing {
     let tail = format!("fine_tuning/jobs/{}/events?limit={PAGE}", segment(id));
-    get(provider, paged(tail, after))
+    get(provider, &paged(tail, after))
 }
 
 /// A job's checkpoints, from the start or behind an id.
 pub fn list_checkpoints(provider: &Provider, id: &str, after: Option<&str>) -> Outgoing {
     let tail = format!("fine_tuning/jobs/{}/checkpoints?limit={PAGE}", segment(id));
-    get(provider, paged(tail, after))
+    get(provider, &paged(tail, after))
 }
 
 /// Texts to be judged.
@@ -173,8 +173,8 @@ fn training_type(provider: &Provider) -> Option<&'static str> {
     training.training_type.map(|training_type| training_type.name())
 }
 
-fn get(provider: &Provider, tail: String) -> Outgoing {
-    request(provider, Method::GET, &tail, None)
+fn get(provider: &Provider, tail: &str) -> Outgoing {
+    request(provider, Method::GET, tail, None)
 }
 
 fn paged(mut tail: String, after: Option<&str>) -> String {

@@ -359,7 +359,7 @@ mod tests {
             rows.put(&stand("a", 1, Some(4))).await.expect("written");
             let seen = HostedRow { seen_ms: 9, ..stand("b", 5, None) };
             rows.put(&seen).await.expect("written");
-            assert_eq!(rows.standing(5).await.expect("read"), [seen.clone()]);
+            assert_eq!(rows.standing(5).await.expect("read"), std::slice::from_ref(&seen));
             assert_eq!(rows.standing(4).await.expect("read"), [stand("a", 1, Some(4)), seen]);
         })
         .await;
@@ -387,7 +387,8 @@ mod tests {
                 "by whoever was first"
             );
             let charged = ChargeRow { seq: 71, ..first };
-            assert_eq!(rows.charged_beyond("a", 1, 9).await.expect("read"), [charged.clone()]);
+            let beyond = rows.charged_beyond("a", 1, 9).await.expect("read");
+            assert_eq!(beyond, std::slice::from_ref(&charged));
             rows.booked(&charged, 72, Usd::ZERO).await.expect("written");
             assert_eq!(rows.charged_since("a", 1, 0).await.expect("read"), Usd::ZERO, "corrected");
             assert_eq!(rows.entry_of("hosting:a:1").await.expect("read"), None);

@@ -333,7 +333,7 @@ impl Files {
             Ok(Some(place)) => self.unlink(place).await,
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, file = id, "a deleted file stays for now; it is tried again")
+                tracing::warn!(%error, file = id, "a deleted file stays for now; it is tried again");
             }
         }
     }

@@ -150,8 +150,10 @@ mod tests {
         ] {
             assert_eq!(price(&target, when), Ok(want.to_owned()), "{target} on {when}");
         }
-        assert!(price(&azure("gpt-4.1-mini-2025-04-14"), "2026-11-01").is_ok());
-        let words = |target: &Target, when| price(target, when).expect_err("no price").to_string();
+        // Azure billed hours at first
+        let of_2023 = training_price(&book, &none, &azure("gpt-35-turbo-0613"), None, at("2023-11-01"));
+        assert_eq!(of_2023.map(|price| price.of_seconds(4_800).to_string()), Ok("153.00".to_owned()));
+        let words = |target: &Target, when: &str| price(target, when).expect_err("no price").to_string();
         let unknown = words(&openai("gpt-9"), "2026-11-01");
         assert!(unknown.contains("tunegate prices set openai/ft:gpt-9"), "{unknown}");
         let ended = words(&openai("gpt-4.1-mini"), "2027-01-06");

@@ -142,7 +142,7 @@ impl Trainer {
         let total = LONG + Duration::from_secs(bytes / SLOWEST);
         let limits = Limits { total, silence: SILENCE, ..USUAL };
         let answered = self.ask(&upload.outgoing, Some(&mut body), limits).await?;
-        self.read(answered, "a file", |body| dialect::file(self.kind(), body))
+        self.read(&answered, "a file", |body| dialect::file(self.kind(), body))
     }
 
     /// The training file that has a name; none where there is none.
@@ -205,7 +205,7 @@ impl Trainer {
             }))
         })?;
         let answered = self.ask(&outgoing, None, USUAL).await?;
-        self.read(answered, "a job", dialect::job)
+        self.read(&answered, "a job", dialect::job)
     }
 
     /// The job that was made for one of ours: by our id, where the provider keeps it, else by its training file, which
@@ -350,7 +350,7 @@ impl Trainer {
     pub async fn moderate(&self, texts: &[&str]) -> Result<Vec<bool>, TrainerError> {
         let outgoing = dialect::moderate(self.provider(), texts);
         let answered = self.ask(&outgoing, None, USUAL).await?;
-        self.read(answered, "a moderation", |body| dialect::flagged(body, texts.len()))
+        self.read(&answered, "a moderation", |body| dialect::flagged(body, texts.len()))
     }
 
     fn kind(&self) -> ProviderKind {
@@ -388,17 +388,17 @@ impl Trainer {
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<T, TrainerError> {
         let answered = found(self.ask(outgoing, None, USUAL).await?)?;
-        self.read(answered, what, read)
+        self.read(&answered, what, read)
     }
 
     fn read<T>(
         &self,
-        answered: Answered,
+        answered: &Answered,
         what: &str,
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<T, TrainerError> {
         if !answered.is_good() {
-            return Err(refused(&answered));
+            return Err(refused(answered));
         }
         read(&answered.body).ok_or_else(|| TrainerError::Unreadable(format!("it is not {what}")))
     }

@@ -46,7 +46,7 @@ fn a_stored_file_is_quoted_at_the_routes_own_traffic() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
     for _ in 0..3 {
-        gateway.post("/v1/chat/completions", &chat("support-bot", "hello")).expect(200);
+        gateway.post("/v1/chat/completions", &chat("support-bot", "Who comes?")).expect(200);
     }
     let form = Form::new().field("purpose", "fine-tune").file("file", "cat.jsonl", &training_rows(10));
     let upload = Call::new("POST", "/admin/v1/files").body(&form.content_type(), &form.bytes());

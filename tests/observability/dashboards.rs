@@ -30,7 +30,7 @@ fn committed() -> BTreeMap<String, String> {
 fn dashboards() -> Vec<Value> {
     let all: Vec<Value> =
         committed().values().map(|text| serde_json::from_str(text).expect("a dashboard in JSON")).collect();
-    assert_eq!(all.len(), 7);
+    assert_eq!(all.len(), 8);
     all
 }
 

@@ -263,18 +263,22 @@ impl Everything {
 
     /// A job that makes a model and one that fails, on a file that was checked.
     fn trained(&self) {
-        let job = |file: &str| {
-            let order = json!({"model": "openai/gpt-4.1-mini", "training_file": file, "validation_file": file,
-                "hyperparameters": {"n_epochs": 2}});
+        let file = |rows: usize| {
+            let rows = training_rows(rows);
+            let form = Form::new().field("purpose", "fine-tune").file("file", "t.jsonl", &rows);
+            let upload = Call::new("POST", "/admin/v1/files").body(&form.content_type(), &form.bytes());
+            let file = self.gateway.admin(upload).expect(200).json();
+            file["id"].as_str().expect("an id").to_owned()
+        };
+        let (training, validation) = (file(11), file(10));
+        let job = || {
+            let order = json!({"model": "openai/gpt-4.1-mini", "training_file": training,
+                "validation_file": validation, "hyperparameters": {"n_epochs": 2}});
             self.gateway.admin(Call::post(JOBS, &order)).expect(200).json()
         };
-        let form = Form::new().field("purpose", "fine-tune").file("file", "t.jsonl", &training_rows(10));
-        let upload = Call::new("POST", "/admin/v1/files").body(&form.content_type(), &form.bytes());
-        let file = self.gateway.admin(upload).expect(200).json();
-        let file = file["id"].as_str().expect("an id");
-        self.ends(&job(file), "succeeded");
+        self.ends(&job(), "succeeded");
         self.well.tuning().next_job_fails(Status::Running, "server_error", "The job failed.");
-        self.ends(&job(file), "failed");
+        self.ends(&job(), "failed");
     }
 
     #[track_caller]

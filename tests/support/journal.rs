@@ -147,7 +147,6 @@ impl Journal {
                     };
                     assert_eq!(of(hold), of(entry), "{hold:#?} is ended by {entry:#?}");
                 }
-                // a job that was not held for: it costs nothing
                 "training" => assert_eq!((entry.held, entry.ends), (0, None), "{entry:#?}"),
                 "adjustment" => assert!(entry.corrects.is_some() && entry.held == 0, "{entry:#?}"),
                 "cache_hit" => {

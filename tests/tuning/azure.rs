@@ -3,7 +3,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{JOBS, QUICK, Tuner, id};
@@ -156,7 +155,7 @@ fn a_model_is_deployed_and_answers() {
     let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
     let model =
         tuner.await_status(&job, "succeeded")["fine_tuned_model"].as_str().expect("a name").to_owned();
-    let deploy = json!({"tier": "globalstandard"});
+    let deploy = json!({"name": "cat", "tier": "globalstandard"});
     let answer = gateway.admin(Call::post(&format!("/admin/v1/models/{model}/deploy"), &deploy));
     assert!(matches!(answer.status, 200..=202), "{}: {}", answer.status, answer.text());
     assert!(answer.text().contains("hour"), "a warning of what an hour costs: {}", answer.text());

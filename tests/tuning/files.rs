@@ -70,7 +70,10 @@ fn a_file_lives_from_its_upload_to_its_end() {
     let new = Form::new().file("file", "猫.jsonl", &bytes).field("purpose", "fine-tune");
     let new = new.field("expires_after[anchor]", "created_at").field("expires_after[seconds]", "3600");
     let new = call(form(FILES, &new)).expect(200).json();
-    assert_eq!((&new["object"], &new["purpose"], &new["status"]), (&json!("file"), &json!("fine-tune"), &json!("uploaded")));
+    assert_eq!(
+        (&new["object"], &new["purpose"], &new["status"]),
+        (&json!("file"), &json!("fine-tune"), &json!("uploaded"))
+    );
     assert_eq!((&new["bytes"], &new["filename"]), (&json!(bytes.len()), &json!("猫.jsonl")));
     let created_at = new["created_at"].as_i64().expect("seconds");
     assert_eq!(new["expires_at"], created_at + 3_600);
@@ -81,7 +84,8 @@ fn a_file_lives_from_its_upload_to_its_end() {
     });
     assert_eq!((&shown["filename"], &shown["expires_at"]), (&json!("my data"), &Value::Null));
     for prefix in ["/v1", "", "/openai/v1", "/openai"] {
-        let list = call(Call::get(&format!("{prefix}/files?purpose=fine-tune&limit=1&api-version=2024-10-21")));
+        let list =
+            call(Call::get(&format!("{prefix}/files?purpose=fine-tune&limit=1&api-version=2024-10-21")));
         let list = list.expect(200).json();
         assert_eq!((&list["has_more"], &list["data"][0]["id"]), (&json!(true), &new["id"]), "{prefix}");
         assert_eq!((&list["first_id"], &list["last_id"]), (&new["id"], &new["id"]));
@@ -115,7 +119,12 @@ fn rights_are_asked_for_and_others_find_nothing() {
     let begun = id(&call(Call::post(UPLOADS, &begun), &write).expect(200));
     let part = form(&format!("{UPLOADS}/{begun}/parts"), &Form::new().file("data", "a", b"abc"));
     let (complete, cancel) = (format!("{UPLOADS}/{begun}/complete"), format!("{UPLOADS}/{begun}/cancel"));
-    let reading = [Call::get(FILES), Call::get(&one), Call::get(&format!("{one}/content")), Call::get(&format!("{one}/report"))];
+    let reading = [
+        Call::get(FILES),
+        Call::get(&one),
+        Call::get(&format!("{one}/content")),
+        Call::get(&format!("{one}/report")),
+    ];
     let writing = [
         Call::new("DELETE", &one),
         part,
@@ -144,7 +153,8 @@ fn rights_are_asked_for_and_others_find_nothing() {
     assert_eq!(teams("b").expect(200).json()["data"], json!([]));
     assert_eq!(teams("a").expect(200).json()["data"][0]["id"], file);
     teams("nobody").expect(400);
-    let theirs = gateway.admin(form("/admin/v1/files?team=b", &upload("fine-tune", "b", &rows(10)))).expect(200);
+    let theirs =
+        gateway.admin(form("/admin/v1/files?team=b", &upload("fine-tune", "b", &rows(10)))).expect(200);
     call(Call::get(&format!("{FILES}/{}", id(&theirs))), &foreign).expect(200);
     let keyless = gateway.connect().call(&Call::get(FILES));
     keyless.expect_error(401, "invalid_api_key");
@@ -177,12 +187,17 @@ fn what_is_no_training_file_is_refused_or_kept_with_its_reason() {
     for (kind, body) in [
         ("application/json", "{}".to_owned()),
         ("multipart/form-data", "--X--".to_owned()),
-        ("multipart/form-data; boundary=X", "--X\r\nContent-Disposition: form-data; name=\"file\"".to_owned()),
+        (
+            "multipart/form-data; boundary=X",
+            "--X\r\nContent-Disposition: form-data; name=\"file\"".to_owned(),
+        ),
         ("multipart/form-data; boundary=X", "--X\r\n".to_owned() + &"a".repeat(99_000)),
     ] {
         call(Call::new("POST", FILES).body(kind, body.as_bytes())).expect_error(400, "invalid_value");
     }
-    for (bytes, said) in [(&b""[..], "no rows"), (&b"{\"messages\": [\n"[..], "line 1"), (&b"\xff\xfe\n"[..], "line 1")] {
+    for (bytes, said) in
+        [(&b""[..], "no rows"), (&b"{\"messages\": [\n"[..], "line 1"), (&b"\xff\xfe\n"[..], "line 1")]
+    {
         let file = id(&call(form(FILES, &upload("fine-tune", "a", bytes))).expect(200));
         let shown = eventually("it is checked", || {
             let shown = call(Call::get(&format!("{FILES}/{file}"))).expect(200).json();
@@ -190,8 +205,13 @@ fn what_is_no_training_file_is_refused_or_kept_with_its_reason() {
         });
         assert!(shown["status_details"].as_str().is_some_and(|text| text.contains(said)), "{shown}");
     }
-    for (query, param) in [("limit=0", "limit"), ("order=up", "order"), ("after=file-x", "after"), ("purpose=x", "purpose")] {
-        assert_eq!(call(Call::get(&format!("{FILES}?{query}"))).expect_error(400, "invalid_value")["param"], param);
+    for (query, param) in
+        [("limit=0", "limit"), ("order=up", "order"), ("after=file-x", "after"), ("purpose=x", "purpose")]
+    {
+        assert_eq!(
+            call(Call::get(&format!("{FILES}?{query}"))).expect_error(400, "invalid_value")["param"],
+            param
+        );
     }
     call(Call::new("PUT", FILES)).expect_error(404, "unsupported_endpoint");
     eventually("only what was kept is on disk", || {
@@ -213,7 +233,8 @@ fn a_file_comes_in_parts() {
     let at = format!("{UPLOADS}/{}", upload["id"].as_str().expect("an id"));
     let parts: Vec<String> = std::thread::scope(|scope| {
         let send = |bytes: &[u8]| {
-            let answer = call(form(&format!("{at}/parts"), &Form::new().file("data", "part", bytes))).expect(200);
+            let answer =
+                call(form(&format!("{at}/parts"), &Form::new().file("data", "part", bytes))).expect(200);
             assert_eq!(answer.json()["object"], "upload.part");
             id(&answer)
         };
@@ -291,14 +312,48 @@ fn a_slow_upload_is_not_cut_off_but_one_that_stalls_is() {
 }
 
 #[test]
+fn two_gateways_have_the_same_files() {
+    let Some((server, name)) = crate::money::postgres() else { return };
+    let mut gateway = TestGateway::with(Setup::bare().on(&server.url(&name))).start();
+    let replica = gateway.replica();
+    let key = key(&gateway, None, "write");
+    let at = |address, call: Call| Connection::to(address).call(&call.bearer(&key));
+    let (one, other) = (gateway.address(), replica.address());
+    eventually("the replica knows the key", || (at(other, Call::get(FILES)).status == 200).then_some(()));
+    let data = rows(500);
+    let sent = form(FILES, &upload("fine-tune", "a", &data));
+    let files: Vec<String> = std::thread::scope(|scope| {
+        let send = |address| id(&at(address, sent.clone()).expect(200));
+        let sent: Vec<_> = [one, other, one, other].map(|address| scope.spawn(move || send(address))).into();
+        sent.into_iter().map(|thread| thread.join().expect("sent")).collect()
+    });
+    assert_eq!(on_disk(&gateway.folder().join("state/files")).len(), 1, "kept once");
+    for file in &files {
+        let path = format!("{FILES}/{file}");
+        eventually("one of the two has checked it", || {
+            (at(other, Call::get(&path)).expect(200).json()["status"] == "processed").then_some(())
+        });
+        assert_eq!(at(other, Call::get(&format!("{path}/content"))).expect(200).body, data);
+        at(one, Call::new("DELETE", &path)).expect(200);
+        at(other, Call::get(&path)).expect(404);
+    }
+    assert_eq!(on_disk(&gateway.folder().join("state/files")).len(), 0);
+    replica.stop();
+}
+
+#[test]
 fn a_data_set_is_checked_for_a_model() {
     let gateway = TestGateway::with(Setup::bare()).start();
     let file = id(&gateway.admin(form("/admin/v1/files", &upload("fine-tune", "a", &rows(10)))).expect(200));
     let check = |body: &Value| gateway.admin(Call::post("/admin/v1/datasets/check", body));
     let report = check(&json!({"file": file, "model": "gpt-4o-mini", "epochs": 3})).expect(200).json();
-    assert_eq!((&report["examples"], &report["epochs"], &report["error_count"]), (&json!(10), &json!(3), &json!(0)));
+    assert_eq!(
+        (&report["examples"], &report["epochs"], &report["error_count"]),
+        (&json!(10), &json!(3), &json!(0))
+    );
     let wrong = check(&json!({"model": 1, "epochs": 0, "x": 1})).expect(422).json();
-    let places: Vec<_> = wrong["errors"].as_array().into_iter().flatten().map(|one| one["path"].clone()).collect();
+    let places: Vec<_> =
+        wrong["errors"].as_array().into_iter().flatten().map(|one| one["path"].clone()).collect();
     assert_eq!(places, ["epochs", "file", "model", "x"], "{wrong}");
     check(&json!({"file": "file-x", "model": "gpt-4o"})).expect(404);
 }

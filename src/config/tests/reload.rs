@@ -32,7 +32,6 @@ fn a_reload_says_what_only_a_restart_applies() {
         "cache.max_bytes",
         "cache.max_answer_bytes",
         "cache.embed_timeout_ms",
-        "tuning.folder",
         "tuning.poll_ms",
         "tuning.poll_max_ms",
         "tuning.moderate",

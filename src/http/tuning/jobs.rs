@@ -58,7 +58,7 @@ pub(super) async fn answer(
         }
         Asked::List => {
             let page = jobs.list(caller, &query.listing()?).await?;
-            list(page, job_json)
+            list(&page, job_json)
         }
         Asked::Show(id) => job_json(&jobs.find(caller, id).await?),
         Asked::Delete(id) => {
@@ -71,11 +71,11 @@ pub(super) async fn answer(
         Asked::Wish(id, wish) => job_json(&jobs.wish(caller, id, wish).await?),
         Asked::Events(id) => {
             let page = jobs.events(caller, id, query.one("after"), query.limit()?).await?;
-            list(page, event_json)
+            list(&page, event_json)
         }
         Asked::Checkpoints(id) => {
             let page = jobs.checkpoints(caller, id, query.one("after"), query.limit()?).await?;
-            let shown = list(page, |checkpoint| checkpoint_json(id, checkpoint));
+            let shown = list(&page, |checkpoint| checkpoint_json(id, checkpoint));
             with_ends(shown)
         }
     };
@@ -103,7 +103,7 @@ fn asked<'a>(method: &Method, rest: &'a str) -> Option<Asked<'a>> {
 }
 
 /// A list in OpenAI's form.
-fn list<T>(page: Page<T>, show: impl Fn(&T) -> Value) -> Value {
+fn list<T>(page: &Page<T>, show: impl Fn(&T) -> Value) -> Value {
     let shown: Vec<Value> = page.items.iter().map(show).collect();
     json!({"object": "list", "data": shown, "has_more": page.has_more})
 }
@@ -188,7 +188,7 @@ mod tests {
         assert!(Query::read("metadata=null").listing().expect("sound").without_metadata);
         assert!(Query::read("limit=many").listing().is_err());
         let page = Page { items: vec![1, 2], has_more: true };
-        let shown = with_ends(list(page, |number| json!({"id": number})));
+        let shown = with_ends(list(&page, |number| json!({"id": number})));
         assert_eq!(
             (&shown["first_id"], &shown["last_id"], &shown["has_more"]),
             (&json!(1), &json!(2), &json!(true))

@@ -51,12 +51,12 @@ pub fn files(kind: ProviderKind, body: &[u8]) -> Option<Page<ProviderFile>> {
 
 /// A page of events, in the provider's order: see [`in_order`].
 pub fn events(body: &[u8]) -> Option<Page<TrainingEvent>> {
-    page(body, one_event)
+    page(body, |value| one_event(&value))
 }
 
 /// A page of checkpoints, in the provider's order.
 pub fn checkpoints(body: &[u8]) -> Option<Page<Checkpoint>> {
-    page(body, one_checkpoint)
+    page(body, |value| one_checkpoint(&value))
 }
 
 /// Which of the texts were flagged, in their order; none where the answer is not about so many.
@@ -223,7 +223,7 @@ fn one_file(kind: ProviderKind, raw: &Value) -> Option<ProviderFile> {
     })
 }
 
-fn one_event(raw: Value) -> Option<TrainingEvent> {
+fn one_event(raw: &Value) -> Option<TrainingEvent> {
     let level = match raw.get("level").and_then(Value::as_str) {
         Some("warn" | "warning") => "warn",
         Some("error") => "error",
@@ -233,23 +233,23 @@ fn one_event(raw: Value) -> Option<TrainingEvent> {
     azure::figures(&mut data);
     Some(TrainingEvent {
         id: id_of(raw.get("id")?)?,
-        created_at: seconds(&raw, "created_at").unwrap_or_default(),
+        created_at: seconds(raw, "created_at").unwrap_or_default(),
         level: level.into(),
-        kind: text(&raw, "type").unwrap_or_else(|| "message".to_owned()).into(),
-        message: text(&raw, "message").unwrap_or_default(),
+        kind: text(raw, "type").unwrap_or_else(|| "message".to_owned()).into(),
+        message: text(raw, "message").unwrap_or_default(),
         data,
     })
 }
 
-fn one_checkpoint(raw: Value) -> Option<Checkpoint> {
+fn one_checkpoint(raw: &Value) -> Option<Checkpoint> {
     let mut metrics = raw.get("metrics").cloned().filter(Value::is_object).unwrap_or_else(|| json!({}));
     azure::figures(&mut metrics);
     let step = raw.get("step_number").and_then(whole).or_else(|| metrics.get("step").and_then(whole))?;
     Some(Checkpoint {
         id: id_of(raw.get("id")?)?,
-        created_at: seconds(&raw, "created_at").unwrap_or_default(),
+        created_at: seconds(raw, "created_at").unwrap_or_default(),
         step: u64::try_from(step).ok()?,
-        model: text(&raw, "fine_tuned_model_checkpoint")?.into(),
+        model: text(raw, "fine_tuned_model_checkpoint")?.into(),
         metrics,
     })
 }

@@ -92,8 +92,8 @@ fn order() -> JobOrder {
         })),
         hyperparameters: json(json!({"n_epochs": "auto", "prompt_loss_weight": 0.01})),
         integrations: None,
-        training_type: None,
         metadata: json!({"team": "a"}).as_object().cloned().expect("an object"),
+        training_type: None,
     }
 }
 

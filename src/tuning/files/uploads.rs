@@ -241,7 +241,7 @@ impl Files {
                 Ok(Some(place)) => self.unlink(place).await,
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the parts of an upload stay for now; it is tried again")
+                    tracing::warn!(%error, "the parts of an upload stay for now; it is tried again");
                 }
             }
         }

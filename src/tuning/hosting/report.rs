@@ -22,6 +22,9 @@ const HOUR_MS: i64 = 3_600_000;
 /// What is gone is told of for so long.
 const TOLD_FOR_MS: i64 = DAY_MS;
 
+/// A team, where one pays, and a provider.
+type Payer<'a> = (Option<Arc<str>>, &'a str);
+
 /// A deployment that is billed by the hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostedReport {
@@ -250,7 +253,7 @@ impl Hosting {
 
     /// Says, once a day, where a day of what stands costs more than is left. Nothing is refused: it stands already.
     fn warn_of_budgets(&self, all: &[HostedReport], now_ms: i64) {
-        let mut payers: HashMap<(Option<Arc<str>>, &str), (Usd, &HostedReport)> = HashMap::new();
+        let mut payers: HashMap<Payer<'_>, (Usd, &HostedReport)> = HashMap::new();
         for one in all {
             let Some(per_hour) = one.usd_per_hour.filter(|per_hour| *per_hour > Usd::ZERO) else { continue };
             let (sum, dearest) = payers.entry((one.team.clone(), &one.provider)).or_insert((Usd::ZERO, one));

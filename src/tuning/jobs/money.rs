@@ -34,7 +34,8 @@ impl Jobs {
         let holds =
             entries.iter().filter(|entry| entry.kind == EntryKind::Hold && !ended.contains(&entry.seq));
         let open = holds.map(|entry| (entry.seq, entry.held)).collect();
-        let is_paid = entries.iter().any(|entry| entry.kind == EntryKind::Usage);
+        let is_paid =
+            entries.iter().any(|entry| matches!(entry.kind, EntryKind::Usage | EntryKind::Training));
         Ok(Written { open, is_paid })
     }
 
@@ -89,6 +90,8 @@ impl Jobs {
 
     /// Brings a job's row and the ledger together: a process may have died between the two.
     pub(super) async fn compare(&self, job: &mut JobRow) -> Result<(), StoreError> {
+        // it may have told the provider something, too
+        job.course.doubt = true;
         let written = self.written(job).await?;
         let Some((seq, held)) = written.open.last().copied() else { return Ok(()) };
         for (older, _) in written.open.iter().filter(|(older, _)| *older != seq) {
@@ -143,7 +146,7 @@ impl Jobs {
         let price =
             job.course.quote.as_ref().map(|quote| Arc::clone(&quote.price.version)).unwrap_or_default();
         let drafted = Entry::drafted(
-            EntryKind::Usage,
+            EntryKind::Training,
             clock::unix_ms(),
             job.id.as_str().into(),
             Arc::clone(&job.booked_on),

@@ -5,6 +5,7 @@ use super::*;
 use crate::domain::catalog::{AzureV1, Dialect, OpenAi, Training};
 use crate::domain::tuning::JobStatus;
 
+#[expect(clippy::needless_pass_by_value, reason = "it is written where it is given")]
 fn ok(body: Value) -> (u16, &'static str, String) {
     (200, "content-type: application/json\r\n", body.to_string())
 }

@@ -124,7 +124,9 @@ impl Course {
             Act::Upload(_) | Act::Create if !perhaps => None,
             _ => self.tried_ms,
         };
-        let course = Self { failures, tried_ms, ..self.clone() };
+        // what was told may have come true
+        let doubt = self.doubt || matches!(act, Act::Tell(_));
+        let course = Self { failures, tried_ms, doubt, ..self.clone() };
         let again = again_ms.map_or(Again::Later(failures.min(MOST_DOUBLINGS)), Again::In);
         let learnt = Learnt::wait(course, again);
         match failures {
@@ -235,7 +237,7 @@ impl Course {
             Told::Job(job, events) => {
                 let found = matches!(act, Act::FindJob);
                 let course = Self { stage: Stage::Following, tried_ms: None, changed_ms: now_ms, ..self };
-                let learnt = course.sees(*job, events, now_ms);
+                let learnt = course.sees(&job, events, now_ms);
                 match found {
                     true => {
                         learnt.noting(Note::info("the job was found at its provider after an interruption"))
@@ -251,7 +253,7 @@ impl Course {
 
     fn asked(self, told: Told, now_ms: i64) -> Learnt {
         match told {
-            Told::Job(job, events) => self.sees(*job, events, now_ms),
+            Told::Job(job, events) => self.sees(&job, events, now_ms),
             Told::NoJob => {
                 let since_ms = self.gone_ms.unwrap_or(now_ms);
                 let course = Self { gone_ms: Some(since_ms), doubt: false, ..self };
@@ -294,7 +296,7 @@ impl Course {
         match told {
             Told::Job(job, events) => {
                 let course = Self { declined: None, doubted: None, ..self };
-                let learnt = course.sees(*job, events, now_ms);
+                let learnt = course.sees(&job, events, now_ms);
                 let status = learnt.course.seen.as_ref().map(|seen| seen.status);
                 let granted = match wish {
                     Wish::Cancel => false,
@@ -328,8 +330,8 @@ impl Course {
     }
 
     /// Takes in what the provider says.
-    fn sees(mut self, job: ProviderJob, events: Vec<TrainingEvent>, now_ms: i64) -> Learnt {
-        let seen = Seen::of(&job);
+    fn sees(mut self, job: &ProviderJob, events: Vec<TrainingEvent>, now_ms: i64) -> Learnt {
+        let seen = Seen::of(job);
         let is_new = self.seen.as_ref() != Some(&seen) || !events.is_empty();
         for event in &events {
             self.progress = advanced(self.progress, &event.data);

@@ -59,6 +59,8 @@ struct World {
     epochs: u64,
     looks: u32,
     registered: bool,
+    /// The process has just begun.
+    is_new: bool,
 }
 
 fn price(per_million: &str) -> TrainingPrice {
@@ -102,6 +104,7 @@ impl World {
             epochs,
             looks: 0,
             registered: false,
+            is_new: true,
         }
     }
 
@@ -270,6 +273,9 @@ impl World {
             self.row.hold = Some(seq);
             self.row.held_nanos = amount.nanos();
         }
+        // nor does it know what the provider was told last
+        self.row.doubt |= std::mem::take(&mut self.is_new);
+        self.is_new = matches!(luck, Luck::DiesBefore | Luck::DiesBehind);
         let act = match self.row.next(self.wish, self.now_ms) {
             Next::Write(course) => {
                 if luck != Luck::DiesBefore {

@@ -7,7 +7,7 @@ fn parse(body: &Value) -> Result<JobRequest, JobRequestError> {
 }
 
 /// A body with the members that must be there, and more.
-fn with(more: Value) -> Value {
+fn with(more: &Value) -> Value {
     let mut body = json!({"model": "gpt-4.1-mini", "training_file": "file-a"});
     for (name, value) in more.as_object().cloned().unwrap_or_default() {
         body[name] = value;
@@ -66,14 +66,14 @@ fn every_method_and_the_forms_of_other_years_are_read() {
             Auto,
         ),
     ] {
-        let read = parse(&with(more.clone())).unwrap_or_else(|error| panic!("{more}: {error}"));
+        let read = parse(&with(&more)).unwrap_or_else(|error| panic!("{more}: {error}"));
         assert_eq!((read.kind, read.epochs), (kind, epochs), "{more}");
     }
 }
 
 #[test]
 fn an_order_has_what_the_client_wrote() {
-    let body = with(json!({
+    let body = with(&json!({
         "suffix": "eu", "seed": 7, "validation_file": "file-b", "metadata": {"team": "x"},
         "method": {"type": "supervised", "supervised": {"hyperparameters": {"learning_rate_multiplier": 1.80}}},
         "integrations": [{"type": "wandb", "wandb": {"project": "p", "tags": ["a"]}}],
@@ -84,7 +84,7 @@ fn an_order_has_what_the_client_wrote() {
     assert_eq!((order.suffix.as_deref(), order.seed), (Some("eu"), Some(7)));
     assert_eq!((&*order.job_id, &*order.model), ("ftjob-1", "gpt-4.1-mini-2025"));
     assert_eq!(order.metadata["team"], "x");
-    let order = parse(&with(json!({}))).expect("sound").order(&"j".into(), &"m".into(), 9);
+    let order = parse(&with(&json!({}))).expect("sound").order(&"j".into(), &"m".into(), 9);
     assert_eq!(order.seed, Some(9), "made up where none was said");
 }
 
@@ -161,7 +161,7 @@ fn each_mistake_is_told_with_its_parameter() {
         ),
         (json!({"trainingType": "a b"}), "trainingType", "invalid_value"),
     ] {
-        let error = parse(&with(more.clone())).expect_err(&more.to_string());
+        let error = parse(&with(&more)).expect_err(&more.to_string());
         assert_eq!((error.param.as_deref(), error.code), (Some(param), code), "{more}: {error}");
     }
     for body in ["", "[]", "{", "3"] {
