@@ -166,7 +166,7 @@ deployments = ["{name}"]
     }
 
     /// Begins at that moment instead of now.
-    pub(crate) fn as_of(self, moment: &str) -> Self {
+    pub(crate) fn dated(self, moment: &str) -> Self {
         Self { as_of: Some(moment.to_owned()), ..self }
     }
 

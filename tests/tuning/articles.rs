@@ -22,7 +22,7 @@ fn root() -> &'static Path {
 fn in_2023(provider: &SimulatedProvider) -> TestGateway {
     provider.tuning().now(SEPTEMBER_2023_MS).speaks(Dialect::August2023);
     provider.charges("ft:gpt-3.5-turbo-0613:", 12_000, 16_000);
-    TestGateway::with(at_openai(provider).as_of("2023-09-01T00:00:00Z")).start()
+    TestGateway::with(at_openai(provider).dated("2023-09-01T00:00:00Z")).start()
 }
 
 #[test]
