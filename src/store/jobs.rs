@@ -246,12 +246,13 @@ impl JobRows {
         Ok(())
     }
 
-    /// Takes a job away that was refused before anything came of it. Not one that has been stepped since it was read.
-    pub async fn delete(&self, id: &str, version: i64) -> Result<(), StoreError> {
+    /// Takes a job away that was refused before anything came of it. Not one that has been stepped since it was read. Whether
+    /// it was.
+    pub async fn delete(&self, id: &str, version: i64) -> Result<bool, StoreError> {
         let query = |sql: &'static str| sqlx::query(sql).bind(id.to_owned());
         let job = query("DELETE FROM fine_tuning_jobs WHERE id = $1 AND version = $2").bind(version);
         let events = query("DELETE FROM fine_tuning_events WHERE job = $1");
-        self.write(vec![job, events]).await.map(drop)
+        self.write(vec![job, events]).await
     }
 
     /// A job by its id.
@@ -644,9 +645,9 @@ mod tests {
                 held_nanos: 40,
             };
             assert_eq!(counts, [want]);
-            rows.delete("ftjob-2", 7).await.expect("asked");
+            assert!(!rows.delete("ftjob-2", 7).await.expect("asked"));
             assert_eq!(rows.open().await.expect("read").len(), 3, "not one that was stepped");
-            rows.delete("ftjob-2", 1).await.expect("asked");
+            assert!(rows.delete("ftjob-2", 1).await.expect("asked"));
             assert_eq!(rows.open().await.expect("read").len(), 2);
         })
         .await;
