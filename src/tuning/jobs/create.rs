@@ -164,7 +164,12 @@ impl Jobs {
     async fn let_go(&self, job: &JobRow) {
         let Some(seq) = job.course.hold else { return };
         match self.rows.get(&job.id).await {
-            Ok(Some(now)) if now.course.hold != Some(seq) && now.version > job.version => {
+            // a row without a hold may be about to find ours, unless it is past that
+            Ok(Some(now))
+                if now.version > job.version
+                    && now.course.hold != Some(seq)
+                    && (now.course.hold.is_some() || now.course.stage > Stage::Settling) =>
+            {
                 if let Err(error) = self.ledger.end_standing(seq, None).await {
                     tracing::warn!(%error, job = %job.id, seq, "a second hold of a job could not be released");
                 }
