@@ -227,9 +227,11 @@ impl Course {
 
     /// What may have been made is not there: it never was, once a lost call can't arrive any more.
     fn not_found(self, now_ms: i64) -> Learnt {
-        let left = self.tried_ms.map_or(0, |tried_ms| tried_ms.saturating_add(self.plan.grace_ms) - now_ms);
+        // where the clock was set back since, it counts from now
+        let tried_ms = self.tried_ms.map(|tried_ms| tried_ms.min(now_ms));
+        let left = tried_ms.map_or(0, |tried_ms| tried_ms.saturating_add(self.plan.grace_ms) - now_ms);
         match u64::try_from(left) {
-            Ok(left @ 1..) => Learnt::wait(self, Again::In(left)),
+            Ok(left @ 1..) => Learnt::wait(Self { tried_ms, ..self }, Again::In(left)),
             _ => Learnt::go(Self { tried_ms: None, ..self }),
         }
     }
@@ -257,7 +259,7 @@ impl Course {
         match told {
             Told::Job(job, events) => self.sees(&job, events, now_ms),
             Told::NoJob => {
-                let since_ms = self.gone_ms.unwrap_or(now_ms);
+                let since_ms = self.gone_ms.unwrap_or(now_ms).min(now_ms);
                 let course = Self { gone_ms: Some(since_ms), doubt: false, ..self };
                 if now_ms - since_ms < GONE_MS {
                     let learnt = Learnt::wait(course, Again::Later(2));
