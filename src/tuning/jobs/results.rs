@@ -57,6 +57,25 @@ impl Jobs {
         }
     }
 
+    /// Fetches the checkpoints of a job that is seen to have been paused: its provider makes one then, which can be used
+    /// before it goes on. Where they can't be had, they come at its end.
+    pub(super) async fn see_checkpoints(
+        &self,
+        trainer: &Trainer,
+        job: &JobRow,
+        told: &Told,
+        beside: &mut Beside,
+    ) {
+        let Told::Job(theirs, _) = told else { return };
+        let was_paused = job.course.seen.as_ref().is_some_and(|seen| seen.status == JobStatus::Paused);
+        if theirs.status != JobStatus::Paused || was_paused {
+            return;
+        }
+        if let Ok(made) = trainer.checkpoints(&theirs.id).await {
+            beside.checkpoints = made.iter().map(|made| checkpoint_row(job, made)).collect();
+        }
+    }
+
     async fn fetch(
         &self,
         job: &mut JobRow,
