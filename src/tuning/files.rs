@@ -190,35 +190,40 @@ impl Files {
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
         must_may(caller, Tuning::Write)?;
-        self.keep(caller.owner(), received, new, now_ms).await
+        self.keep(Id::File.mint(rand::random()), caller.owner(), received, new, now_ms).await
     }
 
-    /// Keeps bytes of our own as a new file: what a job has made.
+    /// Keeps bytes of our own as a new file of an id: what a job has made. One that is there already is told.
     ///
     /// # Errors
     ///
     /// As [`Files::create`].
     pub async fn put_bytes(
         &self,
+        id: String,
         owner: Owner,
         new: NewFile,
         bytes: Bytes,
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
+        if let Some(file) = self.rows.find(&id).await.map_err(|error| stored(&error))? {
+            return Ok(file);
+        }
         let mut received = self.receive_at_most(Most::File(self.config.max_file_bytes)).await?;
         received.push(bytes).await?;
-        self.keep(owner, received, new, now_ms).await
+        self.keep(id, owner, received, new, now_ms).await
     }
 
     async fn keep(
         &self,
+        id: String,
         owner: Owner,
         received: Receiving,
         new: NewFile,
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
         let (kept, _room) = self.settle(received).await?;
-        let file = new_file(owner, &kept, new, now_ms);
+        let file = TrainingFile { id, ..new_file(owner, &kept, new, now_ms) };
         let written = self.rows.insert(&file, &kept.place).await;
         self.written(kept, written).await?;
         self.waits.notify_one();

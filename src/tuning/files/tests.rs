@@ -199,7 +199,10 @@ async fn a_file_goes_when_its_time_is_over() {
         let place = place(database, 1 << 20).await;
         let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
         let new = NewFile { expires_after_ms: Some(HOUR_MS), ..named("a") };
-        let file = files.put_bytes(caller.owner(), new, Bytes::from_static(b"x"), 5).await.expect("kept");
+        let file = files
+            .put_bytes("file-x".to_owned(), caller.owner(), new, Bytes::from_static(b"x"), 5)
+            .await
+            .expect("kept");
         assert_eq!(file.expires_at_ms, Some(HOUR_MS + 5));
         files.sweep(HOUR_MS + 4, 0).await.expect("swept");
         assert!(files.find(&caller, &file.id).await.is_ok());
@@ -413,7 +416,9 @@ async fn a_file_is_checked_behind_the_clients_back() {
         assert!(details.starts_with("line 5"), "{details}");
         assert_eq!(*told.lock().expect("whole"), [FileStatus::Processed, FileStatus::Error]);
         let results = NewFile { purpose: Purpose::FineTuneResults, ..named("results.csv") };
-        let results = files.put_bytes(caller.owner(), results, Bytes::from_static(b"step\n"), 3).await;
+        let results = files
+            .put_bytes("file-r".to_owned(), caller.owner(), results, Bytes::from_static(b"step\n"), 3)
+            .await;
         assert_eq!(results.expect("kept").status, FileStatus::Processed, "nothing to check");
     })
     .await;
