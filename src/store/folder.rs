@@ -56,6 +56,15 @@ impl Folder {
         self.root.join(place)
     }
 
+    /// Whether a content is there.
+    ///
+    /// # Errors
+    ///
+    /// When that can't be told.
+    pub fn has(&self, place: &str) -> io::Result<bool> {
+        self.path(place).try_exists()
+    }
+
     /// Unlinks a content. Who is reading it reads on.
     ///
     /// # Errors

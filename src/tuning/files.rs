@@ -219,10 +219,24 @@ impl Files {
     ) -> Result<TrainingFile, TuningError> {
         let (kept, _room) = self.settle(received).await?;
         let file = new_file(owner, &kept, new, now_ms);
-        let written = self.rows.insert(&file, &kept.place).await;
+        let lost = self.lost(&kept.sha256).await?;
+        let written = self.rows.insert(&file, &kept.place, lost).await;
         self.written(kept, written).await?;
         self.waits.notify_one();
         Ok(file)
+    }
+
+    /// Where a content should lie and does not; nothing where it is there, or nobody has it yet. No place is used twice:
+    /// what is lost once stays lost.
+    async fn lost(&self, sha256: &str) -> Result<Option<String>, TuningError> {
+        let place = self.rows.place(sha256).await.map_err(|error| stored(&error))?;
+        let Some(place) = place else { return Ok(None) };
+        let (folder, looked_at) = (self.folder.clone(), place.clone());
+        if blocking(move || folder.has(&looked_at)).await? {
+            return Ok(None);
+        }
+        tracing::warn!(place, "the content of a file is gone from its folder; the new copy takes its place");
+        Ok(Some(place))
     }
 
     /// Ends the writing of a content whose row was written, or was not.

@@ -124,7 +124,8 @@ impl Files {
         // a part that was lost on its way back to the client comes again
         let twice = i64::try_from(upload.bytes.saturating_mul(2)).unwrap_or(i64::MAX);
         let bounds = Bounds { parts: MOST_PARTS, bytes: twice };
-        match self.uploads.add_part(&part, &kept.place, bounds).await {
+        let lost = self.lost(&kept.sha256).await?;
+        match self.uploads.add_part(&part, &kept.place, lost, bounds).await {
             Ok(Added::Refused) => {
                 self.pending(caller, upload_id, now_ms).await?;
                 Err(TuningError::invalid(
@@ -190,7 +191,8 @@ impl Files {
             expires_after_ms: upload.file_expires_after_ms,
         };
         let file = new_file(upload.owner.clone(), &kept, new, now_ms);
-        match self.uploads.complete(id, &file, &kept.place).await {
+        let lost = self.lost(&kept.sha256).await?;
+        match self.uploads.complete(id, &file, &kept.place, lost).await {
             Ok(None) => {
                 self.pending(caller, id, now_ms).await?;
                 return Err(over(UploadStatus::Completed));
