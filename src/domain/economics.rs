@@ -245,12 +245,12 @@ impl Month {
     }
 }
 
-/// What a deployment of a kind costs a month, used or not: nothing where its price has no hours; none where it has, and
-/// none for its kind.
+/// What a deployment of a kind costs a month, used or not; none where nobody knows. `sku` is its kind where deployments
+/// are billed by the hour; elsewhere a price without hours costs nothing.
 pub fn hosting_month(price: &Price, sku: Option<&str>) -> Option<Usd> {
     match price.terms.hosting {
-        None => Some(Usd::ZERO),
-        Some(_) => price.hosting_cost(MONTH_SECONDS, sku),
+        None if sku.is_none() => Some(Usd::ZERO),
+        _ => price.hosting_cost(MONTH_SECONDS, sku),
     }
 }
 
@@ -431,6 +431,7 @@ mod tests {
         assert_eq!(hosting_month(&hosted, Some("Standard")), Some(usd("1224")));
         assert_eq!(hosting_month(&hosted, Some("ProvisionedManaged")), None, "not for nothing");
         assert_eq!(hosting_month(&by_token("1"), None), Some(Usd::ZERO));
+        assert_eq!(hosting_month(&by_token("1"), Some("Standard")), None, "not for nothing");
         assert_eq!(share(usd("1"), 3), Usd::from_nanos(333_333_334));
         assert_eq!(share(usd("1"), 0), usd("1"));
     }
