@@ -492,8 +492,10 @@ mod tests {
                 let load = load(1, 0, tokens);
                 server.fixed + load.cost(server.price)
             };
-            prop_assert!(month(&served, tokens / 1_000 * 999) <= month(&hosted, tokens / 1_000 * 999));
-            prop_assert!(month(&served, tokens / 1_000 * 1_001) >= month(&hosted, tokens / 1_000 * 1_001));
+            // multiplied first: of 20,408 a thousandth, cut off, is 20 and a thousand of these are less
+            let (below, above) = (tokens * 999 / 1_000, tokens * 1_001 / 1_000);
+            prop_assert!(month(&served, below) <= month(&hosted, below));
+            prop_assert!(month(&served, above) >= month(&hosted, above));
         }
     }
 }
