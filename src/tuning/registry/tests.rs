@@ -112,8 +112,9 @@ fn base(route: &str) -> Catalog {
     };
     let any = Arc::new(any);
     let pattern = Model::plain(name("*"), Plan::To(Arc::clone(&any)));
+    let eu = Arc::new(Deployment::plain("eu".into(), Arc::clone(&azure), "mini-eu".into()));
     let providers = [openai, azure].map(|one| (Arc::clone(&one.name), one));
-    let deployments = [mini, any].map(|one| (Arc::clone(&one.name), one));
+    let deployments = [mini, any, eu].map(|one| (Arc::clone(&one.name), one));
     Catalog::new(providers.into(), deployments.into(), vec![bot, pattern])
 }
 
@@ -353,6 +354,13 @@ async fn a_deployment_is_asked_for_watched_used_and_taken_away() {
     assert!(refused.to_string().contains("no quota"), "{refused}");
     *bench.fake.refuses.lock() = false;
     assert_eq!(bench.registry.deployments().await.expect("read"), [], "nothing is left of it");
+    for (there, asked) in [("Support-FT", "Support-FT"), ("other", "mini-eu"), ("other", "Mini-EU")] {
+        bench.fake.stands.lock().insert(there.to_owned(), StandState::Made);
+        let order = json!({"name": asked, "tier": "standard"});
+        let taken = bench.registry.deploy(ON_AZURE, &order).await.expect_err("it is another's");
+        assert!(taken.to_string().contains("another deployment"), "{asked}: {taken}");
+    }
+    assert_eq!(bench.registry.deployments().await.expect("read"), [], "no row is written");
     let asked = bench.registry.deploy(ON_AZURE, &order("standard")).await.expect("asked for");
     assert_eq!(asked.row.hosted.state, HostedState::Creating);
     assert!(
