@@ -100,11 +100,16 @@ const KEYS: [(&str, usize); 16] = [
 
 const PEM_BEGIN: &str = "-----BEGIN ";
 const PEM_END: &str = "PRIVATE KEY-----";
+/// What stands between the two, such as `RSA `, bytes.
+const LONGEST_TITLE: usize = 20;
+/// Each part of a web token has so many characters at least.
+const FEWEST_OF_PART: usize = 10;
 
 /// All that is found, in order, without overlaps.
 pub fn find(text: &str) -> Vec<Found> {
     let bytes = text.as_bytes();
     let mut found: Vec<Found> = Vec::new();
+    let mut word = Word::default();
     let mut at = 0;
     while at < bytes.len() {
         let starts_word = at == 0 || !is_word(bytes[at - 1]);
@@ -113,7 +118,7 @@ pub fn find(text: &str) -> Vec<Found> {
             b'+' | b'(' | b'0'..=b'9' if starts_word => number(bytes, at),
             b'-' if starts_word => pem(text, at),
             b'A' | b'a' | b'e' | b'g' | b'h' | b'n' | b'p' | b'r' | b's' | b'x' if starts_word => {
-                key(text, at)
+                key(bytes, at, &mut word)
             }
             _ => None,
         };
@@ -242,46 +247,79 @@ fn is_phone(plus: bool, brackets: bool, digits: &[u8], groups: &[usize]) -> bool
     (9..=11).contains(&digits.len()) && in_groups && (domestic || groups == [3, 3, 4])
 }
 
-/// A key that begins here.
-fn key(text: &str, at: usize) -> Option<Found> {
-    let rest = &text.as_bytes()[at..];
-    let of_key = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if rest.starts_with(b"eyJ") {
-        return web_token(rest).map(|length| Found { kind: Kind::Key, at: at..at + length });
-    }
-    let (begin, fewest) = KEYS.iter().find(|(begin, _)| rest.starts_with(begin.as_bytes()))?;
-    let behind = &rest[begin.len()..];
-    let behind = &behind[..run(behind, of_key)];
-    // a key has digits; a long word with hyphens has none
-    let is_random = behind.iter().any(u8::is_ascii_digit);
-    let long = behind.len() >= *fewest;
-    (long && is_random).then(|| Found { kind: Kind::Key, at: at..at + begin.len() + behind.len() })
+/// A stretch of what keys consist of. It is walked through once, however many beginnings of keys are in it: a line of
+/// nothing else would take its length squared.
+#[derive(Default)]
+struct Word {
+    end: usize,
+    /// Behind its last digit; 0 where it has none.
+    digits_end: usize,
+    /// Where the two other parts of a web token end, which stand behind it.
+    token_end: Option<usize>,
 }
 
-/// Three parts of base64, the first of which is JSON.
-fn web_token(rest: &[u8]) -> Option<usize> {
-    let of_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let mut length = 0;
-    for part in 0..3 {
-        let own = run(&rest[length..], of_part);
-        if own < 10 {
-            return None;
-        }
-        length += own;
-        if part < 2 {
-            if rest.get(length) != Some(&b'.') {
-                return None;
-            }
-            length += 1;
+impl Word {
+    /// The one that goes on at `at`.
+    fn from(bytes: &[u8], at: usize) -> Self {
+        let end = at + run(&bytes[at..], of_key);
+        let last_digit = bytes[at..end].iter().rposition(u8::is_ascii_digit);
+        Self {
+            end,
+            digits_end: last_digit.map_or(0, |digit| at + digit + 1),
+            token_end: parts_behind(bytes, end),
         }
     }
-    Some(length)
+}
+
+const fn of_key(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+/// A key that begins here. `word` is the last one that was walked through.
+fn key(bytes: &[u8], at: usize, word: &mut Word) -> Option<Found> {
+    let rest = &bytes[at..];
+    let is_token = rest.starts_with(b"eyJ");
+    let begin = KEYS.iter().find(|(begin, _)| rest.starts_with(begin.as_bytes()));
+    if !is_token && begin.is_none() {
+        return None;
+    }
+    if at >= word.end {
+        *word = Word::from(bytes, at);
+    }
+    if is_token {
+        let end = word.token_end.filter(|_| word.end - at >= FEWEST_OF_PART)?;
+        return Some(Found { kind: Kind::Key, at: at..end });
+    }
+    let (begin, fewest) = begin?;
+    let behind = at + begin.len();
+    // a key has digits; a long word with hyphens has none
+    let is_random = word.digits_end > behind;
+    let long = word.end - behind >= *fewest;
+    (long && is_random).then(|| Found { kind: Kind::Key, at: at..word.end })
+}
+
+/// Where the second and the third part of base64 end, behind a first one; the first of the three is JSON.
+fn parts_behind(bytes: &[u8], first_end: usize) -> Option<usize> {
+    let mut end = first_end;
+    for _ in 0..2 {
+        if bytes.get(end) != Some(&b'.') {
+            return None;
+        }
+        let own = run(&bytes[end + 1..], of_key);
+        if own < FEWEST_OF_PART {
+            return None;
+        }
+        end += 1 + own;
+    }
+    Some(end)
 }
 
 fn pem(text: &str, at: usize) -> Option<Found> {
     let rest = &text[at..];
     let head = rest.strip_prefix(PEM_BEGIN)?;
-    let title = head.find(PEM_END).filter(|length| *length <= 20)?;
+    // no farther: a line of nothing but beginnings would take its length squared
+    let near = &head.as_bytes()[..head.len().min(LONGEST_TITLE + PEM_END.len())];
+    let title = near.windows(PEM_END.len()).position(|here| here == PEM_END.as_bytes())?;
     let body = PEM_BEGIN.len() + title + PEM_END.len();
     let end = rest[body..].find(PEM_END).map_or(rest.len(), |found| body + found + PEM_END.len());
     Some(Found { kind: Kind::Key, at: at..at + end })
@@ -360,5 +398,34 @@ mod tests {
         ] {
             assert_eq!(found(text), [], "{text}");
         }
+    }
+
+    /// Each of them took the square of its length once: hours, for such a line.
+    #[test]
+    fn a_long_line_of_beginnings_is_walked_through_once() {
+        const LINE_BYTES: usize = 4 << 20;
+        for begin in [
+            PEM_BEGIN,
+            "-----BEGIN é",
+            "sk-",
+            "glpat-",
+            "xoxb-",
+            "pypi-",
+            "eyJ-",
+            "eyJ.",
+            "+1 ",
+            "(1",
+            "a@",
+            "1-",
+            "@a.",
+        ] {
+            assert_eq!(found(&begin.repeat(LINE_BYTES / begin.len())), [], "{begin}");
+        }
+        let behind = format!("{}.{}", "eyJ-".repeat(LINE_BYTES / 8), "a".repeat(LINE_BYTES / 2));
+        assert_eq!(found(&behind), []);
+        // what a long word hides is found
+        assert_eq!(found("pypi-a-sk-AbCdEfGhIj0123456789Kl"), [(Kind::Key, "sk-AbCdEfGhIj0123456789Kl")]);
+        assert_eq!(found("hf_a-sk-AbCdEfGhIj0123456789"), [(Kind::Key, "sk-AbCdEfGhIj0123456789")]);
+        assert_eq!(found("sk-555-010-9999"), [(Kind::Phone, "555-010-9999")]);
     }
 }

@@ -79,8 +79,8 @@ pub struct Resolved {
     pub route: Arc<Route>,
     /// What the pattern's `*` matched; the whole name for an exact entry.
     pub matched: String,
-    /// Whose model it is that is asked for, where nobody else may.
-    pub owner: Option<Owner>,
+    /// Whose the models are that may be asked for, where nobody else may.
+    pub owners: Vec<Owner>,
 }
 
 impl Resolved {
@@ -89,7 +89,7 @@ impl Resolved {
     pub fn is_for(&self, asked: &ModelName, key: &VirtualKey) -> bool {
         let allowed = &key.terms.models;
         let is_its = |owner: &Owner| key.is_nobodys() || *owner == Owner::of(key);
-        (allowed.allows(asked) || allowed.allows(&self.model.name)) && self.owner.as_ref().is_none_or(is_its)
+        (allowed.allows(asked) || allowed.allows(&self.model.name)) && self.owners.iter().all(is_its)
     }
 
     /// The provider's own name for the model on one of the deployments.
@@ -98,6 +98,28 @@ impl Resolved {
             true => deployment.upstream_model.replacen('*', &self.matched, 1).into(),
             false => Arc::clone(&deployment.upstream_model),
         }
+    }
+}
+
+/// How providers know what belongs to somebody. One account may stand behind several providers of the configuration, so
+/// their names say nothing; nor does the case of letters, which Azure takes for the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OwnedName {
+    /// A model that a job has made: there is one of its name.
+    Model(Arc<str>),
+    /// A deployment at providers of a kind.
+    Deployment(ProviderKind, Arc<str>),
+}
+
+impl OwnedName {
+    /// Of a model.
+    pub fn model(name: &str) -> Self {
+        Self::Model(name.to_lowercase().into())
+    }
+
+    /// Of a deployment.
+    pub fn deployment(kind: ProviderKind, name: &str) -> Self {
+        Self::Deployment(kind, name.to_lowercase().into())
     }
 }
 
@@ -120,8 +142,8 @@ pub struct Catalog {
     exact: BTreeMap<ModelName, Entry>,
     /// Prefixes without their `*`, longest first.
     patterns: Vec<(String, Arc<Model>)>,
-    /// Whose a model is, by its provider and the provider's name for it: no pattern leads others there.
-    owned: BTreeMap<(Arc<str>, Arc<str>), Owner>,
+    /// Whose a model is, by its provider's name for it: no pattern leads others there.
+    owned: BTreeMap<OwnedName, Owner>,
 }
 
 impl Catalog {
@@ -143,9 +165,9 @@ impl Catalog {
         catalog
     }
 
-    /// The catalog with models that belong to somebody, by their providers and the providers' names for them.
+    /// The catalog with models that belong to somebody, by their providers' names for them.
     #[must_use]
-    pub fn with_owned(self, owned: BTreeMap<(Arc<str>, Arc<str>), Owner>) -> Self {
+    pub fn with_owned(self, owned: BTreeMap<OwnedName, Owner>) -> Self {
         Self { owned, ..self }
     }
 
@@ -190,28 +212,31 @@ impl Catalog {
     /// What a name leads to: an exact entry wins, then the longest prefix.
     pub fn resolve(&self, name: &ModelName) -> Option<Resolved> {
         if let Some(Entry { model, route }) = self.exact.get(name) {
-            let (model, route, owner) = (Arc::clone(model), Arc::clone(route), model.owner.clone());
-            return Some(Resolved { model, route, matched: name.as_str().to_owned(), owner });
+            let (model, route, owners) = (Arc::clone(model), Arc::clone(route), model.owner.iter().cloned());
+            let owners = owners.collect();
+            return Some(Resolved { model, route, matched: name.as_str().to_owned(), owners });
         }
         self.patterns.iter().find_map(|(prefix, model)| {
             let matched = name.as_str().strip_prefix(prefix.as_str())?;
             let (model, route) = (Arc::clone(model), Arc::clone(&model.route));
-            let found = Resolved { model, route, matched: matched.to_owned(), owner: None };
-            (!matched.is_empty() && !climbs(matched)).then(|| Resolved { owner: self.owner(&found), ..found })
+            let found = Resolved { model, route, matched: matched.to_owned(), owners: Vec::new() };
+            (!matched.is_empty() && !climbs(matched))
+                .then(|| Resolved { owners: self.owners(&found), ..found })
         })
     }
 
-    /// Whose model a pattern leads to.
-    fn owner(&self, found: &Resolved) -> Option<Owner> {
+    /// Whose models a pattern leads to, whichever deployment of its routes is asked.
+    fn owners(&self, found: &Resolved) -> Vec<Owner> {
         if self.owned.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let named = found
-            .model
-            .routes()
-            .flat_map(|route| &route.deployments)
-            .map(|deployment| (Arc::clone(&deployment.provider.name), found.upstream_model(deployment)));
-        named.filter_map(|named| self.owned.get(&named)).next().cloned()
+        let deployments = found.model.routes().flat_map(|route| &route.deployments);
+        let names = deployments.flat_map(|deployment| {
+            let upstream = found.upstream_model(deployment);
+            let kind = deployment.provider.dialect.kind();
+            [OwnedName::model(&upstream), OwnedName::deployment(kind, &upstream)]
+        });
+        names.filter_map(|name| self.owned.get(&name)).cloned().collect()
     }
 
     /// The exact names, sorted, and their models: what `GET /v1/models` lists.

@@ -245,12 +245,12 @@ impl Month {
     }
 }
 
-/// What a deployment of a kind costs a month, used or not: nothing where its price has no hours; none where it has, and
-/// none for its kind.
+/// What a deployment of a kind costs a month, used or not; none where nobody knows. `sku` is its kind where deployments
+/// are billed by the hour; elsewhere a price without hours costs nothing.
 pub fn hosting_month(price: &Price, sku: Option<&str>) -> Option<Usd> {
     match price.terms.hosting {
-        None => Some(Usd::ZERO),
-        Some(_) => price.hosting_cost(MONTH_SECONDS, sku),
+        None if sku.is_none() => Some(Usd::ZERO),
+        _ => price.hosting_cost(MONTH_SECONDS, sku),
     }
 }
 
@@ -431,6 +431,7 @@ mod tests {
         assert_eq!(hosting_month(&hosted, Some("Standard")), Some(usd("1224")));
         assert_eq!(hosting_month(&hosted, Some("ProvisionedManaged")), None, "not for nothing");
         assert_eq!(hosting_month(&by_token("1"), None), Some(Usd::ZERO));
+        assert_eq!(hosting_month(&by_token("1"), Some("Standard")), None, "not for nothing");
         assert_eq!(share(usd("1"), 3), Usd::from_nanos(333_333_334));
         assert_eq!(share(usd("1"), 0), usd("1"));
     }
@@ -491,8 +492,10 @@ mod tests {
                 let load = load(1, 0, tokens);
                 server.fixed + load.cost(server.price)
             };
-            prop_assert!(month(&served, tokens / 1_000 * 999) <= month(&hosted, tokens / 1_000 * 999));
-            prop_assert!(month(&served, tokens / 1_000 * 1_001) >= month(&hosted, tokens / 1_000 * 1_001));
+            // multiplied first: of 20,408 a thousandth, cut off, is 20 and a thousand of these are less
+            let (below, above) = (tokens * 999 / 1_000, tokens * 1_001 / 1_000);
+            prop_assert!(month(&served, below) <= month(&hosted, below));
+            prop_assert!(month(&served, above) >= month(&hosted, above));
         }
     }
 }

@@ -130,9 +130,9 @@ pub enum BookError {
     /// The hold that it ends has ended before.
     #[error("the hold {0} has ended already")]
     Ended(Seq),
-    /// A deployment's period was charged before.
+    /// A deployment's period, or a job, was charged before.
     #[error("{0} has been charged already")]
-    Hosted(Arc<str>),
+    Charged(Arc<str>),
     /// It can't be written.
     #[error(transparent)]
     Unwritten(#[from] HoldError),

@@ -12,6 +12,8 @@ pub(super) struct Content {
     pub place: String,
     /// How long it is, bytes.
     pub bytes: u64,
+    /// Where it lay before and was lost: if the row still says so, the new place takes over.
+    pub lost: Option<String>,
 }
 
 /// Counts one more who has a content. Returns where it lies: elsewhere than it was just written, if somebody had it
@@ -19,11 +21,14 @@ pub(super) struct Content {
 pub(super) async fn hold(connection: &mut AnyConnection, content: &Content) -> Result<String, sqlx::Error> {
     sqlx::query(
         "INSERT INTO contents (sha256, place, size_bytes, refs) VALUES ($1, $2, $3, 1)
-         ON CONFLICT (sha256) DO UPDATE SET refs = contents.refs + 1",
+         ON CONFLICT (sha256) DO UPDATE SET refs = contents.refs + 1,
+         place = CASE WHEN contents.place = $4 THEN excluded.place ELSE contents.place END",
     )
     .bind(content.sha256.clone())
     .bind(content.place.clone())
     .bind(i64::try_from(content.bytes).unwrap_or(i64::MAX))
+    // no place is empty
+    .bind(content.lost.clone().unwrap_or_default())
     .execute(&mut *connection)
     .await?;
     let row = sqlx::query("SELECT place FROM contents WHERE sha256 = $1")

@@ -82,9 +82,16 @@ impl FileRows {
         Self { pool: store.pool().clone() }
     }
 
-    /// Writes a new file whose content lies in a place. Returns where the content lies: elsewhere, if it was there before.
-    pub async fn insert(&self, file: &TrainingFile, place: &str) -> Result<String, StoreError> {
-        let content = Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes };
+    /// Writes a new file whose content lies in a place. Returns where the content lies: elsewhere, if it was there before
+    /// and that is not where it is known to be `lost`.
+    pub async fn insert(
+        &self,
+        file: &TrainingFile,
+        place: &str,
+        lost: Option<String>,
+    ) -> Result<String, StoreError> {
+        let content =
+            Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes, lost };
         let file = file.clone();
         let work = self.pool.transaction(move |connection| {
             async move {

@@ -246,12 +246,13 @@ impl JobRows {
         Ok(())
     }
 
-    /// Takes a job away that was refused before anything came of it. Not one that has been stepped since it was read.
-    pub async fn delete(&self, id: &str, version: i64) -> Result<(), StoreError> {
+    /// Takes a job away that was refused before anything came of it. Not one that has been stepped since it was read. Whether
+    /// it was.
+    pub async fn delete(&self, id: &str, version: i64) -> Result<bool, StoreError> {
         let query = |sql: &'static str| sqlx::query(sql).bind(id.to_owned());
         let job = query("DELETE FROM fine_tuning_jobs WHERE id = $1 AND version = $2").bind(version);
         let events = query("DELETE FROM fine_tuning_events WHERE job = $1");
-        self.write(vec![job, events]).await.map(drop)
+        self.write(vec![job, events]).await
     }
 
     /// A job by its id.
@@ -294,17 +295,24 @@ impl JobRows {
         rows.iter().map(job_row).collect()
     }
 
-    /// Ids of jobs that are to be looked at by a moment, those that waited longest first.
-    pub async fn due(&self, now_ms: i64, limit: i64) -> Result<Vec<String>, StoreError> {
+    /// Jobs that are to be looked at by a moment, and their providers; those that waited longest first. One that would
+    /// have to wait beyond `latest_ms` is, too: the clock was set back since that was written.
+    pub async fn due(
+        &self,
+        now_ms: i64,
+        latest_ms: i64,
+        limit: i64,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id FROM fine_tuning_jobs WHERE stage <> 'ended' AND next_at_ms <= $1
-             ORDER BY next_at_ms, id LIMIT $2",
+            "SELECT id, provider FROM fine_tuning_jobs
+             WHERE stage <> 'ended' AND (next_at_ms <= $1 OR next_at_ms > $2) ORDER BY next_at_ms, id LIMIT $3",
         )
         .bind(now_ms)
+        .bind(latest_ms)
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     /// Tokens that other jobs of a provider have been billed for by one row of prices on a UTC day, counted from
@@ -559,8 +567,13 @@ mod tests {
             let twin = JobRow { id: "ftjob-9".to_owned(), ..made.clone() };
             assert!(matches!(rows.insert(&twin, 50, &[]).await, Err(StoreError::Taken)));
             assert_eq!(rows.asked_by("team:a\nx").await.expect("read").as_ref(), Some(&made));
-            assert_eq!(rows.due(49, 9).await.expect("read"), Vec::<String>::new());
-            assert_eq!(rows.due(50, 9).await.expect("read"), ["ftjob-1"]);
+            let due = async |now_ms, latest_ms| -> Vec<String> {
+                let due = rows.due(now_ms, latest_ms, 9).await.expect("read");
+                due.into_iter().map(|(id, _)| id).collect()
+            };
+            assert_eq!(due(49, 50).await, Vec::<String>::new());
+            assert_eq!(due(50, 60).await, ["ftjob-1"]);
+            assert_eq!(due(20, 49).await, ["ftjob-1"], "nobody waits so long: the clock was set back");
 
             // a wish comes between reading and writing: it stays, and the job is due at once
             assert!(rows.wish("ftjob-1", Wish::Pause).await.expect("asked"));
@@ -576,7 +589,7 @@ mod tests {
             let found = rows.get("ftjob-1").await.expect("read").expect("there");
             assert_eq!((found.wish, found.wishes, found.version), (Some(Wish::Pause), 1, 2));
             assert_eq!(found.course.stage, Stage::Uploading);
-            assert_eq!(rows.due(0, 9).await.expect("read"), ["ftjob-1"]);
+            assert_eq!(due(0, 9).await, ["ftjob-1"]);
             // of the version before, nothing is written
             let lost = Beside { events: vec![event("e4", None)], ..Beside::default() };
             assert!(!rows.save(&stepped, &lost).await.expect("asked"));
@@ -644,9 +657,9 @@ mod tests {
                 held_nanos: 40,
             };
             assert_eq!(counts, [want]);
-            rows.delete("ftjob-2", 7).await.expect("asked");
+            assert!(!rows.delete("ftjob-2", 7).await.expect("asked"));
             assert_eq!(rows.open().await.expect("read").len(), 3, "not one that was stepped");
-            rows.delete("ftjob-2", 1).await.expect("asked");
+            assert!(rows.delete("ftjob-2", 1).await.expect("asked"));
             assert_eq!(rows.open().await.expect("read").len(), 2);
         })
         .await;

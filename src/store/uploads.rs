@@ -87,14 +87,16 @@ impl UploadRows {
         rows.iter().map(part_row).collect()
     }
 
-    /// Adds a part whose content lies in a place, if the upload still takes it.
+    /// Adds a part whose content lies in a place, if the upload still takes it. `lost` is as for a file.
     pub async fn add_part(
         &self,
         part: &UploadPart,
         place: &str,
+        lost: Option<String>,
         bounds: Bounds,
     ) -> Result<Added, StoreError> {
-        let content = Content { sha256: part.sha256.clone(), place: place.to_owned(), bytes: part.bytes };
+        let content =
+            Content { sha256: part.sha256.clone(), place: place.to_owned(), bytes: part.bytes, lost };
         let part = part.clone();
         let work = self.pool.transaction(move |connection| {
             async move {
@@ -133,14 +135,16 @@ impl UploadRows {
     }
 
     /// Makes a pending upload the file that its parts were put together to. Returns where the content lies, or nothing
-    /// when the upload has ended meanwhile.
+    /// when the upload has ended meanwhile. `lost` is as for a file.
     pub async fn complete(
         &self,
         upload_id: &str,
         file: &TrainingFile,
         place: &str,
+        lost: Option<String>,
     ) -> Result<Option<String>, StoreError> {
-        let content = Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes };
+        let content =
+            Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes, lost };
         let (upload_id, file) = (upload_id.to_owned(), file.clone());
         let work = self.pool.transaction(move |connection| {
             async move {

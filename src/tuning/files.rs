@@ -190,54 +190,74 @@ impl Files {
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
         must_may(caller, Tuning::Write)?;
-        self.keep(caller.owner(), received, new, now_ms).await
+        self.keep(Id::File.mint(rand::random()), caller.owner(), received, new, now_ms).await
     }
 
-    /// Keeps bytes of our own as a new file: what a job has made.
+    /// Keeps bytes of our own as a new file of an id: what a job has made. One that is there already is told.
     ///
     /// # Errors
     ///
     /// As [`Files::create`].
     pub async fn put_bytes(
         &self,
+        id: String,
         owner: Owner,
         new: NewFile,
         bytes: Bytes,
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
+        if let Some(file) = self.rows.find(&id).await.map_err(|error| stored(&error))? {
+            return Ok(file);
+        }
         let mut received = self.receive_at_most(Most::File(self.config.max_file_bytes)).await?;
         received.push(bytes).await?;
-        self.keep(owner, received, new, now_ms).await
+        self.keep(id, owner, received, new, now_ms).await
     }
 
     async fn keep(
         &self,
+        id: String,
         owner: Owner,
         received: Receiving,
         new: NewFile,
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
-        let (kept, _room) = self.settle(received).await?;
-        let file = new_file(owner, &kept, new, now_ms);
-        let written = self.rows.insert(&file, &kept.place).await;
+        let (mut kept, _room) = self.settle(received).await?;
+        let file = TrainingFile { id, ..new_file(owner, &kept, new, now_ms) };
+        let lost = self.lost(&kept.sha256).await?;
+        // before the row is on its way: who asks may be cut off, and the row be written all the same
+        kept.leave();
+        let written = self.rows.insert(&file, &kept.place, lost).await;
         self.written(kept, written).await?;
         self.waits.notify_one();
         Ok(file)
     }
 
-    /// Ends the writing of a content whose row was written, or was not.
+    /// Where a content should lie and does not; nothing where it is there, or nobody has it yet. No place is used twice:
+    /// what is lost once stays lost.
+    async fn lost(&self, sha256: &str) -> Result<Option<String>, TuningError> {
+        let place = self.rows.place(sha256).await.map_err(|error| stored(&error))?;
+        let Some(place) = place else { return Ok(None) };
+        let (folder, looked_at) = (self.folder.clone(), place.clone());
+        if blocking(move || folder.has(&looked_at)).await? {
+            return Ok(None);
+        }
+        tracing::warn!(place, "the content of a file is gone from its folder; the new copy takes its place");
+        Ok(Some(place))
+    }
+
+    /// Ends the writing of a content that was left, and whose row was written, or was not.
     async fn written(&self, kept: Kept, place: Result<String, StoreError>) -> Result<(), TuningError> {
         match place {
-            Ok(place) if place == kept.place => kept.leave(),
+            Ok(place) if place == kept.place => Ok(()),
             // somebody had it before: once is enough
-            Ok(_) => drop(tokio::task::spawn_blocking(move || drop(kept)).await),
-            Err(error) => {
-                // the row may be there all the same; if it is not, the content is swept
-                kept.leave();
-                return Err(stored(&error));
+            Ok(_) => {
+                self.unlink(kept.place.clone()).await;
+                Ok(())
             }
+            // the row may be there all the same; if it is not, the content is swept
+            Err(error) => Err(stored(&error)),
         }
-        Ok(())
     }
 
     /// Finds a file of the caller's.

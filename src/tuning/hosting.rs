@@ -20,6 +20,7 @@ use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use self::follow::named;
 use super::lease::Lease;
 use crate::clock;
 use crate::control::prices::Prices;
@@ -233,7 +234,7 @@ impl Hosting {
     fn price(&self, catalog: &Catalog, row: &HostedRow, at_ms: i64) -> Option<Found> {
         let book = self.means.prices.load();
         let model = Some(&*row.model).filter(|model| !model.is_empty());
-        let found = match catalog.deployments.get(&*row.deployment) {
+        let found = match catalog.deployments.get(&*named(catalog, &row.provider, &row.upstream)) {
             Some(deployment) => {
                 let mut deployment = Deployment::clone(deployment);
                 // what stands there now goes before what the operator once wrote
@@ -277,14 +278,20 @@ impl Hosting {
         row: &HostedRow,
         now_ms: i64,
     ) -> Result<Option<i64>, StoreError> {
-        if !catalog.deployments.contains_key(&*row.deployment) {
+        let name = named(catalog, &row.provider, &row.upstream);
+        if !catalog.deployments.contains_key(&*name) {
             return Ok(None);
         }
         let key = (row.deployment.clone(), row.since_ms);
         let known = self.state.lock().used.get(&key).copied();
         // only what is new is looked through; at first as far back as matters
         let since_ms = known.unwrap_or(row.since_ms.max(now_ms - LOOKED_BACK_MS));
-        let used = self.rows.last_used(&row.deployment, since_ms).await?.unwrap_or(since_ms);
+        // it may have been called otherwise when it was first seen
+        let mut used = self.rows.last_used(&name, since_ms).await?;
+        if name != row.deployment {
+            used = used.max(self.rows.last_used(&row.deployment, since_ms).await?);
+        }
+        let used = used.unwrap_or(since_ms);
         self.state.lock().used.insert(key, used);
         Ok(Some(used))
     }

@@ -291,7 +291,9 @@ impl Jobs {
                     JobStatus::Failed => "failed",
                     _ => "been cancelled",
                 };
-                return Err(conflict(format!("the job {id} has already {how}: nothing can be changed about it")));
+                return Err(conflict(format!(
+                    "the job {id} has already {how}: nothing can be changed about it"
+                )));
             }
         }
         let job = self.see_wish(caller, id, wish).await?;

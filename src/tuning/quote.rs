@@ -454,9 +454,6 @@ fn notes_of(offer: &Offer, sku: Option<&str>) -> Vec<String> {
         if found.price.terms.free_training.is_some() {
             notes.push("free training tokens are counted as if nothing else was trained today".to_owned());
         }
-        if found.price.terms.hosting.is_none() && sku.is_some() {
-            notes.push("no price by the hour is known for its deployments: none is counted".to_owned());
-        }
     }
     if sku.is_some_and(|sku| sku.eq_ignore_ascii_case("DeveloperTier")) {
         notes.push(

@@ -46,7 +46,7 @@ fn a_stored_file_is_quoted_at_the_routes_own_traffic() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(Setup::in_front_of(&provider)).start();
     for _ in 0..3 {
-        gateway.post("/v1/chat/completions", &chat("support-bot", "Who comes?")).expect(200);
+        gateway.post("/v1/chat/completions", &chat("support-bot", "hello")).expect(200);
     }
     let form = Form::new().field("purpose", "fine-tune").file("file", "cat.jsonl", &training_rows(10));
     let upload = Call::new("POST", "/admin/v1/files").body(&form.content_type(), &form.bytes());
@@ -100,7 +100,8 @@ fn a_file_on_disk_is_quoted_without_a_gateway() {
     std::fs::write(folder.path().join("key"), "sk-test").expect("a file");
     let run = |more: &[&str]| {
         let arguments = [&["quote", "cat.jsonl", "--epochs", "3", "--at", "2026-11-22"][..], more].concat();
-        let output = Command::new(TUNEGATE).args(arguments).current_dir(folder.path()).output().expect("it starts");
+        let output =
+            Command::new(TUNEGATE).args(arguments).current_dir(folder.path()).output().expect("it starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
     };
@@ -110,7 +111,8 @@ fn a_file_on_disk_is_quoted_without_a_gateway() {
     let closed = quote["targets"].as_array().and_then(|targets| targets.last()).expect("targets");
     assert_eq!(closed["standing"], "closed", "gpt-3.5-turbo and others have ended: {closed:#}");
     let words = run(&[]);
-    for part in ["TARGET", "openai/gpt-4.1-mini", "closing", "turned off on 2026-10-23", "no route was named"] {
+    for part in ["TARGET", "openai/gpt-4.1-mini", "closing", "turned off on 2026-10-23", "no route was named"]
+    {
         assert!(words.contains(part), "{part} is not in:\n{words}");
     }
 }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::provider::{Trouble, UPSTREAM_KEY};
-use crate::support::setup::FINE_TUNED;
 use crate::support::multipart::Form;
 use crate::support::provider::tuning::{Pace, Status};
+use crate::support::provider::{Trouble, UPSTREAM_KEY};
+use crate::support::setup::FINE_TUNED;
 use crate::support::{
     Call, Connection, Gate, Reply, Setup, SimulatedProvider, TestGateway, eventually, training_rows,
 };

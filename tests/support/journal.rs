@@ -103,7 +103,12 @@ impl Journal {
         for entry in self.0.iter().filter(|entry| entry.kind == "adjustment") {
             corrections.entry(entry.corrects.expect("what it corrects")).or_default().push(entry);
         }
-        let mut usages: Vec<Entry> = self.0.iter().filter(|entry| matches!(entry.kind.as_str(), "usage" | "training")).cloned().collect();
+        let mut usages: Vec<Entry> = self
+            .0
+            .iter()
+            .filter(|entry| matches!(entry.kind.as_str(), "usage" | "training"))
+            .cloned()
+            .collect();
         for usage in &mut usages {
             for correction in usage.ends.and_then(|hold| corrections.get(&hold)).into_iter().flatten() {
                 usage.cost += correction.cost;

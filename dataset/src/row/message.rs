@@ -1,6 +1,7 @@
 //! The messages of a row.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::tools::{self, Tools};
 use super::{Expected, Oddity, Seen, shown};
@@ -72,7 +73,7 @@ pub(super) fn list<'v>(
         seen.fault(path, "the list of messages is empty");
         return None;
     }
-    let mut calls = Vec::new();
+    let mut calls = HashSet::new();
     let mut messages = Vec::with_capacity(elements.len());
     for (at, element) in elements.iter().enumerate() {
         let reader = Reader { path: format!("{path}[{at}]"), tools, expected };
@@ -92,7 +93,12 @@ impl<'v> Reader<'_, 'v> {
         format!("{}.{member}", self.path)
     }
 
-    fn message(&self, value: &'v Json<'v>, calls: &mut Vec<&'v str>, seen: &mut Seen) -> Option<Message<'v>> {
+    fn message(
+        &self,
+        value: &'v Json<'v>,
+        calls: &mut HashSet<&'v str>,
+        seen: &mut Seen,
+    ) -> Option<Message<'v>> {
         let Some(members) = value.object() else {
             seen.fault(&self.path, format!("a message is an object, not {}", value.kind()));
             return None;
@@ -144,7 +150,7 @@ impl<'v> Reader<'_, 'v> {
     }
 
     /// Whether the message calls a tool.
-    fn calls(&self, value: &'v Json<'v>, role: Role, ids: &mut Vec<&'v str>, seen: &mut Seen) -> bool {
+    fn calls(&self, value: &'v Json<'v>, role: Role, ids: &mut HashSet<&'v str>, seen: &mut Seen) -> bool {
         let mut called = false;
         for name in ["tool_calls", "function_call"] {
             let Some(call) = value.get(name).filter(|call| !call.is_null()) else { continue };
@@ -163,11 +169,11 @@ impl<'v> Reader<'_, 'v> {
     }
 
     /// A tool's message says which call it answers.
-    fn answers_a_call(&self, value: &Json<'_>, role: Role, calls: &[&str], seen: &mut Seen) {
+    fn answers_a_call(&self, value: &Json<'_>, role: Role, calls: &HashSet<&str>, seen: &mut Seen) {
         let id = value.get("tool_call_id").filter(|id| !id.is_null());
         match (role, id) {
             (Role::Tool, Some(Json::Text(id))) => {
-                if !calls.contains(&id.as_ref()) {
+                if !calls.contains(id.as_ref()) {
                     seen.odd(Oddity::NoSuchCall);
                 }
             }

@@ -1,5 +1,7 @@
 //! Definitions of tools, and calls of them.
 
+use std::collections::HashSet;
+
 use super::{Oddity, Seen, shown};
 use crate::json::Json;
 
@@ -97,7 +99,7 @@ pub(super) fn read_calls<'v>(
     calls: &'v Json<'v>,
     path: &str,
     tools: &Tools<'_>,
-    ids: &mut Vec<&'v str>,
+    ids: &mut HashSet<&'v str>,
     seen: &mut Seen,
 ) {
     let list = match calls.list() {
@@ -108,7 +110,9 @@ pub(super) fn read_calls<'v>(
     for (at, call) in list.iter().enumerate() {
         let path = format!("{path}[{at}]");
         match call.get("id").and_then(Json::text) {
-            Some(id) => ids.push(id),
+            Some(id) => {
+                ids.insert(id);
+            }
             None => seen.fault(format!("{path}.id"), "missing: a call has an id, a string"),
         }
         if call.get("type").and_then(Json::text) != Some("function") {

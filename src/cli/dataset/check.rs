@@ -72,7 +72,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
         let progress = Progress::new(source.metadata()?.len() + others.unwrap_or_default());
         let counter = counter_for(&options.model);
         tunegate_dataset::check(source, validation, &held_against, &counter, &mut |bytes| {
-            progress.tell(bytes)
+            progress.tell(bytes);
         })?
     };
     let sheets = config::load_prices(options.config.path().as_deref(), &ProcessEnvironment)?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Assignment, Canary, HostedState, Placement, Registered};
-use crate::domain::catalog::{Catalog, Deployment, Model};
+use crate::domain::catalog::{Catalog, Deployment, Model, OwnedName};
 use crate::domain::deployment;
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::ids::ModelName;
@@ -129,7 +129,7 @@ struct Laying<'c> {
     routes: BTreeMap<Arc<str>, Model>,
     named: Vec<Model>,
     /// Providers' own names of what belongs to somebody.
-    owned: BTreeMap<(Arc<str>, Arc<str>), Owner>,
+    owned: BTreeMap<OwnedName, Owner>,
     troubles: Vec<Trouble>,
 }
 
@@ -147,6 +147,7 @@ impl<'c> Laying<'c> {
     }
 
     fn register(&mut self, model: &Registered) {
+        self.own(model);
         let Some(provider) = self.base.providers.get(&model.provider) else {
             let (model, provider) = (Arc::clone(&model.name), Arc::clone(&model.provider));
             return self.troubles.push(Trouble::NoProvider { model, provider });
@@ -157,7 +158,6 @@ impl<'c> Laying<'c> {
                 true => self.hosted(model, name, provider),
                 false => self.direct(model, name, provider).into_iter().collect(),
             };
-            self.own(model, name, &served);
             if !served.is_empty() {
                 self.name(model, name, &served, is_deployed);
                 self.serving.insert(Arc::clone(name), served);
@@ -221,11 +221,14 @@ impl<'c> Laying<'c> {
         Some(made)
     }
 
-    /// Notes by which names its provider knows what belongs to a model's owner: no pattern leads others there.
-    fn own(&mut self, model: &Registered, name: &Arc<str>, served: &[Arc<Deployment>]) {
-        let of_provider = |name: &Arc<str>| (Arc::clone(&model.provider), Arc::clone(name));
-        let names = served.iter().map(|deployment| &deployment.upstream_model).chain([name]);
-        self.owned.extend(names.map(|name| (of_provider(name), model.owner.clone())));
+    /// Notes by which names providers know what belongs to a model's owner: no pattern leads others there, also where its
+    /// provider has another name by now, or what was deployed does not answer yet.
+    fn own(&mut self, model: &Registered) {
+        let models = model.names().map(|name| OwnedName::model(name));
+        // only on Azure is a model deployed
+        let hosted = model.hosted.iter();
+        let deployed = hosted.map(|hosted| OwnedName::deployment(ProviderKind::Azure, &hosted.name));
+        self.owned.extend(models.chain(deployed).map(|name| (name, model.owner.clone())));
     }
 
     /// Gives a model its name, and on Azure those of its deployments, unless the configuration leads them elsewhere.

@@ -24,6 +24,10 @@ pub use learn::{Again, Learnt, Note};
 
 /// A job that its provider has not known for so long is given up.
 const GONE_MS: i64 = 3_600_000;
+/// Events that are taken in at one look. A job whose end comes with so many is looked at again for the rest.
+pub const MOST_EVENTS: usize = 500;
+/// A job whose end was held back for events that were not told yet is looked at again after so long, ms.
+const REST_MS: u64 = 100;
 /// How often results are asked for before a job ends without them.
 pub const CLOSE_TRIES: u32 = 5;
 

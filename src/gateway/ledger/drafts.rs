@@ -14,9 +14,9 @@ pub(super) fn corrects(entry: &Entry) -> Option<Seq> {
     (entry.kind == EntryKind::Adjustment && entry.of > 0).then_some(entry.of)
 }
 
-/// The period of a deployment that an entry charges.
-pub(super) fn hosts(entry: &Entry) -> Option<&Arc<str>> {
-    (entry.kind == EntryKind::Hosting).then_some(&entry.request_id)
+/// What an entry charges that may be charged once: the period of a deployment, or a job that has no hold.
+pub(super) fn once(entry: &Entry) -> Option<&Arc<str>> {
+    matches!(entry.kind, EntryKind::Hosting | EntryKind::Training).then_some(&entry.request_id)
 }
 
 pub(super) fn hold(ask: &Ask, grant: &Grant, now_ms: i64) -> Entry {

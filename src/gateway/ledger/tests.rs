@@ -369,6 +369,22 @@ async fn a_jobs_hold_outlives_its_process_and_ends_once_by_anybody() {
 }
 
 #[tokio::test]
+async fn a_job_without_a_hold_is_charged_once() {
+    let journal = Shared::default();
+    let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;
+    let bill = |job: &str| {
+        let ask = ask_for_a_job(job, 0);
+        let drafted = Entry::drafted(EntryKind::Training, 0, ask.request_id, ask.attribution);
+        Entry { cost: Usd::from_nanos(7), ..drafted }
+    };
+    process.ledger.book(bill("job")).await.expect("booked");
+    assert_eq!(process.ledger.book(bill("job")).await, Err(BookError::Charged("job".into())));
+    process.ledger.book(bill("other")).await.expect("booked");
+    process.close().await;
+    assert_eq!(audited(&journal, 100), 14);
+}
+
+#[tokio::test]
 async fn another_amount_is_held_instead_or_nothing_changes() {
     let journal = Shared::default();
     let process = Process::start(&journal, "one", Config::default()).with(total(100)).await;

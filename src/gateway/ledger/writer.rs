@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::desk::{Backlog, Booked, Define, Desk, End, Ended, Proof, Wanted};
-use super::drafts::{corrects, ending, hold, hosts, settled};
+use super::drafts::{corrects, ending, hold, once, settled};
 use super::journal::{AppendError, BATCH, Journal};
 use super::liveness::Liveness;
 use super::{BookError, Config, Ends, Happened, HoldError, Observer, Reservation, Shared};
@@ -82,8 +82,8 @@ pub(super) struct Writer {
     waiting: VecDeque<Waiting>,
     /// Entries that were corrected since the journal was first read: none is corrected twice. They are few.
     corrected: HashSet<Seq>,
-    /// Hours of deployments that were booked since the journal was first read: none is booked twice. They are few.
-    hosted: HashSet<Arc<str>>,
+    /// Hours of deployments, and jobs, that were charged since the journal was first read: none is twice. They are few.
+    charged: HashSet<Arc<str>>,
     liveness: Liveness,
     beat: i64,
     /// Entries of ours may be in the journal that the books don't have.
@@ -197,7 +197,7 @@ impl Writer {
             todo_proofs: VecDeque::new(),
             waiting: VecDeque::new(),
             corrected: HashSet::new(),
-            hosted: HashSet::new(),
+            charged: HashSet::new(),
             beat: 0,
             uncertain: false,
             backoff: None,
@@ -395,7 +395,7 @@ impl Writer {
     /// hold that it ended.
     fn take_in(&mut self, entry: &Arc<Entry>) -> Option<Arc<Entry>> {
         self.corrected.extend(corrects(entry));
-        self.hosted.extend(hosts(entry).cloned());
+        self.charged.extend(once(entry).cloned());
         let ended = {
             let mut books = self.books.lock();
             let ended = books.open_hold(entry.of).filter(|_| entry.kind.ends_a_hold()).cloned();
@@ -616,12 +616,11 @@ impl Writer {
                 let _ = reply.send(Err(BookError::Corrected(of)));
                 continue;
             }
-            // two processes that both take the clock for theirs
-            if let Some(period) = hosts(&entry)
-                && (self.hosted.contains(period)
-                    || batch.entries.iter().any(|other| hosts(other) == Some(period)))
+            // two processes that both take the clock for theirs, or an append whose answer was lost
+            if let Some(of) = once(&entry)
+                && (self.charged.contains(of) || batch.entries.iter().any(|other| once(other) == Some(of)))
             {
-                let _ = reply.send(Err(BookError::Hosted(Arc::clone(period))));
+                let _ = reply.send(Err(BookError::Charged(Arc::clone(of))));
                 continue;
             }
             let written = add(&mut batch, &mut books, (*entry).clone());
@@ -682,7 +681,7 @@ impl Writer {
     fn commit(&mut self, mut batch: Batch, took: Duration) {
         self.head = batch.entries.last().map(|entry| entry.seq).or(self.head);
         self.corrected.extend(batch.entries.iter().filter_map(|entry| corrects(entry)));
-        self.hosted.extend(batch.entries.iter().filter_map(|entry| hosts(entry)).cloned());
+        self.charged.extend(batch.entries.iter().filter_map(|entry| once(entry)).cloned());
         for (wanted, hold, grant) in batch.holds.drain(..) {
             let reservation = Reservation::new(hold, grant, self.handle.clone());
             // one that nobody waits for any more is dropped here, and so released

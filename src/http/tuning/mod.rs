@@ -172,7 +172,9 @@ async fn operator(desk: &TuningDesk, exchange: &Exchange) -> Result<Caller, Tuni
         Err(error @ TeamsError::Unknown(_)) => Err(TuningError::invalid("team", error.to_string())),
         Err(error) => {
             tracing::error!(%error, "the store failed an operator");
-            Err(TuningError::Unavailable("the teams can't be read right now: try again in a moment".to_owned()))
+            Err(TuningError::Unavailable(
+                "the teams can't be read right now: try again in a moment".to_owned(),
+            ))
         }
     }
 }

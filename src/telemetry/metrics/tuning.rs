@@ -297,7 +297,7 @@ mod tests {
         let counts = lines(&registry, "tunegate_tuning_jobs");
         assert!(counts.contains(&r#"{provider="azure",status="running"} 3"#.to_owned()), "{counts:?}");
         tuning.born(&catalog(&["openai"]));
-        assert_eq!(lines(&registry, "tunegate_tuning_silent_seconds"), [openai.clone()]);
+        assert_eq!(lines(&registry, "tunegate_tuning_silent_seconds"), std::slice::from_ref(&openai));
         assert_eq!(lines(&registry, "tunegate_tuning_held_usd"), [openai]);
         tuning.jobs(&BTreeMap::new());
         assert_eq!(lines(&registry, "tunegate_tuning_jobs").len(), JobStatus::ALL.len());

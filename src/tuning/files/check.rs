@@ -27,6 +27,8 @@ const LOOKED_AT: i64 = 100;
 const BEAT: Duration = Duration::from_secs(5);
 /// A check that has said nothing for so long is another's to take over.
 const TAKEN_OVER_AFTER: Duration = Duration::from_secs(20);
+/// A file that can't be read is tried again after so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(20);
 /// Between two looks for what another process has left.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -42,12 +44,15 @@ pub struct Checker {
     told: Told,
     /// Who checks what, how often it said so, and since when that has not changed.
     seen: HashMap<String, (String, i64, Instant)>,
+    /// What could not be read, and until when it is left alone.
+    put_off: HashMap<String, Instant>,
 }
 
 impl Checker {
     /// One of this process.
     pub fn new(files: Arc<Files>, told: Told) -> Self {
-        Self { files, name: format!("{:032x}", rand::random::<u128>()), told, seen: HashMap::new() }
+        let name = format!("{:032x}", rand::random::<u128>());
+        Self { files, name, told, seen: HashMap::new(), put_off: HashMap::new() }
     }
 
     /// Resolves when there may be something to check.
@@ -55,7 +60,7 @@ impl Checker {
         let _ = timeout(LOOK, self.files.waits.notified()).await;
     }
 
-    /// Checks one file, if one waits. Whether it did.
+    /// Checks one file, if one waits. Whether it did, or tried to.
     ///
     /// # Errors
     ///
@@ -65,17 +70,23 @@ impl Checker {
         let rows = &files.rows;
         let waiting = rows.waiting(LOOKED_AT).await.map_err(|error| stored(&error))?;
         self.seen.retain(|id, _| waiting.iter().any(|one| one.file.id == *id));
+        self.put_off.retain(|_, until| *until > now);
         for one in &waiting {
             if self.may_take(one, now) && rows.claim(one, &self.name).await.map_err(|error| stored(&error))? {
-                self.check(one).await?;
+                if !self.check(one).await? {
+                    self.put_off.insert(one.file.id.clone(), clock::monotonic() + AGAIN_AFTER);
+                }
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Whether nobody else checks a file.
+    /// Whether nobody else checks a file, and it was not put off.
     fn may_take(&mut self, one: &Waiting, now: Instant) -> bool {
+        if self.put_off.contains_key(&one.file.id) {
+            return false;
+        }
         if one.checker.is_empty() || one.checker == self.name {
             return true;
         }
@@ -87,7 +98,8 @@ impl Checker {
         now.saturating_duration_since(seen.2) >= TAKEN_OVER_AFTER
     }
 
-    async fn check(&self, one: &Waiting) -> Result<(), TuningError> {
+    /// Checks a file. Not so where its content can't be read just now.
+    async fn check(&self, one: &Waiting) -> Result<bool, TuningError> {
         let path = self.files.path(&one.file).await?;
         let given_up = GivenUp::default();
         let began = clock::monotonic();
@@ -102,14 +114,20 @@ impl Checker {
                     let rows = &self.files.rows;
                     // deleted meanwhile, or taken over; a database that fails is told when the end is written
                     if matches!(rows.beat(&one.file.id, &self.name).await, Ok(false)) {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
         };
-        let found = match judged.map_err(io::Error::other).and_then(|judged| judged) {
-            Ok(found) => found,
-            Err(error) => unreadable(&error),
+        let found = match judged {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(%error, file = one.file.id, "a training file can't be read; it is tried again");
+                return Ok(false);
+            }
+            Ok(Err(error)) => unreadable(&error),
+            // what our own check stumbles over once, it stumbles over again
+            Err(error) => unreadable(&io::Error::other(error)),
         };
         let took = clock::monotonic().saturating_duration_since(began);
         tracing::info!(
@@ -123,7 +141,7 @@ impl Checker {
         if rows.checked(&one.file.id, &self.name, &found).await.map_err(|error| stored(&error))? {
             (self.told)(found.status, took);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -157,9 +175,7 @@ fn unreadable(error: &io::Error) -> Checked {
     tracing::error!(%error, "a training file could not be checked");
     Checked {
         status: FileStatus::Error,
-        details: Some(
-            "the file's content could not be read when it was to be checked: upload it again".to_owned(),
-        ),
+        details: Some("the file's content could not be checked: upload it again".to_owned()),
         report: None,
         system_prompt_sha256: None,
     }

@@ -199,7 +199,10 @@ async fn a_file_goes_when_its_time_is_over() {
         let place = place(database, 1 << 20).await;
         let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
         let new = NewFile { expires_after_ms: Some(HOUR_MS), ..named("a") };
-        let file = files.put_bytes(caller.owner(), new, Bytes::from_static(b"x"), 5).await.expect("kept");
+        let file = files
+            .put_bytes("file-x".to_owned(), caller.owner(), new, Bytes::from_static(b"x"), 5)
+            .await
+            .expect("kept");
         assert_eq!(file.expires_at_ms, Some(HOUR_MS + 5));
         files.sweep(HOUR_MS + 4, 0).await.expect("swept");
         assert!(files.find(&caller, &file.id).await.is_ok());
@@ -413,10 +416,60 @@ async fn a_file_is_checked_behind_the_clients_back() {
         assert!(details.starts_with("line 5"), "{details}");
         assert_eq!(*told.lock().expect("whole"), [FileStatus::Processed, FileStatus::Error]);
         let results = NewFile { purpose: Purpose::FineTuneResults, ..named("results.csv") };
-        let results = files.put_bytes(caller.owner(), results, Bytes::from_static(b"step\n"), 3).await;
+        let results = files
+            .put_bytes("file-r".to_owned(), caller.owner(), results, Bytes::from_static(b"step\n"), 3)
+            .await;
         assert_eq!(results.expect("kept").status, FileStatus::Processed, "nothing to check");
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_lost_is_told_and_can_be_uploaded_again() {
+    for_each_database(async |database| {
+        let place = place(database, 1 << 20).await;
+        let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
+        let first = put(files, &caller, &rows(false), 1).await;
+        fs::remove_file(files.path(&first).await.expect("a place")).expect("lost");
+        let mut checker = Checker::new(Arc::clone(files), Box::new(|_, _| {}));
+        assert!(checker.step(clock::monotonic()).await.expect("checked"));
+        let first = files.find(&caller, &first.id).await.expect("there");
+        let details = first.status_details.expect("why");
+        assert!(first.status == FileStatus::Error && details.contains("upload it again"), "{details}");
+        let second = put(files, &caller, &rows(false), 2).await;
+        assert!(checker.step(clock::monotonic()).await.expect("checked"));
+        let status = files.find(&caller, &second.id).await.expect("there").status;
+        assert_eq!((status, place.on_disk().len()), (FileStatus::Processed, 1));
+        assert_eq!(read(files, &caller, &first.id).await, rows(false), "whoever had it has it again");
+        // a part and a whole that were lost, too
+        let upload = files.begin_upload(&caller, upload_of(3), 1).await.expect("begun");
+        let lost = put(files, &caller, b"abc", 3).await;
+        fs::remove_file(files.path(&lost).await.expect("a place")).expect("lost");
+        let part_ids = vec![part(files, &caller, &upload.id, b"abc").await.expect("kept")];
+        let completion = Completion { part_ids, md5: None };
+        let (_, whole) = files.complete_upload(&caller, &upload.id, &completion, 4).await.expect("completed");
+        assert_eq!(read(files, &caller, &whole.id).await, b"abc");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_now_is_checked_later() {
+    let database = TestDatabase::sqlite();
+    let place = place(&database, 1 << 20).await;
+    let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
+    let file = put(files, &caller, &rows(false), 1).await;
+    let path = files.path(&file).await.expect("a place");
+    // reading a folder is an error, but not that there is none
+    fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).expect("made unreadable");
+    let mut checker = Checker::new(Arc::clone(files), Box::new(|_, _| {}));
+    let now = clock::monotonic();
+    assert!(checker.step(now).await.expect("tried"));
+    assert!(!checker.step(now).await.expect("looked"), "not at once again");
+    assert_eq!(files.find(&caller, &file.id).await.expect("there").status, FileStatus::Checking);
+    fs::remove_dir(&path).and_then(|()| fs::write(&path, rows(false))).expect("back");
+    assert!(checker.step(now + Duration::from_secs(60)).await.expect("checked"));
+    assert_eq!(files.find(&caller, &file.id).await.expect("there").status, FileStatus::Processed);
 }
 
 #[tokio::test]

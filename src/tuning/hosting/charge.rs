@@ -115,7 +115,7 @@ impl Hosting {
         }
         match self.means.ledger.book(entry).await {
             Ok(seq) => Some(seq),
-            Err(why @ (BookError::Hosted(_) | BookError::Corrected(_))) => {
+            Err(why @ (BookError::Charged(_) | BookError::Corrected(_))) => {
                 tracing::debug!(%why, "another process has charged it");
                 None
             }

@@ -9,11 +9,15 @@ use super::{AGAIN, Account, Asked, Asking, GONE_KEPT_MS, Hosting};
 use crate::clock;
 use crate::domain::catalog::{Catalog, Deployment};
 use crate::domain::fine_tuned_name::FineTunedName;
+use crate::domain::price::read::moment_text;
 use crate::store::StoreError;
 use crate::store::hosting::{HostedRow, Source};
 use crate::upstream::Upstream;
 use crate::upstream::arm::{Arm, ArmDeployment, ArmState};
 use crate::upstream::tuning::TrainerError;
+
+/// Two clocks may differ so much, ms: a deployment's beginning as its account tells it, and as it was first seen here.
+const SKEW_MS: u64 = 300_000;
 
 impl Hosting {
     /// Follows the catalog: whose lists are read. Who is known keeps its turn.
@@ -103,7 +107,7 @@ impl Hosting {
             self.follow_one(&live.catalog, provider, found, &known, at_ms).await?;
         }
         for row in known.iter().filter(|row| row.until_ms.is_none()) {
-            if !list.iter().any(|found| *found.name == *row.upstream) {
+            if !list.iter().any(|found| row.upstream.eq_ignore_ascii_case(&found.name)) {
                 tracing::info!(
                     deployment = row.deployment,
                     provider = row.provider,
@@ -124,9 +128,11 @@ impl Hosting {
         known: &[HostedRow],
         at_ms: i64,
     ) -> Result<(), StoreError> {
-        let deployment = named(catalog, provider, &found.name);
-        let of_it = || known.iter().filter(|row| row.deployment == deployment);
-        let is_same = |row: &HostedRow| found.created_at_ms.is_none_or(|at| at == row.since_ms);
+        // what it is called in the catalog may change while it stands; what it is charged on does not
+        let of_it = || known.iter().filter(|row| row.upstream.eq_ignore_ascii_case(&found.name));
+        let is_same = |row: &HostedRow| {
+            found.created_at_ms.is_none_or(|at| at > at_ms || at.abs_diff(row.since_ms) <= SKEW_MS)
+        };
         match of_it().find(|row| row.until_ms.is_none()) {
             Some(_) if found.state == ArmState::Going => return Ok(()),
             Some(open) if is_same(open) => return self.rows.put(&seen(open.clone(), found, at_ms)).await,
@@ -135,14 +141,16 @@ impl Hosting {
             None => {}
         }
         let since_ms = found.created_at_ms.unwrap_or(at_ms).min(at_ms);
-        let said = catalog.deployments.get(&*deployment).and_then(|known| known.hosted.until_ms);
+        let name = named(catalog, provider, &found.name);
+        let said = catalog.deployments.get(&*name).and_then(|known| known.hosted.until_ms);
         let the_operator_knows_better = said.is_some_and(|until| since_ms < until && until <= at_ms);
         if found.state != ArmState::Stands || the_operator_knows_better {
             return Ok(());
         }
-        let is_back = found.created_at_ms.is_some() && of_it().any(|row| row.since_ms == since_ms);
+        let back = of_it().find(|row| found.created_at_ms.is_some() && row.since_ms == since_ms);
+        let is_back = back.is_some();
         let row = HostedRow {
-            deployment,
+            deployment: back.map_or(name, |row| row.deployment.clone()),
             since_ms,
             provider: provider.to_owned(),
             upstream: found.name.to_string(),
@@ -173,16 +181,23 @@ impl Hosting {
                 false => self.follow_words(deployment, &known, now_ms).await?,
             }
         }
+        // with what has just been taken in
+        let known = self.rows.standing(now_ms.saturating_sub(GONE_KEPT_MS)).await?;
         for row in known.iter().filter(|row| row.source == Source::Configuration && row.until_ms.is_none()) {
             let still = live.catalog.deployments.get(&*row.deployment).is_some_and(|deployment| {
                 !is_listed(deployment) && deployment.hosted.from_ms == Some(row.since_ms)
             });
             if !still {
+                // said anew with another beginning, or listed by its account now: no hour is charged for both
+                let until_ms =
+                    known.iter().filter(|other| takes_over(other, row)).map(|other| other.since_ms);
+                let until_ms = until_ms.min().unwrap_or(now_ms).min(now_ms);
                 tracing::warn!(
                     deployment = row.deployment,
-                    "the configuration does not say any more that it stands: it is charged until now"
+                    until = moment_text(until_ms),
+                    "the configuration does not say any more that it stands since then: it is charged until"
                 );
-                self.end(row.clone(), now_ms).await?;
+                self.end(row.clone(), until_ms).await?;
             }
         }
         Ok(())
@@ -234,7 +249,11 @@ impl Hosting {
     ) -> Result<(), StoreError> {
         let Some(said) = deployment.hosted.until_ms.filter(|until| *until <= now_ms) else { return Ok(()) };
         let later = |row: &&HostedRow| row.since_ms < said && row.until_ms.is_none_or(|until| said < until);
-        for row in known.iter().filter(|row| row.deployment == *deployment.name).filter(later) {
+        let is_it = |row: &&HostedRow| {
+            row.provider == *deployment.provider.name
+                && row.upstream.eq_ignore_ascii_case(&deployment.upstream_model)
+        };
+        for row in known.iter().filter(is_it).filter(later) {
             self.end(row.clone(), said).await?;
         }
         Ok(())
@@ -276,8 +295,16 @@ fn is_listed(deployment: &Deployment) -> bool {
     deployment.provider.training.as_ref().is_some_and(|training| training.arm.is_some())
 }
 
-/// What a deployment of an account is booked on: its name in the catalog, or its provider's and its own.
-fn named(catalog: &Catalog, provider: &str, upstream: &str) -> String {
+/// Whether a stand is another telling of one that the configuration no longer tells.
+fn takes_over(other: &HostedRow, row: &HostedRow) -> bool {
+    let same = other.deployment == row.deployment
+        || (other.provider == row.provider && other.upstream.eq_ignore_ascii_case(&row.upstream));
+    let is_another = (&other.deployment, other.since_ms) != (&row.deployment, row.since_ms);
+    same && is_another && other.until_ms.is_none_or(|until| until > row.since_ms)
+}
+
+/// What a deployment of an account is called: its name in the catalog, or its provider's and its own.
+pub(super) fn named(catalog: &Catalog, provider: &str, upstream: &str) -> String {
     let is_it =
         |known: &&Arc<Deployment>| *known.provider.name == *provider && *known.upstream_model == *upstream;
     let known = catalog.deployments.values().find(is_it);

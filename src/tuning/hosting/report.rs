@@ -121,7 +121,7 @@ impl Hosting {
         };
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let (sku, model) = (text(&row.sku), text(&row.model));
-        let known = catalog.deployments.get(&*row.deployment);
+        let known = catalog.deployments.get(&*super::named(catalog, &row.provider, &row.upstream));
         let said_ms = known.and_then(|known| known.hosted.until_ms).filter(|until| now_ms < *until);
         let taken_away = row.source == Source::Arm && ends_ms(sku.as_deref(), row.since_ms).is_none();
         Ok(HostedReport {

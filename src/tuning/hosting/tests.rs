@@ -230,7 +230,7 @@ async fn two_who_both_take_the_clock_for_theirs_book_once() {
     second.hosting.means.ledger.define(Vec::new(), Vec::new(), 0).await.expect("read");
     first.look("11:00").await;
     let twice = second.hosting.means.ledger.book(entry_of_it()).await;
-    assert!(matches!(twice, Err(BookError::Hosted(_))), "{twice:?}");
+    assert!(matches!(twice, Err(BookError::Charged(_))), "{twice:?}");
     second.look("12:00").await;
     assert_eq!(second.booked().await, usd("7"), "it does not have the lease");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Jobs;
 use crate::clock;
-use crate::domain::tuning::lifecycle::{Act, Side, Told, Wish};
+use crate::domain::tuning::lifecycle::{Act, MOST_EVENTS, Side, Told, Wish};
 use crate::domain::tuning::request::JobRequest;
 use crate::domain::tuning::{JobError, ProviderJob};
 use crate::store::jobs::{Beside, JobRow};
@@ -14,8 +14,6 @@ use crate::upstream::tuning::{Trainer, TrainerError};
 
 /// What a file is for, at every provider.
 const PURPOSE: &str = "fine-tune";
-/// Events that are taken in at one look.
-const MOST_EVENTS: usize = 500;
 /// OpenAI's code for an account that may not train any more (since 2026-05-07).
 const NOT_AVAILABLE: &str = "training_not_available";
 
@@ -38,7 +36,11 @@ impl Jobs {
             | Act::Create
             | Act::Ask
             | Act::Tell(_) => match self.trainer(&job.provider) {
-                Some(trainer) => self.call(&trainer, job, act).await,
+                Some(trainer) => {
+                    let told = self.call(&trainer, job, act).await;
+                    self.see_checkpoints(&trainer, job, &told, beside).await;
+                    told
+                }
                 None => away(false, "the provider is configured no more: put it back, and the job goes on"),
             },
         }
@@ -53,8 +55,12 @@ impl Jobs {
             Act::Upload(side) => return self.upload(trainer, job, side).await,
             Act::AskFile(side) => trainer.file(copy_id(job, side)).await.map(Told::File),
             Act::FindJob => {
-                let found = trainer.find_job(&job.id, copy_id(job, Side::Training)).await;
-                found.map(|found| found.map_or(Told::NoJob, |theirs| seen(job, theirs)))
+                match trainer.find_job(&job.id, copy_id(job, Side::Training)).await {
+                    // it may have begun, and ended, since
+                    Ok(Some(theirs)) => self.with_events(trainer, job, theirs).await,
+                    Ok(None) => Ok(Told::NoJob),
+                    Err(error) => Err(error),
+                }
             }
             Act::Create => return self.make(trainer, job).await,
             Act::Tell(wish) => {

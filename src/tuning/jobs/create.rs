@@ -2,8 +2,9 @@
 //! asks is told at once when that can't be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Jobs, conflict, stored};
+use super::{Jobs, WISH_LOOK, conflict, stored};
 use crate::clock;
 use crate::domain::catalog::ProviderKind;
 use crate::domain::key::Tuning;
@@ -21,6 +22,8 @@ use crate::tuning::{Noun, TuningError};
 
 /// Files up to so many bytes are measured while the client waits; longer ones, while the job waits.
 const MEASURED_AT_ONCE: u64 = 16 << 20;
+/// Who asks for a job that is just being made for somebody else with the same key waits so long for it.
+const MADE_WITHIN: Duration = Duration::from_secs(5);
 /// Longest key that a client may make its request unrepeatable by.
 const LONGEST_KEY: usize = 255;
 /// Azure's names of models hold so much of a suffix (its guides; the schema of 2026 says 64).
@@ -91,7 +94,12 @@ impl Jobs {
             Err((job, error)) => {
                 // nothing came of it: it was never there
                 let undone = self.rows.delete(&job.id, job.version).await;
-                undone.map_err(|error| stored(&error))?;
+                if !undone.map_err(|error| stored(&error))?
+                    && let Some(job) = self.rows.get(&job.id).await.map_err(|error| stored(&error))?
+                {
+                    // it is being stepped, and needs its files: what it comes to is told there
+                    return Ok(job);
+                }
                 self.files.release(&job.id).await?;
                 Err(error)
             }
@@ -156,7 +164,12 @@ impl Jobs {
     async fn let_go(&self, job: &JobRow) {
         let Some(seq) = job.course.hold else { return };
         match self.rows.get(&job.id).await {
-            Ok(Some(now)) if now.course.hold != Some(seq) && now.version > job.version => {
+            // a row without a hold may be about to find ours, unless it is past that
+            Ok(Some(now))
+                if now.version > job.version
+                    && now.course.hold != Some(seq)
+                    && (now.course.hold.is_some() || now.course.stage > Stage::Settling) =>
+            {
                 if let Err(error) = self.ledger.end_standing(seq, None).await {
                     tracing::warn!(%error, job = %job.id, seq, "a second hold of a job could not be released");
                 }
@@ -171,8 +184,29 @@ impl Jobs {
         i64::try_from(self.config.lease.as_millis()).unwrap_or(20_000)
     }
 
+    /// Whether whoever was asked for a job has not answered yet: no step of it is written.
+    fn is_being_made(&self, job: &JobRow) -> bool {
+        let guard_ms = self.guard_ms();
+        let age_ms = clock::unix_ms().saturating_sub(job.created_at_ms);
+        job.version == 1 && job.course.stage == Stage::Checking && (-guard_ms..guard_ms).contains(&age_ms)
+    }
+
+    /// The job that was asked for by a key. One that is just being made is waited for a moment.
     async fn asked_before(&self, key: &str, request: &JobRequest) -> Result<Option<JobRow>, TuningError> {
-        let found = self.rows.asked_by(key).await.map_err(|error| stored(&error))?;
+        let until = clock::monotonic() + MADE_WITHIN;
+        let found = loop {
+            let found = self.rows.asked_by(key).await.map_err(|error| stored(&error))?;
+            match &found {
+                // it may yet be refused, and then was never there
+                Some(job) if self.is_being_made(job) && clock::monotonic() < until => {
+                    tokio::time::sleep(WISH_LOOK).await;
+                }
+                Some(job) if self.is_being_made(job) => {
+                    return Err(conflict("the same job is being made: ask again in a moment"));
+                }
+                _ => break found,
+            }
+        };
         match found {
             Some(job) if JobRequest::parse(job.request.as_bytes()).ok().as_ref() != Some(request) => Err(
                 conflict(format!("this Idempotency-Key was used for another job, {}: use a new one", job.id)),

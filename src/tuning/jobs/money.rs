@@ -14,7 +14,7 @@ use crate::domain::money::Usd;
 use crate::domain::tuning::bill::{Bill, Quote, TrainingPrice, day_of};
 use crate::domain::tuning::lifecycle::Told;
 use crate::domain::usage::TokenCounts;
-use crate::gateway::ledger::{Ask, HoldError, Settlement};
+use crate::gateway::ledger::{Ask, BookError, HoldError, Settlement};
 use crate::store::StoreError;
 use crate::store::jobs::JobRow;
 
@@ -159,7 +159,8 @@ impl Jobs {
             ..drafted
         };
         match self.ledger.book(entry).await {
-            Ok(_) => Told::Done,
+            // an append whose answer was lost has booked it
+            Ok(_) | Err(BookError::Charged(_)) => Told::Done,
             Err(error) => away(error),
         }
     }

@@ -1,6 +1,6 @@
 //! Who steps jobs: one process of all that share a database, by its lease; a bounded number of jobs at once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,13 +10,17 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::Jobs;
+use super::{Config, Jobs};
 use crate::clock;
 
 /// Jobs that are stepped at once.
 const AT_ONCE: usize = 8;
-/// Jobs that are looked for at once.
-const LOOKED_FOR: i64 = 64;
+/// Of these, so many of one provider: one that hangs leaves places for the others' jobs.
+const AT_ONE_PROVIDER: usize = 4;
+/// Jobs that are looked for at once: those of a provider that hangs may be many.
+const LOOKED_FOR: i64 = 1_000;
+/// No job waits longer for its next look, whatever its provider says, unless the configuration does.
+const LONGEST: Duration = Duration::from_secs(1_200);
 /// The longest time between two looks for jobs that are due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For jobs that are being stepped while the process ends: what they are at is found again by whoever goes on.
@@ -28,7 +32,7 @@ impl Jobs {
     /// Steps jobs until `stop`; whoever runs this owns it.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
         let (sender, mut receiver) = mpsc::channel(AT_ONCE);
-        let busy: Mutex<HashSet<String>> = Mutex::default();
+        let busy: Mutex<HashMap<String, String>> = Mutex::default();
         // jobs go on while others are looked for: one of them may hold the database's lock that the look waits for
         let ids = stream::poll_fn(|context| receiver.poll_recv(context));
         let work = ids.for_each_concurrent(AT_ONCE, |id: String| {
@@ -57,7 +61,7 @@ impl Jobs {
         &self,
         stop: impl Future<Output = ()> + Send,
         sender: mpsc::Sender<String>,
-        busy: &Mutex<HashSet<String>>,
+        busy: &Mutex<HashMap<String, String>>,
     ) {
         let mut stop = pin!(stop);
         let mut next_beat = clock::monotonic();
@@ -85,15 +89,21 @@ impl Jobs {
         }
     }
 
-    /// Hands out jobs that are due, to as many places as are free.
-    async fn hand_out(&self, sender: &mpsc::Sender<String>, busy: &Mutex<HashSet<String>>) {
+    /// Hands out jobs that are due, to as many places as are free. `busy` has the jobs that are being stepped, and their
+    /// providers.
+    async fn hand_out(&self, sender: &mpsc::Sender<String>, busy: &Mutex<HashMap<String, String>>) {
         if busy.lock().len() >= AT_ONCE {
             return;
         }
-        for id in self.due().await {
+        for (id, provider) in self.due().await {
             let is_new = {
                 let mut busy = busy.lock();
-                busy.len() < AT_ONCE && busy.insert(id.clone())
+                let beside = busy.values().filter(|other| **other == provider).count();
+                let fits = busy.len() < AT_ONCE && beside < AT_ONE_PROVIDER && !busy.contains_key(&id);
+                if fits {
+                    busy.insert(id.clone(), provider);
+                }
+                fits
             };
             // there is a place for each that is busy
             if is_new && sender.try_send(id.clone()).is_err() {
@@ -127,8 +137,13 @@ impl Jobs {
         leads
     }
 
-    async fn due(&self) -> Vec<String> {
-        let due = self.rows.due(clock::unix_ms(), LOOKED_FOR).await;
+    /// Jobs that are due, and their providers.
+    async fn due(&self) -> Vec<(String, String)> {
+        let now_ms = clock::unix_ms();
+        let Config { poll_max, lease, .. } = self.config;
+        let longest = LONGEST.max(poll_max.saturating_mul(2)).max(lease.saturating_mul(2));
+        let latest_ms = now_ms.saturating_add(i64::try_from(longest.as_millis()).unwrap_or(i64::MAX));
+        let due = self.rows.due(now_ms, latest_ms, LOOKED_FOR).await;
         due.unwrap_or_else(|error| {
             tracing::debug!(%error, "jobs that are due can't be read; it is tried again");
             Vec::new()

@@ -57,6 +57,25 @@ impl Jobs {
         }
     }
 
+    /// Fetches the checkpoints of a job that is seen to have been paused: its provider makes one then, which can be used
+    /// before it goes on. Where they can't be had, they come at its end.
+    pub(super) async fn see_checkpoints(
+        &self,
+        trainer: &Trainer,
+        job: &JobRow,
+        told: &Told,
+        beside: &mut Beside,
+    ) {
+        let Told::Job(theirs, _) = told else { return };
+        let was_paused = job.course.seen.as_ref().is_some_and(|seen| seen.status == JobStatus::Paused);
+        if theirs.status != JobStatus::Paused || was_paused {
+            return;
+        }
+        if let Ok(made) = trainer.checkpoints(&theirs.id).await {
+            beside.checkpoints = made.iter().map(|made| checkpoint_row(job, made)).collect();
+        }
+    }
+
     async fn fetch(
         &self,
         job: &mut JobRow,
@@ -69,7 +88,7 @@ impl Jobs {
         };
         let Some(seen) = job.course.seen.clone() else { return Ok(()) };
         match trainer.checkpoints(&seen.id).await {
-            Ok(made) => beside.checkpoints = made.iter().map(checkpoint_row).collect(),
+            Ok(made) => beside.checkpoints = made.iter().map(|made| checkpoint_row(job, made)).collect(),
             Err(TrainerError::NotFound(_)) => {}
             Err(error) => return Err(words(error)),
         }
@@ -82,7 +101,8 @@ impl Jobs {
             if curve.is_none() {
                 *curve = std::str::from_utf8(&content).ok().map(str::to_owned);
             }
-            if job.result_files.len() < seen.result_files.len().min(MOST_RESULTS) {
+            let ours = derived(Id::File, job, id);
+            if !job.result_files.contains(&ours) {
                 // as OpenAI gives them out
                 let text = Bytes::from(STANDARD.encode(&content));
                 let new = NewFile {
@@ -90,7 +110,7 @@ impl Jobs {
                     purpose: Purpose::FineTuneResults,
                     expires_after_ms: None,
                 };
-                let kept = self.files.put_bytes(job.owner.clone(), new, text, clock::unix_ms()).await;
+                let kept = self.files.put_bytes(ours, job.owner.clone(), new, text, clock::unix_ms()).await;
                 job.result_files.push(kept.map_err(|error| error.to_string())?.id);
             }
         }
@@ -291,12 +311,19 @@ fn checkpoint(row: &CheckpointRow) -> Checkpoint {
     }
 }
 
-fn checkpoint_row(made: &Checkpoint) -> CheckpointRow {
+fn checkpoint_row(job: &JobRow, made: &Checkpoint) -> CheckpointRow {
     CheckpointRow {
-        id: Id::Checkpoint.mint(rand::random()),
+        id: derived(Id::Checkpoint, job, &made.step.to_string()),
         created_at: made.created_at,
         step: i64::try_from(made.step).unwrap_or(i64::MAX),
         model: made.model.to_string(),
         metrics: made.metrics.clone(),
     }
+}
+
+/// The id of what a job has made, the same however often it is fetched.
+fn derived(kind: Id, job: &JobRow, which: &str) -> String {
+    let hash = blake3::hash(format!("{}\n{which}", job.id).as_bytes());
+    let (bits, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
+    kind.mint(u128::from_le_bytes(*bits))
 }

@@ -118,7 +118,7 @@ fn the_published_examples_come_out() {
         (target(&openai(), "ft:gpt-4.1-mini-2025-04-14:acme::B2xY"), "2026-11-22", None, "1.50"),
     ] {
         let terms = Terms { training_seconds: seconds, ..Terms::default() };
-        let found = quoted(&[target.clone()], &none, at, nobody_knows(), terms);
+        let found = quoted(std::slice::from_ref(&target), &none, at, nobody_knows(), terms);
         assert_eq!(
             cost(&found.targets[0]),
             Some(usd(want)),
@@ -164,7 +164,7 @@ fn what_is_not_known_is_never_nothing() {
         ),
         (target(&local(Some(9)), "smollm2-135m"), "set it with `price = {"),
     ] {
-        let found = quoted(&[target.clone()], &none, "2026-11-22", month(), Terms::default());
+        let found = quoted(std::slice::from_ref(&target), &none, "2026-11-22", month(), Terms::default());
         let quote = &found.targets[0];
         assert!(why(&quote.training).contains(words), "{target}: {:?}", quote.training);
         assert_eq!((cost(quote), quote.bill(Way::FineTune), quote.cheapest), (None, None, None));
@@ -185,7 +185,7 @@ fn targets_that_close_say_so() {
     for (at, want) in
         [("2024-01-01", Standing::Open), ("2026-09-01", Standing::Closing), ("2026-11-22", Standing::Closed)]
     {
-        let found = quoted(&[turbo.clone()], &none, at, nobody_knows(), Terms::default());
+        let found = quoted(std::slice::from_ref(&turbo), &none, at, nobody_knows(), Terms::default());
         let quote = &found.targets[0];
         assert_eq!(quote.standing, want, "{at}: {:?}", quote.notes);
         assert_eq!(

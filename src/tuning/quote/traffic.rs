@@ -6,6 +6,7 @@ use crate::domain::economics::{Load, MONTH_DAYS};
 use crate::domain::ledger::Purpose;
 use crate::domain::price::read::moment_text;
 use crate::domain::spend::Sums;
+use crate::domain::usage::TokenCounts;
 use crate::store::StoreError;
 use crate::store::spend::{Dimension, SpendQuery};
 
@@ -29,17 +30,18 @@ impl Traffic {
         let mut all = Sums::default();
         let mut with_traffic = 0;
         for day in days {
-            all.add(day);
+            all.add(&without_hits(day));
             with_traffic += u64::from(day.requests > day.cache_hits);
         }
-        let requests = u64::try_from(all.requests.saturating_sub(all.cache_hits)).unwrap_or_default();
+        let requests = u64::try_from(all.requests).unwrap_or_default();
         if requests == 0 {
             let note = format!("{route} had no traffic in the last {MONTH_DAYS} days");
             return Self { route: Some(route.to_owned()), ..Self::unknown(&note) };
         }
         let (from, until) = (moment_text(from_ms(until_ms)), moment_text(until_ms));
         let note = format!(
-            "{route} from {from} to {until}: on {with_traffic} of {MONTH_DAYS} days; answers from our cache are not in it"
+            "{route} from {from} to {until}: on {with_traffic} of {MONTH_DAYS} days; answers from our cache are \
+             not in it, each taken to be as long as its day's mean"
         );
         let load = Some(Load { requests, tokens: all.tokens });
         Self { source: Source::Ledger, route: Some(route.to_owned()), load, note }
@@ -60,6 +62,29 @@ impl Traffic {
     }
 }
 
+/// A day without the answers from our cache. The ledger's sums hold their tokens, too, and not apart: each is taken to have
+/// as many as the day's mean.
+fn without_hits(day: &Sums) -> Sums {
+    let paid = day.requests.saturating_sub(day.cache_hits).max(0);
+    let part = |count: u64| {
+        let share = u128::from(count) * u128::from(paid.unsigned_abs());
+        let share = share.checked_div(u128::from(day.requests.unsigned_abs())).unwrap_or_default();
+        u64::try_from(share).unwrap_or(u64::MAX)
+    };
+    let TokenCounts { prompt, cached, cache_write, audio_prompt, completion, reasoning, audio_completion } =
+        day.tokens;
+    let tokens = TokenCounts {
+        prompt: part(prompt),
+        cached: part(cached),
+        cache_write: part(cache_write),
+        audio_prompt: part(audio_prompt),
+        completion: part(completion),
+        reasoning: part(reasoning),
+        audio_completion: part(audio_completion),
+    };
+    Sums { requests: paid, cache_hits: 0, tokens, ..*day }
+}
+
 /// The beginning of the month that ends at a moment, ms since 1970 UTC.
 pub const fn from_ms(until_ms: i64) -> i64 {
     until_ms.saturating_sub(MONTH_DAYS.cast_signed().saturating_mul(DAY_MS))
@@ -68,7 +93,6 @@ pub const fn from_ms(until_ms: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::usage::TokenCounts;
 
     #[test]
     fn hits_of_the_cache_are_no_traffic() {
@@ -78,11 +102,11 @@ mod tests {
             tokens: TokenCounts { prompt, completion: 10, ..TokenCounts::default() },
             ..Sums::default()
         };
-        let found = Traffic::of_days("bot", &[day(5, 2, 300), day(4, 0, 100)], 1_795_305_600_000);
-        let tokens = TokenCounts { prompt: 400, completion: 20, ..TokenCounts::default() };
+        let found = Traffic::of_days("bot", &[day(5, 2, 500), day(4, 0, 100)], 1_795_305_600_000);
+        let tokens = TokenCounts { prompt: 400, completion: 16, ..TokenCounts::default() };
         assert_eq!((found.source, found.load), (Source::Ledger, Some(Load { requests: 7, tokens })));
         assert!(found.note.contains("on 2 of 30 days"), "{}", found.note);
-        let none = Traffic::of_days("bot", &[day(3, 3, 0)], 0);
+        let none = Traffic::of_days("bot", &[day(3, 3, 900)], 0);
         assert_eq!((none.source, none.load, none.route.as_deref()), (Source::Dataset, None, Some("bot")));
         assert!(none.note.contains("no traffic in the last 30 days"), "{}", none.note);
     }

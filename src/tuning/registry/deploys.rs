@@ -10,7 +10,7 @@ use super::{ATTEMPTS, OutsideError, Registry, RegistryError, StandState, find};
 use crate::clock;
 use crate::control::audit::Actor;
 use crate::control::form::Form;
-use crate::domain::catalog::ProviderKind;
+use crate::domain::catalog::{Deployment, ProviderKind};
 use crate::domain::label::alias_is_good;
 use crate::domain::money::Usd;
 use crate::domain::price::read::moment_text;
@@ -97,6 +97,7 @@ impl Registry {
     /// Has a model or a checkpoint deployed, as a body says: `name`, `tier`, `capacity`. It answers some minutes later.
     pub async fn deploy(&self, model: &str, body: &Value) -> Result<Asked, RegistryError> {
         let wish = Wish::read(body)?;
+        self.is_free(model, &wish.name).await?;
         let row = self.wished(model, &wish).await?;
         let cost = self.hosting_cost(&row);
         let warning = warning(&row, cost);
@@ -115,6 +116,19 @@ impl Registry {
         }
         let row = self.further(&row, HostedState::Creating, None).await?;
         Ok(Asked { row, cost, warning })
+    }
+
+    /// Whether a name is free, at the provider too: it would put the new deployment in another's place.
+    async fn is_free(&self, model: &str, name: &Arc<str>) -> Result<(), RegistryError> {
+        let known = self.read_alone().await?;
+        let provider = &find(&known, model)?.provider;
+        self.can_deploy(&known, provider, name)?;
+        match self.outside.look(provider, name).await? {
+            None => Ok(()),
+            Some(_) => Err(RegistryError::Refused(format!(
+                "{name} is another deployment at provider `{provider}`, which would be overwritten: choose another name"
+            ))),
+        }
     }
 
     /// Writes down that a deployment is wished for.
@@ -176,8 +190,13 @@ impl Registry {
             );
             return Err(RegistryError::Refused(words));
         }
+        // Azure takes the case of letters for the same
+        let is_its = |deployment: &Deployment| {
+            deployment.provider.name == *provider && deployment.upstream_model.eq_ignore_ascii_case(name)
+        };
         let is_taken = laid.base.deployments.contains_key(name)
-            || known.hosted.iter().any(|row| row.hosted.name == *name)
+            || laid.base.deployments.values().any(|deployment| is_its(deployment))
+            || known.hosted.iter().any(|row| row.hosted.name.eq_ignore_ascii_case(name))
             || laid.base.models().any(|model| model.name.as_str() == &**name);
         match is_taken {
             true => Err(RegistryError::Refused(format!(

@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::config::prices::built_in;
 use crate::control::reports::Reports;
 use crate::domain::catalog::tests::deployment as candle;
 use crate::domain::catalog::{Deployment, Model};
 use crate::domain::deployment::OnUnpriced;
 use crate::domain::ids::ModelName;
 use crate::domain::key::{Rights, Terms, Tuning, VirtualKey};
+use crate::domain::price::read::sheets;
 use crate::domain::provider::{AzureV1, Dialect, OpenAi, Provider};
 use crate::domain::registry::{Hosted, HostedState};
 use crate::domain::route::Plan;
@@ -112,8 +112,9 @@ fn base(route: &str) -> Catalog {
     };
     let any = Arc::new(any);
     let pattern = Model::plain(name("*"), Plan::To(Arc::clone(&any)));
+    let eu = Arc::new(Deployment::plain("eu".into(), Arc::clone(&azure), "mini-eu".into()));
     let providers = [openai, azure].map(|one| (Arc::clone(&one.name), one));
-    let deployments = [mini, any].map(|one| (Arc::clone(&one.name), one));
+    let deployments = [mini, any, eu].map(|one| (Arc::clone(&one.name), one));
     Catalog::new(providers.into(), deployments.into(), vec![bot, pattern])
 }
 
@@ -122,7 +123,10 @@ impl Bench {
         let database = TestDatabase::sqlite();
         let store = database.open().await;
         let (fake, live) = (Arc::<Fake>::default(), Arc::<Mutex<Catalog>>::default());
-        let sheets = built_in().expect("the built-in prices").0;
+        let hosting = json!({"Standard": "1.70", "DeveloperTier": "0"});
+        let period = json!({"input_per_1m_usd": "0.4", "output_per_1m_usd": "1.6", "hosting_per_hour_usd_by_sku": hosting});
+        let row = json!({"provider": "azure", "model": "gpt-4.1-mini-2025-04-14.ft-*", "periods": [period]});
+        let sheets = sheets(&json!({"version": "v1", "models": [row]})).expect("prices");
         let prices = Prices::open(PriceRows::new(&store), Arc::new(sheets)).await.expect("prices");
         let reports = Arc::new(Reports::new(&store, None));
         let prompts = Prompts::open(&store, reports, Vec::new(), |_| {}, 0).await.expect("prompts");
@@ -350,6 +354,13 @@ async fn a_deployment_is_asked_for_watched_used_and_taken_away() {
     assert!(refused.to_string().contains("no quota"), "{refused}");
     *bench.fake.refuses.lock() = false;
     assert_eq!(bench.registry.deployments().await.expect("read"), [], "nothing is left of it");
+    for (there, asked) in [("Support-FT", "Support-FT"), ("other", "mini-eu"), ("other", "Mini-EU")] {
+        bench.fake.stands.lock().insert(there.to_owned(), StandState::Made);
+        let order = json!({"name": asked, "tier": "standard"});
+        let taken = bench.registry.deploy(ON_AZURE, &order).await.expect_err("it is another's");
+        assert!(taken.to_string().contains("another deployment"), "{asked}: {taken}");
+    }
+    assert_eq!(bench.registry.deployments().await.expect("read"), [], "no row is written");
     let asked = bench.registry.deploy(ON_AZURE, &order("standard")).await.expect("asked for");
     assert_eq!(asked.row.hosted.state, HostedState::Creating);
     assert!(

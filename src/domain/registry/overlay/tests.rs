@@ -161,6 +161,39 @@ fn no_pattern_leads_others_to_a_model() {
 }
 
 #[test]
+fn a_pattern_leads_others_to_a_model_by_no_other_provider_either() {
+    let base = base();
+    let second = provider("openai-b", Dialect::OpenAi(OpenAi::default()));
+    let azure = provider("azure-b", Dialect::AzureV1(AzureV1::default()));
+    let to = |provider: &Arc<Provider>, upstream: &str| Plan::To(of(provider, "other", upstream));
+    let either = Plan::Ordered(vec![to(&second, "no-*"), to(&second, "*")]);
+    let patterns = [("b/*", to(&second, "*")), ("az/*", to(&azure, "*")), ("either/*", either)];
+    let patterns = patterns.map(|(pattern, plan)| Model::plain(name(pattern), plan));
+    let models = base.models().map(|model| (**model).clone()).chain(patterns).collect();
+    let providers = base.providers.into_iter().chain([(Arc::clone(&second.name), second)]).collect();
+    let base = Catalog::new(providers, base.deployments, models);
+    let renamed = registry().into_iter().map(|model| Registered { provider: "old".into(), ..model });
+    for registered in [registry(), renamed.collect()] {
+        let laid = overlay(&base, &registered, &[]).catalog;
+        for (asked, is_owned) in [
+            (format!("b/{V1}"), true),
+            (format!("b/{}", V1.to_uppercase()), true),
+            (format!("either/{V2_STEP}"), true),
+            ("az/support-ft".to_owned(), true),
+            ("az/Support-FT".to_owned(), true),
+            ("az/soon".to_owned(), true),
+            ("b/support-ft".to_owned(), false),
+            ("b/gpt-4o".to_owned(), false),
+        ] {
+            let asked = name(&asked);
+            let found = laid.resolve(&asked).expect("the pattern");
+            assert!(found.is_for(&asked, &key("team_a")), "{asked:?}");
+            assert_eq!(found.is_for(&asked, &key("team_b")), !is_owned, "{asked:?}");
+        }
+    }
+}
+
+#[test]
 fn a_deployment_is_like_the_one_of_its_base_and_knows_its_words() {
     let registry = registry();
     let catalog = overlay(&base(), &registry, &[]).catalog;

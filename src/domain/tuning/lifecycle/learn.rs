@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Act, Copied, Course, GONE_MS, Outcome, Progress, Seen, Side, Stage, Told, Wish};
+use super::{
+    Act, Copied, Course, GONE_MS, MOST_EVENTS, Outcome, Progress, REST_MS, Seen, Side, Stage, Told, Wish,
+};
 use crate::domain::money::Usd;
 use crate::domain::tuning::bill::Quote;
 use crate::domain::tuning::status::JobStatus;
@@ -225,9 +227,11 @@ impl Course {
 
     /// What may have been made is not there: it never was, once a lost call can't arrive any more.
     fn not_found(self, now_ms: i64) -> Learnt {
-        let left = self.tried_ms.map_or(0, |tried_ms| tried_ms.saturating_add(self.plan.grace_ms) - now_ms);
+        // where the clock was set back since, it counts from now
+        let tried_ms = self.tried_ms.map(|tried_ms| tried_ms.min(now_ms));
+        let left = tried_ms.map_or(0, |tried_ms| tried_ms.saturating_add(self.plan.grace_ms) - now_ms);
         match u64::try_from(left) {
-            Ok(left @ 1..) => Learnt::wait(self, Again::In(left)),
+            Ok(left @ 1..) => Learnt::wait(Self { tried_ms, ..self }, Again::In(left)),
             _ => Learnt::go(Self { tried_ms: None, ..self }),
         }
     }
@@ -255,7 +259,7 @@ impl Course {
         match told {
             Told::Job(job, events) => self.sees(&job, events, now_ms),
             Told::NoJob => {
-                let since_ms = self.gone_ms.unwrap_or(now_ms);
+                let since_ms = self.gone_ms.unwrap_or(now_ms).min(now_ms);
                 let course = Self { gone_ms: Some(since_ms), doubt: false, ..self };
                 if now_ms - since_ms < GONE_MS {
                     let learnt = Learnt::wait(course, Again::Later(2));
@@ -337,16 +341,19 @@ impl Course {
             self.progress = advanced(self.progress, &event.data);
             self.last_event = Some(event.id.clone());
         }
-        let began_ms = began(&events).unwrap_or(now_ms);
+        let began_ms = began(&events);
         let ended_ms = seen.finished_at.map_or(now_ms, |at| at.saturating_mul(1_000));
         match seen.status {
-            JobStatus::Running => self.running.turn(true, began_ms),
+            JobStatus::Running => {
+                self.running.turn(true, began_ms.unwrap_or(now_ms));
+                self.running.began(began_ms);
+            }
             // it began and ended between two looks
             status if status.is_final() => {
-                if self.running.since_ms.is_none() && self.running.before_ms == 0 && began(&events).is_some()
-                {
+                if let Some(began_ms) = began_ms.filter(|_| self.running.before_ms == 0) {
                     self.running.turn(true, began_ms);
                 }
+                self.running.began(began_ms);
                 self.running.turn(false, ended_ms);
             }
             JobStatus::Pausing => {}
@@ -359,6 +366,12 @@ impl Course {
             self.quiet = self.quiet.saturating_add(1);
         }
         let status = seen.status;
+        if status.is_final() && events.len() >= MOST_EVENTS {
+            // what it has done is not all told yet, and decides what is billed: its end waits for that
+            let before = self.seen.as_ref().map_or(JobStatus::Running, |before| before.status);
+            let course = Self { seen: Some(Seen { status: before, ..seen }), doubt: true, ..self };
+            return Learnt { events, ..Learnt::wait(course, Again::In(REST_MS)) };
+        }
         let outcome = status.is_final().then(|| Outcome {
             status,
             error: seen.error.clone(),

@@ -483,10 +483,11 @@ fn more_epochs_than_can_be_paid_end_the_job() {
 #[test]
 fn what_the_provider_does_not_say_is_estimated_or_nothing() {
     let quote = Quote { tokens: 1_000, epochs: 2, auto: false, price: price("2") };
-    let of = |status, trained_tokens, step, unconfirmed| {
+    let of = |status, trained_tokens, step, unconfirmed, (total, before_ms)| {
         let mut course = Course { quote: Some(quote.clone()), ..Course::new(plan(), 0) };
         course.seen = Some(Seen { trained_tokens, ..Seen::of(&job(status)) });
-        course.progress = Progress { step, total: 10 };
+        course.progress = Progress { step, total };
+        course.running = Running { before_ms, since_ms: None };
         course.outcome = Some(Outcome { status, error: None, at_ms: 0, unconfirmed });
         let used = course.used();
         (used.tokens, used.source)
@@ -503,7 +504,15 @@ fn what_the_provider_does_not_say_is_estimated_or_nothing() {
         (Failed, Some(50), 9, false, (50, Reported)),
         (Failed, None, 9, true, (1_800, Unconfirmed)),
     ] {
-        assert_eq!(of(status, tokens, step, unconfirmed), want, "{status:?} {tokens:?} {step}");
+        assert_eq!(of(status, tokens, step, unconfirmed, (10, 0)), want, "{status:?} {tokens:?} {step}");
+    }
+    for (status, step, ran, want) in [
+        (Cancelled, 0, (0, 1), (2_000, Estimated)),
+        (Cancelled, 0, (0, 0), (0, Reported)),
+        (Cancelled, 3, (10, 1), (600, Estimated)),
+        (Failed, 0, (0, 1), (0, Reported)),
+    ] {
+        assert_eq!(of(status, None, step, false, ran), want, "{status:?} {step} {ran:?}");
     }
 }
 
@@ -546,6 +555,98 @@ fn time_that_is_billed_is_held_ahead_and_paused_time_is_not_billed() {
     let used = course.used();
     let price = course.quote.expect("quoted").price;
     assert_eq!(Bill::of(used, &price, 0, 0).cost().to_string(), "150.00");
+}
+
+/// The first `count` events of a training run that began at a moment, seconds.
+fn metrics(count: i64, began: i64) -> Vec<TrainingEvent> {
+    let event = |step: i64| TrainingEvent {
+        id: format!("e{began}-{step}").into(),
+        created_at: began + step,
+        level: "info".into(),
+        kind: "metrics".into(),
+        message: String::new(),
+        data: serde_json::json!({"step": step}),
+    };
+    (0..count).map(event).collect()
+}
+
+#[test]
+fn a_run_counts_from_its_first_event_whenever_that_is_told() {
+    let course = || Course { stage: Stage::Following, ..Course::new(plan(), 0) };
+    let told = |status, events| Told::Job(Box::new(job(status)), events);
+    use JobStatus::{Paused, Running, Succeeded};
+    let lost = |acts: Vec<(Act, i64, Told)>| {
+        let end = acts
+            .into_iter()
+            .fold(course(), |course, (act, at_ms, told)| course.learn(act, told, at_ms).course);
+        end.used().seconds
+    };
+    for (what, acts, want) in [
+        ("found when it had ended", vec![(Act::FindJob, 100_000, told(Succeeded, metrics(3, 40)))], 60),
+        (
+            "found while it ran",
+            vec![
+                (Act::FindJob, 90_000, told(Running, metrics(3, 40))),
+                (Act::Ask, 100_000, told(Succeeded, Vec::new())),
+            ],
+            60,
+        ),
+        (
+            "its events came later",
+            vec![
+                (Act::Ask, 70_000, told(Running, Vec::new())),
+                (Act::Ask, 80_000, told(Running, metrics(3, 40))),
+                (Act::Ask, 100_000, told(Succeeded, Vec::new())),
+            ],
+            60,
+        ),
+        (
+            "its events came with its end",
+            vec![
+                (Act::Ask, 70_000, told(Running, Vec::new())),
+                (Act::Ask, 100_000, told(Succeeded, metrics(3, 40))),
+            ],
+            60,
+        ),
+        (
+            "behind a pause they are not taken for its beginning",
+            vec![
+                (Act::Ask, 40_000, told(Running, Vec::new())),
+                (Act::Ask, 50_000, told(Paused, Vec::new())),
+                (Act::Ask, 80_000, told(Running, Vec::new())),
+                (Act::Ask, 90_000, told(Running, metrics(3, 40))),
+                (Act::Ask, 100_000, told(Succeeded, Vec::new())),
+            ],
+            30,
+        ),
+    ] {
+        assert_eq!(lost(acts), want, "{what}");
+    }
+}
+
+#[test]
+fn an_end_waits_for_all_that_happened_before() {
+    let course = Course { stage: Stage::Following, ..Course::new(plan(), 0) };
+    let most = i64::try_from(MOST_EVENTS).expect("few");
+    for (act, count, stage) in [
+        (Act::Ask, most - 1, Stage::Settling),
+        (Act::Ask, most, Stage::Following),
+        (Act::Tell(Wish::Cancel), most, Stage::Following),
+        (Act::FindJob, most, Stage::Following),
+    ] {
+        let told = Told::Job(Box::new(job(JobStatus::Cancelled)), metrics(count, 40));
+        let learnt = course.learn(act, told, 1_000_000);
+        assert_eq!((learnt.course.stage, learnt.events.len()), (stage, metrics(count, 0).len()), "{act:?}");
+        if stage == Stage::Settling {
+            continue;
+        }
+        assert_eq!(learnt.again, Again::In(REST_MS));
+        assert_eq!(learnt.course.next(Some(Wish::Cancel), 0), Next::Act(Act::Ask), "{act:?}");
+        let rest = Told::Job(Box::new(job(JobStatus::Cancelled)), metrics(7, 4_000));
+        let end = learnt.course.learn(Act::Ask, rest, 1_000_100).course;
+        assert_eq!(end.stage, Stage::Settling);
+        assert_eq!(end.progress.step, u64::try_from(most - 1).expect("few"));
+    }
 }
 
 #[test]

@@ -23,6 +23,13 @@ impl Running {
             _ => {}
         }
     }
+
+    /// It is told when it began: where that was before it was first seen to run, its time counts from there.
+    pub(super) fn began(&mut self, at_ms: Option<i64>) {
+        if let (0, Some(since_ms), Some(at_ms)) = (self.before_ms, self.since_ms, at_ms) {
+            self.since_ms = Some(since_ms.min(at_ms));
+        }
+    }
 }
 
 impl Course {
@@ -46,6 +53,8 @@ impl Course {
             JobStatus::Failed => Used::NOTHING,
             JobStatus::Succeeded => known(self.planned(), UsageSource::Estimated),
             _ if self.progress.step == 0 && seconds == 0 => Used::NOTHING,
+            // it ran, and nobody said of how many steps
+            _ if self.progress.total == 0 && seconds > 0 => known(self.planned(), UsageSource::Estimated),
             _ => known(self.by_steps(), UsageSource::Estimated),
         }
     }
