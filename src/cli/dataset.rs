@@ -53,7 +53,7 @@ enum Action {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Put words such as [EMAIL] in the place of personal data and keys.
+    /// Put words such as `[EMAIL]` in the place of personal data and keys.
     Mask {
         /// The file.
         #[arg(value_name = "FILE")]

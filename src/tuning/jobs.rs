@@ -1,6 +1,6 @@
 //! Fine-tuning jobs: asked for in OpenAI's form, paid for before they begin, stepped by one process, and settled once.
 //!
-//! Whoever is asked writes rows; the [`Poller`](poll) of the process that has the lease does everything else. What a job
+//! Whoever is asked writes rows; whatever steps them in the process that has the lease does everything else. What a job
 //! does next, and what follows from an answer, is decided in `domain::tuning::lifecycle`; here it is carried out.
 
 mod act;
