@@ -242,7 +242,7 @@ impl Drop for Draft {
     }
 }
 
-/// A content in its place. It is still unlinked when this is dropped, unless a row may name it.
+/// A content in its place, locked. It is still unlinked when this is dropped, unless a row may name it.
 #[derive(Debug)]
 pub struct Kept {
     /// Its place.
@@ -257,8 +257,9 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Leaves it where it is: a row names it, or may name it.
-    pub fn leave(mut self) {
+    /// Leaves it where it is from now on: a row names it, or may soon name it, whoever still waits to hear so. The lock
+    /// is held until this is dropped.
+    pub fn leave(&mut self) {
         self.draft.path = None;
     }
 }
@@ -301,13 +302,15 @@ mod tests {
         draft.write(b"ab").expect("written");
         draft.write(b"c").expect("written");
         assert_eq!(draft.bytes(), 3);
-        let kept = draft.keep(&folder, 7 << 96).expect("kept");
+        let mut kept = draft.keep(&folder, 7 << 96).expect("kept");
         let place = "ba/7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad-00000007";
         assert_eq!((kept.place.as_str(), kept.bytes), (place, 3));
         assert_eq!(kept.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(kept.md5.as_deref(), Some("900150983cd24fb0d6963f7d28e17f72"));
         assert!(folder.take_leftover(place).expect("looked").is_none(), "it is being written");
         kept.leave();
+        assert!(folder.take_leftover(place).expect("looked").is_none(), "its row is being written");
+        drop(kept);
         assert_eq!(fs::read(folder.path(place)).expect("there"), b"abc");
         assert_eq!(all(&folder), [place]);
         folder.take_leftover(place).expect("looked").expect("nobody's").remove().expect("removed");
@@ -337,7 +340,7 @@ mod tests {
         let part = |number: u128, text: &[u8]| {
             let mut draft = folder.begin(number).expect("begun");
             draft.write(text).expect("written");
-            let kept = draft.keep(&folder, number << 96).expect("kept");
+            let mut kept = draft.keep(&folder, number << 96).expect("kept");
             let path = folder.path(&kept.place);
             kept.leave();
             path

@@ -217,9 +217,11 @@ impl Files {
         new: NewFile,
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
-        let (kept, _room) = self.settle(received).await?;
+        let (mut kept, _room) = self.settle(received).await?;
         let file = new_file(owner, &kept, new, now_ms);
         let lost = self.lost(&kept.sha256).await?;
+        // before the row is on its way: who asks may be cut off, and the row be written all the same
+        kept.leave();
         let written = self.rows.insert(&file, &kept.place, lost).await;
         self.written(kept, written).await?;
         self.waits.notify_one();
@@ -239,19 +241,18 @@ impl Files {
         Ok(Some(place))
     }
 
-    /// Ends the writing of a content whose row was written, or was not.
+    /// Ends the writing of a content that was left, and whose row was written, or was not.
     async fn written(&self, kept: Kept, place: Result<String, StoreError>) -> Result<(), TuningError> {
         match place {
-            Ok(place) if place == kept.place => kept.leave(),
+            Ok(place) if place == kept.place => Ok(()),
             // somebody had it before: once is enough
-            Ok(_) => drop(tokio::task::spawn_blocking(move || drop(kept)).await),
-            Err(error) => {
-                // the row may be there all the same; if it is not, the content is swept
-                kept.leave();
-                return Err(stored(&error));
+            Ok(_) => {
+                self.unlink(kept.place.clone()).await;
+                Ok(())
             }
+            // the row may be there all the same; if it is not, the content is swept
+            Err(error) => Err(stored(&error)),
         }
-        Ok(())
     }
 
     /// Finds a file of the caller's.

@@ -113,7 +113,7 @@ impl Files {
         now_ms: i64,
     ) -> Result<UploadPart, TuningError> {
         let upload = self.pending(caller, upload_id, now_ms).await?;
-        let (kept, _room) = self.settle(received).await?;
+        let (mut kept, _room) = self.settle(received).await?;
         let part = UploadPart {
             id: Id::Part.mint(rand::random()),
             upload_id: upload.id,
@@ -125,8 +125,10 @@ impl Files {
         let twice = i64::try_from(upload.bytes.saturating_mul(2)).unwrap_or(i64::MAX);
         let bounds = Bounds { parts: MOST_PARTS, bytes: twice };
         let lost = self.lost(&kept.sha256).await?;
+        kept.leave();
         match self.uploads.add_part(&part, &kept.place, lost, bounds).await {
             Ok(Added::Refused) => {
+                self.unlink(kept.place.clone()).await;
                 self.pending(caller, upload_id, now_ms).await?;
                 Err(TuningError::invalid(
                     "data",
@@ -171,7 +173,7 @@ impl Files {
         }
         let (folder, begun, kept) = (self.folder.clone(), rand::random(), rand::random());
         let hashed = completion.md5.is_some();
-        let kept = blocking(move || {
+        let mut kept = blocking(move || {
             let draft = folder.begin(begun)?;
             let mut draft = if hashed { draft.with_md5() } else { draft };
             paths.iter().try_for_each(|path| draft.append(path))?;
@@ -192,8 +194,10 @@ impl Files {
         };
         let file = new_file(upload.owner.clone(), &kept, new, now_ms);
         let lost = self.lost(&kept.sha256).await?;
+        kept.leave();
         match self.uploads.complete(id, &file, &kept.place, lost).await {
             Ok(None) => {
+                self.unlink(kept.place.clone()).await;
                 self.pending(caller, id, now_ms).await?;
                 return Err(over(UploadStatus::Completed));
             }
