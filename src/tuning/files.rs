@@ -359,24 +359,25 @@ impl Files {
         let _ = blocking(move || folder.remove(&place)).await;
     }
 
-    /// Notes that a job needs a file: its content stays until [`Files::release`], whoever deletes the file.
+    /// Notes that a job needs a file: its content stays until [`Files::release`], whoever deletes the file. Noting it
+    /// twice is noting it once, and goes well after the file was deleted, too.
     ///
     /// # Errors
     ///
     /// When the file is not there.
-    pub async fn hold(&self, file: &TrainingFile, job_id: &str) -> Result<(), TuningError> {
-        match self.rows.hold(&file.id, job_id).await {
+    pub async fn hold(&self, id: &str, job_id: &str) -> Result<(), TuningError> {
+        match self.rows.hold(id, job_id).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(TuningError::not_found(Noun::File, &file.id)),
+            Ok(false) => Err(TuningError::not_found(Noun::File, id)),
             Err(error) => Err(stored(&error)),
         }
     }
 
-    /// Finds a file that a job holds, deleted or not.
+    /// Finds a file that some job holds, deleted or not.
     ///
     /// # Errors
     ///
-    /// When the job does not hold it.
+    /// When its row is gone.
     pub async fn held(&self, id: &str) -> Result<TrainingFile, TuningError> {
         let found = self.rows.find_used(id).await.map_err(|error| stored(&error))?;
         found.ok_or_else(|| TuningError::not_found(Noun::File, id))

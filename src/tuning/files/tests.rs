@@ -175,11 +175,12 @@ async fn what_a_job_needs_stays_until_it_ends() {
         let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
         let file = put(files, &caller, b"needed", 1).await;
         for job in ["ftjob-1", "ftjob-1", "ftjob-2"] {
-            files.hold(&file, job).await.expect("held");
+            files.hold(&file.id, job).await.expect("held");
         }
         files.delete(&caller, &file.id, 2).await.expect("deleted");
         assert!(files.find(&caller, &file.id).await.is_err(), "nobody sees it");
-        assert!(files.hold(&file, "ftjob-3").await.is_err(), "no new job gets it");
+        assert!(files.hold(&file.id, "ftjob-3").await.is_err(), "no new job gets it");
+        files.hold(&file.id, "ftjob-2").await.expect("noted before it was deleted");
         files.release("ftjob-3").await.expect("nothing");
         let held = files.held(&file.id).await.expect("held");
         assert_eq!(fs::read(files.path(&held).await.expect("a place")).expect("there"), b"needed");
@@ -562,7 +563,7 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Hold(at, job) if at < visible.len() => {
                 let (file, _) = &visible[at];
-                files.hold(file, &format!("ftjob-{job}")).await.expect("held");
+                files.hold(&file.id, &format!("ftjob-{job}")).await.expect("held");
                 needed.get_mut(&file.id).expect("known").1.insert(job);
             }
             Step::Release(job) => {
