@@ -223,7 +223,7 @@ impl Files {
         // before the row is on its way: who asks may be cut off, and the row be written all the same
         kept.leave();
         let written = self.rows.insert(&file, &kept.place, lost).await;
-        self.written(kept, written).await?;
+        self.written(&kept, written).await?;
         self.waits.notify_one();
         Ok(file)
     }
@@ -242,7 +242,7 @@ impl Files {
     }
 
     /// Ends the writing of a content that was left, and whose row was written, or was not.
-    async fn written(&self, kept: Kept, place: Result<String, StoreError>) -> Result<(), TuningError> {
+    async fn written(&self, kept: &Kept, place: Result<String, StoreError>) -> Result<(), TuningError> {
         match place {
             Ok(place) if place == kept.place => Ok(()),
             // somebody had it before: once is enough

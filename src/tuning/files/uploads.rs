@@ -138,8 +138,8 @@ impl Files {
                     ),
                 ))
             }
-            Ok(Added::At(place)) => self.written(kept, Ok(place)).await.map(|()| part),
-            Err(error) => self.written(kept, Err(error)).await.map(|()| part),
+            Ok(Added::At(place)) => self.written(&kept, Ok(place)).await.map(|()| part),
+            Err(error) => self.written(&kept, Err(error)).await.map(|()| part),
         }
     }
 
@@ -201,8 +201,8 @@ impl Files {
                 self.pending(caller, id, now_ms).await?;
                 return Err(over(UploadStatus::Completed));
             }
-            Ok(Some(place)) => self.written(kept, Ok(place)).await?,
-            Err(error) => self.written(kept, Err(error)).await?,
+            Ok(Some(place)) => self.written(&kept, Ok(place)).await?,
+            Err(error) => self.written(&kept, Err(error)).await?,
         }
         self.remove_parts(id).await;
         self.waits.notify_one();
