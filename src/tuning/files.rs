@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
 pub use self::check::{Asked, Checker, Told};
+use self::receiving::Shares;
 pub use self::receiving::{Most, Receiving};
 pub use self::uploads::{Begun, Completion, PART_BYTES};
 
@@ -34,6 +35,8 @@ use crate::store::{Store, StoreError};
 pub const MOST_LISTED: i64 = 10_000;
 /// Contents that are received at once.
 const RECEIVED_AT_ONCE: usize = 64;
+/// Of these, one owner's: nobody slow keeps all others out.
+const RECEIVED_OF_ONE: usize = 8;
 /// Checks that operators ask for, at once.
 const CHECKED_AT_ONCE: usize = 2;
 
@@ -65,6 +68,8 @@ pub struct Files {
     /// Bytes that are being received, and no row has them yet.
     coming: Arc<AtomicU64>,
     places: Arc<Semaphore>,
+    /// How many of them each owner has.
+    shares: Shares,
     checks: Arc<Semaphore>,
     /// Told when a file waits to be checked.
     waits: Notify,
@@ -161,6 +166,7 @@ impl Files {
             folder,
             config,
             coming: Arc::default(),
+            shares: Shares::default(),
             places: Arc::new(Semaphore::new(RECEIVED_AT_ONCE)),
             checks: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
             waits: Notify::new(),
@@ -174,7 +180,7 @@ impl Files {
     /// When the caller may not, or there is no room.
     pub async fn receive(&self, caller: &Caller) -> Result<Receiving, TuningError> {
         must_may(caller, Tuning::Write)?;
-        self.receive_at_most(Most::File(self.config.max_file_bytes)).await
+        self.receive_at_most(caller.owner(), Most::File(self.config.max_file_bytes)).await
     }
 
     /// Keeps what was received, as a new file of the caller's. Its check begins by itself.
@@ -205,7 +211,8 @@ impl Files {
         bytes: Bytes,
         now_ms: i64,
     ) -> Result<TrainingFile, TuningError> {
-        let mut received = self.receive_at_most(Most::File(self.config.max_file_bytes)).await?;
+        let mut received =
+            self.receive_at_most(owner.clone(), Most::File(self.config.max_file_bytes)).await?;
         received.push(bytes).await?;
         self.keep(owner, received, new, now_ms).await
     }

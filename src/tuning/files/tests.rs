@@ -243,6 +243,25 @@ async fn what_is_too_much_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn one_owner_does_not_take_every_place() {
+    let database = TestDatabase::sqlite();
+    let place = place(&database, 1 << 20).await;
+    let files = &place.files;
+    let (one, colleague) = (key("key_1", Some("a"), Tuning::Write), key("key_2", Some("a"), Tuning::Write));
+    let mut coming = Vec::new();
+    for _ in 0..RECEIVED_OF_ONE {
+        coming.push(files.receive(&one).await.expect("begun"));
+    }
+    let busy = files.receive(&colleague).await.expect_err("of the same team");
+    assert!(matches!(busy, TuningError::Busy(_)), "{busy}");
+    let other = files.receive(&key("key_3", None, Tuning::Write)).await.expect("another's");
+    coming.pop();
+    coming.push(files.receive(&colleague).await.expect("one has come"));
+    drop((coming, other));
+    assert!(files.shares.lock().is_empty());
+}
+
+#[tokio::test]
 async fn a_file_has_a_longest_length() {
     let database = TestDatabase::sqlite();
     let place = place(&database, 4 << 20).await;
@@ -365,6 +384,11 @@ async fn an_upload_that_ends_otherwise_leaves_nothing() {
         assert_eq!(place.on_disk().len(), 1);
         files.sweep(HOUR_MS + 1, 0).await.expect("swept");
         assert_eq!(place.on_disk().len(), 0);
+        for (hours, known) in [(24, true), (25, false)] {
+            files.sweep(hours * HOUR_MS + 1, 0).await.expect("swept");
+            let row = files.uploads.find(&forgotten.id).await.expect("read");
+            assert_eq!(row.is_some(), known, "after {hours} hours");
+        }
         let long = files.begin_upload(&caller, upload_of((1 << 20) + 1), 1).await.expect_err("too long");
         assert!(matches!(long, TuningError::TooLarge(_)), "{long}");
     })

@@ -96,8 +96,8 @@ impl Files {
         upload_id: &str,
         now_ms: i64,
     ) -> Result<Receiving, TuningError> {
-        self.pending(caller, upload_id, now_ms).await?;
-        self.receive_at_most(Most::Part(PART_BYTES)).await
+        let upload = self.pending(caller, upload_id, now_ms).await?;
+        self.receive_at_most(upload.owner, Most::Part(PART_BYTES)).await
     }
 
     /// Keeps a part that was received.
