@@ -189,6 +189,18 @@ impl UploadRows {
         Ok(done.rows_affected())
     }
 
+    /// Deletes the uploads that have ended, have no part any more, and whose time was over at a moment. Returns how many.
+    pub async fn forget(&self, before_ms: i64) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM uploads WHERE status <> 'pending' AND expires_at_ms <= $1
+             AND NOT EXISTS (SELECT 1 FROM upload_parts WHERE upload_parts.upload_id = uploads.id)",
+        )
+        .bind(before_ms)
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
     /// Parts of uploads that have ended.
     pub async fn ended_parts(&self, limit: i64) -> Result<Vec<String>, StoreError> {
         let rows = sqlx::query(

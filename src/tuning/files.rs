@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 
 pub use self::check::{Asked, Checker, Told};
+use self::receiving::Shares;
 pub use self::receiving::{Most, Receiving};
 pub use self::uploads::{Begun, Completion, PART_BYTES};
 
@@ -34,6 +35,8 @@ use crate::store::{Store, StoreError};
 pub const MOST_LISTED: i64 = 10_000;
 /// Contents that are received at once.
 const RECEIVED_AT_ONCE: usize = 64;
+/// Of these, one owner's: nobody slow keeps all others out.
+const RECEIVED_OF_ONE: usize = 8;
 /// Checks that operators ask for, at once.
 const CHECKED_AT_ONCE: usize = 2;
 
@@ -65,6 +68,8 @@ pub struct Files {
     /// Bytes that are being received, and no row has them yet.
     coming: Arc<AtomicU64>,
     places: Arc<Semaphore>,
+    /// How many of them each owner has.
+    shares: Shares,
     checks: Arc<Semaphore>,
     /// Told when a file waits to be checked.
     waits: Notify,
@@ -161,6 +166,7 @@ impl Files {
             folder,
             config,
             coming: Arc::default(),
+            shares: Shares::default(),
             places: Arc::new(Semaphore::new(RECEIVED_AT_ONCE)),
             checks: Arc::new(Semaphore::new(CHECKED_AT_ONCE)),
             waits: Notify::new(),
@@ -174,7 +180,7 @@ impl Files {
     /// When the caller may not, or there is no room.
     pub async fn receive(&self, caller: &Caller) -> Result<Receiving, TuningError> {
         must_may(caller, Tuning::Write)?;
-        self.receive_at_most(Most::File(self.config.max_file_bytes)).await
+        self.receive_at_most(caller.owner(), Most::File(self.config.max_file_bytes)).await
     }
 
     /// Keeps what was received, as a new file of the caller's. Its check begins by itself.
@@ -209,7 +215,8 @@ impl Files {
         if let Some(file) = self.rows.find(&id).await.map_err(|error| stored(&error))? {
             return Ok(file);
         }
-        let mut received = self.receive_at_most(Most::File(self.config.max_file_bytes)).await?;
+        let mut received =
+            self.receive_at_most(owner.clone(), Most::File(self.config.max_file_bytes)).await?;
         received.push(bytes).await?;
         self.keep(id, owner, received, new, now_ms).await
     }
@@ -228,7 +235,7 @@ impl Files {
         // before the row is on its way: who asks may be cut off, and the row be written all the same
         kept.leave();
         let written = self.rows.insert(&file, &kept.place, lost).await;
-        self.written(kept, written).await?;
+        self.written(&kept, written).await?;
         self.waits.notify_one();
         Ok(file)
     }
@@ -247,7 +254,7 @@ impl Files {
     }
 
     /// Ends the writing of a content that was left, and whose row was written, or was not.
-    async fn written(&self, kept: Kept, place: Result<String, StoreError>) -> Result<(), TuningError> {
+    async fn written(&self, kept: &Kept, place: Result<String, StoreError>) -> Result<(), TuningError> {
         match place {
             Ok(place) if place == kept.place => Ok(()),
             // somebody had it before: once is enough
@@ -364,24 +371,25 @@ impl Files {
         let _ = blocking(move || folder.remove(&place)).await;
     }
 
-    /// Notes that a job needs a file: its content stays until [`Files::release`], whoever deletes the file.
+    /// Notes that a job needs a file: its content stays until [`Files::release`], whoever deletes the file. Noting it
+    /// twice is noting it once, and goes well after the file was deleted, too.
     ///
     /// # Errors
     ///
     /// When the file is not there.
-    pub async fn hold(&self, file: &TrainingFile, job_id: &str) -> Result<(), TuningError> {
-        match self.rows.hold(&file.id, job_id).await {
+    pub async fn hold(&self, id: &str, job_id: &str) -> Result<(), TuningError> {
+        match self.rows.hold(id, job_id).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(TuningError::not_found(Noun::File, &file.id)),
+            Ok(false) => Err(TuningError::not_found(Noun::File, id)),
             Err(error) => Err(stored(&error)),
         }
     }
 
-    /// Finds a file that a job holds, deleted or not.
+    /// Finds a file that some job holds, deleted or not.
     ///
     /// # Errors
     ///
-    /// When the job does not hold it.
+    /// When its row is gone.
     pub async fn held(&self, id: &str) -> Result<TrainingFile, TuningError> {
         let found = self.rows.find_used(id).await.map_err(|error| stored(&error))?;
         found.ok_or_else(|| TuningError::not_found(Noun::File, id))

@@ -1,12 +1,15 @@
 //! A content on its way in: bounded, hashed and written as it comes, off the async threads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Files, blocking, stored};
+use super::{Files, RECEIVED_OF_ONE, blocking, stored};
+use crate::domain::tuning::Owner;
 use crate::store::folder::{Draft, Folder, Kept};
 use crate::tuning::TuningError;
 
@@ -50,6 +53,43 @@ pub struct Receiving {
     waiting: usize,
     room: Room,
     _place: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+/// How many contents of each owner are on their way.
+pub(super) type Shares = Arc<Mutex<HashMap<Owner, usize>>>;
+
+/// One of an owner's contents on their way, counted until this is dropped.
+#[derive(Debug)]
+struct Share {
+    shares: Shares,
+    owner: Owner,
+}
+
+impl Share {
+    /// One more of an owner's; nothing where it has as many as it may.
+    fn take(shares: &Shares, owner: Owner) -> Option<Self> {
+        let mut counts = shares.lock();
+        let count = counts.entry(owner.clone()).or_default();
+        if *count >= RECEIVED_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Self { shares: Arc::clone(shares), owner })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.shares.lock();
+        if let Some(count) = counts.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.owner);
+            }
+        }
+    }
 }
 
 /// What a content takes of the folder before a row has it.
@@ -152,8 +192,14 @@ fn broken() -> TuningError {
 }
 
 impl Files {
-    /// Begins to receive a content that is not too long.
-    pub(super) async fn receive_at_most(&self, most: Most) -> Result<Receiving, TuningError> {
+    /// Begins to receive a content of an owner's that is not too long.
+    pub(super) async fn receive_at_most(&self, owner: Owner, most: Most) -> Result<Receiving, TuningError> {
+        let share = Share::take(&self.shares, owner).ok_or_else(|| {
+            TuningError::Busy(format!(
+                "{RECEIVED_OF_ONE} of your files are on their way to the gateway, as many as it receives of one owner at \
+                 once: send this one when another has come"
+            ))
+        })?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             TuningError::Busy(
                 "the gateway receives as many files at once as it may: try again in a moment".to_owned(),
@@ -162,7 +208,15 @@ impl Files {
         let room = self.room().await?;
         let (folder, random) = (self.folder.clone(), rand::random());
         let draft = blocking(move || folder.begin(random)).await?;
-        Ok(Receiving { most, draft: Some(draft), chunks: Vec::new(), waiting: 0, room, _place: place })
+        Ok(Receiving {
+            most,
+            draft: Some(draft),
+            chunks: Vec::new(),
+            waiting: 0,
+            room,
+            _place: place,
+            _share: share,
+        })
     }
 
     /// What the folder has left for one more.

@@ -9,6 +9,8 @@ use crate::tuning::TuningError;
 
 /// Rows that are looked at together.
 const BATCH: i64 = 200;
+/// So long after its time a row of an upload still says how it ended.
+const UPLOADS_KEPT_MS: i64 = 86_400_000;
 /// What was written since may be somebody's who is about to lock it.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 
@@ -50,9 +52,11 @@ impl Files {
                 }
             }
             if parts.len() < usize::try_from(BATCH).unwrap_or_default() {
-                return Ok(());
+                break;
             }
         }
+        let forgotten = self.uploads.forget(now_ms.saturating_sub(UPLOADS_KEPT_MS)).await;
+        forgotten.map(drop).map_err(|error| stored(&error))
     }
 
     /// Removes what a crash has left: drafts that nobody writes, and contents that no row names. The lock comes first and

@@ -175,11 +175,12 @@ async fn what_a_job_needs_stays_until_it_ends() {
         let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
         let file = put(files, &caller, b"needed", 1).await;
         for job in ["ftjob-1", "ftjob-1", "ftjob-2"] {
-            files.hold(&file, job).await.expect("held");
+            files.hold(&file.id, job).await.expect("held");
         }
         files.delete(&caller, &file.id, 2).await.expect("deleted");
         assert!(files.find(&caller, &file.id).await.is_err(), "nobody sees it");
-        assert!(files.hold(&file, "ftjob-3").await.is_err(), "no new job gets it");
+        assert!(files.hold(&file.id, "ftjob-3").await.is_err(), "no new job gets it");
+        files.hold(&file.id, "ftjob-2").await.expect("noted before it was deleted");
         files.release("ftjob-3").await.expect("nothing");
         let held = files.held(&file.id).await.expect("held");
         assert_eq!(fs::read(files.path(&held).await.expect("a place")).expect("there"), b"needed");
@@ -242,6 +243,25 @@ async fn what_is_too_much_is_refused_and_leaves_nothing() {
         assert_eq!(files.coming.load(std::sync::atomic::Ordering::Relaxed), 0);
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_owner_does_not_take_every_place() {
+    let database = TestDatabase::sqlite();
+    let place = place(&database, 1 << 20).await;
+    let files = &place.files;
+    let (one, colleague) = (key("key_1", Some("a"), Tuning::Write), key("key_2", Some("a"), Tuning::Write));
+    let mut coming = Vec::new();
+    for _ in 0..RECEIVED_OF_ONE {
+        coming.push(files.receive(&one).await.expect("begun"));
+    }
+    let busy = files.receive(&colleague).await.expect_err("of the same team");
+    assert!(matches!(busy, TuningError::Busy(_)), "{busy}");
+    let other = files.receive(&key("key_3", None, Tuning::Write)).await.expect("another's");
+    coming.pop();
+    coming.push(files.receive(&colleague).await.expect("one has come"));
+    drop((coming, other));
+    assert!(files.shares.lock().is_empty());
 }
 
 #[tokio::test]
@@ -367,6 +387,11 @@ async fn an_upload_that_ends_otherwise_leaves_nothing() {
         assert_eq!(place.on_disk().len(), 1);
         files.sweep(HOUR_MS + 1, 0).await.expect("swept");
         assert_eq!(place.on_disk().len(), 0);
+        for (hours, known) in [(24, true), (25, false)] {
+            files.sweep(hours * HOUR_MS + 1, 0).await.expect("swept");
+            let row = files.uploads.find(&forgotten.id).await.expect("read");
+            assert_eq!(row.is_some(), known, "after {hours} hours");
+        }
         let long = files.begin_upload(&caller, upload_of((1 << 20) + 1), 1).await.expect_err("too long");
         assert!(matches!(long, TuningError::TooLarge(_)), "{long}");
     })
@@ -567,7 +592,7 @@ async fn play(steps: Vec<Step>) {
             }
             Step::Hold(at, job) if at < visible.len() => {
                 let (file, _) = &visible[at];
-                files.hold(file, &format!("ftjob-{job}")).await.expect("held");
+                files.hold(&file.id, &format!("ftjob-{job}")).await.expect("held");
                 needed.get_mut(&file.id).expect("known").1.insert(job);
             }
             Step::Release(job) => {

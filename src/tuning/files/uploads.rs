@@ -96,8 +96,8 @@ impl Files {
         upload_id: &str,
         now_ms: i64,
     ) -> Result<Receiving, TuningError> {
-        self.pending(caller, upload_id, now_ms).await?;
-        self.receive_at_most(Most::Part(PART_BYTES)).await
+        let upload = self.pending(caller, upload_id, now_ms).await?;
+        self.receive_at_most(upload.owner, Most::Part(PART_BYTES)).await
     }
 
     /// Keeps a part that was received.
@@ -138,8 +138,8 @@ impl Files {
                     ),
                 ))
             }
-            Ok(Added::At(place)) => self.written(kept, Ok(place)).await.map(|()| part),
-            Err(error) => self.written(kept, Err(error)).await.map(|()| part),
+            Ok(Added::At(place)) => self.written(&kept, Ok(place)).await.map(|()| part),
+            Err(error) => self.written(&kept, Err(error)).await.map(|()| part),
         }
     }
 
@@ -201,8 +201,8 @@ impl Files {
                 self.pending(caller, id, now_ms).await?;
                 return Err(over(UploadStatus::Completed));
             }
-            Ok(Some(place)) => self.written(kept, Ok(place)).await?,
-            Err(error) => self.written(kept, Err(error)).await?,
+            Ok(Some(place)) => self.written(&kept, Ok(place)).await?,
+            Err(error) => self.written(&kept, Err(error)).await?,
         }
         self.remove_parts(id).await;
         self.waits.notify_one();

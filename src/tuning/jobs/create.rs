@@ -113,7 +113,7 @@ impl Jobs {
         files: &[&TrainingFile],
     ) -> Result<JobRow, (Box<JobRow>, TuningError)> {
         for file in files {
-            if let Err(error) = self.files.hold(file, &job.id).await {
+            if let Err(error) = self.files.hold(&file.id, &job.id).await {
                 return Err((Box::new(job), error));
             }
         }

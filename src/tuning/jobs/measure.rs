@@ -12,7 +12,7 @@ use crate::domain::tuning::bill::Quote;
 use crate::domain::tuning::lifecycle::Told;
 use crate::domain::tuning::request::{Epochs, JobRequest};
 use crate::domain::tuning::target::Target;
-use crate::domain::tuning::{Caller, FileStatus, JobError, TrainingFile};
+use crate::domain::tuning::{FileStatus, JobError, TrainingFile};
 use crate::store::jobs::JobRow;
 use crate::tuning::TuningError;
 use crate::tuning::priced::training_price;
@@ -47,16 +47,11 @@ impl Jobs {
         Ok(Quote { tokens: measured.billed_tokens, epochs, auto, price })
     }
 
-    /// A file of a job. Whoever made the job may have died before it was noted that the job needs it.
+    /// A file of a job. Whoever made the job may have died before it was noted that the job needs it: noted here, or found
+    /// noted, and refused where the file was deleted before either.
     async fn needed(&self, job: &JobRow, id: &str) -> Result<TrainingFile, TuningError> {
-        match self.files.held(id).await {
-            Err(TuningError::NotFound { .. }) => {
-                let file = self.files.find(&Caller::Operator { team: None }, id).await?;
-                self.files.hold(&file, &job.id).await?;
-                Ok(file)
-            }
-            found => found,
-        }
+        self.files.hold(id, &job.id).await?;
+        self.files.held(id).await
     }
 
     /// How far the check of a job's files is.
