@@ -1,6 +1,6 @@
 //! Who steps jobs: one process of all that share a database, by its lease; a bounded number of jobs at once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ impl Jobs {
         }
         if led && !leads {
             // another one tells how they stand now
-            self.metrics.tuning.jobs(&BTreeMap::new());
+            self.metrics.tuning.stood_down();
         }
         leads
     }
