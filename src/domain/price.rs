@@ -234,11 +234,15 @@ impl Price {
 }
 
 impl Terms {
-    /// What a trained token costs where it is trained so; what is not listed by that word costs the usual price.
+    /// What a trained token costs where it is trained so; the usual price where nobody says how, or where no words are
+    /// listed. Where some are and this one is not, nobody knows: Azure's regional training is dearer than the listed.
     pub fn training_of(&self, kind: Option<&str>) -> Option<PerToken> {
         let is_it = |listed: &&Arc<str>| kind.is_some_and(|kind| listed.eq_ignore_ascii_case(kind));
         let listed = self.training_by_type.keys().find(is_it);
-        listed.and_then(|listed| self.training_by_type.get(listed)).copied().or(self.training)
+        match listed.and_then(|listed| self.training_by_type.get(listed)) {
+            None if kind.is_none() || self.training_by_type.is_empty() => self.training,
+            found => found.copied(),
+        }
     }
 
     /// Whether a moment is in the period.

@@ -52,9 +52,16 @@ pub fn training_price(
     let kind = provider.dialect.kind();
     let row = row_of(kind, &target.model);
     let unknown = || {
+        let how = trained.map(|trained| format!(" as `{trained}`")).unwrap_or_default();
+        let (family, hosting) = match (kind, FineTunedName::parse(&target.model)) {
+            (ProviderKind::Azure, None) => (format!("{}.ft-*", target.model), " --hosting-per-hour USD"),
+            (ProviderKind::Azure, Some(_)) => (row.clone(), " --hosting-per-hour USD"),
+            (ProviderKind::OpenAi | ProviderKind::Candle, _) => (row.clone(), ""),
+        };
         Untrainable::Unpriced(format!(
-            "nobody knows what training {target} costs, and nothing is trained here that can't be charged: set it \
-             with `tunegate prices set {}/{row} --training-per-1m USD` (0 where it costs nothing)",
+            "nobody knows what training {target}{how} costs, and nothing is trained here that can't be charged: set it \
+             with `tunegate prices set {family} --provider {} --training USD{hosting} --input USD --output USD` (0 \
+             where it costs nothing)",
             kind.name()
         ))
     };
@@ -85,13 +92,19 @@ fn row_of(kind: ProviderKind, model: &str) -> String {
     }
 }
 
+/// Whose deployment serves a machine's model: its own, else one of a pattern.
+pub(super) fn serving<'c>(catalog: &'c Catalog, target: &Target) -> Option<&'c Arc<Deployment>> {
+    let there = || {
+        let own = |deployment: &&Arc<Deployment>| deployment.provider.name == target.provider.name;
+        catalog.deployments.values().filter(own)
+    };
+    let exact = there().find(|deployment| deployment.upstream_model == target.model);
+    exact.or_else(|| there().find(|deployment| deployment.upstream_model.contains('*')))
+}
+
 /// A machine of one's own: what its deployment says. One that answers for nothing trains for nothing, too.
 fn local(book: &PriceBook, catalog: &Catalog, target: &Target, at_ms: i64) -> Option<TrainingPrice> {
-    let is_it = |deployment: &&Arc<Deployment>| {
-        deployment.provider.name == target.provider.name
-            && (deployment.upstream_model == target.model || deployment.upstream_model.contains('*'))
-    };
-    let deployment = catalog.deployments.values().find(is_it)?;
+    let deployment = serving(catalog, target)?;
     let Found { price, version, row, .. } = book.price_of(deployment, &target.model, at_ms).ok()?;
     TrainingPrice::of(&price, None, &row, &version).or_else(|| {
         let rates = price.tokens.standard();
@@ -107,8 +120,9 @@ mod tests {
     use super::*;
     use crate::domain::catalog::tests::deployment;
     use crate::domain::catalog::{AzureV1, Dialect, OpenAi, Pricing, Provider, Training};
-    use crate::domain::price::Price;
+    use crate::domain::money::Usd;
     use crate::domain::price::read::{moment, sheets};
+    use crate::domain::price::{Hourly, Price};
 
     /// The price file that is shipped.
     fn book() -> PriceBook {
@@ -155,7 +169,10 @@ mod tests {
         assert_eq!(of_2023.map(|price| price.of_seconds(4_800).to_string()), Ok("153.00".to_owned()));
         let words = |target: &Target, when: &str| price(target, when).expect_err("no price").to_string();
         let unknown = words(&openai("gpt-9"), "2026-11-01");
-        assert!(unknown.contains("tunegate prices set openai/ft:gpt-9"), "{unknown}");
+        assert!(
+            unknown.contains("tunegate prices set ft:gpt-9 --provider openai --training USD"),
+            "{unknown}"
+        );
         let ended = words(&openai("gpt-4.1-mini"), "2027-01-06");
         assert!(ended.contains("azure/RESOURCE/gpt-4.1-mini"), "{ended}");
         let off = words(&openai("gpt-3.5-turbo"), "2026-12-01");
@@ -172,6 +189,25 @@ mod tests {
         let price = training_price(&book(), &catalog(free), &local, None, 0).expect("for nothing");
         assert!(price.is_nothing());
         let unknown = training_price(&book(), &catalog(Pricing::ByName), &local, None, 0);
-        assert!(matches!(unknown, Err(Untrainable::Unpriced(words)) if words.contains("candle/small")));
+        assert!(
+            matches!(unknown, Err(Untrainable::Unpriced(words)) if words.contains("set small --provider candle"))
+        );
+    }
+
+    #[test]
+    fn its_own_deployment_goes_before_one_of_a_pattern() {
+        let local = target(Dialect::Candle, "127.0.0.1:1", "small");
+        let plain = (*deployment("d", "small")).clone();
+        let priced = |price: Price| Pricing::Explicit { price: Arc::new(price), version: "v".into() };
+        let mut by_hour = Price::free("test");
+        by_hour.terms.training_hour = Some(Hourly { per_hour: Usd::dollars(2), increment_seconds: 1 });
+        let any =
+            Deployment { upstream_model: "*".into(), pricing: priced(Price::free("test")), ..plain.clone() };
+        let own = Deployment { pricing: priced(by_hour), ..plain };
+        // by its name the pattern's comes first
+        let deployments = BTreeMap::from([(Arc::from("a"), Arc::new(any)), (Arc::from("b"), Arc::new(own))]);
+        let catalog = Catalog::new(BTreeMap::new(), deployments, Vec::new());
+        let price = training_price(&book(), &catalog, &local, None, 0).expect("by the hour");
+        assert_eq!(price.of_seconds(3_600), Usd::dollars(2));
     }
 }

@@ -409,7 +409,13 @@ fn training(
         used_today: 0,
     };
     match tuition(studied.lesson, &school, at_ms) {
-        None => Figure::missing(offer::set_it(target, "has no price")),
+        None => Figure::missing(offer::set_it(
+            target,
+            &match school.kind {
+                Some(kind) => format!("as `{kind}` has no price"),
+                None => "has no price".to_owned(),
+            },
+        )),
         Some(tuition) => Figure::Known(Training {
             by: rate_words(&found.price, school.kind),
             row: found.row.to_string(),

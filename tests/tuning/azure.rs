@@ -141,7 +141,7 @@ fn without_a_price_the_refusal_says_what_to_set() {
     let order = json!({"model": "azure/acme-swe/gpt-4.1-mini-2025-04-14", "training_file": tuner.file()});
     let refused = tuner.call(Call::post(JOBS, &order)).expect_error(403, "unpriced_model");
     let words = refused["message"].as_str().unwrap_or_default();
-    assert!(words.contains("tunegate prices set azure/gpt-4.1-mini-2025-04-14.ft-0"), "{words}");
+    assert!(words.contains("tunegate prices set gpt-4.1-mini-2025-04-14.ft-* --provider azure"), "{words}");
     assert_eq!(provider.tuning().calls().len(), 0);
 }
 

@@ -179,6 +179,16 @@ impl Tuning {
         self.families.silent.with_label_values(&[provider]).set(time.as_secs_f64());
     }
 
+    /// Says nothing more of how jobs stand: another process does. The highest of all processes' gauges is what is shown.
+    pub fn stood_down(&self) {
+        self.jobs(&BTreeMap::new());
+        let providers = self.providers.lock().clone();
+        for provider in &providers {
+            self.held(provider, Usd::ZERO);
+            self.silent(provider, Duration::ZERO);
+        }
+    }
+
     /// Counts an answer to the question how a job stands: `ok`, `refused`, `not_found`, `unreachable`.
     pub fn polled(&self, provider: &str, result: &'static str) {
         self.families.polls.with_label_values(&[provider, result]).inc();

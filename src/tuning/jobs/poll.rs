@@ -132,7 +132,7 @@ impl Jobs {
         }
         if led && !leads {
             // another one tells how they stand now
-            self.metrics.tuning.jobs(&BTreeMap::new());
+            self.metrics.tuning.stood_down();
         }
         leads
     }

@@ -87,6 +87,13 @@ impl Ask {
             training_seconds: number("training_seconds", 1, 100_000_000),
             sku: form.text("sku").flatten().unwrap_or(SKU).to_owned(),
         };
+        let by_rows = terms.prompt_tokens.is_none() && terms.few_shot > 0;
+        if by_rows && matches!(figures, Some(Data::Figures(figures)) if figures.examples == 0) {
+            form.wrong(
+                "figures.examples",
+                "missing: how many rows, as a longer prompt has `few_shot` of them; or say `prompt_tokens`",
+            );
+        }
         let epochs = number("epochs", 1, 100).and_then(|epochs| u32::try_from(epochs).ok());
         let data = file.or(figures);
         let read = data.map(|data| Self {
@@ -177,7 +184,16 @@ mod tests {
     fn every_mistake_is_told() {
         for (body, want) in [
             (json!({"file": "file-1"}), &[][..]),
-            (json!({"figures": {"billed_tokens": 100_000}, "route": "bot", "epochs": 3}), &[]),
+            (json!({"figures": {"billed_tokens": 100_000, "examples": 9}, "route": "bot", "epochs": 3}), &[]),
+            (json!({"figures": {"billed_tokens": 100_000}, "few_shot": 0}), &[]),
+            (json!({"figures": {"billed_tokens": 100_000}, "prompt_tokens": 900}), &[]),
+            (
+                json!({"figures": {"billed_tokens": 100_000}}),
+                &[
+                    "figures.examples: missing: how many rows, as a longer prompt has `few_shot` of them; or say \
+                   `prompt_tokens`",
+                ],
+            ),
             (json!({}), &["file: missing: the id of a stored file, or its `figures`"]),
             (
                 json!({"file": "file-1", "figures": {"examples": 1, "x": 1}}),

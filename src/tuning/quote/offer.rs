@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::domain::catalog::{Catalog, Deployment, Pricing, ProviderKind};
+use crate::domain::catalog::{Catalog, Pricing, ProviderKind};
 use crate::domain::fine_tuned_name::FineTunedName;
 use crate::domain::money::PerToken;
 use crate::domain::price::Price;
@@ -12,6 +12,7 @@ use crate::domain::price::book::{Found, PriceBook, Unpriced, Warning};
 use crate::domain::price::read::moment_text;
 use crate::domain::retirement::training_ends;
 use crate::domain::tuning::target::Target;
+use crate::tuning::priced::serving;
 
 /// A target whose end is nearer than this is closing.
 const CLOSING_MS: i64 = 180 * 86_400_000;
@@ -98,12 +99,8 @@ fn family(target: &Target) -> String {
 
 /// A machine of one's own: what its deployment costs, else a row.
 fn own_machine(target: &Target, catalog: &Catalog, book: &PriceBook, at_ms: i64) -> Result<Found, String> {
-    let is_it = |deployment: &&Arc<Deployment>| {
-        deployment.provider.name == target.provider.name
-            && (deployment.upstream_model == target.model || deployment.upstream_model.contains('*'))
-    };
     let unknown = || set_it(target, "has no price");
-    match catalog.deployments.values().find(is_it) {
+    match serving(catalog, target) {
         Some(deployment) => {
             let found = book.price_of(deployment, &target.model, at_ms).map_err(|_| unknown())?;
             let written_out = matches!(deployment.pricing, Pricing::Explicit { .. });

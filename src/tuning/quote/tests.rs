@@ -170,6 +170,20 @@ fn what_is_not_known_is_never_nothing() {
         assert_eq!((cost(quote), quote.bill(Way::FineTune), quote.cheapest), (None, None, None));
         assert!(found.answer.contains("nobody here can train"), "{}", found.answer);
     }
+    // listed for other types, and dearer here
+    let regional = target(&azure(Some(TrainingType::Standard)), "gpt-4.1-2025-04-14");
+    let found = quoted(&[regional], &none, "2026-11-22", month(), Terms::default());
+    let words = why(&found.targets[0].training);
+    assert!(
+        words.contains("as `standard` has no price: set it with `tunegate prices set gpt-4.1"),
+        "{words}"
+    );
+    // Azure said nothing of hosting then
+    let silent = target(&azure(None), "gpt-4-0613");
+    let found = quoted(&[silent], &none, "2024-07-01", month(), Terms::default());
+    let hosted = &found.targets[0];
+    assert!(cost(hosted).is_some() && hosted.hosting_month_usd.known().is_none(), "{hosted:?}");
+    assert_eq!((hosted.bill(Way::FineTune), hosted.cheapest), (None, None));
     let unread = |_: &Target| Err("the file is broken".to_owned());
     let book = book();
     let market = Market { catalog: &none, book: &book, at_ms: ms("2026-11-22") };
