@@ -461,6 +461,25 @@ proptest! {
 }
 
 #[tokio::test]
+async fn a_stale_row_takes_no_newer_deployment_away() {
+    let bench = Bench::new().await;
+    let order = json!({"name": "try-it", "tier": "developer"});
+    bench.registry.deploy(ON_AZURE, &order).await.expect("asked for");
+    let left = bench.registry.undeploy("try-it", &json!({})).await.expect("leaving");
+    bench.registry.step().await.expect("gone");
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    bench.registry.deploy(ON_AZURE, &order).await.expect("a newer one");
+    bench.fake.stands.lock().insert("try-it".to_owned(), StandState::Made);
+    bench.registry.step().await.expect("as many changes as the old one has seen");
+    let before = bench.registry.deployments().await.expect("read");
+    assert_eq!(left.version, before[0].version, "only its wish tells it from the old one");
+    bench.fake.asked.lock().clear();
+    bench.registry.step_one(&left, clock::unix_ms()).await.expect("another gateway's, with its old row");
+    assert_eq!(*bench.fake.asked.lock(), Vec::<String>::new(), "nothing is deleted");
+    assert_eq!(bench.registry.deployments().await.expect("read"), before);
+}
+
+#[tokio::test]
 async fn a_wish_of_a_process_that_died_is_asked_again() {
     let bench = Bench::new().await;
     let hosted = Hosted {
