@@ -114,6 +114,11 @@ pub fn delete_file(provider: &Provider, id: &str) -> Outgoing {
     request(provider, Method::DELETE, &format!("files/{}", segment(id)), None)
 }
 
+/// A model.
+pub fn get_model(provider: &Provider, name: &str) -> Outgoing {
+    get(provider, &format!("models/{}", segment(name)))
+}
+
 /// A fine-tuned model's end.
 pub fn delete_model(provider: &Provider, name: &str) -> Outgoing {
     request(provider, Method::DELETE, &format!("models/{}", segment(name)), None)

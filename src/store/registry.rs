@@ -334,16 +334,17 @@ fn statements(change: Change) -> Vec<Statement> {
             let HostedRow { hosted, provider, changed_at_ms, version, .. } = *row;
             let query = sqlx::query(
                 "UPDATE model_deployments SET state = $4, why = $5, ends_at_ms = $6, changed_at_ms = $7, version = $3 + 1
-                 WHERE provider = $1 AND name = $2 AND version = $3",
+                 WHERE provider = $1 AND name = $2 AND version = $3 AND wished_at_ms = $8",
             );
             let query = query.bind(provider.to_string()).bind(hosted.name.to_string()).bind(version);
             let query = query.bind(hosted.state.name()).bind(hosted.why.map(|why| why.to_string()));
-            vec![query.bind(hosted.ends_at_ms).bind(changed_at_ms)]
+            vec![query.bind(hosted.ends_at_ms).bind(changed_at_ms).bind(hosted.wished_at_ms)]
         }
         Change::Unhost(row) => {
-            let text = "DELETE FROM model_deployments WHERE provider = $1 AND name = $2 AND version = $3";
+            let text = "DELETE FROM model_deployments
+                        WHERE provider = $1 AND name = $2 AND version = $3 AND wished_at_ms = $4";
             let query = sqlx::query(text).bind(row.provider.to_string()).bind(row.hosted.name.to_string());
-            vec![query.bind(row.version)]
+            vec![query.bind(row.version).bind(row.hosted.wished_at_ms)]
         }
     }
 }

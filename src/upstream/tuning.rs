@@ -332,6 +332,20 @@ impl Trainer {
         Ok(all)
     }
 
+    /// Whether there is a model.
+    ///
+    /// # Errors
+    ///
+    /// See [`TrainerError`].
+    pub async fn has_model(&self, name: &str) -> Result<bool, TrainerError> {
+        let outgoing = dialect::get_model(self.provider(), name);
+        match self.one(&outgoing, "a model", |_| Some(())).await {
+            Ok(()) => Ok(true),
+            Err(TrainerError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Deletes a fine-tuned model.
     ///
     /// # Errors

@@ -276,6 +276,7 @@ fn failed(why: &RegistryError) -> Response {
         RegistryError::Outside(OutsideError::Away { .. }) => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable")
         }
+        RegistryError::Outside(OutsideError::DeletesNone(_)) => (StatusCode::CONFLICT, "not_possible"),
         RegistryError::Outside(OutsideError::Refused { .. }) => (StatusCode::BAD_GATEWAY, "provider_refused"),
         RegistryError::Outside(OutsideError::NoArm(_) | OutsideError::NoProvider(_)) => {
             (StatusCode::CONFLICT, "not_configured")

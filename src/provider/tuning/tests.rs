@@ -50,6 +50,7 @@ fn each_call_has_its_path() {
         (get_file(&openai, "f"), "GET /v1/files/f"),
         (get_content(&openai, "f"), "GET /v1/files/f/content"),
         (delete_file(&openai, "f"), "DELETE /v1/files/f"),
+        (get_model(&openai, "ft:gpt-4.1:acme:a/b:x"), "GET /v1/models/ft:gpt-4.1:acme:a%2Fb:x"),
         (delete_model(&openai, "ft:gpt-4.1:acme:a/b:x"), "DELETE /v1/models/ft:gpt-4.1:acme:a%2Fb:x"),
         (moderate(&openai, &["a"]), "POST /v1/moderations"),
     ];

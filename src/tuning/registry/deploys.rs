@@ -277,18 +277,12 @@ impl Registry {
         Ok(())
     }
 
-    async fn step_one(&self, row: &HostedRow, now_ms: i64) -> Result<(), RegistryError> {
+    pub(super) async fn step_one(&self, row: &HostedRow, now_ms: i64) -> Result<(), RegistryError> {
         let (provider, name) = (&*row.provider, &*row.hosted.name);
         let age_ms = now_ms - row.changed_at_ms;
         match row.hosted.state {
             HostedState::Wished if age_ms < ASKER_LIMIT_MS => Ok(()),
-            HostedState::Wished => match self.outside.deploy(provider, &row.hosted).await {
-                Ok(()) => self.further(row, HostedState::Creating, None).await.map(drop),
-                Err(error @ OutsideError::Away { .. }) => Err(error.into()),
-                Err(error) => {
-                    self.further(row, HostedState::Failed, Some(&error.to_string())).await.map(drop)
-                }
-            },
+            HostedState::Wished => self.step_wished(row).await,
             HostedState::Creating => self.step_creating(row, age_ms).await,
             HostedState::Warming => {
                 if self.outside.answers(provider, name).await? {
@@ -302,7 +296,10 @@ impl Registry {
             }
             HostedState::Leaving => match self.outside.look(provider, name).await? {
                 None => self.gone(row).await,
-                Some(_) => Ok(self.outside.undeploy(provider, name).await?),
+                Some(_) if self.claim(row).await?.is_some() => {
+                    Ok(self.outside.undeploy(provider, name).await?)
+                }
+                Some(_) => Ok(()),
             },
             HostedState::Ready | HostedState::Failed => match self.outside.look(provider, name).await? {
                 None => {
@@ -312,6 +309,15 @@ impl Registry {
                 // looked at: the next look is some minutes away
                 Some(_) => self.further(row, row.hosted.state, row.hosted.why.as_deref()).await.map(drop),
             },
+        }
+    }
+
+    async fn step_wished(&self, row: &HostedRow) -> Result<(), RegistryError> {
+        let Some(row) = self.claim(row).await? else { return Ok(()) };
+        match self.outside.deploy(&row.provider, &row.hosted).await {
+            Ok(()) => self.further(&row, HostedState::Creating, None).await.map(drop),
+            Err(error @ OutsideError::Away { .. }) => Err(error.into()),
+            Err(error) => self.further(&row, HostedState::Failed, Some(&error.to_string())).await.map(drop),
         }
     }
 
@@ -360,6 +366,18 @@ impl Registry {
             .iter()
             .find(|known| known.hosted.name == row.hosted.name && known.provider == row.provider);
         Ok(now.cloned().unwrap_or(next))
+    }
+
+    /// Claims a row before its provider is told to change something; none where another process was first, for which the
+    /// name may stand for another deployment by now.
+    async fn claim(&self, row: &HostedRow) -> Result<Option<HostedRow>, RegistryError> {
+        let _only_one = self.changing.lock().await;
+        let mut row = row.clone();
+        row.changed_at_ms = clock::unix_ms();
+        let is_ours = self.write(vec![Change::Further(Box::new(row.clone()))], &[]).await?;
+        self.read().await?;
+        row.version += 1;
+        Ok(is_ours.then_some(row))
     }
 
     /// Strikes a deployment out that is there no longer.

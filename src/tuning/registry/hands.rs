@@ -50,6 +50,15 @@ fn said_no(provider: &str, error: TrainerError) -> OutsideError {
     }
 }
 
+/// Whether a provider may have no such path at all.
+fn has_no_path(error: &TrainerError) -> bool {
+    match error {
+        TrainerError::NotFound(_) => true,
+        TrainerError::Refused(refused) => matches!(refused.status, 404 | 405 | 501),
+        _ => false,
+    }
+}
+
 impl AtProviders for Hands {
     fn delete_model<'a>(
         &'a self,
@@ -59,15 +68,16 @@ impl AtProviders for Hands {
         let delete = async move {
             let upstream = self.upstream(provider)?;
             let is_azure = upstream.provider().dialect.kind() == ProviderKind::Azure;
-            match Trainer::new(upstream).delete_model(name).await {
+            let trainer = Trainer::new(upstream);
+            match trainer.delete_model(name).await {
                 Ok(()) => Ok(true),
-                Err(TrainerError::NotFound(_)) => Ok(false),
                 // Azure's specification has no such path (2026-03): its portal deletes models
-                Err(TrainerError::Refused(refused))
-                    if is_azure && matches!(refused.status, 404 | 405 | 501) =>
-                {
-                    Ok(false)
-                }
+                Err(error) if is_azure && has_no_path(&error) => match trainer.has_model(name).await {
+                    Ok(false) => Ok(false),
+                    Ok(true) => Err(OutsideError::DeletesNone(provider.into())),
+                    Err(error) => Err(said_no(provider, error)),
+                },
+                Err(TrainerError::NotFound(_)) => Ok(false),
                 Err(error) => Err(said_no(provider, error)),
             }
         };

@@ -35,6 +35,12 @@ pub enum OutsideError {
          [providers.{0}.training]"
     )]
     NoArm(Arc<str>),
+    /// It has no call for that, and the model is still there.
+    #[error(
+        "the model is still at provider `{0}`: Azure has no call for that: delete it in the portal, then here; \
+         `tunegate models retire` takes it out of routes"
+    )]
+    DeletesNone(Arc<str>),
     /// It is not in the configuration, or is not one that trains.
     #[error("the configuration has no provider `{0}` that trains")]
     NoProvider(Arc<str>),
@@ -62,7 +68,7 @@ pub enum StandState {
 
 /// The hands at providers.
 pub trait AtProviders: Send + Sync {
-    /// Deletes a model; false where there was none, or the provider deletes none.
+    /// Deletes a model; false where there was none.
     fn delete_model<'a>(
         &'a self,
         provider: &'a str,

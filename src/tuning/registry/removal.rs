@@ -91,6 +91,9 @@ fn said_no(error: OutsideError) -> TuningError {
                 format!("{message} (provider `{provider}` refused to delete the model; it is still there)");
             TuningError::Provider { provider, status, message, code, param: None }
         }
+        other @ OutsideError::DeletesNone(_) => {
+            TuningError::Conflict { message: other.to_string(), param: Some("model".to_owned()) }
+        }
         other @ (OutsideError::NoArm(_) | OutsideError::NoProvider(_)) => TuningError::Conflict {
             message: format!("{other}: it can't be deleted there"),
             param: Some("model".to_owned()),

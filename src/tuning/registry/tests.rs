@@ -31,6 +31,7 @@ struct Fake {
     stands: Mutex<HashMap<String, StandState>>,
     answers: Mutex<bool>,
     refuses: Mutex<bool>,
+    deletes_none: Mutex<bool>,
 }
 
 impl Fake {
@@ -51,7 +52,10 @@ impl Fake {
 type Done<'a, T> = BoxFuture<'a, Result<T, OutsideError>>;
 
 impl AtProviders for Fake {
-    fn delete_model<'a>(&'a self, _: &'a str, name: &'a str) -> Done<'a, bool> {
+    fn delete_model<'a>(&'a self, provider: &'a str, name: &'a str) -> Done<'a, bool> {
+        if *self.deletes_none.lock() {
+            return async move { Err(OutsideError::DeletesNone(provider.into())) }.boxed();
+        }
         async move { self.note(format!("delete {name}")).map(|()| true) }.boxed()
     }
 
@@ -336,6 +340,10 @@ async fn only_its_owner_deletes_a_model_that_nobody_asks_for() {
     assert_eq!(bench.order("bot"), ["mini"]);
     assert!(bench.registry.get(V1).await.is_err());
     assert_eq!(bench.order(V1), ["any"], "the pattern has it, as any name");
+    *bench.fake.deletes_none.lock() = true;
+    let kept = refused(owner.clone(), ON_AZURE).await;
+    assert!(matches!(&kept, TuningError::Conflict { message, .. } if message.contains("portal")), "{kept}");
+    assert!(bench.registry.get(ON_AZURE).await.is_ok(), "it is its owner's as long as it is there");
     assert!(matches!(refused(owner, V1).await, TuningError::NotFound { .. }));
     let maker = bench.registry.maker_of(&foreign, V2);
     assert!(matches!(maker, Err(TuningError::NotFound { .. })), "{maker:?}");
@@ -458,6 +466,29 @@ proptest! {
             }
         });
     }
+}
+
+#[tokio::test]
+async fn a_stale_row_takes_no_newer_deployment_away() {
+    let bench = Bench::new().await;
+    let order = json!({"name": "try-it", "tier": "developer"});
+    bench.registry.deploy(ON_AZURE, &order).await.expect("asked for");
+    let left = bench.registry.undeploy("try-it", &json!({})).await.expect("leaving");
+    bench.registry.step().await.expect("gone");
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    bench.registry.deploy(ON_AZURE, &order).await.expect("a newer one");
+    bench.fake.stands.lock().insert("try-it".to_owned(), StandState::Made);
+    bench.registry.step().await.expect("as many changes as the old one has seen");
+    let before = bench.registry.deployments().await.expect("read");
+    assert_eq!(left.version, before[0].version, "only its wish tells it from the old one");
+    bench.fake.asked.lock().clear();
+    bench
+        .registry
+        .step_one(&left, crate::clock::unix_ms())
+        .await
+        .expect("another gateway's, with its old row");
+    assert_eq!(*bench.fake.asked.lock(), Vec::<String>::new(), "nothing is deleted");
+    assert_eq!(bench.registry.deployments().await.expect("read"), before);
 }
 
 #[tokio::test]

@@ -49,6 +49,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* The claim of the training files' volume; nothing where they stay in the state folder. */}}
+{{- define "tunegate.filesClaim" -}}
+{{- if .Values.files.existingClaim -}}
+{{ .Values.files.existingClaim }}
+{{- else if .Values.files.size -}}
+{{ include "tunegate.fullname" . }}-files
+{{- end }}
+{{- end }}
+
 {{/* The pod, the same under a StatefulSet and a Deployment. */}}
 {{- define "tunegate.podTemplate" -}}
 {{- include "tunegate.check" . -}}
@@ -106,6 +115,10 @@ spec:
           value: /run/secrets/tunegate/admin-key
         - name: TUNEGATE__STATE__DIR
           value: /var/lib/tunegate
+        {{- if include "tunegate.filesClaim" . }}
+        - name: TUNEGATE__TUNING__FOLDER
+          value: /var/lib/tunegate-files
+        {{- end }}
         {{- if $postgres }}
         - name: TUNEGATE__DATABASE__URL__FILE
           value: /run/secrets/tunegate/database-url
@@ -167,6 +180,10 @@ spec:
           readOnly: true
         - name: state
           mountPath: /var/lib/tunegate
+        {{- if include "tunegate.filesClaim" . }}
+        - name: files
+          mountPath: /var/lib/tunegate-files
+        {{- end }}
         {{- if .Values.pepper.existingSecret }}
         - name: pepper
           mountPath: /var/lib/tunegate/pepper
@@ -206,10 +223,16 @@ spec:
                   path: {{ .name }}
           {{- end }}
     {{- if $postgres }}
-    # Sockets only: what must last is in the database.
+    # Sockets: what must last is in the database, and training files are on the volume of `files`. Without one they are
+    # here: they go with the pod, and too much of them evicts it.
     - name: state
       emptyDir:
         sizeLimit: 64Mi
+    {{- end }}
+    {{- with include "tunegate.filesClaim" . }}
+    - name: files
+      persistentVolumeClaim:
+        claimName: {{ . }}
     {{- end }}
     {{- if .Values.pepper.existingSecret }}
     - name: pepper
