@@ -295,7 +295,7 @@ fn key(bytes: &[u8], at: usize, word: &mut Word) -> Option<Found> {
     // a key has digits; a long word with hyphens has none
     let is_random = word.digits_end > behind;
     let long = word.end - behind >= *fewest;
-    (long && is_random).then(|| Found { kind: Kind::Key, at: at..word.end })
+    (long && is_random).then_some(Found { kind: Kind::Key, at: at..word.end })
 }
 
 /// Where the second and the third part of base64 end, behind a first one; the first of the three is JSON.

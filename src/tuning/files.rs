@@ -180,7 +180,7 @@ impl Files {
     /// When the caller may not, or there is no room.
     pub async fn receive(&self, caller: &Caller) -> Result<Receiving, TuningError> {
         must_may(caller, Tuning::Write)?;
-        self.receive_at_most(caller.owner(), Most::File(self.config.max_file_bytes)).await
+        self.receive_at_most(Some(caller.owner()), Most::File(self.config.max_file_bytes)).await
     }
 
     /// Keeps what was received, as a new file of the caller's. Its check begins by itself.
@@ -215,8 +215,7 @@ impl Files {
         if let Some(file) = self.rows.find(&id).await.map_err(|error| stored(&error))? {
             return Ok(file);
         }
-        let mut received =
-            self.receive_at_most(owner.clone(), Most::File(self.config.max_file_bytes)).await?;
+        let mut received = self.receive_at_most(None, Most::File(self.config.max_file_bytes)).await?;
         received.push(bytes).await?;
         self.keep(id, owner, received, new, now_ms).await
     }

@@ -53,7 +53,7 @@ pub struct Receiving {
     waiting: usize,
     room: Room,
     _place: OwnedSemaphorePermit,
-    _share: Share,
+    _share: Option<Share>,
 }
 
 /// How many contents of each owner are on their way.
@@ -192,14 +192,19 @@ fn broken() -> TuningError {
 }
 
 impl Files {
-    /// Begins to receive a content of an owner's that is not too long.
-    pub(super) async fn receive_at_most(&self, owner: Owner, most: Most) -> Result<Receiving, TuningError> {
-        let share = Share::take(&self.shares, owner).ok_or_else(|| {
+    /// Begins to receive a content that is not too long: one of an owner's, or of our own.
+    pub(super) async fn receive_at_most(
+        &self,
+        owner: Option<Owner>,
+        most: Most,
+    ) -> Result<Receiving, TuningError> {
+        let share = owner.map(|owner| Share::take(&self.shares, owner).ok_or_else(|| {
             TuningError::Busy(format!(
                 "{RECEIVED_OF_ONE} of your files are on their way to the gateway, as many as it receives of one owner at \
                  once: send this one when another has come"
             ))
-        })?;
+        }));
+        let share = share.transpose()?;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             TuningError::Busy(
                 "the gateway receives as many files at once as it may: try again in a moment".to_owned(),

@@ -97,7 +97,7 @@ impl Files {
         now_ms: i64,
     ) -> Result<Receiving, TuningError> {
         let upload = self.pending(caller, upload_id, now_ms).await?;
-        self.receive_at_most(upload.owner, Most::Part(PART_BYTES)).await
+        self.receive_at_most(Some(upload.owner), Most::Part(PART_BYTES)).await
     }
 
     /// Keeps a part that was received.
