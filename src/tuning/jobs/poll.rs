@@ -1,6 +1,6 @@
 //! Who steps jobs: one process of all that share a database, by its lease; a bounded number of jobs at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
