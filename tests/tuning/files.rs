@@ -315,8 +315,9 @@ fn a_slow_upload_is_not_cut_off_but_one_that_stalls_is() {
 fn two_gateways_have_the_same_files() {
     let Some((server, name)) = crate::money::postgres() else { return };
     let mut gateway = TestGateway::with(Setup::bare().on(&server.url(&name))).start();
-    let replica = gateway.replica();
+    // before the other one starts: it reads keys of others only now and then
     let key = key(&gateway, None, "write");
+    let replica = gateway.replica();
     let at = |address, call: Call| Connection::to(address).call(&call.bearer(&key));
     let (one, other) = (gateway.address(), replica.address());
     eventually("the replica knows the key", || (at(other, Call::get(FILES)).status == 200).then_some(()));

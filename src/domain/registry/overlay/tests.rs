@@ -165,7 +165,10 @@ fn a_pattern_leads_others_to_a_model_by_no_other_provider_either() {
     let base = base();
     let second = provider("openai-b", Dialect::OpenAi(OpenAi::default()));
     let azure = provider("azure-b", Dialect::AzureV1(AzureV1::default()));
-    let to = |provider: &Arc<Provider>, upstream: &str| Plan::To(of(provider, "other", upstream));
+    // a route knows its deployments by their names
+    let to = |provider: &Arc<Provider>, upstream: &str| {
+        Plan::To(of(provider, &format!("to {upstream}"), upstream))
+    };
     let either = Plan::Ordered(vec![to(&second, "no-*"), to(&second, "*")]);
     let patterns = [("b/*", to(&second, "*")), ("az/*", to(&azure, "*")), ("either/*", either)];
     let patterns = patterns.map(|(pattern, plan)| Model::plain(name(pattern), plan));
