@@ -507,7 +507,8 @@ fn what_the_provider_does_not_say_is_estimated_or_nothing() {
         assert_eq!(of(status, tokens, step, unconfirmed, (10, 0)), want, "{status:?} {tokens:?} {step}");
     }
     for (status, step, ran, want) in [
-        (Cancelled, 0, (0, 1), (2_000, Estimated)),
+        (Cancelled, 0, (0, 60_000), (2_000, Estimated)),
+        (Cancelled, 0, (0, 59_000), (0, Estimated)),
         (Cancelled, 0, (0, 0), (0, Reported)),
         (Cancelled, 3, (10, 1), (600, Estimated)),
         (Failed, 0, (0, 1), (0, Reported)),

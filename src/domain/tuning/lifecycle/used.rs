@@ -32,6 +32,10 @@ impl Running {
     }
 }
 
+/// A job that ran for so long, s, without a word of any step is taken to have trained: providers tell the first step
+/// sooner, where they tell any.
+const SILENT_S: u64 = 60;
+
 impl Course {
     /// What it has used. The provider's figure counts; without one the steps that were done do, as a part of all. A job
     /// that failed is not billed (OpenAI and Azure, guides of 2026), unless its provider says how much was trained.
@@ -53,8 +57,8 @@ impl Course {
             JobStatus::Failed => Used::NOTHING,
             JobStatus::Succeeded => known(self.planned(), UsageSource::Estimated),
             _ if self.progress.step == 0 && seconds == 0 => Used::NOTHING,
-            // it ran, and nobody said of how many steps
-            _ if self.progress.total == 0 && seconds > 0 => known(self.planned(), UsageSource::Estimated),
+            // it ran for long enough to have trained, and nobody said of how many steps
+            _ if self.progress.total == 0 && seconds >= SILENT_S => known(self.planned(), UsageSource::Estimated),
             _ => known(self.by_steps(), UsageSource::Estimated),
         }
     }
