@@ -58,7 +58,9 @@ impl Course {
             JobStatus::Succeeded => known(self.planned(), UsageSource::Estimated),
             _ if self.progress.step == 0 && seconds == 0 => Used::NOTHING,
             // it ran for long enough to have trained, and nobody said of how many steps
-            _ if self.progress.total == 0 && seconds >= SILENT_S => known(self.planned(), UsageSource::Estimated),
+            _ if self.progress.total == 0 && seconds >= SILENT_S => {
+                known(self.planned(), UsageSource::Estimated)
+            }
             _ => known(self.by_steps(), UsageSource::Estimated),
         }
     }
