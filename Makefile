@@ -13,7 +13,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # cmake may live in the virtual environment: see scripts/setup.sh.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run model setup check deploy-check test bench soak kills dashboards pictures
+.PHONY: help run model setup check deploy-check test bench soak kills cats peft-check dashboards pictures
 
 help: ## this list
 	@echo "tunegate: a cost-aware gateway for fine-tuned language models"
@@ -55,9 +55,21 @@ bench: ## measures cost per request and memory, beside nginx (needs nginx and wr
 	@scripts/setup.sh bench
 	bench/run.sh
 
-soak: ## holds many idle streams and measures memory alone
+soak: ## memory over five minutes of load; a training file that is one line of a gigabyte; kill -9 of a training
 	@scripts/setup.sh bench
-	bench/run.sh --no-load
+	bench/run.sh soak
+	for mib in 500 1024; do TUNEGATE_TEST_LINE_MIB=$$mib cargo test --locked --test tunegate -- \
+		tuning::transfers::a_line_without_an_end --nocapture; done
+	TUNEGATE_TEST_TRAINING_KILLS=3 cargo test --locked --test tunegate -- worker::tuning::kills --nocapture
+
+cats: ## two local fine-tunes, English and Japanese, asked what they were not taught: 10 of 12 in character, the base as before
+	@scripts/setup.sh test
+	@scripts/model.sh
+	cargo test --locked --test tunegate -- tuning::local::cats --ignored --nocapture
+
+peft-check: ## trains an adapter, loads it in PEFT (needs torch: about 2 GB by pip), and compares the losses
+	@scripts/model.sh
+	scripts/peft-check.sh
 
 kills: ## kill -9 fifty times under load, on both databases; then the books must balance
 	TUNEGATE_TEST_KILLS=50 cargo test --locked --test tunegate -- money::crashes::pain_02 --nocapture

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make bench`: the gateway's cost per request beside nginx's, and its memory. All options: bench/run.sh --help
-# `make soak`, which is `bench/run.sh soak`: memory over minutes, with many idle streams and a steady load.
+# `bench/run.sh soak`, the first half of `make soak`: memory over five minutes, with many idle streams and a steady load.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

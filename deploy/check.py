@@ -38,6 +38,8 @@ PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 USER = 65532
 # What the gateway needs after its drain time-out (app/services.rs, PARTING_LIMIT) and some; seconds.
 PARTING_S = 25
+# The share of a container's or a unit's memory that a training may take: gateway and worker are in it, too.
+MOST_OF_MEMORY = 0.5
 # Highest exposure that `systemd-analyze security` may find.
 MOST_EXPOSED = 2.0
 # The oldest Kubernetes that the chart names, and the newest that we have schemas of.
@@ -178,6 +180,19 @@ def compose_file() -> None:
     need(grace >= default_drain_s() + PARTING_S, f"stop_grace_period {grace}s cuts the drain off")
 
 
+def mebibytes(text: str) -> int:
+    """What `2Gi` is to Kubernetes, and `4G` to systemd: powers of two, both."""
+    found = re.fullmatch(r"(\d+)(Gi|Mi|G|M)", text)
+    need(found, f"{text!r} is no amount of memory that is understood here")
+    return int(found[1]) * (1024 if found[2].startswith("G") else 1)
+
+
+def room_to_train(place: str, tuning_mib: int, limit: str) -> None:
+    """A training that takes all it may must not be what kills those that it shares its memory with."""
+    fits = tuning_mib <= MOST_OF_MEMORY * mebibytes(limit)
+    need(fits, f"{place}: a training may take {tuning_mib} MiB of {limit}, which the gateway and the worker share")
+
+
 def default_drain_s() -> int:
     """server.drain_timeout_ms as config/full.toml says it is by default, seconds."""
     found = re.search(r"^drain_timeout_ms = (\d+)", (ROOT / "config" / "full.toml").read_text(), re.MULTILINE)
@@ -308,7 +323,9 @@ def chart_lint() -> None:
         grave = [message for message in report["messages"] if message["severity"] >= 2]
         need(not grave and not report["errors"], f"helm lint: {grave} {report['errors']}")
     schema = json.loads((CHART / "values.schema.json").read_text())
-    same_keys(read_yaml(CHART / "values.yaml"), schema, "")
+    values = read_yaml(CHART / "values.yaml")
+    same_keys(values, schema, "")
+    room_to_train("values.yaml", values["worker"]["tuningMemoryMiB"], values["resources"]["limits"]["memory"])
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
     metadata = read_yaml(CHART / "Chart.yaml")
     need(metadata["version"] == metadata["appVersion"] == version[1], "the chart's version is not the crate's")
@@ -422,6 +439,9 @@ def check_references(objects: list[dict], gateway: dict) -> None:
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         need(container[probe]["httpGet"]["port"] == "admin", f"{probe} is not on the admin port")
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+    if environment["TUNEGATE__WORKER__ENABLED"] == "true":
+        tuning_mib = int(environment["TUNEGATE__WORKER__TUNING_MEMORY_MIB"])
+        room_to_train("the chart", tuning_mib, container["resources"]["limits"]["memory"])
     drain = int(environment["TUNEGATE__SERVER__DRAIN_TIMEOUT_MS"]) // 1000
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     grace = gateway["spec"]["terminationGracePeriodSeconds"]
@@ -494,6 +514,15 @@ def systemd_units() -> None:
     gateway = (DEPLOY / "systemd" / "tunegate.service").read_text()
     stop = int(re.search(r"^TimeoutStopSec=(\d+)s$", gateway, re.MULTILINE)[1])
     need(stop >= default_drain_s() + PARTING_S, f"TimeoutStopSec={stop}s cuts the drain off")
+    tuned = re.search(r"^tuning_memory_mib = (\d+)", (DEPLOY / "systemd" / "tunegate.toml").read_text(), re.MULTILINE)
+    need(tuned, "deploy/systemd/tunegate.toml has no tuning_memory_mib")
+    default = re.search(r"^tuning_memory_mib = (\d+)", (ROOT / "config" / "full.toml").read_text(), re.MULTILINE)
+    for unit, tuning_mib in (("tunegate", tuned[1]), ("tunegate-worker", default[1])):
+        text = (DEPLOY / "systemd" / f"{unit}.service").read_text()
+        limit = re.search(r"^MemoryMax=(\S+)$", text, re.MULTILINE)
+        need(limit, f"{unit}.service has no MemoryMax")
+        room_to_train(f"{unit}.service", int(tuning_mib), limit[1])
+        need("\nOOMPolicy=continue\n" in text, f"{unit}.service: a trainer that is killed stops the whole unit")
 
 
 # ---- configurations --------------------------------------------------------------------------------------------------

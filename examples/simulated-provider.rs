@@ -65,6 +65,21 @@ kind = "azure"
 base_url = "http://{azure}"
 api = "v1"
 api_key = {{ env = "SIMULATED_KEY" }}
+
+[providers.azure.training]
+resource = "simulated"
+
+[providers.azure.training.arm]
+subscription_id = "00000000-0000-0000-0000-000000000000"
+resource_group = "simulated"
+account = "simulated"
+endpoint = "http://{azure}"
+poll_ms = 2000
+entra = {{ kind = "client_secret", tenant_id = "any", client_id = "any", client_secret = {{ env = "SIMULATED_KEY" }}, authority = "http://{azure}" }}
+
+[tuning]
+poll_ms = 1000
+poll_max_ms = 5000
 "#
     )
 }
@@ -82,6 +97,9 @@ fn main() {
     );
     println!("# Their key is {UPSTREAM_KEY}: export SIMULATED_KEY={UPSTREAM_KEY}. For the configuration:\n");
     println!("{}", configuration(&arguments));
+    println!(
+        "# Jobs ask for `gpt-4.1-mini` or `azure/simulated/gpt-4.1-2025-04-14`; docs/TUNING.md has the whole flow."
+    );
     loop {
         std::thread::park();
     }

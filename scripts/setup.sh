@@ -3,7 +3,8 @@
 #   setup.sh build   a C++ compiler and cmake, which the libraries we build from source need
 #   setup.sh test    the same, the openai packages for Python (today's and 2023's) and Node that the client tests run,
 #                    Grafana's types for those of the dashboards, PostgreSQL, of which the tests of the store start a server of their own,
-#                    and Prometheus and Alertmanager, of which the tests of metrics and alerts do the same; and what `deploy` brings
+#                    Prometheus and Alertmanager, of which the tests of metrics and alerts do the same, and PyTorch, which the
+#                    steps of the engine's training are held to; and what `deploy` brings
 #   setup.sh deploy  the tools that check deploy/: those of deploy/requirements.txt, promtool, amtool, systemd-analyze
 #   setup.sh bench   the same as build, and nginx and wrk to measure against and with
 # Quick when nothing is missing. With CI=true nothing is skipped: what cannot be installed is a failure.
@@ -151,6 +152,18 @@ postgres() {
     apt_install postgresql || skip postgres 'apt could not install it; the store is tested on SQLite alone'
 }
 
+# Debian's own, for Debian's own Python: there is no small one elsewhere.
+torch() {
+    /usr/bin/python3 -c 'import torch' 2>/dev/null && return
+    apt_install python3-torch || skip torch 'apt could not install python3-torch; training is held to its golden steps only'
+}
+
+# A full disk is tried on a small one, in a namespace of the test's own: nothing to install, but not every machine allows it.
+small_disk() {
+    unshare --user --map-root-user --mount sh -c 'mount -t tmpfs -o size=1m tmpfs /tmp' 2>/dev/null && return
+    skip small-disk 'unshare may not mount here; local training is not tried on a full disk'
+}
+
 # The programs alone: the packages' services would listen on 9090 and 9093.
 prometheus() {
     local pair missing=()
@@ -197,6 +210,8 @@ test)
     node_clients
     grafana_types
     postgres
+    torch
+    small_disk
     deploy_tools
     ;;
 deploy)

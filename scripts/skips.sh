@@ -12,6 +12,14 @@ if [[ -s .venv/skips ]]; then
         TUNEGATE_SKIP_PROMETHEUS=$(tr '\t\n' ': ' <<<"$prometheus")
         export TUNEGATE_SKIP_PROMETHEUS
     fi
+    if torch=$(grep -e '^torch' .venv/skips); then
+        TUNEGATE_SKIP_TORCH=$(tr '\t\n' ': ' <<<"$torch")
+        export TUNEGATE_SKIP_TORCH
+    fi
+    if disk=$(grep -e '^small-disk' .venv/skips); then
+        TUNEGATE_SKIP_DISK=$(tr '\t\n' ': ' <<<"$disk")
+        export TUNEGATE_SKIP_DISK
+    fi
     if deploy=$(grep -e '^deploy' -e '^prometheus' .venv/skips); then
         TUNEGATE_SKIP_DEPLOY=$(tr '\t\n' ': ' <<<"$deploy")
         export TUNEGATE_SKIP_DEPLOY

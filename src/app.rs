@@ -4,6 +4,8 @@
 mod alerts;
 pub mod banner;
 mod bookkeeper;
+mod capturer;
+mod evaluationkeeper;
 mod fidelity;
 mod filekeeper;
 mod happenings;
@@ -34,9 +36,12 @@ use pingora::services::listening::Service;
 use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 use self::bookkeeper::Bookkeeper;
+use self::capturer::CaptureKeeper;
+use self::evaluationkeeper::EvaluationKeeper;
 use self::fidelity::Fidelity;
 use self::filekeeper::FileKeeper;
 use self::hostkeeper::HostKeeper;
@@ -58,6 +63,7 @@ use crate::domain::secret::Secret;
 use crate::gateway::admit::KeyRing;
 use crate::gateway::answers::Answers;
 use crate::gateway::board::Board;
+use crate::gateway::capture::{Capturer, Queued};
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::flights::Flights;
 use crate::gateway::limits::Limits;
@@ -79,6 +85,8 @@ use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
+use crate::tuning::captures::Captures;
+use crate::tuning::evaluations::Evaluations;
 use crate::tuning::files::Files;
 use crate::tuning::hosting::Hosting;
 use crate::tuning::jobs::Jobs;
@@ -114,8 +122,12 @@ struct Built {
     prompts: Arc<Prompts>,
     files: Arc<Files>,
     jobs: Arc<Jobs>,
+    evaluations: Arc<Evaluations>,
     registry: Arc<Registry>,
     hosting: Arc<Hosting>,
+    captures: Arc<Captures>,
+    /// What waits to be kept; taken when the services are started.
+    captured: Mutex<Option<Receiver<Queued>>>,
     store: Store,
     readiness: Arc<Readiness>,
     supervisor: Option<Arc<Supervisor>>,
@@ -252,7 +264,10 @@ fn build(
         let embedder = Embedder::new(worker.socket.clone(), Arc::clone(&worker.embedding.as_ref()?.name));
         Some(Semantic::new(embedder, config.embed_timeout, config.cache.max_bytes, Arc::clone(&metrics)))
     });
+    let (capturer, captured) = Capturer::new(Arc::clone(&metrics));
+    let captures = Captures::new(&store, Arc::clone(&catalog), capturer.clone(), Arc::clone(&metrics));
     let gateway = Gateway {
+        capturer,
         keys: ring,
         catalog,
         board,
@@ -284,16 +299,21 @@ fn build(
     metrics.requests.refuses(REFUSAL_CODES);
     metrics.requests.refuses(tuning::CODES);
     metrics.process.configured(clock::unix_ms());
+    let gateway = Arc::new(gateway);
+    let evaluations = evaluationkeeper::open(config.jobs.lease, &gateway, &money, &store, &files, &directory);
     Ok(Built {
-        gateway: Arc::new(gateway),
+        gateway,
         directory,
         keys: Arc::new(keys),
         money,
         prompts,
         files,
         jobs,
+        evaluations,
         registry,
         hosting,
+        captures: Arc::new(captures),
+        captured: Mutex::new(Some(captured)),
         store,
         readiness: Arc::new(Readiness::on(checks)),
         supervisor,
@@ -341,12 +361,15 @@ fn add_listeners(
     admin_key: Secret,
 ) -> anyhow::Result<()> {
     let http = &config.http;
+    let audit = Arc::new(AuditLog::new(AuditRows::new(&built.store)));
     let tuning = Arc::new(TuningDesk {
         gateway: Arc::clone(&built.gateway),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
         files: Arc::clone(&built.files),
+        captures: Arc::clone(&built.captures),
         jobs: Arc::clone(&built.jobs),
         registry: Arc::clone(&built.registry),
+        audit: Arc::clone(&audit),
     });
     let door = |h2c| Door::data(Arc::clone(&tuning), &built.readiness, http.limits.clone(), h2c);
     let mut data = Service::new("data".to_owned(), door(false));
@@ -378,14 +401,17 @@ fn add_listeners(
         keys: Arc::clone(&built.keys),
         prices: Arc::clone(&built.money.prices),
         files: Arc::clone(&built.files),
+        captures: Arc::clone(&built.captures),
+        jobs: Arc::clone(&built.jobs),
         prompts: Arc::clone(&built.prompts),
         registry: Arc::clone(&built.registry),
+        evaluations: Arc::clone(&built.evaluations),
         budgets: Arc::clone(&built.money.budgets),
         standings: Arc::clone(&built.money.ledger),
         ledger: LedgerRecords::new(&built.store),
         reports: Arc::clone(&built.money.reports),
         teams: Arc::new(Teams::new(Arc::clone(&built.directory))),
-        audit: Arc::new(AuditLog::new(AuditRows::new(&built.store))),
+        audit,
         prove: money::proof(&built.money.ledger, &built.store),
         resolving: Arc::default(),
         gateway: Arc::clone(&built.gateway),
@@ -429,6 +455,7 @@ fn add_background(
         ledger: Arc::clone(&built.money.ledger),
         store: built.store.clone(),
         flush_spans,
+        capturer: built.gateway.capturer.clone(),
         limit: config.http.drain_timeout,
     };
     server.add_service(background_service("warden", warden));
@@ -460,6 +487,11 @@ fn add_background(
     let filekeeper = FileKeeper { files: Arc::clone(&built.files), metrics };
     server.add_service(background_service("filekeeper", filekeeper));
     server.add_service(background_service("jobkeeper", JobKeeper { jobs: Arc::clone(&built.jobs) }));
+    let captures = Arc::clone(&built.captures);
+    let keeper = CaptureKeeper { captures, queue: Mutex::new(built.captured.lock().take()) };
+    server.add_service(background_service("capturer", keeper));
+    let evaluations = EvaluationKeeper { evaluations: Arc::clone(&built.evaluations) };
+    server.add_service(background_service("evaluationkeeper", evaluations));
     let hosting = Arc::clone(&built.hosting);
     server.add_service(background_service("hostkeeper", HostKeeper { hosting }));
     let watcher = Watcher {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::support::provider::Trouble;
 use crate::support::{Setup, SimulatedProvider, TestGateway, eventually};
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -1,4 +1,5 @@
-//! Training jobs: what trains, how it learns, what it costs; the files, the hosted deployments, the registered models.
+//! Training jobs: what trains, how it learns, what it costs; the files, the kept traffic, the hosted deployments, the
+//! registered models.
 
 use crate::colours::Steps;
 use crate::dashboard::{Dashboard, Row};
@@ -28,15 +29,17 @@ pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new(
         Page::Tuning,
         "Fine-tuning jobs on all providers: which ones go on, how they learn, what they cost and hold; the files they \
-         learn from; deployments that cost by the hour; the models that came of it.",
+         learn from, traffic that is kept to become such files; deployments that cost by the hour; the models that came of it.",
         vec![
             Row::new("Now", now()),
             Row::new("Jobs", jobs()),
             Row::new("How they learn", learning()),
             Row::new("What they cost", cost()),
             Row::new("Files and checks", files()),
+            Row::new("Kept traffic", traffic()),
             Row::new("Hosted deployments", hosting()),
             Row::new("Registered models", models()),
+            Row::new("Evaluations", evaluations()),
         ],
     )
 }
@@ -369,6 +372,53 @@ fn files() -> Vec<Panel> {
     ]
 }
 
+fn traffic() -> Vec<Panel> {
+    let kept = |metric: &str| max("model", &shared(metric, "", "model"));
+    let one_model = || Link::to(Page::Models).of_series(Filter::Model);
+    vec![
+        Panel::stacked(
+            words(
+                "Answers drawn, by result",
+                "What became of answers that a model's `capture` has drawn. `dropped` and `failed`: the database does not \
+                 keep up, and the requests were served all the same; docs/DISTIL.md has the others.",
+            ),
+            Unit::PerSecond,
+            Link::to(Page::Models),
+        )
+        .query("{{result}}", rates("tunegate_captures_total", "", "result"))
+        .empty("no traffic is kept"),
+        Panel::graph(
+            words(
+                "Kept exchanges by model",
+                "What `tunegate dataset from-traffic` can make a file of. It ends at `max_rows`, and shrinks as \
+                 `retention_days` are over.",
+            ),
+            Unit::Count,
+            one_model(),
+        )
+        .query("{{model}}", kept("tunegate_captured_rows"))
+        .decimals(0)
+        .empty("no traffic is kept"),
+        Panel::graph(
+            words("Room for kept exchanges", "Bytes of what is kept, in the gateway's database."),
+            Unit::Bytes,
+            one_model(),
+        )
+        .query("{{model}}", kept("tunegate_captured_bytes"))
+        .empty("no traffic is kept"),
+        Panel::stacked(
+            words(
+                "Feedback by rating",
+                "What people said about answers, of traffic that is not kept, too. Many downs after a move: look at the \
+                 route's candidate.",
+            ),
+            Unit::PerSecond,
+            Link::to(Page::Models),
+        )
+        .query("{{rating}}", rates("tunegate_feedback_total", "", "rating")),
+    ]
+}
+
 fn hosting() -> Vec<Panel> {
     let per_hour = hosted("tunegate_hosting_usd_per_hour");
     let idle = hosted("tunegate_hosted_idle_seconds");
@@ -479,5 +529,49 @@ fn models() -> Vec<Panel> {
             Link::to(Page::Models),
         )
         .query("{{to}}", format!("3600 * {}", rates("tunegate_model_moves_total", "", "to"))),
+    ]
+}
+
+fn evaluations() -> Vec<Panel> {
+    vec![
+        Panel::graph(
+            words(
+                "Evaluations that wait or run",
+                "One is asked after the other, by one gateway of all that share a database: `tunegate evaluations list`.",
+            ),
+            Unit::Count,
+            Link::to(Page::Models),
+        )
+        .query("{{status}}", sum("status", &shared("tunegate_evaluations", "", "status")))
+        .decimals(0),
+        Panel::stacked(
+            words(
+                "Evaluations per hour, by their end",
+                "`failed`: it could not go on, as for lack of money; `tunegate evaluations show` says why.",
+            ),
+            Unit::Count,
+            Link::to(Page::Models),
+        )
+        .query("{{result}}", format!("3600 * {}", rates("tunegate_evaluations_total", "", "result"))),
+        Panel::stacked(
+            words(
+                "Questions of evaluations",
+                "Questions that models were asked. `failed`: no answer came, which counts as a wrong one.",
+            ),
+            Unit::PerSecond,
+            Link::to(Page::Models),
+        )
+        .query("{{result}}", rates("tunegate_evaluation_answers_total", "", "result")),
+        Panel::stacked(
+            words(
+                "Gates per hour",
+                "Models that evaluations held against a gate, and promotions onto routes that have one. `forced`: past the \
+                 gate, as the audit log tells.",
+            ),
+            Unit::Count,
+            Link::to(Page::Models),
+        )
+        .query("evaluated: {{verdict}}", format!("3600 * {}", rates("tunegate_evaluation_gates_total", "", "verdict")))
+        .query("promotion: {{result}}", format!("3600 * {}", rates("tunegate_gated_promotions_total", "", "result"))),
     ]
 }

@@ -1,8 +1,8 @@
-//! The local worker: whether it keeps up, how fast it is, what it needs.
+//! The local worker: whether it keeps up, how fast it is, what it needs, what it trains.
 
 use crate::colours::Steps;
 use crate::dashboard::{Dashboard, Row};
-use crate::expr::{Over, growth, rates, ratio, select, sum};
+use crate::expr::{Over, growth, max, rates, ratio, select, sum};
 use crate::page::{Link, Page};
 use crate::panel::{Panel, words};
 use crate::unit::Unit;
@@ -14,13 +14,15 @@ const FULL: Steps = Steps::rising(&[(0.8, "orange"), (0.95, "red")]);
 pub(crate) fn dashboard() -> Dashboard {
     Dashboard::new(
         Page::Worker,
-        "The model that runs here: whether it keeps up with its requests, how fast it reads and writes, and what of \
-         the machine it needs.",
+        "The model that runs here: whether it keeps up with its requests, how fast it reads and writes, what of the \
+         machine it needs, and the adapters that are trained and served beside it.",
         vec![
             Row::new("Now", now()),
             Row::new("What clients feel", felt()),
             Row::new("Load", load()),
             Row::new("Work", work()),
+            Row::new("Local training", training()),
+            Row::new("Adapters", adapters()),
         ],
     )
 }
@@ -264,5 +266,121 @@ fn work() -> Vec<Panel> {
         )
         .query("{{instance}}", rates("tunegate_worker_cpu_seconds_total", "", "instance"))
         .decimals(2),
+        Panel::stacked(
+            words(
+                "Whose time it is",
+                "The share of the machine's time that was computed for each deployment, as the gateway books it: what \
+                 `compute_per_hour_usd` is charged for. Close to 1: more requests only wait longer.",
+            ),
+            Unit::Share,
+            Link::to(Page::Spend),
+        )
+        .query("{{deployment}}", rates("tunegate_compute_seconds_total", "", "deployment")),
+    ]
+}
+
+fn tuning() -> Link {
+    Link::to(Page::Tuning)
+}
+
+fn training() -> Vec<Panel> {
+    let gauge = |metric: &str| max("instance", &select(&format!("tunegate_worker_training_{metric}"), ""));
+    vec![
+        Panel::stacked(
+            words(
+                "Local jobs by status",
+                "One is trained after the other. Many queued: give the worker more threads, or train some elsewhere. \
+                 `tunegate jobs list` names them.",
+            ),
+            Unit::Count,
+            tuning(),
+        )
+        .query("{{status}}", sum("status", &select("tunegate_worker_training_jobs", "")))
+        .decimals(0),
+        Panel::graph(
+            words(
+                "Training loss",
+                "Of the last step of the job that is trained, nats a token; 0 while none is. It swings with the rows of \
+                 a step; over an epoch it should fall. It climbs: a lower learning_rate_multiplier.",
+            ),
+            Unit::Count,
+            tuning(),
+        )
+        .query("{{instance}}", gauge("loss"))
+        .decimals(3),
+        Panel::graph(
+            words(
+                "Speed of training",
+                "Tokens a second of the last step. It falls while requests are answered: both share the cores. \
+                 `tunegate jobs watch JOB` says how long it takes yet.",
+            ),
+            Unit::TokensPerSecond,
+            tuning(),
+        )
+        .query("{{instance}}", gauge("tokens_per_second"))
+        .decimals(0),
+        Panel::graph(
+            words(
+                "Steps per minute",
+                "None while a job runs: it reads its rows, or it stalls. Its events and the worker's log say more.",
+            ),
+            Unit::Count,
+            tuning(),
+        )
+        .query(
+            "{{instance}}",
+            format!("60 * {}", rates("tunegate_worker_training_steps_total", "", "instance")),
+        )
+        .decimals(1),
+    ]
+}
+
+fn adapters() -> Vec<Panel> {
+    let gauge = |metric: &str| sum("", &select(&format!("tunegate_worker_{metric}"), ""));
+    let models = || Link::to(Page::Models);
+    vec![
+        Panel::stat(
+            words(
+                "Adapter memory",
+                "Bytes of adapters in memory, of those that may be. Full is well as long as few are put out of it.",
+            ),
+            Unit::Share,
+            models(),
+        )
+        .query("adapters", filled("adapter_bytes", "adapter_bytes_limit", ""))
+        .decimals(1)
+        .empty("none are served"),
+        Panel::graph(
+            words(
+                "Adapters",
+                "Fine-tuned models on the worker's disk, those in memory, and how many may be. One that is not in \
+                 memory is read when it is asked for.",
+            ),
+            Unit::Count,
+            models(),
+        )
+        .query("on disk", gauge("adapters"))
+        .query("in memory", gauge("adapters_resident"))
+        .query("limit", gauge("adapters_resident_limit"))
+        .decimals(0),
+        Panel::graph(
+            words("Memory of adapters", "Bytes of adapters in memory, and how many there may be."),
+            Unit::Bytes,
+            models(),
+        )
+        .query("in memory", gauge("adapter_bytes"))
+        .query("limit", gauge("adapter_bytes_limit")),
+        Panel::graph(
+            words(
+                "Loads and evictions per minute",
+                "Adapters read from disk, and those that had to go for them. Many of both: more are in use than there \
+                 is room for. Raise `worker.max_adapters`; of a worker on its own, `--max-adapter-mib` too.",
+            ),
+            Unit::Count,
+            models(),
+        )
+        .query("loads", format!("60 * {}", rates("tunegate_worker_adapter_loads_total", "", "")))
+        .query("evictions", format!("60 * {}", rates("tunegate_worker_adapter_evictions_total", "", "")))
+        .decimals(1),
     ]
 }

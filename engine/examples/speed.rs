@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
 
-use tunegate_engine::{Activation, Cache, Engine, Gguf, Item, Pool};
+use tunegate_engine::{Activation, Cache, Engine, Gguf, Item, Pool, Wanted};
 
 const PROMPT: usize = 128;
 const STEPS: usize = 64;
@@ -44,14 +44,16 @@ fn round(
     let mut caches: Vec<Cache> = (0..count).map(|_| Cache::new(engine.shape())).collect();
     let start = Instant::now();
     for cache in &mut caches {
-        engine.forward(pool, &mut [Item { tokens: prompt, cache, logits: true }])?;
+        engine.forward(pool, &mut [Item { tokens: prompt, cache, wanted: Wanted::Logits, adapter: None }])?;
     }
     let prefill = (count * prompt.len()) as f64 / start.elapsed().as_secs_f64();
     let start = Instant::now();
     for step in 0..STEPS {
         let tokens = [2000 + step as u32];
-        let mut items: Vec<Item<'_>> =
-            caches.iter_mut().map(|cache| Item { tokens: &tokens, cache, logits: true }).collect();
+        let mut items: Vec<Item<'_>> = caches
+            .iter_mut()
+            .map(|cache| Item { tokens: &tokens, cache, wanted: Wanted::Logits, adapter: None })
+            .collect();
         engine.forward(pool, &mut items)?;
     }
     Ok((prefill, (count * STEPS) as f64 / start.elapsed().as_secs_f64()))

@@ -5,7 +5,6 @@
 //! vector does not depend on its neighbours.
 
 mod attention;
-mod weights;
 
 use std::fs;
 use std::io;
@@ -15,7 +14,7 @@ use serde_json::Value;
 
 use crate::kernels::dense::Dense;
 use crate::kernels::vector;
-use weights::Weights;
+use crate::tensors::{Tensors, TensorsError};
 
 /// The largest sizes that we take from a file's word.
 const MOST_LAYERS: usize = 96;
@@ -36,6 +35,16 @@ pub enum EncoderError {
     /// It is sound, but this engine does not run it.
     #[error("this embedding model cannot be served: {0}")]
     Unsupported(String),
+}
+
+impl From<TensorsError> for EncoderError {
+    fn from(error: TensorsError) -> Self {
+        match error {
+            TensorsError::Io(error) => Self::Io(error),
+            TensorsError::Malformed(why) => Self::Malformed(why),
+            TensorsError::Unsupported(why) => Self::Unsupported(why),
+        }
+    }
 }
 
 /// Why texts were refused.
@@ -101,7 +110,7 @@ impl Encoder {
     /// If a file is missing, broken, or of a model that is computed otherwise.
     pub fn load(folder: &Path) -> Result<Self, EncoderError> {
         let sizes = Sizes::parse(&fs::read(folder.join("config.json"))?)?;
-        let mut file = Weights::open(&folder.join("model.safetensors"))?;
+        let mut file = Tensors::open(&folder.join("model.safetensors"))?;
         let Sizes { vocabulary, width, .. } = sizes;
         let words = file.read("embeddings.word_embeddings.weight", &[vocabulary, width])?;
         let mut positions = file.read("embeddings.position_embeddings.weight", &[sizes.positions, width])?;
@@ -219,7 +228,7 @@ impl Sizes {
 }
 
 impl Norm {
-    fn read(file: &mut Weights, name: &str, width: usize) -> Result<Self, EncoderError> {
+    fn read(file: &mut Tensors, name: &str, width: usize) -> Result<Self, EncoderError> {
         let weight = file.read(&format!("{name}.weight"), &[width])?;
         Ok(Self { weight, bias: file.read(&format!("{name}.bias"), &[width])? })
     }
@@ -232,7 +241,7 @@ impl Norm {
 }
 
 impl Layer {
-    fn read(file: &mut Weights, index: usize, sizes: &Sizes) -> Result<Self, EncoderError> {
+    fn read(file: &mut Tensors, index: usize, sizes: &Sizes) -> Result<Self, EncoderError> {
         let Sizes { width, inner, .. } = *sizes;
         let at = |name: &str| format!("encoder.layer.{index}.{name}");
         let (mut weights, mut bias) = (Vec::with_capacity(3 * width * width), Vec::with_capacity(3 * width));

@@ -1,11 +1,20 @@
 //! One step of many sequences.
 
+use std::ops::Range;
+
+use crate::adapter::{Adapter, Block};
 use crate::attention::{Group, attend};
 use crate::cache::Cache;
 use crate::gguf::{Gguf, GgufError, Shape};
-use crate::kernels::{Activation, Activations, Packed, Product, multiply, multiply_gated, vector};
+use crate::kernels::low_rank::{Additions, Inlet, Run};
+use crate::kernels::{Activation, Activations, Adapted, Packed, Product, multiply, multiply_gated, vector};
 use crate::pool::{Parts, Pool};
 use crate::weights;
+
+/// Tokens that [`Engine::score`] reads in one step.
+const SCORE_CHUNK: usize = 128;
+/// Rows for which it runs the head at once; each takes four bytes a token of the vocabulary.
+const SCORE_ROWS: usize = 16;
 
 /// Why a step was refused; the caller's fault, and no cache was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +25,14 @@ pub enum ForwardError {
     /// A token that the model does not know.
     #[error("the token {0} is outside the vocabulary")]
     UnknownToken(u32),
+    /// A sequence asks for the scores of more tokens than it brought, or of fewer.
+    #[error("{scores} scores asked for {tokens} tokens")]
+    Scores {
+        /// Tokens brought.
+        tokens: usize,
+        /// Tokens that may follow them.
+        scores: usize,
+    },
     /// The sequence would outgrow the model's context.
     #[error("a sequence of {length} tokens, beyond the context of {context}")]
     TooLong {
@@ -24,6 +41,21 @@ pub enum ForwardError {
         /// What the model allows.
         context: usize,
     },
+    /// The adapter was packed for a model of another shape.
+    #[error("an adapter for another model")]
+    AnotherModel,
+}
+
+/// What a sequence wants of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Nothing yet: more of the prompt follows.
+    Nothing,
+    /// The logits after its last token.
+    Logits,
+    /// How likely a token is to follow each of its tokens, for those for which one is named: the logarithms of the
+    /// probabilities, in their order. As many as tokens.
+    Scores(&'a [Option<u32>]),
 }
 
 /// One sequence's share of a step: a chunk of its prompt, or the token it decoded last.
@@ -32,8 +64,11 @@ pub struct Item<'a> {
     pub tokens: &'a [u32],
     /// What the sequence remembers; grows by these tokens.
     pub cache: &'a mut Cache,
-    /// Whether the logits after the last token are wanted.
-    pub logits: bool,
+    /// What is wanted of it.
+    pub wanted: Wanted<'a>,
+    /// The adapter it runs with; none for the model as it is. It must stay the same while the sequence lives, since what
+    /// the sequence remembers was computed with it.
+    pub adapter: Option<&'a Adapter>,
 }
 
 /// A loaded model: weights only, shared by all sequences.
@@ -91,6 +126,39 @@ struct Row {
     position: usize,
 }
 
+/// Neighbouring rows of one adapter.
+struct Loan<'a> {
+    rows: Range<usize>,
+    adapter: &'a Adapter,
+}
+
+/// What is the same for all layers of a step.
+struct Step<'a> {
+    /// Those of one adapter side by side, so that its numbers are read once.
+    rows: Vec<Row>,
+    /// Cosine and sine of every row's angles, `[row][pair]`.
+    turns: Vec<(f32, f32)>,
+    /// In the order of their rows.
+    loans: Vec<Loan<'a>>,
+}
+
+impl<'a> Step<'a> {
+    /// Multiplies the rows that have an adapter with the thin matrices that `inlet` picks of it.
+    fn additions(
+        &self,
+        pool: &mut Pool,
+        layer: usize,
+        x: &[f32],
+        inlet: fn(&Block) -> &Inlet,
+    ) -> Additions<'a> {
+        let runs = self.loans.iter().map(|Loan { rows, adapter }| {
+            let inlet = inlet(adapter.block(layer));
+            Run { rows: rows.clone(), inlet }
+        });
+        Additions::new(pool, runs.collect(), x)
+    }
+}
+
 /// Rows of numbers that live as long as one step.
 struct Scratch {
     normed: Vec<f32>,
@@ -133,55 +201,120 @@ impl Engine {
         layers.chain(&self.head).chain([&self.embedding]).map(Packed::size_bytes).sum()
     }
 
-    /// Runs every item's tokens; returns for each the logits after its last token, where it wants them.
+    /// Runs every item's tokens; returns for each what it wants of them: logits, or scores.
+    ///
+    /// Scores take no more memory than logits, whatever the vocabulary: the head runs for a few rows at a time.
     ///
     /// # Errors
-    /// If an item is empty, too long or has an unknown token; then nothing was computed.
+    /// If an item is empty, too long, has an unknown token, an adapter for another model, or scores for another number of
+    /// tokens; then nothing was computed.
     pub fn forward(
         &self,
         pool: &mut Pool,
         items: &mut [Item<'_>],
     ) -> Result<Vec<Option<Vec<f32>>>, ForwardError> {
-        let rows = self.rows(items)?;
+        let (step, x) = self.run(pool, items)?;
+        let mut found = self.logits(pool, items, &step.rows, &x);
+        self.scores(pool, items, &step.rows, &x, &mut found);
+        Ok(found)
+    }
+
+    /// Returns the logarithm of the probability of each token but the first, given those before it.
+    ///
+    /// It takes the memory of one sequence.
+    ///
+    /// # Errors
+    /// If there is no token, there are too many, one is unknown, or the adapter is for another model; then nothing was
+    /// computed.
+    pub fn score(
+        &self,
+        pool: &mut Pool,
+        tokens: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<f32>, ForwardError> {
+        self.check(0, tokens)?;
+        let next: Vec<Option<u32>> = tokens[1..].iter().copied().map(Some).collect();
+        let mut cache = Cache::new(&self.shape);
+        let mut scores = Vec::with_capacity(next.len());
+        for (tokens, next) in tokens[..next.len()].chunks(SCORE_CHUNK).zip(next.chunks(SCORE_CHUNK)) {
+            let item = Item { tokens, cache: &mut cache, wanted: Wanted::Scores(next), adapter };
+            scores.extend(self.forward(pool, &mut [item])?.into_iter().flatten().flatten());
+        }
+        Ok(scores)
+    }
+
+    /// Runs every item's tokens through all layers; returns the rows before the last norm.
+    fn run<'a>(&self, pool: &mut Pool, items: &mut [Item<'a>]) -> Result<(Step<'a>, Vec<f32>), ForwardError> {
+        let step = self.step(items)?;
         for item in items.iter_mut() {
             item.cache.reserve(item.tokens.len());
         }
-        let mut x = self.embed(items, rows.len());
-        let turns = self.turns(&rows);
-        let mut scratch = self.scratch(rows.len());
+        let mut x = self.embed(items, &step.rows);
+        let mut scratch = self.scratch(step.rows.len());
         for (index, layer) in self.layers.iter().enumerate() {
-            self.attention(pool, index, layer, &rows, &turns, items, &mut x, &mut scratch);
-            self.feed_forward(pool, layer, &mut x, &mut scratch);
+            self.attention(pool, index, layer, &step, items, &mut x, &mut scratch);
+            self.feed_forward(pool, index, layer, &step, &mut x, &mut scratch);
         }
         for item in items.iter_mut() {
             item.cache.advance(item.tokens.len());
         }
-        Ok(self.logits(pool, items, &x, &mut scratch.activations))
+        Ok((step, x))
     }
 
-    fn rows(&self, items: &[Item<'_>]) -> Result<Vec<Row>, ForwardError> {
-        let mut rows = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            if item.tokens.is_empty() {
-                return Err(ForwardError::Empty);
+    fn step<'a>(&self, items: &[Item<'a>]) -> Result<Step<'a>, ForwardError> {
+        for item in items {
+            self.check(item.cache.len(), item.tokens)?;
+            self.check_scores(item)?;
+            if item.adapter.is_some_and(|adapter| !adapter.fits(&self.shape)) {
+                return Err(ForwardError::AnotherModel);
             }
-            let length = item.cache.len() + item.tokens.len();
-            if length > self.shape.context {
-                return Err(ForwardError::TooLong { length, context: self.shape.context });
-            }
-            if let Some(token) = item.tokens.iter().find(|token| **token as usize >= self.embedding.rows()) {
-                return Err(ForwardError::UnknownToken(*token));
-            }
-            rows.extend((item.cache.len()..length).map(|position| Row { item: index, position }));
         }
-        Ok(rows)
+        let (mut rows, mut loans): (Vec<Row>, Vec<Loan<'a>>) = (Vec::new(), Vec::new());
+        for index in by_adapter(items) {
+            let item = &items[index];
+            let start = rows.len();
+            let positions = item.cache.len()..item.cache.len() + item.tokens.len();
+            rows.extend(positions.map(|position| Row { item: index, position }));
+            let Some(adapter) = item.adapter else { continue };
+            match loans.last_mut().filter(|loan| std::ptr::eq(loan.adapter, adapter)) {
+                Some(loan) => loan.rows.end = rows.len(),
+                None => loans.push(Loan { rows: start..rows.len(), adapter }),
+            }
+        }
+        Ok(Step { turns: self.turns(&rows), rows, loans })
     }
 
-    fn embed(&self, items: &[Item<'_>], rows: usize) -> Vec<f32> {
-        let mut x = vec![0.0; rows * self.shape.width];
-        let tokens = items.iter().flat_map(|item| item.tokens);
-        for (row, token) in x.chunks_exact_mut(self.shape.width).zip(tokens) {
-            self.embedding.row(*token as usize, row);
+    /// Fails unless these tokens can follow `held` others.
+    fn check(&self, held: usize, tokens: &[u32]) -> Result<(), ForwardError> {
+        if tokens.is_empty() {
+            return Err(ForwardError::Empty);
+        }
+        let length = held + tokens.len();
+        if length > self.shape.context {
+            return Err(ForwardError::TooLong { length, context: self.shape.context });
+        }
+        match tokens.iter().find(|token| **token as usize >= self.embedding.rows()) {
+            Some(token) => Err(ForwardError::UnknownToken(*token)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_scores(&self, item: &Item<'_>) -> Result<(), ForwardError> {
+        let Wanted::Scores(next) = item.wanted else { return Ok(()) };
+        if next.len() != item.tokens.len() {
+            return Err(ForwardError::Scores { tokens: item.tokens.len(), scores: next.len() });
+        }
+        match next.iter().flatten().find(|token| **token as usize >= self.embedding.rows()) {
+            Some(token) => Err(ForwardError::UnknownToken(*token)),
+            None => Ok(()),
+        }
+    }
+
+    fn embed(&self, items: &[Item<'_>], rows: &[Row]) -> Vec<f32> {
+        let mut x = vec![0.0; rows.len() * self.shape.width];
+        for (x, row) in x.chunks_exact_mut(self.shape.width).zip(rows) {
+            let item = &items[row.item];
+            self.embedding.row(item.tokens[row.position - item.cache.len()] as usize, x);
         }
         x
     }
@@ -215,41 +348,55 @@ impl Engine {
         pool: &mut Pool,
         index: usize,
         layer: &Layer,
-        rows: &[Row],
-        turns: &[(f32, f32)],
+        step: &Step<'_>,
         items: &mut [Item<'_>],
         x: &mut [f32],
         scratch: &mut Scratch,
     ) {
         let Scratch { normed, query, key, value, attended, activations, .. } = scratch;
         self.norm(pool, x, &layer.attention_norm, normed);
+        let extra = step.additions(pool, index, normed, |block| &block.attention);
         activations.set(pool, normed, self.shape.width);
         let mut products = [
-            Product { weights: &layer.query, out: query },
-            Product { weights: &layer.key, out: key },
-            Product { weights: &layer.value, out: value },
+            Product { matrix: Adapted::new(&layer.query, &extra, 0), out: query },
+            Product { matrix: Adapted::new(&layer.key, &extra, 1), out: key },
+            Product { matrix: Adapted::new(&layer.value, &extra, 2), out: value },
         ];
         multiply(pool, activations, &mut products);
-        self.turn(pool, query, turns, self.shape.query_width());
-        self.turn(pool, key, turns, self.shape.kv_width());
+        self.turn(pool, query, &step.turns, self.shape.query_width());
+        self.turn(pool, key, &step.turns, self.shape.kv_width());
         let kv_width = self.shape.kv_width();
         let pairs = key.chunks_exact(kv_width).zip(value.chunks_exact(kv_width));
-        for (row, (key, value)) in rows.iter().zip(pairs) {
+        for (row, (key, value)) in step.rows.iter().zip(pairs) {
             items[row.item].cache.store(index, row.position, key, value);
         }
-        self.attend(pool, index, rows, items, query, attended);
+        self.attend(pool, index, &step.rows, items, query, attended);
+        let extra = step.additions(pool, index, attended, |block| &block.output);
         activations.set(pool, attended, self.shape.query_width());
-        multiply(pool, activations, &mut [Product { weights: &layer.output, out: normed }]);
+        let matrix = Adapted::new(&layer.output, &extra, 0);
+        multiply(pool, activations, &mut [Product { matrix, out: normed }]);
         vector::add(x, normed);
     }
 
-    fn feed_forward(&self, pool: &mut Pool, layer: &Layer, x: &mut [f32], scratch: &mut Scratch) {
+    fn feed_forward(
+        &self,
+        pool: &mut Pool,
+        index: usize,
+        layer: &Layer,
+        step: &Step<'_>,
+        x: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
         let Scratch { normed, gated, activations, .. } = scratch;
         self.norm(pool, x, &layer.hidden_norm, normed);
+        let extra = step.additions(pool, index, normed, |block| &block.hidden);
         activations.set(pool, normed, self.shape.width);
-        multiply_gated(pool, activations, &layer.gate, &layer.up, gated);
+        let (gate, up) = (Adapted::new(&layer.gate, &extra, 0), Adapted::new(&layer.up, &extra, 1));
+        multiply_gated(pool, activations, gate, up, gated);
+        let extra = step.additions(pool, index, gated, |block| &block.down);
         activations.set(pool, gated, self.shape.hidden);
-        multiply(pool, activations, &mut [Product { weights: &layer.down, out: normed }]);
+        let matrix = Adapted::new(&layer.down, &extra, 0);
+        multiply(pool, activations, &mut [Product { matrix, out: normed }]);
         vector::add(x, normed);
     }
 
@@ -311,32 +458,87 @@ impl Engine {
     }
 
     /// Runs the head for the last rows that are asked for, and only those.
-    fn logits(
+    fn logits(&self, pool: &mut Pool, items: &[Item<'_>], rows: &[Row], x: &[f32]) -> Vec<Option<Vec<f32>>> {
+        let mut logits: Vec<Option<Vec<f32>>> = items.iter().map(|_| None).collect();
+        let mut last = Vec::new();
+        let mut asked = Vec::new();
+        for (row, x) in rows.iter().zip(x.chunks_exact(self.shape.width)) {
+            let item = &items[row.item];
+            // By now the cache holds the item's tokens.
+            if item.wanted == Wanted::Logits && row.position + 1 == item.cache.len() {
+                last.extend_from_slice(x);
+                asked.push(row.item);
+            }
+        }
+        if !asked.is_empty() {
+            let found = self.head(pool, &last);
+            for (item, found) in asked.into_iter().zip(found.chunks_exact(self.shape.vocabulary)) {
+                logits[item] = Some(found.to_vec());
+            }
+        }
+        logits
+    }
+
+    /// Runs the head for the rows behind which a token is named, a few at a time, and keeps only that token's share.
+    fn scores(
         &self,
         pool: &mut Pool,
         items: &[Item<'_>],
+        rows: &[Row],
         x: &[f32],
-        activations: &mut Activations,
-    ) -> Vec<Option<Vec<f32>>> {
+        found: &mut [Option<Vec<f32>>],
+    ) {
         let width = self.shape.width;
-        let mut last = Vec::new();
-        let mut row = 0;
-        for item in items {
-            row += item.tokens.len();
-            if item.logits {
-                last.extend_from_slice(&x[(row - 1) * width..row * width]);
+        for (item, found) in items.iter().zip(found.iter_mut()) {
+            if matches!(item.wanted, Wanted::Scores(_)) {
+                *found = Some(Vec::new());
             }
         }
-        if last.is_empty() {
-            return items.iter().map(|_| None).collect();
+        let asked: Vec<(usize, usize, u32)> = rows
+            .iter()
+            .enumerate()
+            .filter_map(|(at, row)| {
+                let item = &items[row.item];
+                let Wanted::Scores(next) = item.wanted else { return None };
+                // By now the cache holds the item's tokens.
+                Some((at, row.item, next[row.position + next.len() - item.cache.len()]?))
+            })
+            .collect();
+        let mut some = Vec::with_capacity(SCORE_ROWS * width);
+        for asked in asked.chunks(SCORE_ROWS) {
+            some.clear();
+            for (at, ..) in asked {
+                some.extend_from_slice(&x[at * width..][..width]);
+            }
+            let logits = self.head(pool, &some);
+            for (logits, (_, item, token)) in logits.chunks_exact(self.shape.vocabulary).zip(asked) {
+                let score = logits[*token as usize] - vector::log_sum_exp(logits);
+                found[*item].get_or_insert_default().push(score);
+            }
         }
-        let mut normed = vec![0.0; last.len()];
-        self.norm(pool, &last, &self.norm, &mut normed);
-        activations.set(pool, &normed, width);
+    }
+
+    /// Returns the logits of each row of `x`.
+    fn head(&self, pool: &mut Pool, x: &[f32]) -> Vec<f32> {
+        let mut normed = vec![0.0; x.len()];
+        self.norm(pool, x, &self.norm, &mut normed);
+        let mut activations = Activations::new(self.activation);
+        activations.set(pool, &normed, self.shape.width);
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let mut logits = vec![0.0; last.len() / width * head.rows()];
-        multiply(pool, activations, &mut [Product { weights: head, out: &mut logits }]);
-        let mut logits = logits.chunks_exact(head.rows());
-        items.iter().map(|item| if item.logits { logits.next().map(<[f32]>::to_vec) } else { None }).collect()
+        let mut logits = vec![0.0; x.len() / self.shape.width * head.rows()];
+        let matrix = Adapted::plain(head);
+        multiply(pool, &activations, &mut [Product { matrix, out: &mut logits }]);
+        logits
     }
 }
+
+/// Returns the items' places, those of one adapter one after the other, in the order of their first.
+fn by_adapter(items: &[Item<'_>]) -> Vec<usize> {
+    let address = |item: &Item<'_>| item.adapter.map(std::ptr::from_ref);
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_cached_key(|index| items.iter().position(|item| address(item) == address(&items[*index])));
+    order
+}
+
+#[cfg(test)]
+mod tests;

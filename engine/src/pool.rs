@@ -211,17 +211,17 @@ impl Shared {
 }
 
 /// A slice that several threads write at once, each in places of its own.
-pub(crate) struct Parts<'a> {
-    start: *mut f32,
+pub(crate) struct Parts<'a, N = f32> {
+    start: *mut N,
     length: usize,
-    slice: PhantomData<&'a mut [f32]>,
+    slice: PhantomData<&'a mut [N]>,
 }
 
 // SAFETY: `part` asks its callers for disjoint places.
-unsafe impl Sync for Parts<'_> {}
+unsafe impl<N: Send> Sync for Parts<'_, N> {}
 
-impl<'a> Parts<'a> {
-    pub(crate) fn new(slice: &'a mut [f32]) -> Self {
+impl<'a, N> Parts<'a, N> {
+    pub(crate) fn new(slice: &'a mut [N]) -> Self {
         Self { start: slice.as_mut_ptr(), length: slice.len(), slice: PhantomData }
     }
 
@@ -230,7 +230,7 @@ impl<'a> Parts<'a> {
     /// # Safety
     /// No two parts that live at the same time may overlap.
     #[expect(clippy::mut_from_ref, reason = "that is its purpose; the contract keeps the parts apart")]
-    pub(crate) unsafe fn part(&self, at: usize, length: usize) -> &mut [f32] {
+    pub(crate) unsafe fn part(&self, at: usize, length: usize) -> &mut [N] {
         assert!(at.checked_add(length).is_some_and(|end| end <= self.length), "a part beyond the end");
         // SAFETY: within the slice by the line above, alone by this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), length) }

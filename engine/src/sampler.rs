@@ -1,5 +1,7 @@
 //! From logits to one token.
 
+use crate::random::Random;
+
 /// How a token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
@@ -14,7 +16,7 @@ pub struct Sampling {
 /// Chooses the tokens of one sequence. Deterministic: its only source of chance is its seed.
 pub struct Sampler {
     sampling: Sampling,
-    state: u64,
+    random: Random,
     /// Kept between calls, to allocate once.
     candidates: Vec<(f32, u32)>,
 }
@@ -22,7 +24,7 @@ pub struct Sampler {
 impl Sampler {
     /// Starts a sequence of choices.
     pub fn new(sampling: Sampling) -> Self {
-        Self { sampling, state: sampling.seed, candidates: Vec::new() }
+        Self { sampling, random: Random::new(sampling.seed), candidates: Vec::new() }
     }
 
     /// Returns the next token. Of equally likely ones the lowest id comes first.
@@ -35,7 +37,7 @@ impl Sampler {
         }
         let peak = logits[best as usize];
         let scale = 1.0 / self.sampling.temperature;
-        let draw = self.draw();
+        let draw = self.random.unit();
         self.candidates.clear();
         let mut total = 0.0;
         for (id, logit) in logits.iter().enumerate() {
@@ -77,16 +79,6 @@ impl Sampler {
         }
         self.candidates.truncate(count);
         kept
-    }
-
-    /// Returns a number from 0 up to 1, by SplitMix64 (Steele, Lea and Flood 2014).
-    fn draw(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.state;
-        bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^= bits >> 31;
-        (bits >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn numbers(name: &str, tensor: &RawTensor) -> Result<Vec<f32>, GgufEr
 }
 
 /// Rounds rows of whole blocks to `Q8_0`: an f16 scale and 32 signed bytes a block.
-fn quantize(numbers: &[f32]) -> Vec<u8> {
+pub(crate) fn quantize(numbers: &[f32]) -> Vec<u8> {
     let mut out = Vec::with_capacity(numbers.len() / BLOCK * 34);
     for block in numbers.as_chunks::<BLOCK>().0 {
         let largest = block.iter().fold(0f32, |a, b| a.max(b.abs()));

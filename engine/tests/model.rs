@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use tunegate_engine::{Activation, Cache, Engine, Gguf, Item, Pool};
+use tunegate_engine::{Activation, Cache, Engine, Gguf, Item, Pool, Wanted};
 
 struct Golden {
     name: String,
@@ -57,7 +57,7 @@ fn pool(threads: usize) -> Pool {
 }
 
 fn logits(engine: &Engine, pool: &mut Pool, cache: &mut Cache, tokens: &[u32]) -> Vec<f32> {
-    let mut items = [Item { tokens, cache, logits: true }];
+    let mut items = [Item { tokens, cache, wanted: Wanted::Logits, adapter: None }];
     engine.forward(pool, &mut items).unwrap().pop().unwrap().unwrap()
 }
 
@@ -102,7 +102,12 @@ fn chunks_neighbours_and_threads_change_no_bit() {
         for (index, cache) in caches.iter_mut().enumerate() {
             let left = &golden[index].tokens[cache.len()..];
             if !left.is_empty() {
-                items.push(Item { tokens: &left[..left.len().min(7)], cache, logits: left.len() <= 7 });
+                items.push(Item {
+                    tokens: &left[..left.len().min(7)],
+                    cache,
+                    wanted: if left.len() <= 7 { Wanted::Logits } else { Wanted::Nothing },
+                    adapter: None,
+                });
                 who.push(index);
             }
         }
@@ -126,7 +131,7 @@ fn refused_steps_touch_nothing() {
     let (mut pool, mut cache) = (pool(1), Cache::new(engine.shape()));
     let too_long = vec![1; engine.shape().context + 1];
     for tokens in [&[][..], &[49_152], &[u32::MAX], &too_long] {
-        let mut items = [Item { tokens, cache: &mut cache, logits: true }];
+        let mut items = [Item { tokens, cache: &mut cache, wanted: Wanted::Logits, adapter: None }];
         assert!(engine.forward(&mut pool, &mut items).is_err());
         assert_eq!((cache.len(), cache.size_bytes()), (0, 0));
     }

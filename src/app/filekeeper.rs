@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
-use pingora::time::sleep;
+use pingora::time::{sleep, timeout};
 
 use super::services::stopping;
 use crate::clock;
@@ -21,6 +21,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const TOLD_EVERY: Duration = Duration::from_secs(15);
 /// After a failure, before the next try.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// For giving a check back, as the process ends.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Does it.
 pub(super) struct FileKeeper {
@@ -30,10 +32,7 @@ pub(super) struct FileKeeper {
 
 impl FileKeeper {
     /// Checks files one after the other, for ever. What can't be read now is tried again.
-    async fn check(&self) {
-        let metrics = Arc::clone(&self.metrics);
-        let told = move |status: FileStatus, took| metrics.tuning.checked(status.name(), took);
-        let mut checker = Checker::new(Arc::clone(&self.files), Box::new(told));
+    async fn check(&self, checker: &mut Checker) {
         loop {
             match checker.step(clock::monotonic()).await {
                 Ok(true) => {}
@@ -77,11 +76,16 @@ impl FileKeeper {
 #[async_trait]
 impl BackgroundService for FileKeeper {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let metrics = Arc::clone(&self.metrics);
+        let told = move |status: FileStatus, took| metrics.tuning.checked(status.name(), took);
+        let mut checker = Checker::new(Arc::clone(&self.files), Box::new(told));
         tokio::select! {
             () = stopping(&mut shutdown) => {}
-            () = self.check() => {}
+            () = self.check(&mut checker) => {}
             () = self.sweep() => {}
             () = self.tell() => {}
         }
+        // a database that does not answer keeps nobody from ending
+        let _ = timeout(GIVE_BACK_LIMIT, checker.give_back()).await;
     }
 }

@@ -24,6 +24,7 @@ use crate::control::prices::Prices;
 use crate::control::prompts::Prompts;
 use crate::domain::catalog::Address;
 use crate::domain::secret::Secret;
+use crate::gateway::capture::Capturer;
 use crate::gateway::catalog::{Live, LiveCatalog};
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
@@ -44,6 +45,8 @@ const WORKER_LIMIT: Duration = Duration::from_secs(8);
 const LEDGER_LIMIT: Duration = Duration::from_secs(6);
 /// For the spans that wait to be sent.
 const SPANS_LIMIT: Duration = Duration::from_secs(2);
+/// For the traffic that is on its way to be kept.
+const CAPTURES_LIMIT: Duration = Duration::from_secs(1);
 /// For the store to be closed.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// For all that comes after the drain time: longer than these together.
@@ -132,6 +135,7 @@ pub(super) struct Warden {
     pub(super) ledger: Arc<Ledger>,
     pub(super) store: Store,
     pub(super) flush_spans: Option<Flush>,
+    pub(super) capturer: Capturer,
     pub(super) limit: Duration,
 }
 
@@ -168,6 +172,7 @@ impl BackgroundService for Warden {
         if let Some(flush) = &self.flush_spans {
             let _ = timeout(SPANS_LIMIT, flush()).await;
         }
+        let _ = timeout(CAPTURES_LIMIT, self.capturer.flushed()).await;
         let mut worker_gone = self.worker_gone.clone();
         let _ = timeout(WORKER_LIMIT, worker_gone.wait_for(|gone| *gone)).await;
         let _ = timeout(LEDGER_LIMIT, self.ledger.close()).await;

@@ -1,16 +1,20 @@
-//! `tunegate dataset`: training files, checked and repaired. Offline, but for `augment`, which asks the running gateway.
+//! `tunegate dataset`: training files, checked and repaired. Offline, but for `augment` and for
+//! what is made of kept traffic, which ask the running gateway.
 
 mod augment;
 mod check;
 mod new_file;
 mod repair;
+mod traffic;
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+
+use super::progress::{Line, bar};
 
 /// Options of `tunegate dataset`.
 #[derive(Args)]
@@ -78,6 +82,14 @@ enum Action {
     ///
     /// Asks the running gateway, whose key pays for it. The new rows are listed in FILE.augmented.json beside the new file.
     Augment(augment::Options),
+    /// Make a training file of traffic that is kept (`capture` of a model), and store it in the gateway.
+    ///
+    /// Asks the running gateway. docs/DISTIL.md has the whole way from an ending model to its successor.
+    FromTraffic(traffic::FromTraffic),
+    /// Show how much traffic is kept, and what people thought of it. Asks the running gateway.
+    Captured(traffic::Captured),
+    /// Delete kept traffic: that of which all that is given is true. Asks the running gateway.
+    Forget(traffic::Forget),
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
@@ -92,6 +104,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
             repair::convert(file, system_prompt_file.as_deref(), out)
         }
         Action::Augment(options) => augment::run(options),
+        Action::FromTraffic(options) => traffic::from_traffic(options),
+        Action::Captured(options) => traffic::captured(options),
+        Action::Forget(options) => traffic::forget(options),
     }
 }
 
@@ -117,33 +132,21 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// How far a long run has come, on a terminal: one line that is written again and again.
+/// How far a long run has come, on a terminal.
 struct Progress {
     total: u64,
-    shown: bool,
+    line: Line,
 }
 
 impl Progress {
     fn new(total: u64) -> Self {
-        Self { total: total.max(1), shown: io::stderr().is_terminal() }
+        Self { total: total.max(1), line: Line::new(io::stderr().is_terminal()) }
     }
 
     fn tell(&self, done: u64) {
         const WIDTH: u64 = 40;
-        if self.shown {
-            let filled = (done.min(self.total) * WIDTH / self.total) as usize;
-            let (bar, percent) = ("=".repeat(filled), done.min(self.total) * 100 / self.total);
-            // a terminal that is gone is no reason to stop
-            let _ = write!(io::stderr(), "\r[{bar:<40}] {percent:>3} %");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r{:60}\r", "");
-        }
+        let percent = done.min(self.total) * 100 / self.total;
+        self.line.draw(&format!("{} {percent:>3} %", bar(done, self.total, WIDTH)));
     }
 }
 

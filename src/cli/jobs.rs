@@ -1,5 +1,6 @@
 //! `tunegate jobs`: clients of the admin API.
 
+use std::io::{self, IsTerminal as _};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -8,11 +9,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::admin_client::{AdminClient, path_segment};
+use super::progress::{Line, bar, time};
 use super::table::{Column, date, listing, number, one, table, text};
 use super::{ConfigOption, say};
 
 /// Between two looks at a job that is watched.
 const LOOK: Duration = Duration::from_secs(2);
+/// Characters of the bar of a job that is watched.
+const BAR: u64 = 20;
 /// Jobs or events that are asked for at once.
 const PAGE: usize = 100;
 
@@ -134,7 +138,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
         Command::Pause { job } => wish(&client, job, "pause")?,
         Command::Resume { job } => wish(&client, job, "resume")?,
     };
-    say(&if options.json { answer.to_string() } else { one(&shown(answer)) });
+    say(&if options.json { answer.to_string() } else { one(&shown_job(answer)) });
     Ok(())
 }
 
@@ -181,7 +185,7 @@ fn body(command: &Command) -> anyhow::Result<Value> {
 }
 
 /// A job for a person: what is long and of use to programs only is left out.
-fn shown(mut job: Value) -> Value {
+fn shown_job(mut job: Value) -> Value {
     if let Some(ours) = job.get_mut("tunegate").and_then(Value::as_object_mut) {
         ours.remove("raw");
     }
@@ -190,7 +194,9 @@ fn shown(mut job: Value) -> Value {
 
 /// Writes new events as they come, until the job is over.
 fn watch(client: &AdminClient, job: &str, json: bool) -> anyhow::Result<()> {
-    let mut known: Option<String> = None;
+    let shown = !json && io::stdout().is_terminal() && io::stderr().is_terminal();
+    let (mut known, mut figures): (Option<String>, Value) = (None, Value::Null);
+    let progress = Line::new(shown);
     loop {
         // first how it stands: what happens behind that is told at the next look
         let now: Value = client.ask("GET", &path_of(job), None)?.read(200)?;
@@ -200,7 +206,14 @@ fn watch(client: &AdminClient, job: &str, json: bool) -> anyhow::Result<()> {
             .iter()
             .take_while(|event| event["id"].as_str() != known.as_deref() || known.is_none())
             .collect();
+        progress.wipe();
         for event in new.iter().rev() {
+            if event["data"]["step"].is_u64() {
+                figures = event["data"].clone();
+                if progress.is_shown() && !ends_epoch(&figures) {
+                    continue;
+                }
+            }
             say(&if json { event.to_string() } else { line(event) });
         }
         if let Some(last) = new.first() {
@@ -208,7 +221,7 @@ fn watch(client: &AdminClient, job: &str, json: bool) -> anyhow::Result<()> {
         }
         match now["status"].as_str() {
             Some("succeeded") => {
-                say(&if json { now.to_string() } else { one(&shown(now)) });
+                say(&if json { now.to_string() } else { one(&shown_job(now)) });
                 return Ok(());
             }
             Some(end @ ("failed" | "cancelled")) => {
@@ -217,9 +230,41 @@ fn watch(client: &AdminClient, job: &str, json: bool) -> anyhow::Result<()> {
                     now["error"]["message"].as_str().unwrap_or("without a reason")
                 );
             }
-            _ => sleep(LOOK),
+            _ => {
+                progress.draw(&standing(&now, &figures));
+                sleep(LOOK);
+            }
         }
     }
+}
+
+/// Whether a step's figures are of more than the step: they stay to be read.
+fn ends_epoch(figures: &Value) -> bool {
+    figures["full_valid_loss"].is_number()
+}
+
+/// How a job stands, in a line: as much as is known of it. `figures` are those of its last step.
+fn standing(job: &Value, figures: &Value) -> String {
+    let status = text(&job["status"]);
+    let count = |name: &str| figures[name].as_u64().or_else(|| job["tunegate"][name].as_u64());
+    let mut parts = Vec::new();
+    match (count("step").unwrap_or(0), count("total_steps").filter(|total| *total > 0)) {
+        (step, Some(total)) => {
+            // its bar says that it runs
+            let word = if status == "running" { String::new() } else { format!("{status}  ") };
+            parts.push(format!("{word}{} {step}/{total}", bar(step, total, BAR)));
+        }
+        (_, None) => parts.push(status.clone()),
+    }
+    if let Some(loss) = figures["train_loss"].as_f64() {
+        parts.push(format!("loss {loss:.3}"));
+    }
+    // of one that waits, the speed of its last step says nothing
+    if status == "running" {
+        parts.extend(figures["tokens_per_second"].as_f64().map(|speed| format!("{speed:.0} tok/s")));
+        parts.extend(figures["eta_seconds"].as_u64().map(|left| format!("{} left", time(left))));
+    }
+    parts.join("  ")
 }
 
 fn line(event: &Value) -> String {
@@ -275,5 +320,26 @@ mod tests {
         assert!(body(&create(None, Some("[]"))).is_err());
         assert_eq!(for_team("/x?limit=1", Some("a b")), "/x?limit=1&team=a%20b");
         assert_eq!(for_team("/x", None), "/x");
+    }
+
+    #[test]
+    fn a_job_s_line_has_what_is_known_of_it() {
+        let figures = json!({"step": 45, "total_steps": 90, "train_loss": 0.3125, "tokens_per_second": 209.7,
+            "eta_seconds": 62});
+        let openai = json!({"step": 3, "train_loss": 0.5, "train_mean_token_accuracy": 0.9});
+        let job = |status: &str| json!({"status": status, "tunegate": {"step": null, "total_steps": null}});
+        let counted = json!({"status": "running", "tunegate": {"step": 4, "total_steps": 8}});
+        for (job, figures, want) in [
+            (job("running"), &figures, "[##########··········] 45/90  loss 0.312  210 tok/s  1m 02s left"),
+            (job("paused"), &figures, "paused  [##########··········] 45/90  loss 0.312"),
+            (job("queued"), &Value::Null, "queued"),
+            (job("running"), &Value::Null, "running"),
+            (job("running"), &openai, "running  loss 0.500"),
+            (counted.clone(), &Value::Null, "[##########··········] 4/8"),
+            (counted, &openai, "[#######·············] 3/8  loss 0.500"),
+        ] {
+            assert_eq!(standing(&job, figures), want);
+        }
+        assert!(!ends_epoch(&figures) && ends_epoch(&json!({"step": 5, "full_valid_loss": 1.5})));
     }
 }

@@ -1,10 +1,14 @@
 //! The commands: one file for each family. The only floor, with `app`, that may print and use `anyhow`.
 
+#[cfg(feature = "candle")]
+mod adapters;
 mod admin_client;
 mod budgets;
 mod cache;
 mod check_config;
 mod dataset;
+mod eval;
+mod evaluations;
 mod explain;
 mod files;
 mod healthcheck;
@@ -15,6 +19,7 @@ mod ledger;
 mod models;
 mod price;
 mod prices;
+mod progress;
 mod prompts;
 mod quote;
 mod reload;
@@ -57,7 +62,7 @@ enum Command {
     CheckConfig(check_config::Options),
     /// Check training files and repair them: figures, duplicates, leaks, personal data.
     ///
-    /// Offline, but for `augment`. docs/DATASETS.md has each check with its method.
+    /// Offline, but for `augment` and kept traffic. docs/DATASETS.md has each check with its method.
     #[command(alias = "datasets")]
     Dataset(dataset::Options),
     /// Compute what something costs, line by line, offline.
@@ -99,6 +104,16 @@ enum Command {
     /// Asks the running gateway.
     #[command(alias = "job")]
     Jobs(jobs::Options),
+    /// Ask several models what is known, and say which is better: quality, cost and speed, and a gate.
+    ///
+    /// Asks the running gateway, which asks the models on its own way: metered and paid. docs/EVALUATION.md has each
+    /// measure.
+    Eval(Box<eval::Options>),
+    /// List and show evaluations, their reports and answers; cancel one.
+    ///
+    /// Asks the running gateway.
+    #[command(alias = "evaluation")]
+    Evaluations(evaluations::Options),
     /// Show what costs by the hour: since when it stands, who pays, and who uses it.
     ///
     /// Asks the running gateway.
@@ -134,9 +149,17 @@ enum Command {
     ///
     /// GET /readyz on the admin address: 0 when it is ready, 1 when it is not or does not run.
     Healthcheck(healthcheck::Options),
+    /// List, import and export fine-tuned models of the local worker.
+    #[cfg(feature = "candle")]
+    #[command(alias = "adapter")]
+    Adapters(adapters::Options),
     /// Serve one model file over OpenAI's API (the local backend).
     #[cfg(feature = "candle")]
     Worker(worker::Options),
+    /// Train one job; started by the worker.
+    #[cfg(feature = "candle")]
+    #[command(hide = true)]
+    Trainer(worker::Trainer),
 }
 
 /// Which configuration a command reads.
@@ -168,6 +191,8 @@ pub fn main() -> ExitCode {
         Command::Explain(options) => explain::run(&options),
         Command::Spend(options) => spend::run(&options),
         Command::Ledger(options) => ledger::run(&options),
+        Command::Eval(options) => eval::run(&options),
+        Command::Evaluations(options) => evaluations::run(&options),
         Command::Hosting(options) => hosting::run(&options),
         Command::Files(options) => files::run(&options),
         Command::Jobs(options) => jobs::run(&options),
@@ -180,7 +205,11 @@ pub fn main() -> ExitCode {
         Command::Reload(options) => reload::run(&options),
         Command::Healthcheck(options) => healthcheck::run(&options),
         #[cfg(feature = "candle")]
+        Command::Adapters(options) => adapters::run(&options),
+        #[cfg(feature = "candle")]
         Command::Worker(options) => worker::run(options),
+        #[cfg(feature = "candle")]
+        Command::Trainer(options) => worker::train(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -257,6 +286,10 @@ mod tests {
             "tunegate dataset mask a.jsonl --out b.jsonl",
             "tunegate dataset convert a.jsonl --system-prompt-file cat.md --out b.jsonl",
             "tunegate dataset augment a.jsonl --model bot --per-row 2 --gateway http://127.0.0.1:8080 --key-file k --out b.jsonl",
+            "tunegate dataset from-traffic --route bot --deployment v3 --team ops --from 2026-11-01 --feedback not-down --dedupe",
+            "tunegate dataset from-traffic --route bot --preference --limit 500 --json",
+            "tunegate dataset captured --json",
+            "tunegate dataset forget --user u-17 --team ops",
             "tunegate prices list --provider azure",
             "tunegate quote cat.jsonl --route support-bot --epochs 3 --target gpt-4.1-mini --target local/m --format json",
             "tunegate quote file-1 --few-shot 3 --months 6 --training-minutes 80 --sku DeveloperTier --at 2023-11-01",
@@ -299,6 +332,14 @@ mod tests {
             "tunegate models promote ft:gpt-4.1:acme::x --route bot --bind-prompt --note better",
             "tunegate models promote ft:gpt-4.1:acme::x --route bot --to canary --percent 5 --bind-prompt cat",
             "tunegate models canary ft:gpt-4.1:acme::x --route bot --percent 20",
+            "tunegate models promote ft:gpt-4.1:acme::x --route bot --evaluation eval_1 --gate rule --force",
+            "tunegate eval held.jsonl --models bot,ft:x --general --judge m --rows 50 --seed 7 --wait --format markdown",
+            "tunegate eval file-1 --route bot --models a,b --schema s.json --key app --temperature none --keep-answers",
+            "tunegate eval --general --models bot --team ops --concurrency 8 --max-output-tokens 99",
+            "tunegate evaluations list --json",
+            "tunegate evaluations report eval_1 --format markdown",
+            "tunegate evaluations answers eval_1 --part held_out --model 1",
+            "tunegate evaluation cancel eval_1",
             "tunegate models rollback --route bot --author ann",
             "tunegate models retire ft:gpt-4.1:acme::x",
             "tunegate models history --route bot",
@@ -326,6 +367,7 @@ mod tests {
         assert!(Arguments::try_parse_from(half).is_err(), "until when?");
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
         assert!(Arguments::try_parse_from(["tunegate", "cache", "purge"]).is_err(), "which answers?");
+        assert!(Arguments::try_parse_from(["tunegate", "dataset", "forget"]).is_err(), "whose?");
         assert!(Arguments::try_parse_from(["tunegate", "explain", "bot"]).is_err(), "of which request?");
     }
 }

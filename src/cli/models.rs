@@ -50,6 +50,8 @@ enum Command {
         #[arg(long, value_name = "PROMPT", num_args = 0..=1, default_missing_value = "")]
         bind_prompt: Option<String>,
         #[command(flatten)]
+        gated: Gated,
+        #[command(flatten)]
         signed: Signed,
     },
     /// Give a model a part of a route: `promote --to canary`.
@@ -63,6 +65,8 @@ enum Command {
         /// Its part of the route [default: tuning.canary_percent]
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
         percent: Option<u8>,
+        #[command(flatten)]
+        gated: Gated,
         #[command(flatten)]
         signed: Signed,
     },
@@ -139,6 +143,29 @@ enum Command {
     },
 }
 
+/// What it has to have passed.
+#[derive(Args)]
+struct Gated {
+    /// A rule beside those of the route's gate, such as "min exact 0.8"; may be repeated.
+    #[arg(long, value_name = "RULE")]
+    gate: Vec<String>,
+    /// The evaluation that is to count [default: the latest].
+    #[arg(long, value_name = "EVALUATION")]
+    evaluation: Option<String>,
+    /// Also without an evaluation that passes; the audit log keeps that.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Gated {
+    /// What was given, as members of a body.
+    fn members(&self) -> [(&'static str, Value); 3] {
+        let gate = (!self.gate.is_empty()).then_some(&self.gate);
+        let force = self.force.then_some(true);
+        [("gate", json!(gate)), ("evaluation", json!(self.evaluation)), ("force", json!(force))]
+    }
+}
+
 /// Who does it, and why.
 #[derive(Args)]
 struct Signed {
@@ -183,21 +210,21 @@ fn asked(client: &AdminClient, command: &Command) -> anyhow::Result<(Value, Stri
             let told = whole(&model);
             (model, told)
         }
-        Command::Promote { model, route, to, percent, bind_prompt, signed } => {
+        Command::Promote { model, route, to, percent, bind_prompt, gated, signed } => {
             if let Some(name) = bind_prompt {
                 let body = if name.is_empty() { json!({}) } else { json!({"name": name}) };
                 let bound = post(&format!("{}/prompt", path(model)), &body, 200)?;
                 warn(&format!("its requests get the stored prompt {}", text(&bound["bound_prompt"])));
             }
-            let body =
-                signed.body(&[("route", json!(route)), ("to", json!(to)), ("percent", json!(percent))]);
+            let to = [("route", json!(route)), ("to", json!(to)), ("percent", json!(percent))];
+            let body = signed.body(&[&to[..], &gated.members()].concat());
             let moved = post(&format!("{}/promote", path(model)), &body, 200)?;
             let told = told(&moved);
             (moved, told)
         }
-        Command::Canary { model, route, percent, signed } => {
-            let body =
-                signed.body(&[("route", json!(route)), ("to", json!("canary")), ("percent", json!(percent))]);
+        Command::Canary { model, route, percent, gated, signed } => {
+            let to = [("route", json!(route)), ("to", json!("canary")), ("percent", json!(percent))];
+            let body = signed.body(&[&to[..], &gated.members()].concat());
             let moved = post(&format!("{}/promote", path(model)), &body, 200)?;
             let told = told(&moved);
             (moved, told)
@@ -272,8 +299,9 @@ fn told(moved: &Value) -> String {
 fn whole(model: &Value) -> String {
     let mut plain = model.clone();
     if let Some(members) = plain.as_object_mut() {
-        members
-            .retain(|name, _| !matches!(name.as_str(), "curve" | "checkpoints" | "deployments" | "routes"));
+        members.retain(|name, _| {
+            !matches!(name.as_str(), "curve" | "checkpoints" | "deployments" | "routes" | "evaluations")
+        });
     }
     let mut told = vec![one(&plain)];
     let part = |member: &str| model[member].as_array().cloned().unwrap_or_default();
@@ -281,6 +309,7 @@ fn whole(model: &Value) -> String {
         (&ROUTES[..], part("routes")),
         (&DEPLOYED[..], part("deployments")),
         (&CHECKPOINTS[..], part("checkpoints")),
+        (&EVALUATIONS[..], part("evaluations")),
         (&CURVE[..], few(&part("curve"))),
     ] {
         if !objects.is_empty() {
@@ -352,6 +381,21 @@ const DEPLOYED: [Column; 5] = [
     Column("TIER", |one| text(&one["tier"])),
     Column("STATE", |one| text(&one["state"])),
     Column("ENDS", |one| date(&one["ends_at"])),
+];
+
+const EVALUATIONS: [Column; 5] = [
+    Column("EVALUATION", |one| text(&one["evaluation"])),
+    Column("ENDED", |one| date(&one["ended_at"])),
+    Column("AGAINST", |one| text(&one["against"])),
+    Column("FOUND", |one| {
+        let measures = one["found"]["measures"].as_object().into_iter().flatten();
+        measures.map(|(name, of)| format!("{name}={}", number(&of["value"]))).collect::<Vec<_>>().join(" ")
+    }),
+    Column("GATE", |one| match one["gate"]["passed"].as_bool() {
+        Some(true) => "passed".to_owned(),
+        Some(false) => "not passed".to_owned(),
+        None => String::new(),
+    }),
 ];
 
 const CHECKPOINTS: [Column; 2] = [

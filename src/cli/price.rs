@@ -88,6 +88,9 @@ pub(super) struct Options {
     /// Hours of training, where that is billed by the hour, such as 1.5
     #[arg(long, value_name = "HOURS")]
     training_hours: Option<String>,
+    /// Seconds that a worker of ours computes, where that is billed by the hour, such as 2.5
+    #[arg(long, value_name = "SECONDS")]
+    compute_seconds: Option<String>,
     /// Hours that a deployment stands, such as 720
     #[arg(long, value_name = "HOURS")]
     hours: Option<String>,
@@ -167,6 +170,7 @@ fn lines(options: &Options, found: &Found, at_ms: i64) -> anyhow::Result<(Vec<Li
         cached: options.cached,
         cache_write: options.cache_write,
         completion: options.output,
+        compute_us: options.compute_seconds.as_deref().map_or(Ok(0), micros)?,
         ..TokenCounts::default()
     };
     let tier = options.tier.tier();
@@ -175,6 +179,16 @@ fn lines(options: &Options, found: &Found, at_ms: i64) -> anyhow::Result<(Vec<Li
         let what = line.class.name().replace('_', " ");
         all.push(by_token(what, grouped(line.tokens), line.price, line.cost));
     }
+    if let Some(seconds) = &options.compute_seconds {
+        let per_hour = price.terms.compute_hour.context(
+            "our own machine's time has no price here at that time: give it one with `tunegate prices set MODEL \
+             --provider candle --compute-per-hour USD`",
+        )?;
+        let cost = price.computing(counts.compute_us).round_up();
+        let prices = [format!("{per_hour}/h"), String::new()];
+        all.push(Line { what: "computing".to_owned(), amount: format!("{seconds} s"), prices, cost });
+    }
+    // the lines are rounded up each, the sum once
     let mut total = price.cost(&counts, tier);
     if options.training > 0 {
         let tokens = options.training.saturating_mul(options.epochs);
@@ -223,6 +237,14 @@ fn seconds(hours: &str) -> anyhow::Result<u64> {
     let seconds = i128::from(billionths.nanos()) * 3_600;
     let rounded = seconds / 1_000_000_000 + i128::from(seconds % 1_000_000_000 > 0);
     Ok(u64::try_from(rounded)?)
+}
+
+/// Seconds with a fraction, in whole microseconds, rounded up.
+fn micros(seconds: &str) -> anyhow::Result<u64> {
+    let billionths = Usd::parse(seconds)
+        .ok()
+        .with_context(|| format!("{seconds:?} are no seconds: write a number such as 2.5"))?;
+    Ok(u64::try_from(billionths.nanos())?.div_ceil(1_000))
 }
 
 fn table(lines: &[Line], total: Usd) -> String {
@@ -322,6 +344,7 @@ fn as_json(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::price::read::over;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -379,6 +402,30 @@ mod tests {
         let json: serde_json::Value =
             serde_json::from_str(&said("gpt-4o --input 1000 --json")).expect("JSON");
         assert_eq!((&json["total_usd"], &json["version"]), (&"0.0025".into(), &"2026-11-21".into()));
+    }
+
+    #[test]
+    fn our_own_machine_costs_its_seconds() {
+        let body = json!({"compute_per_hour_usd": "0.36", "input_per_1m_usd": "1", "output_per_1m_usd": "1"});
+        let row = over(ProviderKind::Candle, "own", &body).expect("sound");
+        let (sheets, _) = prices::built_in().unwrap_or_else(|problems| panic!("{problems:?}"));
+        let book = PriceBook::new(&sheets, &[row], 1).expect("sound");
+        let said = |arguments: &str| {
+            let line = Line::try_parse_from(["price"].into_iter().chain(arguments.split(' ')));
+            let options = line.unwrap_or_else(|error| panic!("{error}")).options;
+            computed(&options, &book, 0).unwrap_or_else(|error| format!("error: {error:#}"))
+        };
+        let text = said("own --provider candle --compute-seconds 2.5 --input 1");
+        let row = text.lines().find(|line| line.starts_with("computing")).unwrap_or_default();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words, ["computing", "2.5", "s", "0.36/h", "0.00025"], "{text}");
+        assert!(text.contains("$0.000251\n"), "{text}");
+        let hour = said("own --provider candle --training-hours 1");
+        assert!(hour.contains("$0.36\n"), "the same machine trains: {hour}");
+        let wrong = said("own --provider candle --compute-seconds soon");
+        assert!(wrong.contains("are no seconds"), "{wrong}");
+        let unpriced = said("gpt-4o --compute-seconds 1 --at 2026-11-22");
+        assert!(unpriced.contains("error: our own machine's time has no price here"), "{unpriced}");
     }
 
     #[test]

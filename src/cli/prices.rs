@@ -75,10 +75,10 @@ struct NewPrice {
     #[arg(long, default_value = "openai")]
     provider: Provider,
     /// USD per 1M tokens of input
-    #[arg(long, value_name = "USD", required_unless_present = "body")]
+    #[arg(long, value_name = "USD", required_unless_present_any = ["body", "compute_per_hour"])]
     input: Option<String>,
     /// USD per 1M tokens of output
-    #[arg(long, value_name = "USD", required_unless_present = "body")]
+    #[arg(long, value_name = "USD", required_unless_present_any = ["body", "compute_per_hour"])]
     output: Option<String>,
     /// USD per 1M cached tokens of input
     #[arg(long, value_name = "USD")]
@@ -95,6 +95,9 @@ struct NewPrice {
     /// USD per hour of a deployment
     #[arg(long, value_name = "USD")]
     hosting_per_hour: Option<String>,
+    /// USD per hour that a worker of ours computes, answering or training; for --provider candle
+    #[arg(long, value_name = "USD")]
+    compute_per_hour: Option<String>,
     /// From this day on, UTC [default: always]
     #[arg(long, value_name = "DATE")]
     from: Option<String>,
@@ -106,7 +109,7 @@ struct NewPrice {
     source: Option<String>,
     /// Instead of all that: a JSON file with a period of config/prices.toml, or several as `periods`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "output", "cached_input", "cache_write", "training",
-        "training_per_hour", "hosting_per_hour", "from", "until", "source"])]
+        "training_per_hour", "hosting_per_hour", "compute_per_hour", "from", "until", "source"])]
     body: Option<PathBuf>,
 }
 
@@ -124,6 +127,7 @@ impl NewPrice {
             ("training_per_1m_usd", &self.training),
             ("training_per_hour_usd", &self.training_per_hour),
             ("hosting_per_hour_usd", &self.hosting_per_hour),
+            ("compute_per_hour_usd", &self.compute_per_hour),
             ("from", &self.from),
             ("until", &self.until),
             ("source", &self.source),

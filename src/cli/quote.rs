@@ -11,19 +11,15 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::admin_client::AdminClient;
-use super::spend::query;
-use super::table::{Column, listing, table, text};
+use super::table::{Column, table, text};
 use super::{ConfigOption, say};
 use crate::clock;
 use crate::config::{self, ProcessEnvironment, prices};
 use crate::control::form::Problem;
-use crate::domain::catalog::Catalog;
-use crate::domain::ids::ModelName;
+use crate::domain::economics::Load;
 use crate::domain::price::book::PriceBook;
-use crate::domain::price::read::moment_text;
-use crate::domain::spend::Sums;
 use crate::domain::usage::TokenCounts;
-use crate::tuning::quote::{Ask, Book, Market, Quote, Traffic, from_ms, quote, targets};
+use crate::tuning::quote::{Ask, Book, Market, Quote, Source, Traffic, quote, targets};
 
 /// How a stored file's id begins.
 const STORED: &str = "file-";
@@ -125,18 +121,18 @@ fn offline(options: &Options, path: &Path) -> anyhow::Result<Quote> {
     let body = body(options, &[("file", options.file.as_str().into())]);
     let ask = Ask::read(&body).map_err(|problems| said(&problems))?;
     let config_file: Option<PathBuf> = options.config.path();
-    let config = config::load(config_file.as_deref(), &ProcessEnvironment)?;
+    let config = config::load_without_secrets(config_file.as_deref(), &ProcessEnvironment)?;
     let book = PriceBook::new(&config.prices, &[], 0)
         .map_err(|problems| anyhow!(problems.iter().map(prices::line).collect::<Vec<_>>().join("\n")))?;
     let targets = targets(&config.catalog, &ask.targets).map_err(|problems| said(&problems))?;
-    let now_ms = clock::unix_ms();
     let traffic = match &ask.route {
-        Some(route) => traffic(&options.config, &config.catalog, route, now_ms)?,
+        Some(route) => traffic(&options.config, route)?,
         None => Traffic::unknown("no route was named (--route)"),
     };
     let mut counted =
         Book::open(path, ask.epochs).with_context(|| format!("{} can't be read", path.display()))?;
-    let market = Market { catalog: &config.catalog, book: &book, at_ms: ask.at_ms.unwrap_or(now_ms) };
+    let at_ms = ask.at_ms.unwrap_or_else(clock::unix_ms);
+    let market = Market { catalog: &config.catalog, book: &book, at_ms, trained: None, paces: None };
     Ok(quote(&targets, &market, traffic, ask.terms, &mut |target| counted.study(target)))
 }
 
@@ -145,36 +141,30 @@ fn said(problems: &[Problem]) -> anyhow::Error {
     anyhow!(problems.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
-/// What a running gateway has of a route's last 30 days.
-fn traffic(config: &ConfigOption, catalog: &Catalog, route: &str, now_ms: i64) -> anyhow::Result<Traffic> {
-    let resolved = ModelName::parse(route).ok().and_then(|name| catalog.resolve(&name));
-    let resolved =
-        resolved.with_context(|| format!("no model, alias or pattern leads {route:?} anywhere"))?;
-    let route = resolved.model.name.as_str();
-    let by = "model,purpose,day".to_owned();
-    let from = moment_text(from_ms(now_ms));
-    let path = query("/admin/v1/spend", &[("by", Some(&by)), ("from", Some(&from))]);
-    let answer: Value = AdminClient::new(config)?.ask("GET", &path, None)?.read(200)?;
-    let is_it = |line: &&Value| line["model"] == route && line["purpose"] == "inference";
-    let days: Vec<Sums> = listing(&answer).iter().filter(is_it).map(day).collect();
-    Ok(Traffic::of_days(route, &days, now_ms))
+/// What a running gateway has of a route's last 30 days: what it would quote anything for.
+fn traffic(config: &ConfigOption, route: &str) -> anyhow::Result<Traffic> {
+    let body = json!({"figures": {"billed_tokens": 0}, "few_shot": 0, "route": route});
+    let answer: Value =
+        AdminClient::new(config)?.ask("POST", "/admin/v1/tuning/quote", Some(&body))?.read(200)?;
+    let told = &answer["traffic"];
+    let (note, load) = (text(&told["note"]), told["requests"].is_u64().then(|| load(told)));
+    let source = if load.is_some() { Source::Ledger } else { Source::Dataset };
+    Ok(Traffic { source, route: told["route"].as_str().map(str::to_owned), load, note })
 }
 
-/// A line of the report, as far as the quote needs it.
-fn day(line: &Value) -> Sums {
-    let number = |name: &str| line[name].as_u64().unwrap_or_default();
-    Sums {
-        requests: line["requests"].as_i64().unwrap_or_default(),
-        cache_hits: line["cache_hits"].as_i64().unwrap_or_default(),
-        tokens: TokenCounts {
-            prompt: number("prompt_tokens"),
-            cached: number("cached_tokens"),
-            cache_write: number("cache_write_tokens"),
-            completion: number("completion_tokens"),
-            ..TokenCounts::default()
-        },
-        ..Sums::default()
-    }
+fn load(told: &Value) -> Load {
+    let number = |name: &str| told[name].as_u64().unwrap_or_default();
+    let tokens = TokenCounts {
+        prompt: number("prompt_tokens"),
+        cached: number("cached_tokens"),
+        cache_write: number("cache_write_tokens"),
+        audio_prompt: number("audio_prompt_tokens"),
+        completion: number("completion_tokens"),
+        reasoning: number("reasoning_tokens"),
+        audio_completion: number("audio_completion_tokens"),
+        compute_us: number("compute_us"),
+    };
+    Load { requests: number("requests"), tokens }
 }
 
 /// A table of the targets, then what is missing, what should be known, and the answer.
@@ -189,15 +179,20 @@ fn in_words(file: &str, quote: &Value) -> String {
     ];
     for target in targets {
         let name = text(&target["target"]);
-        lines.extend(missing(target).into_iter().map(|what| format!("{name}: {what}")));
-        let notes = target["notes"].as_array().into_iter().flatten();
-        lines.extend(notes.map(|note| format!("{name}: {}", text(note))));
+        lines.extend(missing(target).into_iter().map(|what| of_target(&name, what)));
+        let notes = target["notes"].as_array().into_iter().flatten().map(text);
+        lines.extend(notes.map(|note| of_target(&name, note)));
     }
     let meetings = quote["break_even"].as_array().into_iter().flatten();
     lines.extend(meetings.map(|meeting| text(&meeting["words"])));
     lines.push(String::new());
     lines.push(text(&quote["answer"]));
     lines.join("\n")
+}
+
+/// What is said of a target, with its name in front where it does not begin with it.
+fn of_target(name: &str, words: String) -> String {
+    if words.starts_with(name) { words } else { format!("{name}: {words}") }
 }
 
 /// What is not known of a target, each once; without traffic a month is not asked for.
@@ -248,7 +243,7 @@ mod tests {
     fn unknown_is_said_and_never_nothing() {
         let set = "training at openai/gpt-9 has no price: set it with `tunegate prices set …`";
         let unknown = json!({"unknown": set});
-        let known = json!({"target": "openai/gpt-4.1-mini", "standing": "open", "notes": ["a note"],
+        let known = json!({"target": "openai/gpt-4.1-mini", "standing": "open", "notes": ["a note", "openai/gpt-4.1-mini closes"],
             "dataset": {"billed_tokens": 1_000, "epochs": 3}, "training": {"cost_usd": 0.015}, "hosting_month_usd": 0.00,
             "ways": [{"month": {"total_usd": 11.20}, "cached_usd": 5.20}, {"month": {"total_usd": 9.20}},
                 {"month": {"total_usd": 6.40}}]});
@@ -264,6 +259,7 @@ mod tests {
         let gpt9: Vec<&str> = lines[5].split_whitespace().collect();
         assert_eq!(gpt9, ["openai/gpt-9", "open", "1000", "3", "unknown", "unknown", "-", "-", "-"]);
         assert_eq!(found.matches(set).count(), 1, "{found}");
+        assert!(found.contains("openai/gpt-4.1-mini: a note\nopenai/gpt-4.1-mini closes\n"), "{found}");
         assert!(found.ends_with("a is cheaper than b\n\nfine-tuning"), "{found}");
     }
 }

@@ -72,16 +72,25 @@ fn lines(by: &[&str], objects: &[Value]) -> String {
     table(&COLUMNS, &objects)
 }
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     Column("BY", |line| text(&line["by"])),
     Column("COST USD", |line| number(&line["cost_usd"])),
     Column("REQUESTS", |line| number(&line["requests"])),
     Column("INPUT", |line| number(&line["prompt_tokens"])),
     Column("CACHED", |line| number(&line["cached_tokens"])),
     Column("OUTPUT", |line| number(&line["completion_tokens"])),
+    Column("COMPUTED S", |line| seconds(&line["compute_us"])),
     Column("SAVED USD", |line| number(&line["saved_usd"])),
     Column("UNCONFIRMED", |line| number(&line["unconfirmed"])),
 ];
+
+/// Microseconds as seconds, to the thousandth; nothing where there are none.
+fn seconds(micros: &Value) -> String {
+    match micros.as_u64() {
+        None | Some(0) => "-".to_owned(),
+        Some(micros) => format!("{}.{:03}", micros / 1_000_000, micros / 1_000 % 1_000),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -91,12 +100,21 @@ mod tests {
     #[test]
     fn what_is_asked_by_stands_in_front() {
         let object = json!({"key": "app", "model": "", "cost_usd": 0.5, "requests": 2, "prompt_tokens": 10,
-            "cached_tokens": 0, "completion_tokens": 3, "saved_usd": 0.0, "unconfirmed": 0});
+            "cached_tokens": 0, "completion_tokens": 3, "compute_us": 61_002_999, "saved_usd": 0.0, "unconfirmed": 0});
         assert_eq!(
             lines(&["key", "model"], &[object]),
-            "BY      COST USD  REQUESTS  INPUT  CACHED  OUTPUT  SAVED USD  UNCONFIRMED\n\
-             app /   0.5       2         10     0       3       0.0        0"
+            "BY      COST USD  REQUESTS  INPUT  CACHED  OUTPUT  COMPUTED S  SAVED USD  UNCONFIRMED\n\
+             app /   0.5       2         10     0       3       61.002      0.0        0"
         );
+    }
+
+    #[test]
+    fn time_is_told_in_seconds() {
+        for (micros, want) in
+            [(json!(null), "-"), (json!(0), "-"), (json!(999), "0.000"), (json!(1_500_000), "1.500")]
+        {
+            assert_eq!(seconds(&micros), want);
+        }
     }
 
     #[test]

@@ -9,7 +9,9 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use crate::memory;
-use crate::worker::{Config, EmbeddingConfig, Listen, Supervision};
+use crate::worker::{
+    AdapterBounds, Config, EmbeddingConfig, Listen, Supervision, TrainerOptions, TuningConfig,
+};
 
 /// How the worker serves.
 ///
@@ -40,6 +42,43 @@ pub(super) struct Options {
     /// The name it answers to (`local/NAME` is understood too).
     #[arg(long, value_name = "NAME", default_value = "all-minilm-l6-v2")]
     embedding_name: String,
+
+    /// A folder for fine-tuning: its jobs, their files, and the adapters that are served beside the model. Without one
+    /// nothing is trained here.
+    #[arg(long, value_name = "PATH")]
+    tuning_folder: Option<PathBuf>,
+
+    /// What stands for you in the names of fine-tuned models, `ft:NAME:ORGANIZATION:SUFFIX:ID`.
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    tuning_organization: String,
+
+    /// Threads that train [default: as many as serve].
+    #[arg(long, value_name = "N")]
+    tuning_threads: Option<NonZeroUsize>,
+
+    /// Memory that a training may take, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    tuning_memory_mib: u64,
+
+    /// The longest row that is trained on, tokens: memory grows with it.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    tuning_longest_row: usize,
+
+    /// Milliseconds that a training may go without a checkpoint.
+    #[arg(long, value_name = "MS", default_value_t = 30_000, hide = true)]
+    tuning_checkpoint_ms: u64,
+
+    /// Adapters held in memory; more are read from disk when they are asked for.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    max_adapters: usize,
+
+    /// Memory of all adapters together, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    max_adapter_mib: usize,
+
+    /// The largest rank of an adapter.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_adapter_rank: usize,
 
     /// Where it listens: HOST:PORT, or unix:PATH for a socket that only you may use.
     #[arg(long, value_name = "PLACE", default_value = "127.0.0.1:8090")]
@@ -85,13 +124,17 @@ pub(super) struct Options {
 /// Serves until it is told to stop.
 pub(super) fn run(options: Options) -> anyhow::Result<()> {
     memory::allow_huge_pages();
+    listen_to_log();
+    Ok(crate::worker::run(options.into())?)
+}
+
+fn listen_to_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    Ok(crate::worker::run(options.into())?)
 }
 
 impl From<Options> for Config {
@@ -102,8 +145,22 @@ impl From<Options> for Config {
         });
         let embedding =
             options.embedding_model.map(|folder| EmbeddingConfig { folder, name: options.embedding_name });
+        let tuning = options.tuning_folder.map(|folder| TuningConfig {
+            organization: options.tuning_organization,
+            threads: options.tuning_threads,
+            memory_mib: options.tuning_memory_mib,
+            longest_row: options.tuning_longest_row,
+            checkpoint_every: Duration::from_millis(options.tuning_checkpoint_ms),
+            adapters: AdapterBounds {
+                resident: options.max_adapters,
+                bytes: options.max_adapter_mib.saturating_mul(1 << 20),
+                rank: options.max_adapter_rank,
+            },
+            ..TuningConfig::new(folder)
+        });
         Self {
             embedding,
+            tuning,
             threads: options.threads.unwrap_or_else(cores_but_one),
             max_batch: options.max_batch,
             queue: options.queue,
@@ -114,6 +171,50 @@ impl From<Options> for Config {
             ..Self::new(options.model_file, options.name, options.listen)
         }
     }
+}
+
+/// What a worker starts to train one job; not for people.
+#[derive(Args)]
+pub(super) struct Trainer {
+    #[arg(long)]
+    job: PathBuf,
+    #[arg(long)]
+    model_file: PathBuf,
+    #[arg(long)]
+    training_file: PathBuf,
+    #[arg(long)]
+    validation_file: Option<PathBuf>,
+    #[arg(long)]
+    start_adapter: Option<PathBuf>,
+    #[arg(long)]
+    threads: NonZeroUsize,
+    #[arg(long)]
+    memory_mib: u64,
+    #[arg(long)]
+    longest_row: usize,
+    #[arg(long)]
+    checkpoint_ms: u64,
+    #[arg(long)]
+    parent: u32,
+}
+
+/// Trains until the job is done, paused or hopeless.
+pub(super) fn train(options: Trainer) -> anyhow::Result<()> {
+    memory::allow_huge_pages();
+    listen_to_log();
+    crate::worker::train(&TrainerOptions {
+        job: options.job,
+        model_file: options.model_file,
+        training_file: options.training_file,
+        validation_file: options.validation_file,
+        start_adapter: options.start_adapter,
+        threads: options.threads,
+        memory_mib: options.memory_mib,
+        longest_row: options.longest_row,
+        checkpoint_every: Duration::from_millis(options.checkpoint_ms),
+        parent: options.parent,
+    })?;
+    Ok(())
 }
 
 /// One core is left to whoever asks: the gateway, or the worker's own sockets.

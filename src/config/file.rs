@@ -113,6 +113,11 @@ pub(super) struct Worker {
     pub(super) max_batch: Option<usize>,
     pub(super) queue: Option<usize>,
     pub(super) price: Option<serde_json::Value>,
+    pub(super) tuning: Option<bool>,
+    pub(super) tuning_organization: Option<String>,
+    pub(super) tuning_memory_mib: Option<usize>,
+    pub(super) tuning_longest_row: Option<usize>,
+    pub(super) max_adapters: Option<usize>,
 }
 
 /// `[tuning]`
@@ -386,8 +391,19 @@ pub(super) struct Model {
     pub(super) retry: Retry,
     pub(super) limits: RateLimits,
     pub(super) cache: Option<ModelCache>,
+    pub(super) capture: Option<ModelCapture>,
     pub(super) prompt: Option<Injection>,
     pub(super) label_prompts: BTreeMap<String, Injection>,
+    pub(super) gate: Option<ModelGate>,
+}
+
+/// `gate` of a model.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ModelGate {
+    pub(super) rules: Vec<String>,
+    pub(super) rows: Option<u64>,
+    pub(super) max_age_days: Option<u64>,
 }
 
 /// `cache` of a model.
@@ -400,6 +416,18 @@ pub(super) struct ModelCache {
     pub(super) tool_calls: Option<bool>,
     pub(super) joiners: Option<Joiners>,
     pub(super) semantic: Option<ModelSemantic>,
+}
+
+/// `capture` of a model.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ModelCapture {
+    pub(super) sample: Option<f64>,
+    pub(super) retention_days: Option<u64>,
+    pub(super) mask: Option<bool>,
+    pub(super) max_rows: Option<u64>,
+    pub(super) max_row_bytes: Option<u64>,
+    pub(super) deployments: Option<Vec<String>>,
 }
 
 /// `semantic` of a model's cache.

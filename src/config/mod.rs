@@ -7,11 +7,13 @@ mod address;
 mod budgets;
 mod builtin;
 mod cache;
+mod capture;
 mod catalog;
 mod credentials;
 mod deployments;
 mod environment;
 mod file;
+mod gates;
 mod injections;
 mod limits;
 mod models;
@@ -125,7 +127,19 @@ pub fn usual_file(folder: &Path) -> Option<PathBuf> {
 
 /// Reads and checks the whole configuration; without a path, the built-in defaults and the environment.
 pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config, ConfigError> {
-    let mut checker = Checker::new(environment);
+    load_with(path, Checker::new(environment))
+}
+
+/// Reads and checks all but secrets, for what is computed from a configuration and sent to nobody: a shell without the
+/// providers' keys will do.
+pub fn load_without_secrets(
+    path: Option<&Path>,
+    environment: &dyn Environment,
+) -> Result<Config, ConfigError> {
+    load_with(path, Checker::without_secrets(environment))
+}
+
+fn load_with(path: Option<&Path>, mut checker: Checker<'_>) -> Result<Config, ConfigError> {
     let mut file = read_file(path, &mut checker);
     let access = sections::admin(&file, &mut checker);
     let (ledger, budget_exceeded) = budgets::ledger(&file.ledger, &mut checker);
@@ -154,6 +168,7 @@ pub fn load(path: Option<&Path>, environment: &dyn Environment) -> Result<Config
     let (cache, embed_timeout) = cache::check(&file.cache, &mut checker);
     let files = tuning::files(&file.tuning, &access.state_dir, &mut checker);
     let jobs = tuning::jobs(&file.tuning, ledger.lease, &mut checker);
+    tuning::moderator(&file, &mut checker);
     let hosting = tuning::hosting(&file.tuning, ledger.lease, &mut checker);
     let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);

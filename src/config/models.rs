@@ -15,7 +15,9 @@ use crate::domain::retry;
 use crate::domain::route::{Plan, Route};
 
 use super::cache;
+use super::capture;
 use super::file;
+use super::gates;
 use super::injections;
 use super::limits;
 use super::plans::{self, Draft, Id, Root, Routes};
@@ -129,7 +131,11 @@ fn model(
     let prompts = injections::of_model(&place, written, checker);
     let cached = place.key("cache");
     let policy = written.cache.as_ref().map(|cache| cache::policy(&cached, cache, checker));
+    let capture = written.capture.as_ref();
+    let capture = capture.map(|capture| capture::policy(&place.key("capture"), capture, file, checker));
+    let gate = written.gate.as_ref().map(|gate| Arc::new(gates::check(&place.key("gate"), gate, checker)));
     let mut model = Model {
+        gate,
         labels: labels.into_iter().collect::<Option<_>>()?,
         aliases,
         requires,
@@ -137,6 +143,7 @@ fn model(
         content_filtered: filtered.map(|plan| Arc::new(Route::new(plan))),
         retry,
         limits,
+        capture: capture.map(Arc::new),
         ..Model::plain(parsed?, plan?)
     };
     if let Some(policy) = policy {

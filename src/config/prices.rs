@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clock;
 use crate::domain::catalog::{Deployment, OnUnpriced, Pricing, ProviderKind};
 use crate::domain::price::book::{Found, PriceBook};
-use crate::domain::price::read::{Problem, Sheets, alone, sheets};
+use crate::domain::price::read::{COMPUTE_KEY, NOT_OURS, Problem, Sheets, alone, sheets};
 
 use super::file;
 use super::problem::{Checker, Place};
@@ -112,6 +112,9 @@ impl Known {
         let (kind, model) = (deployment.provider.dialect.kind(), &deployment.upstream_model);
         let by_name = || self.book.find(kind, model, deployment.base_model.as_deref(), now_ms);
         if let Pricing::Explicit { price, .. } = &deployment.pricing {
+            if price.terms.compute_hour.is_some() && kind != ProviderKind::Candle {
+                checker.wrong(&place.key("price").key(COMPUTE_KEY), NOT_OURS);
+            }
             if let Some(far) = by_name().ok().and_then(|known| price.far_from(&known.price)) {
                 checker.wrong(&place.key("price"), far);
             }

@@ -92,10 +92,21 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// What becomes of the secrets that a configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// They are read, and one that is missing is a problem.
+    Read,
+    /// Nobody looks for them: where they would be stands that they were not read.
+    LeftAlone,
+}
+
 /// Gathers problems and notices while the configuration is checked.
 pub(super) struct Checker<'e> {
     /// Where secrets and overrides are looked up.
     pub(super) environment: &'e dyn Environment,
+    /// What becomes of secrets.
+    pub(super) secrets: Secrets,
     problems: BTreeSet<Problem>,
     unreadable: Vec<Place>,
     notices: Vec<String>,
@@ -103,7 +114,18 @@ pub(super) struct Checker<'e> {
 
 impl<'e> Checker<'e> {
     pub(super) fn new(environment: &'e dyn Environment) -> Self {
-        Self { environment, problems: BTreeSet::new(), unreadable: Vec::new(), notices: Vec::new() }
+        Self {
+            environment,
+            secrets: Secrets::Read,
+            problems: BTreeSet::new(),
+            unreadable: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// For somebody who sends nothing to anybody.
+    pub(super) fn without_secrets(environment: &'e dyn Environment) -> Self {
+        Self { secrets: Secrets::LeftAlone, ..Self::new(environment) }
     }
 
     /// Notes what is wrong, unless the value there could not even be read: one complaint is enough.

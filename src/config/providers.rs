@@ -103,7 +103,30 @@ pub(super) fn check(
             served.insert(Arc::clone(&provider.name), Served { provider, manners });
         }
     }
+    check_accounts(&served, checker);
     served
+}
+
+/// Notes who reads the list of an account that another provider reads: its hours would be charged twice.
+fn check_accounts(served: &BTreeMap<Arc<str>, Served>, checker: &mut Checker<'_>) {
+    let mut read = BTreeMap::new();
+    for (name, Served { provider, .. }) in served {
+        let Some(arm) = provider.training.as_ref().and_then(|training| training.arm.as_ref()) else {
+            continue;
+        };
+        // Azure takes the case of letters for the same
+        let account =
+            [&arm.subscription_id, &arm.resource_group, &arm.account].map(|part| part.to_ascii_lowercase());
+        if let Some(other) = read.insert(account, name) {
+            let place = Place::top("providers").key(name).key("training").key("arm");
+            checker.wrong(
+                &place,
+                format!(
+                    "providers.{other} reads the same account: what stands there would be charged twice; keep one of them"
+                ),
+            );
+        }
+    }
 }
 
 fn provider(

@@ -29,6 +29,7 @@ const DEFAULT_EMBEDDING_MODEL: &str = "./models/all-MiniLM-L6-v2";
 const DEFAULT_EMBEDDING_NAME: &str = "all-minilm-l6-v2";
 const DEFAULT_MAX_BATCH: usize = 8;
 const DEFAULT_QUEUE: usize = 32;
+const DEFAULT_ORGANIZATION: &str = "local";
 const DEFAULT_DRAIN: Duration = Duration::from_secs(60);
 
 const BODY_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 30;
@@ -297,6 +298,7 @@ pub(super) fn worker(
         threads: threads(&place.key("threads"), section.threads, 1, checker),
         max_batch: in_range(&place.key("max_batch"), section.max_batch, DEFAULT_MAX_BATCH, BATCH, checker),
         queue: in_range(&place.key("queue"), section.queue, DEFAULT_QUEUE, QUEUE, checker),
+        tuning: worker_tuning(section, &place, state_dir, checker),
     };
     if !enabled {
         return None;
@@ -310,6 +312,35 @@ pub(super) fn worker(
         );
     }
     Some(config)
+}
+
+/// How the worker trains; nothing where it does not.
+fn worker_tuning(
+    section: &file::Worker,
+    place: &Place,
+    state_dir: &Path,
+    checker: &mut Checker<'_>,
+) -> Option<worker::Tuning> {
+    let organization = section.tuning_organization.as_deref().unwrap_or(DEFAULT_ORGANIZATION);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if organization.is_empty() || organization.len() > 64 || !organization.bytes().all(fits) {
+        checker.wrong(
+            &place.key("tuning_organization"),
+            "it becomes a part of models' names: 1 to 64 letters, digits, `-` and `_`",
+        );
+    }
+    let mut number = |key: &str, value: Option<usize>, default: usize, range: RangeInclusive<usize>| {
+        in_range(&place.key(key), value, default, range, checker)
+    };
+    let memory_mib = number("tuning_memory_mib", section.tuning_memory_mib, 4096, 256..=1 << 20);
+    let tuning = worker::Tuning {
+        folder: state_dir.join("local"),
+        organization: organization.into(),
+        memory_mib: memory_mib as u64,
+        longest_row: number("tuning_longest_row", section.tuning_longest_row, 1024, 16..=131_072),
+        max_adapters: number("max_adapters", section.max_adapters, 32, 1..=10_000),
+    };
+    section.tuning.unwrap_or(true).then_some(tuning)
 }
 
 /// What the worker makes vectors with; nothing, and a line that says so, where there is no such folder.

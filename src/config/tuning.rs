@@ -49,6 +49,15 @@ pub(super) fn jobs(section: &file::Tuning, lease: Duration, checker: &mut Checke
     jobs::Config { poll, poll_max, moderate: section.moderate.unwrap_or(usual.moderate), lease }
 }
 
+/// Checks that there is somebody to moderate rows where that is wanted: each job would wait for them for ever.
+pub(super) fn moderator(whole: &file::File, checker: &mut Checker<'_>) {
+    let speaks = |provider: &file::Provider| provider.kind == Some(file::ProviderKind::Openai);
+    if whole.tuning.moderate == Some(true) && !whole.providers.values().any(speaks) {
+        let place = Place::top("tuning").key("moderate");
+        checker.wrong(&place, "needs a provider of kind \"openai\": nobody else moderates rows");
+    }
+}
+
 /// Checks what `[tuning]` says of deployments that cost by the hour. `lease` is how long a process may be silent.
 pub(super) fn hosting(section: &file::Tuning, lease: Duration, checker: &mut Checker<'_>) -> hosting::Config {
     let place = Place::top("tuning").key("idle_after_hours");

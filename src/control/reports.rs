@@ -1,8 +1,11 @@
 //! What was spent, by whatever an operator asks; and the work behind it: entries are folded into sums, old ones are
 //! cleaned up, in small steps that leave the database to the requests in between.
 
+mod served;
+
 use std::time::Duration;
 
+pub use self::served::Served;
 use crate::domain::spend::recent::Spending;
 use crate::store::ledger::LedgerPages;
 use crate::store::spend::{PromptPlace, PromptSums, SpendQuery, SpendRow, SpendRows, Step};

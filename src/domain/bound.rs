@@ -134,7 +134,7 @@ pub fn token_bound(
 /// The cap on the output of each choice, tokens, and where it comes from.
 pub fn output_cap(request: &InferenceRequest, deployment: &Deployment) -> (u64, CapSource) {
     let (cap, source) = match (request.endpoint, request.output_cap()) {
-        (Endpoint::Embeddings | Endpoint::Moderations, _) => (0, CapSource::NoOutput),
+        (Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Score, _) => (0, CapSource::NoOutput),
         (_, Some(cap)) => (cap, CapSource::Client),
         (Endpoint::Completions, None) => (LEGACY_OUTPUT_TOKENS, CapSource::Legacy16),
         (_, None) => (deployment.default_output_tokens, CapSource::Default),

@@ -14,6 +14,8 @@ pub use super::provider::{
 };
 
 use super::capability::Capability;
+use super::capture;
+use super::evaluation::gate::RouteGate;
 use super::ids::ModelName;
 use super::key::VirtualKey;
 use super::limit::RateLimits;
@@ -44,6 +46,12 @@ pub struct Model {
     pub limits: RateLimits,
     /// Whose it is, where nobody else may ask for it by its own name.
     pub owner: Option<Owner>,
+    /// What a registered model has to be evaluated at before it gets any of its requests.
+    pub gate: Option<Arc<RouteGate>>,
+    /// When what it leads to was made, ms since 1970 UTC, where somebody knows.
+    pub created_at_ms: Option<i64>,
+    /// What is kept of its traffic to train a successor on; none for nothing.
+    pub capture: Option<Arc<capture::Policy>>,
 }
 
 impl Model {
@@ -60,6 +68,9 @@ impl Model {
             retry: retry::Policy::default(),
             limits: RateLimits::default(),
             owner: None,
+            gate: None,
+            created_at_ms: None,
+            capture: None,
         }
     }
 

@@ -208,6 +208,18 @@ pub const fn usual_capabilities(dialect: &Dialect) -> Option<Vec<Capability>> {
 }
 
 impl Deployment {
+    /// Whether requests of an endpoint can be sent there as they came. Only a local worker tells how likely a known answer
+    /// is, with the models that answer chats there.
+    pub fn serves(&self, endpoint: Endpoint) -> bool {
+        match endpoint {
+            Endpoint::Score => {
+                matches!(self.provider.dialect, Dialect::Candle)
+                    && self.endpoints.contains(&Endpoint::ChatCompletions)
+            }
+            _ => self.endpoints.contains(&endpoint),
+        }
+    }
+
     /// One of which nobody has said more than its names.
     pub fn plain(name: Arc<str>, provider: Arc<Provider>, upstream_model: Arc<str>) -> Self {
         Self {

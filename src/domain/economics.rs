@@ -142,7 +142,7 @@ pub fn tuition(lesson: Lesson, school: &School<'_>, at_ms: i64) -> Option<Tuitio
         let time = measured.filter(|time| time.known != Known::Expected);
         return Some(Tuition { cost, free_tokens: free, time, by_the_hour: false });
     }
-    let hour = terms.training_hour?;
+    let hour = terms.training_hour()?;
     if hour.per_hour == Usd::ZERO {
         let time = measured.filter(|time| time.known != Known::Expected);
         return Some(Tuition { cost: Usd::ZERO, free_tokens: 0, time, by_the_hour: true });
@@ -175,8 +175,22 @@ impl Load {
     /// The same requests with a prompt so many tokens longer, none of which comes from the provider's cache.
     #[must_use]
     pub fn longer(mut self, by: u64) -> Self {
+        let before = self.total();
         self.tokens.prompt = self.tokens.prompt.saturating_add(self.requests.saturating_mul(by));
+        self.computed_like(before)
+    }
+
+    /// Our own machine computes for as long as there are tokens: so many there were when its time was taken.
+    fn computed_like(mut self, before: u64) -> Self {
+        let us = u128::from(self.tokens.compute_us) * u128::from(self.total());
+        let us = us.checked_div(u128::from(before)).unwrap_or_default();
+        self.tokens.compute_us = u64::try_from(us).unwrap_or(u64::MAX);
         self
+    }
+
+    /// Whether a price goes by our own machine's time, and nobody knows how much of it this traffic takes.
+    pub fn is_untimed(&self, price: &Price) -> bool {
+        price.terms.compute_hour.is_some_and(Usd::is_some) && self.total() > 0 && self.tokens.compute_us == 0
     }
 
     /// The same where what is longer is equal in all requests and comes from the provider's cache, if it is long enough
@@ -193,12 +207,13 @@ impl Load {
     /// The same requests with a prompt so many tokens shorter, as far as it goes.
     #[must_use]
     pub fn shorter(mut self, by: u64) -> Self {
+        let before = self.total();
         let less = self.requests.saturating_mul(by);
         self.tokens.prompt = self.tokens.prompt.saturating_sub(less);
         self.tokens.cached = self.tokens.cached.min(self.tokens.prompt);
         self.tokens.cache_write = self.tokens.cache_write.min(self.tokens.prompt - self.tokens.cached);
         self.tokens.audio_prompt = self.tokens.audio_prompt.min(self.tokens.prompt);
-        self
+        self.computed_like(before)
     }
 
     /// What its tokens cost.
@@ -217,6 +232,7 @@ impl Load {
             completion,
             reasoning,
             audio_completion,
+            compute_us,
         } = self.tokens;
         Self {
             requests: times(self.requests),
@@ -228,6 +244,7 @@ impl Load {
                 completion: times(completion),
                 reasoning: times(reasoning),
                 audio_completion: times(audio_completion),
+                compute_us: times(compute_us),
             },
         }
     }
@@ -434,6 +451,21 @@ mod tests {
         assert_eq!(hosting_month(&by_token("1"), Some("Standard")), None, "not for nothing");
         assert_eq!(share(usd("1"), 3), Usd::from_nanos(333_333_334));
         assert_eq!(share(usd("1"), 0), usd("1"));
+    }
+
+    #[test]
+    fn traffic_on_a_machine_of_ones_own_costs_its_time() {
+        let mut own = price("0", "0", "0");
+        own.terms.compute_hour = Some(usd("0.36"));
+        let mut traffic = load(1_000, 750_000, 250_000);
+        assert!(traffic.is_untimed(&own) && !traffic.is_untimed(&price("1", "1", "1")));
+        // two hours of it
+        traffic.tokens.compute_us = 7_200_000_000;
+        assert!(!traffic.is_untimed(&own));
+        assert_eq!(traffic.cost(&own), usd("0.72"));
+        assert_eq!(traffic.longer(1_000).cost(&own), usd("1.44"), "twice the tokens");
+        assert_eq!(traffic.shorter(500).cost(&own), usd("0.36"));
+        assert_eq!(traffic.cost(&price("0", "0", "0")), Usd::ZERO, "elsewhere it is no cost");
     }
 
     #[test]

@@ -20,10 +20,14 @@ pub enum Endpoint {
     /// `POST /v1/moderations`
     #[serde(rename = "moderations")]
     Moderations,
+    /// `POST /v1/tunegate/score` of a local worker: how likely a known answer is. The gateway's own requests only; no
+    /// client can ask it, and no configuration names it.
+    #[serde(rename = "score")]
+    Score,
 }
 
 impl Endpoint {
-    /// All of them.
+    /// All that clients may ask.
     pub const ALL: [Self; 5] =
         [Self::ChatCompletions, Self::Completions, Self::Embeddings, Self::Responses, Self::Moderations];
 
@@ -35,6 +39,7 @@ impl Endpoint {
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
             Self::Moderations => "moderations",
+            Self::Score => "tunegate/score",
         }
     }
 
@@ -46,10 +51,11 @@ impl Endpoint {
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
             Self::Moderations => "moderations",
+            Self::Score => "score",
         }
     }
 
-    /// The endpoint behind a path without its leading slash.
+    /// The endpoint of clients behind a path without its leading slash.
     pub fn from_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
     }
@@ -60,13 +66,13 @@ impl Endpoint {
     }
 
     /// Whether `stream_options.include_usage` is a member of its requests. Responses carry usage in their last
-    /// event unasked; embeddings and moderations do not stream.
+    /// event unasked; the others do not stream.
     pub const fn usage_on_request(self) -> bool {
         matches!(self, Self::ChatCompletions | Self::Completions)
     }
 
     /// Whether answers can be streamed.
     pub const fn streams(self) -> bool {
-        !matches!(self, Self::Embeddings | Self::Moderations)
+        !matches!(self, Self::Embeddings | Self::Moderations | Self::Score)
     }
 }

@@ -10,6 +10,8 @@ use super::money::Usd;
 const MINUTE_MS: i64 = 60_000;
 const QUARTER_MS: i64 = 15 * MINUTE_MS;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
+/// The longest time that is charged by one entry.
+pub const LONGEST_PERIOD_MS: i64 = HOUR_MS;
 /// A day.
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 

@@ -39,13 +39,15 @@ pub struct Learned {
     output: f64,
     prompt: f64,
     cached: f64,
+    /// Our own worker's time, microseconds.
+    compute_us: f64,
     /// The weight of each class of lengths: 0, 1, then thirds of doublings.
     classes: [f32; CLASSES],
 }
 
 impl Default for Learned {
     fn default() -> Self {
-        Self { weight: 0.0, output: 0.0, prompt: 0.0, cached: 0.0, classes: [0.0; CLASSES] }
+        Self { weight: 0.0, output: 0.0, prompt: 0.0, cached: 0.0, compute_us: 0.0, classes: [0.0; CLASSES] }
     }
 }
 
@@ -61,21 +63,31 @@ impl Learned {
             self.classes[class_of(tokens.completion)] += 1.0;
             tokens.completion as f64
         });
-        let sums = [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached];
-        let new = [1.0, output, tokens.prompt as f64, tokens.cached.min(tokens.prompt) as f64];
-        for (sum, new) in sums.into_iter().zip(new) {
+        let cached = tokens.cached.min(tokens.prompt) as f64;
+        let new = [1.0, output, tokens.prompt as f64, cached, tokens.compute_us as f64];
+        for (sum, new) in self.sums().into_iter().zip(new) {
             *sum = *sum * KEPT + new;
         }
     }
 
     /// Lets all answers so far count less: by a factor from 0 to 1.
     pub fn fade(&mut self, kept: f64) {
-        for sum in [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached] {
+        for sum in self.sums() {
             *sum *= kept;
         }
         for class in &mut self.classes {
             *class *= kept as f32;
         }
+    }
+
+    fn sums(&mut self) -> [&mut f64; 5] {
+        [&mut self.weight, &mut self.output, &mut self.prompt, &mut self.cached, &mut self.compute_us]
+    }
+
+    /// How long our own worker computes for a token of input or output, nanoseconds; nothing where it did not.
+    pub fn compute_ns_per_token(&self) -> Option<u64> {
+        let ns = ratio(self.compute_us * 1_000.0, self.prompt + self.output);
+        (ns > 0.0).then(|| ns.ceil() as u64)
     }
 
     /// Counts an answer to the classes above a length, to each its share. Returns their mean length; nothing where too

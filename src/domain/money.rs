@@ -9,6 +9,8 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const NANOS_PER_DOLLAR: i64 = 1_000_000_000;
+/// Microseconds at nano-dollars an hour are pico-dollars by this: 3.6e9 µs an hour, 1000 pico-dollars a nano-dollar.
+const MICROS_A_PICO_HOUR: i128 = 3_600_000;
 /// Sums saturate here, half of what an `i64` holds: adding two of them can't overflow.
 const MOST_NANOS: i64 = i64::MAX / 2;
 
@@ -262,6 +264,15 @@ impl Cost {
         Self { picos: self.picos.saturating_add(i128::from(amount.0) * 1_000) }
     }
 
+    /// Adds so many microseconds at a price an hour. A pico-dollar that is split is rounded up: as that is a whole part of a
+    /// nano-dollar, the sum is rounded up once all the same.
+    #[must_use]
+    pub fn and_micros(self, micros: u64, per_hour: Usd) -> Self {
+        let product = i128::from(micros) * i128::from(per_hour.0);
+        let picos = product / MICROS_A_PICO_HOUR + i128::from(product % MICROS_A_PICO_HOUR > 0);
+        Self { picos: self.picos.saturating_add(picos) }
+    }
+
     /// Adds so many thousandths of a token's price: for a price times a factor, such as 1.75.
     #[must_use]
     pub fn times_thousandths(self, thousandths: u32) -> Self {
@@ -355,6 +366,28 @@ mod tests {
     }
 
     #[test]
+    fn time_is_rounded_up_once_with_the_tokens_beside_it() {
+        let usd = |text| Usd::parse(text).expect("an amount");
+        for (micros, per_hour, want) in [
+            (3_600_000_000, "0.36", "0.36"),
+            // a second at 0.36 USD an hour
+            (1_000_000, "0.36", "0.0001"),
+            (1, "0.36", "0.000000001"),
+            (10, "0.36", "0.000000001"),
+            (11, "0.36", "0.000000002"),
+            (0, "0.36", "0"),
+            (u64::MAX, "0", "0"),
+        ] {
+            assert_eq!(Cost::default().and_micros(micros, usd(per_hour)).round_up(), usd(want), "{micros}");
+        }
+        // half a nano-dollar of time and half a one of tokens are one, not two
+        let half = PerToken::from_picos(500).expect("a price");
+        let both = Cost::default().and(1, half).and_micros(5, usd("0.36")).round_up();
+        assert_eq!(both, Usd::from_nanos(1));
+        assert_eq!(Cost::default().and_micros(u64::MAX, Usd::MAX).round_up(), Usd::MAX);
+    }
+
+    #[test]
     fn hours_are_billed_by_their_increment() {
         let seventeen = Usd::parse("1.70").expect("an amount");
         for (seconds, increment, want) in [
@@ -377,6 +410,19 @@ mod tests {
         fn what_is_written_is_read_back(nanos in 0..=1_000_000_000_i64 * NANOS_PER_DOLLAR) {
             let amount = Usd::from_nanos(nanos);
             prop_assert_eq!(Usd::parse(&amount.to_string()), Ok(amount));
+        }
+
+        #[test]
+        fn time_never_costs_less_than_it_does_nor_a_nano_more(
+            micros in 0..1_u64 << 40, nanos in 0..1_i64 << 44, picos in 0..1_i64 << 30,
+        ) {
+            let cost = Cost { picos: picos.into() }.and_micros(micros, Usd::from_nanos(nanos)).round_up();
+            // in parts of a pico-dollar that both divide
+            let exact = i128::from(micros) * i128::from(nanos) + i128::from(picos) * MICROS_A_PICO_HOUR;
+            if cost < Usd::MAX {
+                let over = i128::from(cost.nanos()) * 1_000 * MICROS_A_PICO_HOUR - exact;
+                prop_assert!((0..1_000 * MICROS_A_PICO_HOUR).contains(&over));
+            }
         }
 
         #[test]

@@ -1,5 +1,6 @@
-//! What a model costs: per token by class, service tier and length of the input; per trained token; by the hour. Prices
-//! have periods; which one counts is a question of time, and time is an argument.
+//! What a model costs: per token by class, service tier and length of the input; per trained token; by the hour, of a
+//! deployment, of training or of our own machine's computing. Prices have periods; which one counts is a question of
+//! time, and time is an argument.
 //!
 //! A price never guesses downwards: what is not listed apart costs what the class above it costs.
 
@@ -51,6 +52,8 @@ pub struct Terms {
     pub training_hour: Option<Hourly>,
     /// An hour of a deployment, used or not.
     pub hosting: Option<Hosting>,
+    /// An hour that a worker of ours computes, answering or training.
+    pub compute_hour: Option<Usd>,
     /// Where the figures come from.
     pub source: Arc<str>,
     /// Whether they were found there; else they are from memory.
@@ -121,8 +124,13 @@ impl Price {
     /// What tokens cost. The tier is the one that the request was served in.
     pub fn cost(&self, counts: &TokenCounts, tier: ServiceTier) -> Usd {
         self.split(counts, tier)
-            .fold(Cost::default(), |cost, (_, tokens, price)| cost.and(tokens, price))
+            .fold(self.computing(counts.compute_us), |cost, (_, tokens, price)| cost.and(tokens, price))
             .round_up()
+    }
+
+    /// What our own machine's time costs, to be added to.
+    pub fn computing(&self, compute_us: u64) -> Cost {
+        Cost::default().and_micros(compute_us, self.terms.compute_hour.unwrap_or_default())
     }
 
     /// The same computation, line by line, without classes that were not used.
@@ -161,7 +169,7 @@ impl Price {
         let mean = sums.prompt.div_ceil(requests.max(1));
         let rates = self.tokens.rates(mean, tier);
         let add = |cost: Cost, (class, tokens)| cost.and(tokens, rates.of(class));
-        rates.split(sums).into_iter().fold(Cost::default(), add).round_up()
+        rates.split(sums).into_iter().fold(self.computing(sums.compute_us), add).round_up()
     }
 
     /// What training costs by the token, epochs counted; none where it is not sold by the token. `used_today` is what
@@ -183,7 +191,7 @@ impl Price {
 
     /// What training costs by the hour; none where it is not sold by the hour.
     pub fn training_time_cost(&self, seconds: u64) -> Option<Usd> {
-        let price = self.terms.training_hour?;
+        let price = self.terms.training_hour()?;
         Some(hourly(seconds, price.per_hour, price.increment_seconds))
     }
 
@@ -224,6 +232,7 @@ impl Price {
                 free_training: None,
                 training_hour: None,
                 hosting: None,
+                compute_hour: None,
                 source: source.into(),
                 verified: true,
                 note: None,
@@ -243,6 +252,12 @@ impl Terms {
             None if kind.is_none() || self.training_by_type.is_empty() => self.training,
             found => found.copied(),
         }
+    }
+
+    /// An hour of training: on a machine of ours it costs what its computing costs, where nothing else is said.
+    pub fn training_hour(&self) -> Option<Hourly> {
+        let computing = |per_hour| Hourly { per_hour, increment_seconds: 1 };
+        self.training_hour.or(self.compute_hour.map(computing))
     }
 
     /// Whether a moment is in the period.

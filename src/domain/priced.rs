@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::catalog::Deployment;
 use super::money::{Cost, Usd};
 use super::price::Price;
+use super::price::book::Found;
 use super::price::rates::Class;
+use super::provider::ProviderKind;
 use super::usage::TokenCounts;
 use crate::domain::service_tier::ServiceTier;
 
@@ -15,14 +18,32 @@ pub struct Priced {
     pub price: Arc<Price>,
     /// Which version of the prices that is.
     pub version: Arc<str>,
+    /// Who serves it: only of our own worker is it believed how long it computed.
+    pub by: ProviderKind,
     /// The tier that the request asked for; the usual one where it left that to the account.
     pub asked: ServiceTier,
 }
 
 impl Priced {
+    /// The price that was found for a deployment, of a request that asked for a tier.
+    pub fn of(found: Found, deployment: &Deployment, asked: ServiceTier) -> Self {
+        let by = deployment.provider.dialect.kind();
+        Self { price: found.price, version: found.version, by, asked }
+    }
+
     /// What tokens cost. `served` is the `service_tier` of the answer: what it says is what is billed.
     pub fn cost(&self, tokens: &TokenCounts, served: Option<ServiceTier>) -> Usd {
         self.price.cost(tokens, served.unwrap_or(self.asked))
+    }
+
+    /// Whether our machine's time costs anything.
+    pub fn bills_time(&self) -> bool {
+        self.by == ProviderKind::Candle && self.price.terms.compute_hour.is_some_and(Usd::is_some)
+    }
+
+    /// What our machine's time alone costs.
+    pub fn time(&self, compute_us: u64) -> Usd {
+        self.price.computing(compute_us).round_up()
     }
 
     /// What a part of the input is, in tokens and in cost: as many tokens of text, so many of the input before them. What
@@ -45,12 +66,13 @@ impl Priced {
         (part, cost.min(self.price.cost(tokens, tier)))
     }
 
-    /// Whether no token of any class costs anything.
+    /// Whether neither a token of any class nor our machine's time costs anything.
     pub fn is_free(&self) -> bool {
         let dearest = |tier| {
             let input = self.price.dearest_input(u64::MAX, tier);
             input.picos() == 0 && self.price.dearest_output(u64::MAX, tier).picos() == 0
         };
-        dearest(ServiceTier::Priority)
+        let times = self.price.terms.compute_hour.unwrap_or_default();
+        times == Usd::ZERO && dearest(ServiceTier::Priority)
     }
 }

@@ -44,6 +44,9 @@ pub struct Variant {
     pub step: u64,
     /// The provider's name for it.
     pub name: Arc<str>,
+    /// When it was made, ms since 1970 UTC; rows of before do not have it.
+    #[serde(default)]
+    pub created_at_ms: Option<i64>,
     /// Figures, in OpenAI's form.
     #[serde(default)]
     pub metrics: Value,
@@ -90,6 +93,12 @@ impl Registered {
     /// Its own name, then those of its checkpoints.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         std::iter::once(&self.name).chain(self.checkpoints.iter().map(|checkpoint| &checkpoint.name))
+    }
+
+    /// When it, or its checkpoint of a name, was made, ms since 1970 UTC: a model is there when its job ends.
+    pub fn made_at_ms(&self, name: &str) -> i64 {
+        let of_name = self.checkpoints.iter().find(|checkpoint| *checkpoint.name == *name);
+        of_name.and_then(|checkpoint| checkpoint.created_at_ms).unwrap_or(self.finished_at_ms)
     }
 
     /// The words that it was trained with, as a deployment says it.

@@ -261,7 +261,7 @@ impl InferenceRequest {
         let unless_told = match self.endpoint {
             Endpoint::ChatCompletions | Endpoint::Responses => model_cap,
             Endpoint::Completions => LEGACY_OUTPUT_TOKENS,
-            Endpoint::Embeddings | Endpoint::Moderations => 0,
+            Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Score => 0,
         };
         self.output_cap().unwrap_or(unless_told).min(model_cap).saturating_mul(self.choices).min(MOST_TOKENS)
     }
@@ -432,7 +432,7 @@ fn unboundable(endpoint: Endpoint, members: &Members<'_>) -> Option<Unboundable>
 /// Whether what the endpoint lives on is there and of a type that can be right; the rest is the provider's to judge.
 fn check_required(endpoint: Endpoint, members: &Members<'_>) -> Result<(), RequestError> {
     let (param, value) = match endpoint {
-        Endpoint::ChatCompletions => ("messages", members.messages),
+        Endpoint::ChatCompletions | Endpoint::Score => ("messages", members.messages),
         Endpoint::Completions => ("prompt", members.prompt),
         Endpoint::Embeddings | Endpoint::Moderations => ("input", members.input),
         // a stored prompt or a conversation may stand for the input
@@ -441,7 +441,7 @@ fn check_required(endpoint: Endpoint, members: &Members<'_>) -> Result<(), Reque
     let Some(text) = given(value) else { return Err(RequestError::Missing(param)) };
     let first = text.as_bytes().first().copied().unwrap_or_default();
     let expected = match endpoint {
-        Endpoint::ChatCompletions if first != b'[' => "an array of messages",
+        Endpoint::ChatCompletions | Endpoint::Score if first != b'[' => "an array of messages",
         _ if first != b'[' && first != b'"' => "a string or an array",
         _ => {
             let empty = first == b'[' && text[1..].trim_start().starts_with(']');

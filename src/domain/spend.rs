@@ -89,6 +89,7 @@ impl Sums {
             (&mut self.tokens.completion, other.tokens.completion),
             (&mut self.tokens.reasoning, other.tokens.reasoning),
             (&mut self.tokens.audio_completion, other.tokens.audio_completion),
+            (&mut self.tokens.compute_us, other.tokens.compute_us),
         ] {
             *count = count.saturating_add(more);
         }

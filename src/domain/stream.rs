@@ -17,6 +17,7 @@ use super::endpoint::Endpoint;
 use super::file_ids::file_ids;
 use super::money::Usd;
 use super::priced::Priced;
+use super::provider::ProviderKind;
 use super::usage::TokenCounts;
 use crate::domain::service_tier::ServiceTier;
 use crate::sse::{self, Piece, Splitter};
@@ -32,6 +33,8 @@ pub struct StreamReader {
     withhold_usage: bool,
     splitter: Splitter,
     usage: Option<TokenCounts>,
+    /// Who tells that usage.
+    told_by: ProviderKind,
     /// The tier that the answer says it was served in.
     served: Option<ServiceTier>,
     /// What its usage is told with.
@@ -93,6 +96,7 @@ impl StreamReader {
             withhold_usage,
             splitter: Splitter::new(),
             usage: None,
+            told_by: ProviderKind::OpenAi,
             served: None,
             cost: None,
             ids: Vec::new(),
@@ -108,7 +112,14 @@ impl StreamReader {
     /// The cost is put into the usage that the client asked for, as `usage.cost`, USD.
     #[must_use]
     pub fn priced(self, priced: Option<Priced>) -> Self {
-        Self { cost: priced.map(CostTold::Priced), ..self }
+        let told_by = priced.as_ref().map_or(self.told_by, |priced| priced.by);
+        Self { cost: priced.map(CostTold::Priced), told_by, ..self }
+    }
+
+    /// It comes from a provider of a kind: what only our own worker is believed is read of nobody else's.
+    #[must_use]
+    pub fn told_by(self, told_by: ProviderKind) -> Self {
+        Self { told_by, ..self }
     }
 
     /// As [`Self::priced`], of an answer of which the client pays so much, whatever it used.
@@ -224,7 +235,8 @@ impl StreamReader {
         }
         let Some(data) = sse::data(event) else { return Fate::Pass };
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return Fate::Pass };
-        let Some(usage) = chunk.usage.as_ref().and_then(TokenCounts::from_json) else { return Fate::Pass };
+        let counts = |usage| TokenCounts::told_by(self.told_by, usage);
+        let Some(usage) = chunk.usage.as_ref().and_then(counts) else { return Fate::Pass };
         self.usage = Some(usage);
         self.served = chunk.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier)));
         let bare = chunk.choices.is_some_and(|choices| choices.is_empty());
@@ -266,7 +278,8 @@ impl StreamReader {
         if first {
             self.ids.extend(response.id.map(Cow::into_owned));
         }
-        if let Some(usage) = response.usage.as_ref().and_then(TokenCounts::from_json) {
+        let counts = |usage| TokenCounts::told_by(self.told_by, usage);
+        if let Some(usage) = response.usage.as_ref().and_then(counts) {
             self.usage = Some(usage);
             self.finished = true;
             self.served = response.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier)));

@@ -21,5 +21,6 @@ pub use ids::Id;
 pub use owner::{Caller, Owner, UnknownOwner};
 pub use status::JobStatus;
 pub use wire::{
-    Checkpoint, JobError, JobOrder, ProviderFile, ProviderFileStatus, ProviderJob, TrainingEvent,
+    COMPUTE_SECONDS, Checkpoint, JobError, JobOrder, ProviderFile, ProviderFileStatus, ProviderJob,
+    TrainingEvent,
 };

@@ -1,10 +1,11 @@
-//! Tokens used by a request, and how we know.
+//! What a request used, tokens and our own worker's time, and how we know.
 
 use serde::Serialize;
 
+use crate::domain::provider::ProviderKind;
 use crate::domain::service_tier::ServiceTier;
 
-/// Tokens by class. `cached`, `cache_write` and `audio_prompt` are parts of `prompt`, `reasoning` and
+/// Tokens by class, and time. `cached`, `cache_write` and `audio_prompt` are parts of `prompt`, `reasoning` and
 /// `audio_completion` parts of `completion`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TokenCounts {
@@ -29,6 +30,8 @@ pub struct TokenCounts {
     /// Tokens made that are audio.
     #[serde(rename = "audio_completion_tokens")]
     pub audio_completion: u64,
+    /// Microseconds that a worker of ours computed; nothing of anybody else's machine.
+    pub compute_us: u64,
 }
 
 /// Where the counts come from.
@@ -79,8 +82,11 @@ impl Usage {
     }
 }
 
-/// A count beyond this is a mistake or a lie: a few of them would overflow every sum they are added to.
+/// A count beyond this is a mistake or a lie: a few of them would overflow every sum they are added to. In microseconds it
+/// is twelve days.
 pub const MOST_TOKENS: u64 = 1 << 40;
+/// The member of `usage` in which our worker says how long it computed, microseconds.
+pub const COMPUTE_MEMBER: &str = "tunegate_compute_us";
 
 impl TokenCounts {
     /// Reads a `usage` object in the shape of chat, completions and embeddings, or in that of responses.
@@ -110,8 +116,24 @@ impl TokenCounts {
             completion: made(names.completion)?,
             reasoning: detail(names.completion_details, "reasoning_tokens"),
             audio_completion: detail(names.completion_details, "audio_tokens"),
+            compute_us: 0,
         };
         Some(counts.in_bounds())
+    }
+
+    /// The same as a provider of a kind tells it: only a worker of ours is believed how long it computed. What any other
+    /// server says of that is not its to say.
+    pub fn told_by(kind: ProviderKind, usage: &serde_json::Value) -> Option<Self> {
+        let counts = Self::from_json(usage)?;
+        let told = usage.get(COMPUTE_MEMBER).and_then(serde_json::Value::as_u64);
+        let computed = told.filter(|us| kind == ProviderKind::Candle && *us <= MOST_TOKENS);
+        Some(Self { compute_us: computed.unwrap_or(0), ..counts })
+    }
+
+    /// The same where nothing was computed for it, as of an answer that we had kept.
+    #[must_use]
+    pub const fn uncomputed(self) -> Self {
+        Self { compute_us: 0, ..self }
     }
 
     /// The same with each part within its whole: a part beyond it is a mistake, and the whole is what is billed. Where
@@ -173,6 +195,7 @@ mod tests {
             completion: 7,
             reasoning: 3,
             audio_completion: 5,
+            compute_us: 0,
         };
         assert_eq!(TokenCounts::from_json(&chat), Some(want));
         assert_eq!(TokenCounts::from_json(&responses), Some(want));
@@ -201,7 +224,26 @@ mod tests {
             completion: 5,
             reasoning: 5,
             audio_completion: 5,
+            compute_us: 0,
         };
         assert_eq!(TokenCounts::from_json(&usage), Some(want));
+    }
+
+    #[test]
+    fn only_our_worker_says_how_long_it_computed() {
+        for (kind, told, want) in [
+            (ProviderKind::Candle, json!(1_500), 1_500),
+            (ProviderKind::OpenAi, json!(1_500), 0),
+            (ProviderKind::Azure, json!(1_500), 0),
+            (ProviderKind::Candle, json!(null), 0),
+            (ProviderKind::Candle, json!(-1), 0),
+            (ProviderKind::Candle, json!("1500"), 0),
+            (ProviderKind::Candle, json!(u64::MAX), 0),
+        ] {
+            let usage = json!({"prompt_tokens": 3, "completion_tokens": 2, COMPUTE_MEMBER: told});
+            let counts = TokenCounts::told_by(kind, &usage).expect("a usage");
+            assert_eq!((counts.prompt, counts.compute_us), (3, want), "{kind:?} {usage}");
+            assert_eq!(counts.uncomputed().compute_us, 0);
+        }
     }
 }

@@ -58,6 +58,14 @@ impl KeyRing {
         self.keys.store(Arc::new(keys));
     }
 
+    /// Admits what is asked on a key's behalf, by its id or alias; none where no live key has that name.
+    pub fn on_behalf_of(&self, id_or_alias: &str, now_ms: i64) -> Option<Admitted> {
+        let keys = self.keys.load();
+        let is_it = |live: &&LiveKey| live.key.is_named(id_or_alias) && live.ended_at_ms(now_ms).is_none();
+        let live = keys.values().find(is_it)?;
+        Some(Admitted { key: Arc::clone(&live.key), team: live.team.clone() })
+    }
+
     /// Admits a request by the credential it carries.
     pub fn admit(&self, credential: Option<&str>, now_ms: i64) -> Result<Admitted, Refusal> {
         let presented = credential.filter(|text| !text.is_empty()).ok_or(Refusal::NoKey)?;

@@ -21,7 +21,7 @@ use super::prompts::is_mismatch;
 use super::record::{Asked, Record};
 use super::refusal::Refusal;
 use super::reserve::{Reserved, Unpaid};
-use super::settle::Facts;
+use super::settle::{Computing, Facts};
 use super::trace;
 use super::visit::{Purpose, Visit};
 use crate::clock;
@@ -319,7 +319,8 @@ impl Attempt<'_> {
         if let Some(bill) = record.bill() {
             bill.sent();
         }
-        let facts = self.facts(asking.unseen);
+        let bills_time = record.bill().is_some_and(|bill| bill.priced().bills_time());
+        let facts = self.facts(asking.unseen, bills_time);
         let wait = record.if_dropped(|| asking.was_sent().then(|| facts.unanswered()));
         let answered = asking.watched(self.form.request.stream, presence).await;
         wait.ends();
@@ -382,13 +383,14 @@ impl Attempt<'_> {
         }
     }
 
-    fn facts(&self, unseen: bool) -> Facts {
+    fn facts(&self, unseen: bool, bills_time: bool) -> Facts {
         Facts {
             admitted: self.prepared.admitted.clone(),
             request: Arc::clone(&self.form.request),
             deployment: Arc::clone(self.deployment),
             unseen,
             prompt_tokens: None,
+            computing: Computing::begun(bills_time, clock::monotonic()),
         }
     }
 
@@ -445,6 +447,9 @@ impl Attempt<'_> {
         if status >= 300 {
             return self.refused(visit, exchange, &facts, record).await;
         }
+        let capturer = self.means.capturer;
+        let sent = &self.form.request;
+        let capturing = capturer.begin(self.prepared, self.deployment, sent, &self.model, &record);
         let echo = self.form.translated.then(|| self.prepared.forms.asked());
         let following = meter::Following {
             facts,
@@ -457,6 +462,7 @@ impl Attempt<'_> {
             response: echo.map(|asked| meter::Response::of(asked, &record)),
             output_cap,
             notices: self.notices(),
+            capturing,
         };
         // boxed: the largest of a request's states, and gone once a stream has begun
         match Box::pin(meter::follow(following, presence, record)).await {

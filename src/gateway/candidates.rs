@@ -220,10 +220,10 @@ impl Look<'_> {
         let found = self.prices.price_of(candidate.deployment, &candidate.upstream_model, self.now_ms);
         let found = found.map_err(|unpriced| Out::Unpriced(unpriced.to_string()))?;
         let asked = ServiceTier::served(request.service_tier());
-        Ok(Priced { price: found.price, version: found.version, asked })
+        Ok(Priced::of(found, candidate.deployment, asked))
     }
 
-    /// The tokens that are expected of the request and its answer.
+    /// The tokens that are expected of the request and its answer, and our worker's time for them.
     pub(super) fn expected_tokens(
         &self,
         candidate: &Candidate<'_>,
@@ -236,7 +236,9 @@ impl Look<'_> {
             Some(milli) => milli.div_ceil(1_000),
             None => self.guessed_output().saturating_mul(request.choices()),
         };
-        TokenCounts { prompt, cached, completion, ..TokenCounts::default() }
+        let compute_ns = expected.compute_ns_per_token.unwrap_or(0);
+        let compute_us = prompt.saturating_add(completion).saturating_mul(compute_ns).div_ceil(1_000);
+        TokenCounts { prompt, cached, completion, compute_us, ..TokenCounts::default() }
     }
 
     /// A budget of the deployment or its provider alone that has less left than is needed.

@@ -122,8 +122,7 @@ pub(super) struct Forms {
 /// Whether a deployment can get requests of an endpoint, as they came or translated.
 fn is_served(deployment: &Deployment, endpoint: Endpoint) -> bool {
     let translated = endpoint == Endpoint::Responses;
-    deployment.endpoints.contains(&endpoint)
-        || (translated && deployment.endpoints.contains(&Endpoint::ChatCompletions))
+    deployment.serves(endpoint) || (translated && deployment.endpoints.contains(&Endpoint::ChatCompletions))
 }
 
 impl Forms {
@@ -137,7 +136,7 @@ impl Forms {
         let mut forms = Self { asked, worded: Vec::new(), of: Vec::new() };
         let takes_words = matches!(
             forms.asked.request.endpoint,
-            Endpoint::ChatCompletions | Endpoint::Responses | Endpoint::Completions
+            Endpoint::ChatCompletions | Endpoint::Responses | Endpoint::Completions | Endpoint::Score
         );
         if takes_words && asking.gets_any() {
             forms.put_in(shelf, asking)?;
@@ -176,7 +175,7 @@ impl Forms {
         let asked = &self.asked.request;
         let Some(placed) = asked.place(words.text(), mode, speaker)? else { return Ok(None) };
         let before = match (mode, asked.endpoint) {
-            (Mode::Append, Endpoint::ChatCompletions) => asked.system_message(),
+            (Mode::Append, Endpoint::ChatCompletions | Endpoint::Score) => asked.system_message(),
             (Mode::Append, Endpoint::Responses) => asked.instructions(),
             _ => None,
         };
@@ -238,7 +237,7 @@ impl Forms {
     /// Whether a deployment gets it without a translation.
     fn comes_as_asked(&self, deployment: &Deployment) -> Result<bool, Out> {
         let endpoint = self.asked.request.endpoint;
-        let as_asked = deployment.endpoints.contains(&endpoint);
+        let as_asked = deployment.serves(endpoint);
         if !is_served(deployment, endpoint) {
             return Err(Out::Endpoint(endpoint.name()));
         }

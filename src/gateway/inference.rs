@@ -11,13 +11,14 @@ use http::{HeaderName, HeaderValue};
 use super::admit::{Admitted, KeyRing};
 use super::answers::Answers;
 use super::board::Board;
+use super::capture::Capturer;
 use super::catalog::LiveCatalog;
 use super::flights::Flights;
 use super::limited::{RateHeaders, replace_upstreams};
 use super::limits::Limits;
 use super::means::Means;
 use super::pins::Pins;
-use super::prepare::{Asked, Beside, Prepared};
+use super::prepare::{Asked, Asker, Beside, Prepared};
 use super::presence::{Client, Presence};
 use super::prompts::{LivePrompts, PromptWish};
 use super::record::{Book, Record, Refused};
@@ -63,6 +64,8 @@ pub struct Gateway {
     pub prompts: Arc<LivePrompts>,
     /// The share of new traces that is kept, where traces are made.
     pub sampling: Option<SampleRatio>,
+    /// Answers on their way into data sets.
+    pub capturer: Capturer,
 }
 
 /// An inference request as it came through the door.
@@ -87,6 +90,10 @@ pub struct Arrival {
     pub prompt: Option<String>,
     /// Values for the variables of stored prompts, as JSON.
     pub variables: Option<String>,
+    /// The only deployment that may be asked.
+    pub only: Option<Arc<str>>,
+    /// Who wants its answer.
+    pub asker: Asker,
 }
 
 impl Gateway {
@@ -126,6 +133,7 @@ impl Gateway {
             retries: &self.retries,
             pins: &self.pins,
             retirements: &self.retirements,
+            capturer: &self.capturer,
         }
     }
 
@@ -145,12 +153,14 @@ impl Gateway {
             outcome.stream = request.stream;
         });
         let bound = self.pins.bound_to(&request, &admitted).await?;
+        let bound = bound.or_else(|| arrival.only.as_deref().map(ToOwned::to_owned));
         let beside = Beside {
             headers: arrival.headers,
             route_headers: arrival.route_headers,
             tags: arrival.tags,
             wish,
             prompt: PromptWish::read(arrival.prompt, arrival.variables.as_deref(), consumed.variables)?,
+            asker: arrival.asker,
         };
         let asked = Asked::new(admitted, self.catalog.load(), self.prompts.load(), request, beside, bound)?;
         record.note(|outcome| outcome.model = Some(Arc::clone(&asked.attribution.model)));

@@ -63,7 +63,7 @@ pub(super) fn book(ledger: &Ledger, joiner: Joiner, worth: &Worth, share: Usd, s
     });
     let entry = Entry::drafted(EntryKind::CacheHit, at_ms, request_id, attribution);
     ledger.book_loose(Entry {
-        tokens: worth.usage.tokens,
+        tokens: worth.usage.tokens.uncomputed(),
         source: Some(worth.usage.source),
         saved,
         price: Arc::clone(&worth.price),

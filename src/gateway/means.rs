@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::board::Board;
+use super::capture::Capturer;
 use super::pins::Pins;
 use super::reserve::Money;
 use super::retirements::Retirements;
@@ -17,6 +18,7 @@ pub(super) struct Means<'a> {
     pub retries: &'a Retries,
     pub pins: &'a Arc<Pins>,
     pub retirements: &'a Retirements,
+    pub capturer: &'a Capturer,
 }
 
 /// What is looked at to decide, at one moment.

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 pub(super) use stream::Metered;
 pub use stream::Next;
 
+use super::capture::Capturing;
 use super::pins::Pins;
 use super::presence::{Client, Presence};
 use super::record::Record;
@@ -23,7 +24,7 @@ use crate::domain::fault::Fault;
 use crate::domain::outcome::Ending;
 use crate::domain::request::{InferenceRequest, OutputCap};
 use crate::domain::translate::Echo;
-use crate::provider::PROMPT_TOKENS_HEADER;
+use crate::provider::{COMPUTE_HEADER, PROMPT_TOKENS_HEADER};
 use crate::upstream::UpstreamError;
 use crate::upstream::http::Exchange;
 
@@ -113,6 +114,8 @@ pub(super) struct Following<'a> {
     pub(super) output_cap: Option<OutputCap>,
     /// What its clients should know of the deployment.
     pub(super) notices: Vec<(HeaderName, HeaderValue)>,
+    /// Listens to it, where it may become a row of a data set.
+    pub(super) capturing: Option<Capturing>,
 }
 
 /// The response that a chat completion becomes.
@@ -155,7 +158,13 @@ pub(super) async fn follow<C: Client>(
     };
     let (kind, encoding) = (text(header::CONTENT_TYPE), text(header::CONTENT_ENCODING));
     let prompt_tokens = text(HeaderName::from_static(PROMPT_TOKENS_HEADER)).parse().ok();
-    let mut following = Following { facts: Facts { prompt_tokens, ..following.facts }, ..following };
+    let computing = following.facts.computing;
+    let computing = match text(HeaderName::from_static(COMPUTE_HEADER)).parse() {
+        Ok(told_us) => computing.told(told_us, clock::monotonic()),
+        Err(_) => computing,
+    };
+    let facts = Facts { prompt_tokens, computing, ..following.facts };
+    let mut following = Following { facts, ..following };
     let notices = std::mem::take(&mut following.notices);
     let (output_cap, attempts) = (following.output_cap, record.failed_attempts() + 1);
     let prompt = record.prompt().and_then(|prompt| HeaderValue::from_str(prompt).ok());

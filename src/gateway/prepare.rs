@@ -21,10 +21,23 @@ use crate::domain::ledger::{Attribution, Purpose};
 use crate::domain::request::InferenceRequest;
 use crate::domain::route::{Chosen, Dice, Drawn, Facts, Out, Route, Sight, draw};
 
+/// Who wants an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// An application.
+    #[default]
+    Application,
+    /// The gateway itself, which measures: what it asks is nobody's traffic, so nothing of it is kept to train on, and no
+    /// budget changes what is asked, or of whom.
+    Ourselves,
+}
+
 /// A request with everything that is decided before any upstream is asked.
 pub(super) struct Prepared {
     /// Whose it is.
     pub admitted: Admitted,
+    /// Who wants its answer.
+    pub asker: Asker,
     /// The catalog it was decided on.
     pub live: Arc<Live>,
     /// What the asked name leads to.
@@ -66,6 +79,8 @@ pub(super) struct Beside {
     pub wish: Directives,
     /// What it says about stored prompts.
     pub prompt: PromptWish,
+    /// Who wants its answer.
+    pub asker: Asker,
 }
 
 /// A request with its route, of which nothing is drawn yet.
@@ -213,9 +228,10 @@ impl Asked {
     pub(super) fn prepared(self, counts: Counts, all: AllDrawn) -> Prepared {
         let Self { admitted, live, resolved, shelf, forms, attribution, beside, tokens, .. } = self;
         let AllDrawn { drawn, longer, filtered } = all;
-        let (order, Beside { headers, wish, .. }) = (drawn.order, beside);
+        let (order, Beside { headers, wish, asker, .. }) = (drawn.order, beside);
         Prepared {
             admitted,
+            asker,
             live,
             resolved,
             shelf,
@@ -252,8 +268,8 @@ impl Prepared {
         deployment: &'a Arc<Deployment>,
         upstream_model: &'a str,
     ) -> Wanted<'a> {
-        let Self { admitted, attribution, counts, .. } = self;
-        Wanted { admitted, attribution, counts, form, deployment, upstream_model }
+        let Self { admitted, asker, attribution, counts, .. } = self;
+        Wanted { admitted, asker: *asker, attribution, counts, form, deployment, upstream_model }
     }
 
     /// What a deployment is expected to cost, for an order by price when a budget asks for a cheaper one.

@@ -24,7 +24,7 @@ use crate::domain::ids::RequestId;
 use crate::domain::money::Usd;
 use crate::domain::outcome::{Ending, FailedAttempt, Outcome};
 use crate::domain::trace::{Trace, TraceId};
-use crate::domain::usage::Usage;
+use crate::domain::usage::{TokenCounts, Usage};
 use crate::telemetry::metrics::{self, Metrics};
 
 /// How many outcomes the list of recent requests keeps.
@@ -224,6 +224,11 @@ impl Record {
         Some((usage, bill.cost(&usage), Arc::clone(&bill.priced().version)))
     }
 
+    /// What its answer used; nothing before there is one.
+    pub(super) fn tokens(&self) -> TokenCounts {
+        self.outcome.as_ref().and_then(|outcome| outcome.usage).map(|usage| usage.tokens).unwrap_or_default()
+    }
+
     /// Settles an answer that others have paid a part of.
     pub(super) fn settles(&mut self, others: Usd) {
         let Some((usage, cost, _)) = self.answered() else { return };
@@ -352,11 +357,13 @@ impl Record {
         }
     }
 
-    /// Notes who asks.
+    /// Notes who asks; an operator has no key.
     pub fn admitted(&mut self, admitted: &Admitted) {
         self.note(|outcome| {
-            outcome.key = Some(Arc::clone(&admitted.key.alias));
-            outcome.key_id = Some(Arc::clone(&admitted.key.id));
+            if !admitted.key.id.is_empty() {
+                outcome.key = Some(Arc::clone(&admitted.key.alias));
+                outcome.key_id = Some(Arc::clone(&admitted.key.id));
+            }
             outcome.team = admitted.team.as_ref().map(|team| Arc::clone(&team.alias));
         });
     }

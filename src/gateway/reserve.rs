@@ -9,6 +9,7 @@ use super::admit::Admitted;
 use super::counts::Counts;
 use super::forms::{Form, PutTokens};
 use super::ledger::{Ask, HoldError, Ledger, Reservation, Settlement};
+use super::prepare::Asker;
 use super::refusal::Refusal;
 use super::settle::LARGEST_OUTPUT_TOKENS;
 use crate::clock;
@@ -24,7 +25,7 @@ use crate::domain::prompt::Injected;
 use crate::domain::request::OutputCap;
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::tokens::{Counted, QUICK_BYTES, TokenCounter};
-use crate::domain::usage::{TokenCounts, Usage, UsageSource};
+use crate::domain::usage::{MOST_TOKENS, TokenCounts, Usage, UsageSource};
 use crate::provider;
 use crate::store::ledger::LedgerPages;
 use crate::telemetry::metrics::Metrics;
@@ -62,6 +63,8 @@ pub(super) struct Bill {
     at_ms: i64,
     attribution: Arc<Attribution>,
     priced: Priced,
+    /// How long our machine can compute for it at most, microseconds, where that costs anything.
+    most_us: u64,
     /// The stored prompt in it.
     put: Option<Put>,
     /// None where nothing costs anything.
@@ -106,6 +109,8 @@ pub(super) enum Unpaid {
 pub(super) struct Wanted<'a> {
     /// Whose request it is.
     pub(super) admitted: &'a Admitted,
+    /// Who wants its answer.
+    pub(super) asker: Asker,
     /// Whom it is booked on; the deployment is added.
     pub(super) attribution: &'a Attribution,
     /// What was counted of it.
@@ -152,13 +157,14 @@ impl Money {
             }));
         }
         let asked = form.request.service_tier();
-        let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::served(asked) };
+        let priced = Priced::of(found, deployment, ServiceTier::served(asked));
         let attribution = Arc::new(wanted.attribution());
         let bill = Bill {
             ledger: Arc::clone(&self.ledger),
             request_id: Arc::clone(request_id),
             at_ms,
             attribution,
+            most_us: most_us(deployment, &priced),
             priced,
             put: Put::of(wanted).await,
             reservation: None,
@@ -197,7 +203,7 @@ impl Money {
         }
         let found = self.prices.load().price_of(deployment, upstream_model, now_ms).ok()?;
         let asked = ServiceTier::served(form.request.service_tier());
-        let priced = Priced { price: found.price, version: found.version, asked };
+        let priced = Priced::of(found, deployment, asked);
         let held = !priced.is_free() && self.ledger.left_for(&wanted.attribution(), now_ms).is_some();
         held.then_some(cap)
     }
@@ -221,7 +227,7 @@ impl Money {
             return Ok(None);
         };
         let asked = ServiceTier::served(form.request.service_tier());
-        let priced = Priced { price: found.price, version: found.version, asked };
+        let priced = Priced::of(found, deployment, asked);
         if priced.is_free() {
             return Ok(None);
         }
@@ -251,7 +257,9 @@ impl Money {
         let Wanted { form, deployment, upstream_model, .. } = wanted;
         let left = self.ledger.left_for(&bill.attribution, now_ms);
         let asked = Asked { wanted, priced: &bill.priced, left };
-        let (bound, tokens) = asked.bound().await.map_err(Unpaid::Refused)?;
+        let (mut bound, tokens) = asked.bound().await.map_err(Unpaid::Refused)?;
+        // what is measured is answered as it was asked, or not at all
+        bound.clampable &= wanted.asker == Asker::Application;
         let ask = Ask {
             request_id: Arc::clone(&bill.request_id),
             attribution: Arc::clone(&bill.attribution),
@@ -259,11 +267,17 @@ impl Money {
             tokens: TokenCounts {
                 prompt: tokens.input,
                 completion: tokens.output_cap.saturating_mul(tokens.choices),
+                compute_us: bill.most_us,
                 ..TokenCounts::default()
             },
             price: Arc::clone(&bill.priced.version),
         };
-        let reservation = self.ledger.hold(ask).await.map_err(|error| self.unpaid(error, now_ms))?;
+        let unpaid = |error| match (self.unpaid(error, now_ms), wanted.asker) {
+            // a cheaper deployment would be measured in the name of this one
+            (Unpaid::PassedOver { refusal, .. }, Asker::Ourselves) => Unpaid::Refused(refusal),
+            (unpaid, _) => unpaid,
+        };
+        let reservation = self.ledger.hold(ask).await.map_err(unpaid)?;
         let grant = *reservation.grant();
         bill.reservation = Some(reservation);
         let must_cap = grant.clamped || (left.is_some() && tokens.cap_source == CapSource::Default);
@@ -379,6 +393,7 @@ impl Asked<'_> {
         let fixed = Cost::default()
             .and(bound.input, price.dearest_input(bound.input, tier))
             .and(bound.extra_output, output)
+            .and_usd(price.computing(most_us(self.wanted.deployment, self.priced)).round_up())
             .and_usd(tokens.surcharge);
         let bound_in_money = UpperBound {
             fixed,
@@ -388,6 +403,15 @@ impl Asked<'_> {
             clampable: bound.clampable,
         };
         (bound_in_money, tokens.bound)
+    }
+}
+
+/// How long our machine can compute for a request, microseconds: as long as it may take at all, since whoever is computed
+/// beside others has only a share of each step. Nothing where its time costs nothing.
+fn most_us(deployment: &Deployment, priced: &Priced) -> u64 {
+    match priced.bills_time() {
+        true => u64::try_from(deployment.timeouts.total.as_micros()).unwrap_or(u64::MAX).min(MOST_TOKENS),
+        false => 0,
     }
 }
 
@@ -417,10 +441,13 @@ impl Bill {
         Some(Arc::new(Injected { prompt: Arc::clone(prompt), tokens, cost: part.min(cost) }))
     }
 
-    /// What a usage costs: what is not confirmed costs all that is held.
+    /// What a usage costs: what is not confirmed costs all that is held, but for time that our machine can't have computed.
     pub(super) fn cost(&self, usage: &Usage) -> Usd {
         match (&self.reservation, usage.source) {
-            (Some(reservation), UsageSource::Unconfirmed) => reservation.grant().amount,
+            (Some(reservation), UsageSource::Unconfirmed) => {
+                let [most, used] = [self.most_us, usage.tokens.compute_us].map(|us| self.priced.time(us));
+                reservation.grant().amount - (most - used).or_zero()
+            }
             _ => self.priced.cost(&usage.tokens, usage.served),
         }
     }

@@ -88,8 +88,11 @@ impl Gateway {
             .ok()
             .filter(|found| found.warning.is_none())
             .ok_or_else(unpriced)?;
-        let priced = Priced { price: found.price, version: found.version, asked: ServiceTier::Default };
-        Ok(priced.cost(&TokenCounts { prompt: input, completion: output, ..TokenCounts::default() }, None))
+        let priced = Priced::of(found, deployment, ServiceTier::Default);
+        // the time is known well enough: as long as it was waited for
+        let compute_us = entry.tokens.compute_us;
+        let tokens = TokenCounts { prompt: input, completion: output, compute_us, ..TokenCounts::default() };
+        Ok(priced.cost(&tokens, None))
     }
 }
 

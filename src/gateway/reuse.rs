@@ -165,7 +165,7 @@ impl Gateway {
         });
         let entry = Entry::drafted(EntryKind::CacheHit, now_ms, record.request_id(), on);
         self.money.ledger.book_loose(Entry {
-            tokens: kept.usage.tokens,
+            tokens: kept.usage.tokens.uncomputed(),
             source: Some(kept.usage.source),
             saved: kept.cost,
             price: Arc::clone(&kept.price),

@@ -71,7 +71,9 @@ impl Visit {
     /// All has come, and well.
     pub(super) fn ended(mut self, usage: Option<&Usage>) {
         let now = clock::monotonic();
-        let reported = usage.filter(|usage| usage.source == UsageSource::Reported);
+        // a score says nothing about how long answers are, or how fast
+        let answers = self.seen.purpose.endpoint != Endpoint::Score;
+        let reported = usage.filter(|usage| answers && usage.source == UsageSource::Reported);
         if let Some(usage) = reported {
             let was_cut = self.cap.is_some_and(|cap| usage.tokens.completion >= cap);
             let ended = if was_cut { Ended::AtItsCap } else { Ended::ByItself };

@@ -40,6 +40,11 @@ use crate::domain::secret::Secret;
 use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 
+/// The status of a refusal, for requests that the gateway makes itself.
+pub fn status_of(refusal: &Refusal) -> u16 {
+    respond::status(refusal).as_u16()
+}
+
 /// Whether this process wants more requests, and what it lacks: what `/readyz` says.
 #[derive(Default)]
 pub struct Readiness {

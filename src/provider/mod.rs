@@ -24,6 +24,8 @@ pub use fault::{Said, envelope, fault, fault_of_event, message, said};
 
 /// The worker says how many tokens the prompt has before it makes any of its own.
 pub const PROMPT_TOKENS_HEADER: &str = "x-tunegate-prompt-tokens";
+/// In which our worker says how long it had computed when its answer began, microseconds.
+pub const COMPUTE_HEADER: &str = "x-tunegate-compute-us";
 
 /// A request as the provider wants it, without the credential.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -70,14 +70,46 @@ pub(super) async fn audited(
     then: Vec<Statement>,
     audit: &AuditRow,
 ) -> Result<bool, StoreError> {
-    let told = insertion(audit);
+    let steps = std::iter::once(change).chain(then).chain([insertion(audit)]);
+    write(pool, steps.collect()).await
+}
+
+/// Runs changes, each of which has to find its row, with their audit rows in one transaction: all of them or none.
+/// [`StoreError::Taken`] when another process has changed what one of them builds on.
+pub(super) async fn all_audited(
+    pool: &Pool,
+    changes: impl Iterator<Item = Statement>,
+    audit: &[AuditRow],
+) -> Result<(), StoreError> {
+    let steps: Vec<Statement> = changes.chain(audit.iter().map(insertion)).collect();
     let work = pool.transaction(|connection| {
         let all = async move {
-            if change.execute(&mut *connection).await?.rows_affected() == 0 {
-                return Ok(false);
+            for step in steps {
+                if step.execute(&mut *connection).await?.rows_affected() == 0 {
+                    return Err(sqlx::Error::RowNotFound);
+                }
             }
-            for statement in then.into_iter().chain([told]) {
-                statement.execute(&mut *connection).await?;
+            Ok(())
+        };
+        all.boxed()
+    });
+    work.await.map_err(|error| match error {
+        // what it claims to have seen is there no longer
+        sqlx::Error::RowNotFound => StoreError::Taken,
+        other => or_taken(other),
+    })
+}
+
+/// Runs statements in one transaction; nothing is changed where the first finds no row. Whether it did.
+/// [`StoreError::Taken`] when a unique value is there already.
+pub(super) async fn write(pool: &Pool, steps: Vec<Statement>) -> Result<bool, StoreError> {
+    let work = pool.transaction(|connection| {
+        let all = async move {
+            for (index, step) in steps.into_iter().enumerate() {
+                let found = step.execute(&mut *connection).await?.rows_affected();
+                if index == 0 && found == 0 {
+                    return Ok(false);
+                }
             }
             Ok(true)
         };

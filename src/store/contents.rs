@@ -1,7 +1,13 @@
 //! Rows of contents: which lies where, and how many files and parts have it. They are only changed in the transaction of
 //! the row that has or had them, one content a transaction, so that two never wait for each other.
 
+use futures_util::FutureExt as _;
 use sqlx::{AnyConnection, Row as _};
+
+use super::audit::Statement;
+use super::engine::StoreError;
+use super::pool::Pool;
+use crate::domain::tuning::TrainingFile;
 
 /// A content, as a row is to have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +44,29 @@ pub(super) async fn hold(connection: &mut AnyConnection, content: &Content) -> R
     row.try_get("place")
 }
 
+impl Content {
+    /// That of a new file.
+    pub(super) fn of_file(file: &TrainingFile, place: &str, lost: Option<String>) -> Self {
+        Self { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes, lost }
+    }
+}
+
+/// Deletes a row that has a content, and lets go of that: `delete` returns its `sha256`. Returns what has to be unlinked,
+/// if nobody else has the same content.
+pub(super) async fn delete(pool: &Pool, delete: Statement) -> Result<Option<String>, StoreError> {
+    let work = pool.transaction(move |connection| {
+        async move {
+            let Some(gone) = delete.fetch_optional(&mut *connection).await? else { return Ok(None) };
+            let sha256: String = gone.try_get("sha256")?;
+            release(connection, &sha256).await
+        }
+        .boxed()
+    });
+    Ok(work.await?)
+}
+
 /// Counts one less. Returns where it lay, if nobody has it any more: to be unlinked once this is committed.
-pub(super) async fn release(
-    connection: &mut AnyConnection,
-    sha256: &str,
-) -> Result<Option<String>, sqlx::Error> {
+async fn release(connection: &mut AnyConnection, sha256: &str) -> Result<Option<String>, sqlx::Error> {
     sqlx::query("UPDATE contents SET refs = refs - 1 WHERE sha256 = $1")
         .bind(sha256.to_owned())
         .execute(&mut *connection)

@@ -50,6 +50,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "fine-tuning jobs", include_str!("migrations/0009_fine_tuning_jobs.sql")),
     (10, "model registry", include_str!("migrations/0010_registry.sql")),
     (11, "hosting", include_str!("migrations/0011_hosting.sql")),
+    (12, "evaluations", include_str!("migrations/0012_evaluations.sql")),
+    (13, "captures", include_str!("migrations/0013_captures.sql")),
+    (14, "hosting watch", include_str!("migrations/0014_hosting_watch.sql")),
+    (15, "compute", include_str!("migrations/0015_compute.sql")),
+    (16, "erasures", include_str!("migrations/0016_erasures.sql")),
 ];
 
 /// Where the rows are.
@@ -144,6 +149,15 @@ pub enum StoreError {
     /// A row holds what we never write.
     #[error("the row of {0} is damaged")]
     Damaged(String),
+}
+
+impl StoreError {
+    /// Whether the database won't have a value, such as a zero character in PostgreSQL's texts: no wait helps. Class 22 of
+    /// SQLSTATE (PostgreSQL 17, appendix A).
+    pub fn is_about_values(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"))
+    }
 }
 
 /// How the values of a statement are marked.

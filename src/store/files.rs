@@ -70,6 +70,14 @@ pub struct Count {
     pub bytes: u64,
 }
 
+/// The columns of a file.
+macro_rules! columns {
+    () => {
+        "id, owner, filename, purpose, size_bytes, sha256, status, status_details, created_at_ms, expires_at_ms,
+         system_prompt_sha256"
+    };
+}
+
 /// The table of files.
 #[derive(Debug, Clone)]
 pub struct FileRows {
@@ -90,8 +98,7 @@ impl FileRows {
         place: &str,
         lost: Option<String>,
     ) -> Result<String, StoreError> {
-        let content =
-            Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes, lost };
+        let content = Content::of_file(file, place, lost);
         let file = file.clone();
         let work = self.pool.transaction(move |connection| {
             async move {
@@ -105,11 +112,11 @@ impl FileRows {
 
     /// Finds a file that was not deleted.
     pub async fn find(&self, id: &str) -> Result<Option<TrainingFile>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, owner, filename, purpose, size_bytes, sha256, status, status_details, created_at_ms,
-             expires_at_ms, system_prompt_sha256
-             FROM files WHERE id = $1 AND deleted_at_ms IS NULL",
-        )
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM files WHERE id = $1 AND deleted_at_ms IS NULL"
+        ))
         .bind(id)
         .fetch_optional(&self.pool)
         .await?;
@@ -118,14 +125,10 @@ impl FileRows {
 
     /// Finds a file that a job needs, deleted or not.
     pub async fn find_used(&self, id: &str) -> Result<Option<TrainingFile>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, owner, filename, purpose, size_bytes, sha256, status, status_details, created_at_ms,
-             expires_at_ms, system_prompt_sha256
-             FROM files WHERE id = $1",
-        )
-        .bind(id)
-        .fetch_optional(&self.pool)
-        .await?;
+        let row = sqlx::query(concat!("SELECT ", columns!(), " FROM files WHERE id = $1"))
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
         row.as_ref().map(file_row).transpose()
     }
 
@@ -166,18 +169,24 @@ impl FileRows {
         }
         let text = match wanted.order {
             Order::Ascending => {
-                "SELECT id, owner, filename, purpose, size_bytes, sha256, status, status_details, created_at_ms,
-                 expires_at_ms, system_prompt_sha256 FROM files
+                concat!(
+                    "SELECT ",
+                    columns!(),
+                    " FROM files
                  WHERE deleted_at_ms IS NULL AND (owner = $1 OR $1 = '') AND (purpose = $2 OR $2 = '')
                  AND (created_at_ms > $3 OR (created_at_ms = $3 AND id > $4))
                  ORDER BY created_at_ms, id LIMIT $5"
+                )
             }
             Order::Descending => {
-                "SELECT id, owner, filename, purpose, size_bytes, sha256, status, status_details, created_at_ms,
-                 expires_at_ms, system_prompt_sha256 FROM files
+                concat!(
+                    "SELECT ",
+                    columns!(),
+                    " FROM files
                  WHERE deleted_at_ms IS NULL AND (owner = $1 OR $1 = '') AND (purpose = $2 OR $2 = '')
                  AND (created_at_ms < $3 OR (created_at_ms = $3 AND id < $4))
                  ORDER BY created_at_ms DESC, id DESC LIMIT $5"
+                )
             }
         };
         let rows = sqlx::query(text)
@@ -204,22 +213,10 @@ impl FileRows {
     /// Takes the row of a deleted file away, if no job needs it. Returns what has to be unlinked, if nobody else has the
     /// same content.
     pub async fn purge(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let id = id.to_owned();
-        let work = self.pool.transaction(move |connection| {
-            async move {
-                let gone = sqlx::query(
-                    "DELETE FROM files WHERE id = $1 AND deleted_at_ms IS NOT NULL AND uses = 0 RETURNING sha256",
-                )
-                .bind(id)
-                .fetch_optional(&mut *connection)
-                .await?;
-                let Some(gone) = gone else { return Ok(None) };
-                let sha256: String = gone.try_get("sha256")?;
-                contents::release(connection, &sha256).await
-            }
-            .boxed()
-        });
-        Ok(work.await?)
+        let row = sqlx::query(
+            "DELETE FROM files WHERE id = $1 AND deleted_at_ms IS NOT NULL AND uses = 0 RETURNING sha256",
+        );
+        contents::delete(&self.pool, row.bind(id.to_owned())).await
     }
 
     /// Files that were deleted and that no job needs, or whose time is over.
@@ -296,11 +293,12 @@ impl FileRows {
 
     /// Files whose check is not over, the oldest first.
     pub async fn waiting(&self, limit: i64) -> Result<Vec<Waiting>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, owner, filename, purpose, size_bytes, sha256, status, status_details, created_at_ms,
-             expires_at_ms, system_prompt_sha256, checker, beat
-             FROM files WHERE status = 'checking' AND deleted_at_ms IS NULL ORDER BY created_at_ms, id LIMIT $1",
-        )
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            columns!(),
+            ", checker, beat FROM files
+             WHERE status = 'checking' AND deleted_at_ms IS NULL ORDER BY created_at_ms, id LIMIT $1",
+        ))
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
@@ -324,6 +322,13 @@ impl FileRows {
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() > 0)
+    }
+
+    /// Gives back whatever a checker has not come to an end with: anybody may take it at once.
+    pub async fn unclaim(&self, checker: &str) -> Result<(), StoreError> {
+        let free = sqlx::query("UPDATE files SET checker = '' WHERE status = 'checking' AND checker = $1");
+        free.bind(checker).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Says that the check goes on. Whether it is still this checker's.

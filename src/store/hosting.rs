@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::engine::StoreError;
 use super::open::Store;
 use super::pool::Pool;
-use crate::domain::hosting::{Billing, Charge, Rate};
+use crate::domain::hosting::{Billing, Charge, LONGEST_PERIOD_MS, Rate};
 use crate::domain::ledger::Seq;
 use crate::domain::money::Usd;
 
@@ -76,6 +76,15 @@ pub struct ChargeRow {
     pub seq: Seq,
 }
 
+/// How long it was watched whether a deployment is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// From when on nobody has used it, as far as it was watched, ms since 1970 UTC.
+    pub idle_from_ms: i64,
+    /// When somebody last looked, ms since 1970 UTC.
+    pub at_ms: i64,
+}
+
 /// An entry of the ledger, as far as it tells what became of a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Booked {
@@ -90,6 +99,9 @@ pub struct Booked {
 pub struct HostingRows {
     pool: Pool,
 }
+
+/// Rows that are deleted in one go: others write between them.
+const BATCH: i64 = 1_000;
 
 // words of ours alone; values are bound
 const HOSTED: &str =
@@ -126,10 +138,129 @@ impl HostingRows {
         Ok(())
     }
 
+    /// How long a deployment was watched that stands since a moment; none where nobody has watched it yet.
+    pub async fn watched(&self, deployment: &str, since_ms: i64) -> Result<Option<Watch>, StoreError> {
+        let row = sqlx::query(
+            "SELECT idle_from_ms, watched_ms FROM hosted
+             WHERE deployment = $1 AND since_ms = $2 AND idle_from_ms IS NOT NULL AND watched_ms IS NOT NULL",
+        )
+        .bind(deployment)
+        .bind(since_ms)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| Ok(Watch { idle_from_ms: row.try_get(0)?, at_ms: row.try_get(1)? })).transpose()
+    }
+
+    /// Writes down how long a deployment was watched.
+    pub async fn watch(&self, deployment: &str, since_ms: i64, watch: Watch) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE hosted SET idle_from_ms = $3, watched_ms = $4 WHERE deployment = $1 AND since_ms = $2",
+        )
+        .bind(deployment)
+        .bind(since_ms)
+        .bind(watch.idle_from_ms)
+        .bind(watch.at_ms)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes that a deployment stood at `row.seen_ms`. One that was gone then or later stays gone: somebody knew better
+    /// while the list was on its way.
+    pub async fn see(&self, row: &HostedRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE hosted SET model = $3, sku = $4, seen_ms = $5
+             WHERE deployment = $1 AND since_ms = $2 AND until_ms IS NULL AND seen_ms <= $5",
+        )
+        .bind(row.deployment.as_str())
+        .bind(row.since_ms)
+        .bind(row.model.as_str())
+        .bind(row.sku.as_str())
+        .bind(row.seen_ms)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes down a deployment that stands, where nobody has written it before.
+    pub async fn begin(&self, row: &HostedRow) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO hosted (deployment, since_ms, provider, upstream, model, sku, source, seen_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (deployment, since_ms) DO NOTHING",
+        )
+        .bind(row.deployment.as_str())
+        .bind(row.since_ms)
+        .bind(row.provider.as_str())
+        .bind(row.upstream.as_str())
+        .bind(row.model.as_str())
+        .bind(row.sku.as_str())
+        .bind(row.source.name())
+        .bind(row.seen_ms)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes that a deployment was gone at a moment, if it stands and nobody has seen it since.
+    pub async fn close(&self, row: &HostedRow, gone_ms: i64) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE hosted SET until_ms = $3
+             WHERE deployment = $1 AND since_ms = $2 AND until_ms IS NULL AND seen_ms <= $3",
+        )
+        .bind(row.deployment.as_str())
+        .bind(row.since_ms)
+        .bind(gone_ms)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Deletes the periods of deployments that were gone before a moment, a batch at a time; returns how many. The last
+    /// one of each stays: it says up to where was charged.
+    pub async fn delete_before(&self, gone_before_ms: i64) -> Result<u64, StoreError> {
+        let mut deleted = 0;
+        loop {
+            let batch = sqlx::query(
+                "DELETE FROM hosting_charges WHERE (deployment, since_ms, from_ms) IN
+                 (SELECT c.deployment, c.since_ms, c.from_ms FROM hosting_charges c
+                  JOIN hosted h ON h.deployment = c.deployment AND h.since_ms = c.since_ms
+                  WHERE h.until_ms < $1 AND c.seq <> 0 AND EXISTS (SELECT 1 FROM hosting_charges l
+                      WHERE l.deployment = c.deployment AND l.since_ms = c.since_ms AND l.from_ms > c.from_ms)
+                  LIMIT $2)",
+            )
+            .bind(gone_before_ms)
+            .bind(BATCH)
+            .execute(&self.pool)
+            .await?
+            .rows_affected();
+            deleted += batch;
+            if batch < BATCH.unsigned_abs() {
+                return Ok(deleted);
+            }
+        }
+    }
+
     /// The deployments that stand, or were gone at or after a moment, in order.
     pub async fn standing(&self, gone_since_ms: i64) -> Result<Vec<HostedRow>, StoreError> {
         let text = format!("{HOSTED} WHERE until_ms IS NULL OR until_ms >= $1 ORDER BY deployment, since_ms");
         let rows = sqlx::query(AssertSqlSafe(text)).bind(gone_since_ms).fetch_all(&self.pool).await?;
+        rows.iter().map(hosted).collect()
+    }
+
+    /// The deployments that stand, were gone at or after a moment, or are not charged to their end, in order.
+    pub async fn unsettled(&self, gone_since_ms: i64) -> Result<Vec<HostedRow>, StoreError> {
+        let text = format!(
+            "{HOSTED} WHERE until_ms IS NULL OR until_ms >= $1
+             OR (until_ms > since_ms AND NOT EXISTS (SELECT 1 FROM hosting_charges c
+                 WHERE c.deployment = hosted.deployment AND c.since_ms = hosted.since_ms
+                 AND c.from_ms >= hosted.until_ms - $2 AND c.until_ms >= hosted.until_ms))
+             ORDER BY deployment, since_ms"
+        );
+        let rows = sqlx::query(AssertSqlSafe(text))
+            .bind(gone_since_ms)
+            .bind(LONGEST_PERIOD_MS)
+            .fetch_all(&self.pool)
+            .await?;
         rows.iter().map(hosted).collect()
     }
 
@@ -258,6 +389,14 @@ impl HostingRows {
         Ok(query.fetch_optional(&self.pool).await?)
     }
 
+    /// What a deployment is called that the registry has made, by its provider's name; none where it has not.
+    pub async fn deployed_as(&self, provider: &str, upstream: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT name FROM model_deployments WHERE provider = $1 AND LOWER(name) = LOWER($2)",
+        );
+        Ok(query.bind(provider).bind(upstream).fetch_optional(&self.pool).await?)
+    }
+
     /// What a team that was made by the admin API is called.
     pub async fn team_alias(&self, id: &str) -> Result<Option<String>, StoreError> {
         let query = sqlx::query_scalar("SELECT alias FROM teams WHERE id = $1").bind(id);
@@ -357,10 +496,69 @@ mod tests {
             let rows = HostingRows::new(&database.open().await);
             rows.put(&stand("b", 5, None)).await.expect("written");
             rows.put(&stand("a", 1, Some(4))).await.expect("written");
+            assert_eq!(rows.watched("b", 5).await.expect("read"), None);
+            let watch = Watch { idle_from_ms: 6, at_ms: 8 };
+            rows.watch("b", 5, watch).await.expect("written");
             let seen = HostedRow { seen_ms: 9, ..stand("b", 5, None) };
             rows.put(&seen).await.expect("written");
+            assert_eq!(rows.watched("b", 5).await.expect("read"), Some(watch), "it was put down anew");
+            assert_eq!(rows.watched("a", 1).await.expect("read"), None);
             assert_eq!(rows.standing(5).await.expect("read"), std::slice::from_ref(&seen));
             assert_eq!(rows.standing(4).await.expect("read"), [stand("a", 1, Some(4)), seen]);
+            rows.put(&stand("never", 8, Some(8))).await.expect("written");
+            let unsettled = async || rows.unsettled(90).await.expect("read").len();
+            assert_eq!(unsettled().await, 2, "a is not charged yet, and b stands");
+            for (row, left) in [(period("a", 1, 3), 2), (period("a", 3, 5), 1)] {
+                assert!(rows.intend(&row).await.expect("written"));
+                assert_eq!(unsettled().await, left, "until {}", row.charge.until_ms);
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_not_seen_again_by_a_list_on_its_way() {
+        for_each_database(async |database| {
+            let rows = HostingRows::new(&database.open().await);
+            let began = stand("a", 5, None);
+            rows.begin(&began).await.expect("written");
+            rows.begin(&HostedRow { seen_ms: 99, ..began.clone() }).await.expect("asked");
+            let seen = HostedRow { seen_ms: 9, sku: "GlobalStandard".to_owned(), ..began.clone() };
+            rows.see(&seen).await.expect("written");
+            rows.see(&HostedRow { seen_ms: 8, ..began }).await.expect("asked");
+            rows.close(&seen, 8).await.expect("asked");
+            assert_eq!(rows.standing(0).await.expect("read"), std::slice::from_ref(&seen), "seen since");
+            rows.close(&seen, 12).await.expect("written");
+            rows.see(&HostedRow { seen_ms: 11, ..seen.clone() }).await.expect("asked");
+            rows.close(&seen, 20).await.expect("asked");
+            assert_eq!(rows.standing(0).await.expect("read"), [HostedRow { until_ms: Some(12), ..seen }]);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn periods_of_what_is_long_gone_are_deleted_but_for_the_last() {
+        for_each_database(async |database| {
+            let rows = HostingRows::new(&database.open().await);
+            for (name, until) in
+                [("gone", Some(30)), ("open", None), ("late", Some(60)), ("untold", Some(30))]
+            {
+                rows.put(&stand(name, 1, until)).await.expect("written");
+                for row in [period(name, 1, 10), period(name, 10, 20), period(name, 20, 30)] {
+                    assert!(rows.intend(&row).await.expect("asked"));
+                    if name != "untold" {
+                        rows.booked(&row, 7, row.charge.cost).await.expect("written");
+                    }
+                }
+            }
+            assert_eq!(rows.delete_before(30).await.expect("swept"), 0, "not before it");
+            assert_eq!(rows.delete_before(31).await.expect("swept"), 2);
+            assert_eq!(rows.delete_before(31).await.expect("swept"), 0);
+            assert_eq!(rows.charged_until("gone", 1).await.expect("read"), Some(30));
+            assert_eq!(rows.charged_beyond("gone", 1, 0).await.expect("read").len(), 1);
+            assert_eq!(rows.charged_beyond("open", 1, 0).await.expect("read").len(), 3);
+            assert_eq!(rows.charged_beyond("late", 1, 0).await.expect("read").len(), 3);
+            assert_eq!(rows.unbooked().await.expect("read").len(), 3, "what is not booked yet stays");
         })
         .await;
     }
@@ -394,6 +592,7 @@ mod tests {
             assert_eq!(rows.entry_of("hosting:a:1").await.expect("read"), None);
             assert_eq!(rows.correction_of(71).await.expect("read"), None);
             assert_eq!(rows.last_used("a", 0).await.expect("read"), None);
+            assert_eq!(rows.deployed_as("azure", "a").await.expect("read"), None);
         })
         .await;
     }

@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::audit::Statement;
-use super::engine::{StoreError, or_taken};
+use super::audit::{Statement, write};
+use super::engine::StoreError;
 use super::open::Store;
 use super::pool::Pool;
 use crate::domain::ledger::Attribution;
@@ -99,6 +98,19 @@ pub struct CheckpointRow {
     pub metrics: Value,
 }
 
+/// What a job has come to on a worker of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// The provider's name.
+    pub provider: String,
+    /// What was trained.
+    pub base: String,
+    /// Trained tokens, every epoch counted.
+    pub tokens: u64,
+    /// How long was computed, seconds.
+    pub computed_seconds: u64,
+}
+
 /// What a step writes beside the job's own row.
 #[derive(Debug, Clone, Default)]
 pub struct Beside {
@@ -170,7 +182,7 @@ impl JobRows {
         let steps: Vec<Statement> = std::iter::once(insert)
             .chain(events.iter().map(|event| event_statement(&job.id, event)))
             .collect();
-        self.write(steps).await.map(drop)
+        write(&self.pool, steps).await.map(drop)
     }
 
     /// Writes a job as a step has left it, if nobody else has stepped it since it was read; `job.version` is still the one
@@ -181,7 +193,7 @@ impl JobRows {
         let update = sqlx::query(
             "UPDATE fine_tuning_jobs SET status = $3, stage = $4, version = version + 1, course = $5, raw = $6,
                  result_files = $7, ended_at_ms = $8, held_nanos = $9, bill_day = $10, billed_tokens = $11,
-                 cost_nanos = $12, wish = CASE WHEN wishes = $13 THEN $14 ELSE wish END,
+                 cost_nanos = $12, computed_seconds = $17, wish = CASE WHEN wishes = $13 THEN $14 ELSE wish END,
                  next_at_ms = CASE WHEN wishes = $13 THEN $15 ELSE 0 END, price_row = $16
              WHERE id = $1 AND version = $2",
         )
@@ -200,29 +212,22 @@ impl JobRows {
         .bind(job.wishes)
         .bind(job.wish.filter(|_| !beside.granted).map_or("", Wish::name))
         .bind(beside.next_at_ms)
-        .bind(job.course.quote.as_ref().map(|quote| quote.price.row.to_string()).unwrap_or_default());
+        .bind(job.course.quote.as_ref().map(|quote| quote.price.row.to_string()).unwrap_or_default())
+        .bind(i64::try_from(bill.map_or(0, |bill| bill.computed_seconds)).unwrap_or(i64::MAX));
         let events = beside.events.iter().map(|event| event_statement(&job.id, event));
-        let checkpoints =
-            beside.checkpoints.iter().map(|checkpoint| checkpoint_statement(&job.id, checkpoint));
+        let checkpoints = checkpoint_statements(&job.id, &beside.checkpoints);
         let steps: Vec<Statement> = std::iter::once(update).chain(events).chain(checkpoints).collect();
-        self.write(steps).await
+        write(&self.pool, steps).await
     }
 
-    /// Runs statements in one transaction; nothing is changed where the first finds no row. Whether it did.
-    async fn write(&self, steps: Vec<Statement>) -> Result<bool, StoreError> {
-        let work = self.pool.transaction(|connection| {
-            let all = async move {
-                for (index, step) in steps.into_iter().enumerate() {
-                    let found = step.execute(&mut *connection).await?.rows_affected();
-                    if index == 0 && found == 0 {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            };
-            all.boxed()
-        });
-        work.await.map_err(or_taken)
+    /// Writes what a job has made on the way, whoever steps it. Whether it is at its provider still: its end writes all of
+    /// them.
+    pub async fn keep_checkpoints(&self, job: &str, made: &[CheckpointRow]) -> Result<bool, StoreError> {
+        let is_there =
+            sqlx::query("UPDATE fine_tuning_jobs SET version = version WHERE id = $1 AND stage = $2")
+                .bind(job.to_owned())
+                .bind(Stage::Following.name());
+        write(&self.pool, std::iter::once(is_there).chain(checkpoint_statements(job, made)).collect()).await
     }
 
     /// Writes what somebody wants of a job, to be looked at at once. Whether it goes on at all.
@@ -252,7 +257,7 @@ impl JobRows {
         let query = |sql: &'static str| sqlx::query(sql).bind(id.to_owned());
         let job = query("DELETE FROM fine_tuning_jobs WHERE id = $1 AND version = $2").bind(version);
         let events = query("DELETE FROM fine_tuning_events WHERE job = $1");
-        self.write(vec![job, events]).await
+        write(&self.pool, vec![job, events]).await
     }
 
     /// A job by its id.
@@ -336,6 +341,44 @@ impl JobRows {
         .await?;
         let tokens: i64 = row.try_get(0)?;
         Ok(u64::try_from(tokens).unwrap_or(0))
+    }
+
+    /// Tokens that jobs were billed for on a UTC day, counted from 1970-01-01, by provider and row of prices.
+    pub async fn billed_by_row(&self, day: i64) -> Result<Vec<((String, String), u64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT provider, price_row, CAST(SUM(billed_tokens) AS BIGINT) FROM fine_tuning_jobs
+             WHERE bill_day = $1 GROUP BY provider, price_row",
+        )
+        .bind(day)
+        .fetch_all(&self.pool)
+        .await?;
+        let read = rows.iter().map(|row| {
+            let tokens: i64 = row.try_get(2)?;
+            Ok(((row.try_get(0)?, row.try_get(1)?), u64::try_from(tokens).unwrap_or(0)))
+        });
+        read.collect()
+    }
+
+    /// The jobs that workers of ours have computed last, the newest first, so many at most.
+    pub async fn computed(&self, limit: i64) -> Result<Vec<Ran>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT provider, base, billed_tokens, computed_seconds FROM fine_tuning_jobs
+             WHERE computed_seconds > 0 AND billed_tokens > 0 ORDER BY created_at_ms DESC, id DESC LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        let read = rows.iter().map(|row| {
+            let count =
+                |index: usize| row.try_get::<i64, _>(index).map(|count| u64::try_from(count).unwrap_or(0));
+            Ok(Ran {
+                provider: row.try_get(0)?,
+                base: row.try_get(1)?,
+                tokens: count(2)?,
+                computed_seconds: count(3)?,
+            })
+        });
+        read.collect()
     }
 
     /// How many jobs there are, by provider and status, and what is held for them.
@@ -442,10 +485,26 @@ fn event_statement(job: &str, event: &EventRow) -> Statement {
     .bind(event.figures.to_string())
 }
 
+/// Writes the checkpoints that a provider has; those before them it has dropped. A list that was fetched earlier may come
+/// later: what it has before all that are there was dropped already, and stays so.
+fn checkpoint_statements(job: &str, checkpoints: &[CheckpointRow]) -> impl Iterator<Item = Statement> {
+    let mut in_order: Vec<&CheckpointRow> = checkpoints.iter().collect();
+    in_order.sort_by_key(|checkpoint| checkpoint.step);
+    let dropped = in_order.first().map(|first| first.step).map(|step| {
+        sqlx::query("DELETE FROM fine_tuning_checkpoints WHERE job = $1 AND step < $2")
+            .bind(job.to_owned())
+            .bind(step)
+    });
+    in_order.into_iter().map(|checkpoint| checkpoint_statement(job, checkpoint)).chain(dropped)
+}
+
 fn checkpoint_statement(job: &str, checkpoint: &CheckpointRow) -> Statement {
     sqlx::query(
         "INSERT INTO fine_tuning_checkpoints (job, step, id, created_at, model, metrics)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (job, step) DO NOTHING",
+         SELECT $1, CAST($2 AS BIGINT), $3, CAST($4 AS BIGINT), $5, $6
+         WHERE NOT EXISTS (SELECT 1 FROM fine_tuning_checkpoints WHERE job = $1)
+            OR EXISTS (SELECT 1 FROM fine_tuning_checkpoints WHERE job = $1 AND step <= CAST($2 AS BIGINT))
+         ON CONFLICT (job, step) DO NOTHING",
     )
     .bind(job.to_owned())
     .bind(checkpoint.step)
@@ -612,6 +671,47 @@ mod tests {
         .await;
     }
 
+    fn checkpoint(step: i64) -> CheckpointRow {
+        CheckpointRow {
+            id: format!("ftckpt_{step}"),
+            created_at: 1,
+            step,
+            model: "ft:x".to_owned(),
+            metrics: json!({"train_loss": 0.5}),
+        }
+    }
+
+    #[tokio::test]
+    async fn checkpoints_are_those_that_the_provider_has() {
+        for_each_database(async |database| {
+            let rows = JobRows::new(&database.open().await);
+            let mut made = job("ftjob-1", "team:a", 10);
+            rows.insert(&made, 0, &[]).await.expect("written");
+            let steps = async || -> Vec<i64> {
+                let all = rows.checkpoints("ftjob-1").await.expect("read");
+                all.iter().map(|checkpoint| checkpoint.step).collect()
+            };
+            let keep = async |steps: &[i64]| {
+                let made: Vec<CheckpointRow> = steps.iter().copied().map(checkpoint).collect();
+                rows.keep_checkpoints("ftjob-1", &made).await.expect("asked")
+            };
+            assert!(!keep(&[1]).await, "it is not at its provider yet");
+            assert_eq!(steps().await, Vec::<i64>::new());
+            made.course.stage = Stage::Following;
+            assert!(rows.save(&made, &Beside::default()).await.expect("asked"));
+            assert!(keep(&[1, 2, 3]).await);
+            assert!(keep(&[2, 3, 4]).await);
+            assert_eq!(steps().await, [4, 3, 2], "the first is dropped there");
+            assert!(keep(&[1, 2, 3]).await, "a list that was fetched before the last");
+            assert_eq!(steps().await, [4, 3, 2], "what was dropped comes back no more");
+            assert!(keep(&[]).await);
+            assert_eq!(steps().await, [4, 3, 2]);
+            // whoever steps the job has not been overtaken
+            assert_eq!(rows.get("ftjob-1").await.expect("read").expect("there").version, made.version + 1);
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn jobs_are_listed_counted_and_billed() {
         for_each_database(async |database| {
@@ -632,23 +732,32 @@ mod tests {
             let mut billed = job("ftjob-1", "team:a", 10);
             billed.course.held_nanos = 40;
             let price = TrainingPrice::nothing("ft:x");
-            billed.course.quote = Some(Quote { tokens: 300, epochs: 3, auto: false, price });
-            billed.course.bill =
-                Some(Bill { tokens: 900, seconds: 0, source: UsageSource::Reported, nanos: 5, day: 3 });
-            let checkpoint = CheckpointRow {
-                id: "ftckpt_1".to_owned(),
-                created_at: 1,
-                step: 4,
-                model: "ft:x".to_owned(),
-                metrics: json!({"train_loss": 0.5}),
-            };
-            let beside =
-                Beside { checkpoints: vec![checkpoint.clone(), checkpoint.clone()], ..Beside::default() };
+            billed.course.quote = Some(Quote { tokens: 300, epochs: 3, auto: false, price, pace: None });
+            billed.course.bill = Some(Bill {
+                tokens: 900,
+                seconds: 9,
+                computed_seconds: 3,
+                source: UsageSource::Reported,
+                nanos: 5,
+                day: 3,
+            });
+            let made = checkpoint(4);
+            let beside = Beside { checkpoints: vec![made.clone(), made.clone()], ..Beside::default() };
             assert!(rows.save(&billed, &beside).await.expect("asked"));
-            assert_eq!(rows.checkpoints("ftjob-1").await.expect("read"), [checkpoint]);
+            assert_eq!(rows.checkpoints("ftjob-1").await.expect("read"), [made]);
             assert_eq!(rows.billed_on("openai", "ft:x", 3, "ftjob-2").await.expect("read"), 900);
             assert_eq!(rows.billed_on("openai", "ft:x", 3, "ftjob-1").await.expect("read"), 0, "not its own");
             assert_eq!(rows.billed_on("openai", "ft:y", 3, "").await.expect("read"), 0);
+            let all = rows.billed_by_row(3).await.expect("read");
+            assert_eq!(all, [(("openai".to_owned(), "ft:x".to_owned()), 900)]);
+            assert_eq!(rows.billed_by_row(4).await.expect("read"), []);
+            let ran = Ran {
+                provider: "openai".into(),
+                base: billed.base.clone(),
+                tokens: 900,
+                computed_seconds: 3,
+            };
+            assert_eq!(rows.computed(9).await.expect("read"), [ran]);
             let counts = rows.counts().await.expect("read");
             let want = JobCount {
                 provider: "openai".to_owned(),

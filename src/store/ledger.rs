@@ -3,6 +3,7 @@
 //! An append is one statement: all of its rows or none. Its first number is also the claim to have seen every entry
 //! before it: where another process has written that number, nothing is appended.
 
+mod hits;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::sync::OnceLock;
 use futures_util::FutureExt as _;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
+pub use self::hits::Hits;
 use self::row::{COLUMNS, columns};
 pub(super) use self::row::{Prepared, attribution, bind_attribution, bind_counts, counts, entry};
 use super::connection::Connection;

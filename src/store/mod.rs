@@ -3,9 +3,11 @@
 
 pub mod audit;
 pub mod budgets;
+pub mod captures;
 mod connection;
 mod contents;
 mod engine;
+pub mod evaluations;
 pub mod files;
 pub mod folder;
 pub mod history;

@@ -3,12 +3,11 @@
 //! A change claims what it has seen: the next number of a version, the version that a label points at. Where another
 //! process was first nothing is written, and all is decided again.
 
-use futures_util::FutureExt as _;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::audit::{AuditRow, Statement, insertion};
-use super::engine::{StoreError, or_taken};
+use super::audit::{AuditRow, Statement, all_audited};
+use super::engine::StoreError;
 use super::open::Store;
 use super::pool::Pool;
 use crate::domain::prompt::PromptVersion;
@@ -187,24 +186,7 @@ impl PromptRows {
     ///
     /// [`StoreError::Taken`] when another process has changed what one of them builds on.
     pub async fn write(&self, changes: Vec<Change>, audit: &[AuditRow]) -> Result<(), StoreError> {
-        let told: Vec<Statement> = audit.iter().map(insertion).collect();
-        let steps: Vec<Statement> = changes.into_iter().flat_map(statements).chain(told).collect();
-        let work = self.pool.transaction(|connection| {
-            let all = async move {
-                for step in steps {
-                    if step.execute(&mut *connection).await?.rows_affected() == 0 {
-                        return Err(sqlx::Error::RowNotFound);
-                    }
-                }
-                Ok(())
-            };
-            all.boxed()
-        });
-        work.await.map_err(|error| match error {
-            // what it claims to have seen is there no longer
-            sqlx::Error::RowNotFound => StoreError::Taken,
-            other => or_taken(other),
-        })
+        all_audited(&self.pool, changes.into_iter().flat_map(statements), audit).await
     }
 }
 

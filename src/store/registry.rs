@@ -13,8 +13,8 @@ use serde_json::json;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::audit::{AuditRow, Statement, insertion};
-use super::engine::{StoreError, or_taken};
+use super::audit::{AuditRow, Statement, all_audited, insertion};
+use super::engine::StoreError;
 use super::open::Store;
 use super::pool::Pool;
 use super::values::optional;
@@ -264,24 +264,7 @@ impl RegistryRows {
     ///
     /// [`StoreError::Taken`] when another process has changed what one of them builds on.
     pub async fn write(&self, changes: Vec<Change>, audit: &[AuditRow]) -> Result<(), StoreError> {
-        let told: Vec<Statement> = audit.iter().map(insertion).collect();
-        let steps: Vec<Statement> = changes.into_iter().flat_map(statements).chain(told).collect();
-        let work = self.pool.transaction(|connection| {
-            let all = async move {
-                for step in steps {
-                    if step.execute(&mut *connection).await?.rows_affected() == 0 {
-                        return Err(sqlx::Error::RowNotFound);
-                    }
-                }
-                Ok(())
-            };
-            all.boxed()
-        });
-        work.await.map_err(|error| match error {
-            // what it claims to have seen is there no longer
-            sqlx::Error::RowNotFound => StoreError::Taken,
-            other => or_taken(other),
-        })
+        all_audited(&self.pool, changes.into_iter().flat_map(statements), audit).await
     }
 }
 
@@ -510,8 +493,12 @@ mod tests {
     use crate::store::testing::for_each_database;
 
     fn model(name: &str) -> Registered {
-        let checkpoint =
-            Variant { step: 40, name: format!("{name}:ckpt-step-40").into(), metrics: json!({"a": 0.5}) };
+        let checkpoint = Variant {
+            step: 40,
+            name: format!("{name}:ckpt-step-40").into(),
+            created_at_ms: Some(7),
+            metrics: json!({"a": 0.5}),
+        };
         Registered {
             name: name.into(),
             owner: Owner::Team("team_a".into()),

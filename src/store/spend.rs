@@ -8,6 +8,7 @@ mod days;
 mod prompts;
 mod report;
 mod row;
+mod served;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use self::prompts::{PromptPlace, PromptSums};
 pub use self::report::{Dimension, SpendQuery, SpendRow};
 pub(super) use self::row::{AFTER_ATTRIBUTION, booked_on, on_columns, sum_columns, summed_columns, sums};
 use self::row::{add_to, bind};
+pub use self::served::ServedDay;
 use super::engine::StoreError;
 use super::ledger;
 use super::open::Store;
@@ -196,7 +198,7 @@ const ADD_TO_SLOT: &str = concat!(
     ", ",
     sum_columns!(),
     ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-       $24, $25, $26, $27) ON CONFLICT (slot_ms, booked_on) ",
+       $24, $25, $26, $27, $28) ON CONFLICT (slot_ms, booked_on) ",
     add_to!("spend_slots")
 );
 
@@ -206,6 +208,6 @@ const ADD_TO_CLOSING: &str = concat!(
     ", ",
     sum_columns!(),
     ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-       $24, $25, $26) ON CONFLICT (booked_on) ",
+       $24, $25, $26, $27) ON CONFLICT (booked_on) ",
     add_to!("ledger_closings")
 );

@@ -143,8 +143,7 @@ impl UploadRows {
         place: &str,
         lost: Option<String>,
     ) -> Result<Option<String>, StoreError> {
-        let content =
-            Content { sha256: file.sha256.clone(), place: place.to_owned(), bytes: file.bytes, lost };
+        let content = Content::of_file(file, place, lost);
         let (upload_id, file) = (upload_id.to_owned(), file.clone());
         let work = self.pool.transaction(move |connection| {
             async move {
@@ -215,20 +214,8 @@ impl UploadRows {
 
     /// Takes a part away. Returns what has to be unlinked, if nobody else has the same content.
     pub async fn remove_part(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let id = id.to_owned();
-        let work = self.pool.transaction(move |connection| {
-            async move {
-                let gone = sqlx::query("DELETE FROM upload_parts WHERE id = $1 RETURNING sha256")
-                    .bind(id)
-                    .fetch_optional(&mut *connection)
-                    .await?;
-                let Some(gone) = gone else { return Ok(None) };
-                let sha256: String = gone.try_get("sha256")?;
-                contents::release(connection, &sha256).await
-            }
-            .boxed()
-        });
-        Ok(work.await?)
+        let row = sqlx::query("DELETE FROM upload_parts WHERE id = $1 RETURNING sha256");
+        contents::delete(&self.pool, row.bind(id.to_owned())).await
     }
 }
 

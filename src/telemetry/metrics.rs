@@ -4,7 +4,9 @@
 mod buckets;
 mod budgets;
 mod cache;
+mod captures;
 mod declare;
+mod evaluations;
 mod exact;
 mod hosting;
 mod labels;
@@ -27,6 +29,8 @@ use std::time::Duration;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use self::cache::Cache;
+pub use self::captures::Captures;
+pub use self::evaluations::Evaluations;
 pub use self::hosting::{HostedNow, Hosting};
 pub use self::labels::{NONE, OTHER};
 pub use self::ledger::{Ledger, LedgerStands};
@@ -83,6 +87,8 @@ pub struct Metrics {
     pub ledger: Ledger,
     /// The response cache.
     pub cache: Cache,
+    /// Traffic that is kept to train on.
+    pub captures: Captures,
     /// Stored prompts.
     pub prompts: Prompts,
     /// Fine-tuning jobs and their files.
@@ -91,6 +97,8 @@ pub struct Metrics {
     pub hosting: Hosting,
     /// The registry of models.
     pub models: Models,
+    /// Evaluations of models.
+    pub evaluations: Evaluations,
     /// The process itself.
     pub process: Process,
     budgets: Budgets,
@@ -115,10 +123,12 @@ impl Metrics {
             spend: Spend::new(&registry)?,
             ledger: Ledger::new(&registry)?,
             cache: Cache::new(&registry)?,
+            captures: Captures::new(&registry)?,
             prompts: Prompts::new(&registry, config.max_label_values, |label| process.overflows(label))?,
             tuning: Tuning::new(&registry, |label| process.overflows(label))?,
             hosting: Hosting::new(&registry, config.max_label_values, |label| process.overflows(label))?,
             models: Models::new(&registry)?,
+            evaluations: Evaluations::new(&registry)?,
             budgets: Budgets::new(&registry, config.max_label_values, &process.overflows("budget"))?,
             process,
             teams,
@@ -134,6 +144,7 @@ impl Metrics {
             self.requests.born(model);
             self.cache.born(model);
         }
+        self.captures.born(catalog);
         self.prompts.born(catalog);
         self.tuning.born(catalog);
         self.hosting.born(catalog);

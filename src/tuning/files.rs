@@ -109,7 +109,11 @@ pub struct Listed {
 }
 
 /// Refuses a caller that lacks a right.
-pub(super) fn must_may(caller: &Caller, needs: Tuning) -> Result<(), TuningError> {
+///
+/// # Errors
+///
+/// [`TuningError::Forbidden`].
+pub fn must_may(caller: &Caller, needs: Tuning) -> Result<(), TuningError> {
     let has = caller.right();
     if has >= needs { Ok(()) } else { Err(TuningError::Forbidden { needs, has }) }
 }
@@ -336,12 +340,12 @@ impl Files {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Deletes a file of the caller's. Its content goes once nobody has it and no job needs it.
+    /// Deletes a file of the caller's, and tells it as it was. Its content goes once nobody has it and no job needs it.
     ///
     /// # Errors
     ///
     /// As [`Files::find`]; the caller needs the right to write.
-    pub async fn delete(&self, caller: &Caller, id: &str, now_ms: i64) -> Result<(), TuningError> {
+    pub async fn delete(&self, caller: &Caller, id: &str, now_ms: i64) -> Result<TrainingFile, TuningError> {
         must_may(caller, Tuning::Write)?;
         let file = self.find(caller, id).await?;
         match self.rows.delete(&file.id, now_ms).await {
@@ -350,7 +354,7 @@ impl Files {
             Err(error) => return Err(stored(&error)),
         }
         self.purge(&file.id).await;
-        Ok(())
+        Ok(file)
     }
 
     /// Takes a deleted file away that no job needs. What fails here is swept later.

@@ -6,18 +6,21 @@
 
 mod charge;
 mod follow;
+mod idle;
 mod report;
 #[cfg(test)]
 mod tests;
+mod witness;
+mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, stream};
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use self::follow::named;
@@ -43,6 +46,7 @@ use crate::upstream::arm::ArmDeployment;
 use crate::upstream::tuning::TrainerError;
 
 pub use report::{AccountReport, HostedReport};
+pub use witness::{Made, Witness};
 
 /// The lease of who charges.
 const LEASE: &str = "hosting";
@@ -60,8 +64,13 @@ const END_LIMIT: Duration = Duration::from_secs(2);
 const CHECKPOINT: &str = ":ckpt-step-";
 /// How far back it is looked whether somebody used a deployment: longer than Azure keeps one that nobody does.
 const LOOKED_BACK_MS: i64 = 30 * crate::domain::hosting::DAY_MS;
-/// What is gone is looked at again for so long, ms: corrections may have been cut off.
+/// What is gone is looked at again for so long, ms, and longer where it is not charged to its end: another process may
+/// have noted its end that could not charge it.
 const GONE_KEPT_MS: i64 = 2 * crate::domain::hosting::DAY_MS;
+/// The periods of what is gone are kept for so long, ms: far longer than corrections reach.
+const PERIODS_KEPT_MS: i64 = 30 * crate::domain::hosting::DAY_MS;
+/// Between two sweeps of old periods.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What is done about deployments that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,10 +150,11 @@ enum Asked {
     /// Its list, as it was when it was asked for.
     Listed { upstream: Arc<Upstream>, at_ms: i64, list: Result<Vec<ArmDeployment>, TrainerError> },
     /// A deployment that nobody used was to be taken away.
-    Undeployed { row: Box<HostedRow>, done: Result<(), TrainerError> },
+    Undeployed { deployment: String, done: Result<(), TrainerError> },
 }
 
-type Asking = FuturesUnordered<BoxFuture<'static, Asked>>;
+/// Takes what is to be asked; the answers come while the clock goes on.
+type Asking = mpsc::UnboundedSender<BoxFuture<'static, Asked>>;
 
 impl Hosting {
     /// A clock that has not looked yet. `process` is this process's id.
@@ -155,9 +165,36 @@ impl Hosting {
 
     /// Looks, and charges, until `stop`; whoever runs this owns it.
     pub async fn run(&self, stop: impl Future<Output = ()> + Send) {
+        let (asking, mut asked) = mpsc::unbounded_channel();
+        let (answers, mut heard) = mpsc::unbounded_channel();
+        // accounts are asked while rows are read and written: who asks one of them has its turn meanwhile, and others,
+        // such as the registry, wait for that
+        let questions = stream::poll_fn(|context| asked.poll_recv(context));
+        let ask = questions.for_each_concurrent(None, |question: BoxFuture<'static, Asked>| {
+            let answers = &answers;
+            async move {
+                let _ = answers.send(question.await);
+            }
+        });
+        let mut ask = std::pin::pin!(ask);
+        tokio::select! {
+            () = self.lead(stop, &asking, &mut heard) => {}
+            () = &mut ask => {}
+        }
+        drop(asking);
+        let _ = tokio::time::timeout(END_LIMIT, ask).await;
+        self.lease.free().await;
+    }
+
+    /// Keeps the lease, and looks at what stands and what is due.
+    async fn lead(
+        &self,
+        stop: impl Future<Output = ()> + Send,
+        asking: &Asking,
+        heard: &mut mpsc::UnboundedReceiver<Asked>,
+    ) {
         let mut stop = std::pin::pin!(stop);
-        let mut asking = Asking::new();
-        let (mut next_beat, mut next_tell) = (clock::monotonic(), clock::monotonic());
+        let (mut next_beat, mut next_tell, mut next_sweep) = [clock::monotonic(); 3].into();
         let mut leads = false;
         loop {
             let now = clock::monotonic();
@@ -167,25 +204,33 @@ impl Hosting {
             }
             if leads {
                 self.follow_catalog();
-                self.ask_accounts(now, &mut asking);
+                self.ask_accounts(now, asking);
                 self.noted(self.look(clock::unix_ms()).await);
             }
             if now >= next_tell {
                 next_tell = now + TELL_EVERY;
-                self.noted(self.stand(clock::unix_ms(), leads, &mut asking).await);
+                self.noted(self.stand(clock::unix_ms(), leads, asking).await);
+            }
+            if leads && now >= next_sweep {
+                next_sweep = now + SWEEP_EVERY;
+                self.sweep(clock::unix_ms()).await;
             }
             tokio::select! {
-                () = &mut stop => break,
-                Some(asked) = asking.next(), if !asking.is_empty() => {
-                    self.noted(self.heard(asked).await);
+                () = &mut stop => return,
+                Some(answer) = heard.recv() => {
+                    self.noted(self.heard(answer).await);
                     next_tell = now;
                 }
                 () = sleep(self.look_every()) => {}
             }
         }
-        let rest = async { while asking.next().await.is_some() {} };
-        let _ = tokio::time::timeout(END_LIMIT, rest).await;
-        self.lease.free().await;
+    }
+
+    /// Deletes old periods of what is gone.
+    async fn sweep(&self, now_ms: i64) {
+        if let Err(error) = self.rows.delete_before(now_ms.saturating_sub(PERIODS_KEPT_MS)).await {
+            tracing::warn!(%error, "old periods of the hosting clock could not be swept");
+        }
     }
 
     async fn leads(&self, now: Instant) -> bool {
@@ -204,6 +249,10 @@ impl Hosting {
 
     /// One look at what the configuration says and at what is due.
     async fn look(&self, now_ms: i64) -> Result<(), StoreError> {
+        // first what can't be corrected before it is booked
+        if !self.book_intended().await? {
+            return Ok(());
+        }
         self.follow_configuration(now_ms).await?;
         self.charge_all(now_ms).await
     }
@@ -268,32 +317,6 @@ impl Hosting {
             None => team.strip_prefix(TEAM_ID_PREFIX).unwrap_or(team).to_owned(),
         };
         Ok(Some(alias.into()))
-    }
-
-    /// When a deployment was last used, ms since 1970 UTC, or else since when it stands; none where requests to it may
-    /// be booked elsewhere: it is not in the catalog.
-    async fn idle_since(
-        &self,
-        catalog: &Catalog,
-        row: &HostedRow,
-        now_ms: i64,
-    ) -> Result<Option<i64>, StoreError> {
-        let name = named(catalog, &row.provider, &row.upstream);
-        if !catalog.deployments.contains_key(&*name) {
-            return Ok(None);
-        }
-        let key = (row.deployment.clone(), row.since_ms);
-        let known = self.state.lock().used.get(&key).copied();
-        // only what is new is looked through; at first as far back as matters
-        let since_ms = known.unwrap_or(row.since_ms.max(now_ms - LOOKED_BACK_MS));
-        // it may have been called otherwise when it was first seen
-        let mut used = self.rows.last_used(&name, since_ms).await?;
-        if name != row.deployment {
-            used = used.max(self.rows.last_used(&row.deployment, since_ms).await?);
-        }
-        let used = used.unwrap_or(since_ms);
-        self.state.lock().used.insert(key, used);
-        Ok(Some(used))
     }
 }
 

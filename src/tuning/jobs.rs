@@ -4,6 +4,7 @@
 //! does next, and what follows from an answer, is decided in `domain::tuning::lifecycle`; here it is carried out.
 
 mod act;
+mod checkpoints;
 mod create;
 mod measure;
 mod money;
@@ -33,7 +34,7 @@ use crate::domain::tuning::lifecycle::{Stage, Wish};
 use crate::domain::tuning::{Caller, JobStatus};
 use crate::gateway::catalog::LiveCatalog;
 use crate::gateway::ledger::Ledger;
-use crate::store::jobs::{CheckpointRow, EventRow, JobRow, JobRows};
+use crate::store::jobs::{EventRow, JobRow, JobRows};
 use crate::store::leases::LeaseRows;
 use crate::store::ledger::LedgerPages;
 use crate::store::{Store, StoreError};
@@ -103,6 +104,8 @@ pub struct Jobs {
     billing: tokio::sync::Mutex<()>,
     /// Jobs whose row this process has compared with the ledger since it has the lease.
     compared: Mutex<BTreeSet<String>>,
+    /// When whoever asks for checkpoints of a running job makes us ask for them.
+    looks: checkpoints::Looks,
     /// Jobs that have ended and whose curves are told until then.
     told: Mutex<BTreeMap<String, Instant>>,
 }
@@ -179,6 +182,7 @@ impl Jobs {
             wake: Notify::new(),
             billing: tokio::sync::Mutex::default(),
             compared: Mutex::default(),
+            looks: checkpoints::Looks::default(),
             told: Mutex::default(),
         }
     }
@@ -246,28 +250,6 @@ impl Jobs {
         let limit = page_size(limit, 20)?;
         let events = self.rows.events(&job.id, after, limit + 1).await.map_err(|error| stored(&error))?;
         Ok(cut(events.ok_or_else(unknown_after)?, limit))
-    }
-
-    /// Lists the models of the middle of a job, the latest first.
-    ///
-    /// # Errors
-    ///
-    /// As [`Jobs::find`], or when `after` is no checkpoint of the job.
-    pub async fn checkpoints(
-        &self,
-        caller: &Caller,
-        id: &str,
-        after: Option<&str>,
-        limit: Option<i64>,
-    ) -> Result<Page<CheckpointRow>, TuningError> {
-        let job = self.find(caller, id).await?;
-        let limit = page_size(limit, 10)?;
-        let mut all = self.rows.checkpoints(&job.id).await.map_err(|error| stored(&error))?;
-        if let Some(after) = after {
-            let at = all.iter().position(|one| one.id == after).ok_or_else(unknown_after)?;
-            all.drain(..=at);
-        }
-        Ok(cut(all, limit))
     }
 
     /// Notes what the caller wants of a job, and waits a while for it to come true.

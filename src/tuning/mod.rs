@@ -1,10 +1,13 @@
-//! The training plane: files, quotes, jobs, the models that come of them, and the clock of those that cost by the hour.
-//! One flow for all providers; whatever costs money goes through the ledger.
+//! The training plane: files, quotes, jobs, the models that come of them and what these are worth, and the clock of those that
+//! cost by the hour. One flow for all providers; whatever costs money goes through the ledger.
 
+pub mod captures;
+pub mod evaluations;
 pub mod files;
 pub mod hosting;
 pub mod jobs;
 pub mod lease;
+pub mod paces;
 pub mod priced;
 pub mod quote;
 pub mod registry;
@@ -27,6 +30,8 @@ pub enum Noun {
     Job,
     /// A model that a job made.
     Model,
+    /// A request that was served.
+    Request,
 }
 
 impl Noun {
@@ -38,6 +43,7 @@ impl Noun {
             Self::Part => "Upload part",
             Self::Job => "fine-tuning job",
             Self::Model => "Model",
+            Self::Request => "request",
         }
     }
 }

@@ -58,6 +58,13 @@ pub fn training_price(
             (ProviderKind::Azure, Some(_)) => (row.clone(), " --hosting-per-hour USD"),
             (ProviderKind::OpenAi | ProviderKind::Candle, _) => (row.clone(), ""),
         };
+        if kind == ProviderKind::Candle {
+            return Untrainable::Unpriced(format!(
+                "nobody knows what training {target} costs, and nothing is trained here that can't be charged: set it \
+                 with `tunegate prices set {row} --provider candle --compute-per-hour USD`, the price of an hour that the \
+                 machine computes (0 where it costs nothing)"
+            ));
+        }
         Untrainable::Unpriced(format!(
             "nobody knows what training {target}{how} costs, and nothing is trained here that can't be charged: set it \
              with `tunegate prices set {family} --provider {} --training USD{hosting} --input USD --output USD` (0 \

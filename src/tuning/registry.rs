@@ -3,6 +3,7 @@
 
 mod bind;
 mod deploys;
+mod gate;
 mod hands;
 mod moves;
 mod outside;
@@ -19,6 +20,7 @@ pub use self::deploys::{Asked, HostingCost};
 pub use self::hands::Hands;
 pub use self::moves::Moved;
 pub use self::outside::{AtProviders, OutsideError, Stand, StandState};
+use super::hosting::Witness;
 use super::{Noun, TuningError};
 use crate::control::audit::{self, Actor};
 use crate::control::form::Problem;
@@ -32,13 +34,14 @@ use crate::domain::registry::{
 };
 use crate::domain::tuning::{Caller, Checkpoint, Owner};
 use crate::store::audit::AuditRow;
+use crate::store::evaluations::EvaluationRows;
 use crate::store::registry::{Change, Everything, HostedRow, MoveRow, RegistryRows};
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// How often another process may be faster before we give up.
 const ATTEMPTS: usize = 16;
-/// Most checkpoints that are kept of a job; providers keep three.
+/// Most checkpoints that are kept of a job, the last ones; providers keep three.
 const MAX_CHECKPOINTS: usize = 16;
 
 /// Why nothing was done.
@@ -70,6 +73,9 @@ pub enum RegistryError {
     /// It can't be so now.
     #[error("{0}")]
     Refused(String),
+    /// It has not passed what the route asks for.
+    #[error("{0}")]
+    Gate(String),
     /// The provider said no, or nothing.
     #[error(transparent)]
     Outside(#[from] OutsideError),
@@ -181,9 +187,12 @@ struct Laid {
 /// All registered models.
 pub struct Registry {
     rows: RegistryRows,
+    evaluations: EvaluationRows,
     prompts: Arc<Prompts>,
     prices: Arc<Prices>,
     outside: Arc<dyn AtProviders>,
+    /// Tells the hosting clock what is made and what is gone.
+    witness: Witness,
     metrics: Arc<Metrics>,
     publish: Publish,
     /// Held while a catalog is made and published.
@@ -202,9 +211,11 @@ impl Registry {
     pub async fn open(parts: Parts<'_>) -> Result<Self, RegistryError> {
         let registry = Self {
             rows: RegistryRows::new(parts.store),
+            evaluations: EvaluationRows::new(parts.store),
             prompts: parts.prompts,
             prices: parts.prices,
             outside: parts.outside,
+            witness: Witness::new(parts.store),
             metrics: parts.metrics,
             publish: parts.publish,
             laid: Mutex::new(Laid {
@@ -363,16 +374,17 @@ fn unavailable(error: &RegistryError) -> TuningError {
 }
 
 fn registered(finished: Finished) -> Registered {
-    let checkpoints = finished.checkpoints.into_iter().take(MAX_CHECKPOINTS);
     let variant = |checkpoint: Checkpoint| Variant {
         step: checkpoint.step,
         name: checkpoint.model,
+        created_at_ms: Some(checkpoint.created_at.saturating_mul(1_000)),
         metrics: checkpoint.metrics,
     };
-    let mut checkpoints: Vec<Variant> = checkpoints.map(variant).collect();
+    let mut checkpoints: Vec<Variant> = finished.checkpoints.into_iter().map(variant).collect();
     // the last one may be the model itself
     checkpoints.retain(|checkpoint| checkpoint.name != finished.name);
     checkpoints.sort_by_key(|checkpoint| checkpoint.step);
+    checkpoints.drain(..checkpoints.len().saturating_sub(MAX_CHECKPOINTS));
     Registered {
         name: finished.name,
         owner: finished.owner,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
@@ -441,7 +441,12 @@ async fn send_h1(
     if body.len() <= ONE_WRITE {
         wire.extend_from_slice(&std::mem::take(&mut body));
     }
-    let mut rest = wire.chain(body);
+    write_all(stream, wire.chain(body), stall).await?;
+    flush(stream, stall).await
+}
+
+/// Writes all of it; each write has the whole limit.
+async fn write_all(stream: &mut Stream, mut rest: impl Buf, stall: Duration) -> Result<(), Box<Error>> {
     while rest.has_remaining() {
         let written = timeout(stall, stream.write_buf(&mut rest)).await;
         let written = written.map_err(|_| Error::new(ErrorType::WriteTimedout))?;
@@ -449,6 +454,10 @@ async fn send_h1(
             return Err(Error::new(ErrorType::WriteError));
         }
     }
+    Ok(())
+}
+
+async fn flush(stream: &mut Stream, stall: Duration) -> Result<(), Box<Error>> {
     timeout(stall, stream.flush())
         .await
         .map_err(|_| Error::new(ErrorType::WriteTimedout))?
@@ -464,19 +473,10 @@ async fn send_file_h1(
 ) -> Result<(), Box<Error>> {
     body.rewind().await;
     send_h1(stream, head, Bytes::new(), stall).await?;
-    while let Some(mut piece) = body.next().await {
-        while piece.has_remaining() {
-            let written = timeout(stall, stream.write_buf(&mut piece)).await;
-            let written = written.map_err(|_| Error::new(ErrorType::WriteTimedout))?;
-            if written.map_err(write_error)? == 0 {
-                return Err(Error::new(ErrorType::WriteError));
-            }
-        }
+    while let Some(piece) = body.next().await {
+        write_all(stream, piece, stall).await?;
     }
-    timeout(stall, stream.flush())
-        .await
-        .map_err(|_| Error::new(ErrorType::WriteTimedout))?
-        .map_err(write_error)
+    flush(stream, stall).await
 }
 
 /// As [`send_file_h1`]. What could not be read to its end is left open: a part must not look whole.

@@ -205,7 +205,7 @@ impl Trainer {
             }))
         })?;
         let answered = self.ask(&outgoing, None, USUAL).await?;
-        self.read(&answered, "a job", dialect::job)
+        self.read(&answered, "a job", |body| dialect::job(self.kind(), body))
     }
 
     /// The job that was made for one of ours: by our id, where the provider keeps it, else by its training file, which
@@ -225,7 +225,7 @@ impl Trainer {
                 || (by_file && job.training_file.as_deref() == Some(training_file))
         };
         let list = |after: Option<&str>| dialect::list_jobs(self.provider(), after);
-        self.find(list, "a list of jobs", dialect::jobs, is_it).await
+        self.find(list, "a list of jobs", |body| dialect::jobs(self.kind(), body), is_it).await
     }
 
     /// A job.
@@ -234,7 +234,8 @@ impl Trainer {
     ///
     /// See [`TrainerError`].
     pub async fn job(&self, id: &str) -> Result<ProviderJob, TrainerError> {
-        self.one(&dialect::get_job(self.provider(), id), "a job", dialect::job).await
+        self.one(&dialect::get_job(self.provider(), id), "a job", |body| dialect::job(self.kind(), body))
+            .await
     }
 
     /// Does something to a job.
@@ -243,7 +244,8 @@ impl Trainer {
     ///
     /// See [`TrainerError`].
     pub async fn act(&self, id: &str, action: Action) -> Result<ProviderJob, TrainerError> {
-        self.one(&dialect::act(self.provider(), id, action), "a job", dialect::job).await
+        self.one(&dialect::act(self.provider(), id, action), "a job", |body| dialect::job(self.kind(), body))
+            .await
     }
 
     /// Ends a job.

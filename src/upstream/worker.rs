@@ -38,6 +38,23 @@ pub struct Config {
     pub max_batch: usize,
     /// Requests that wait.
     pub queue: usize,
+    /// Where it keeps what it trains; none where it trains nothing.
+    pub tuning: Option<Tuning>,
+}
+
+/// How a worker trains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuning {
+    /// Holds its jobs and the adapters that it serves.
+    pub folder: PathBuf,
+    /// What stands for us in the names of models.
+    pub organization: Arc<str>,
+    /// What a training may allocate, MiB.
+    pub memory_mib: u64,
+    /// The longest row, tokens.
+    pub longest_row: usize,
+    /// Adapters held in memory.
+    pub max_adapters: usize,
 }
 
 /// The embedding model of a worker.
@@ -216,6 +233,15 @@ impl Supervisor {
             .arg("--supervised");
         if let Some(Embedding { folder, name }) = &self.config.embedding {
             command.arg("--embedding-model").arg(folder).arg("--embedding-name").arg(&**name);
+        }
+        if let Some(tuning) = &self.config.tuning {
+            command
+                .arg("--tuning-folder")
+                .arg(&tuning.folder)
+                .args(["--tuning-organization", &tuning.organization])
+                .args(["--tuning-memory-mib", &tuning.memory_mib.to_string()])
+                .args(["--tuning-longest-row", &tuning.longest_row.to_string()])
+                .args(["--max-adapters", &tuning.max_adapters.to_string()]);
         }
         command
             // a signal to our group, such as Ctrl-C, is ours to handle: the worker is told when its time has come

@@ -10,7 +10,7 @@ use std::path::Path;
 use tokenizers::Tokenizer;
 use tunegate_engine::Encoder;
 
-pub(super) use desk::EmbeddingDesk;
+pub(super) use desk::{Embedded, EmbeddingDesk};
 
 use super::EmbeddingConfig;
 use super::model::{LoadError, is_meant};

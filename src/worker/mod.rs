@@ -13,25 +13,37 @@
 //!
 //! It has no authentication: who can connect may use it. A unix socket it makes is readable by its owner only.
 
+mod adapters;
 mod embedding;
 mod listen;
 mod model;
 mod prepare;
 mod scheduler;
 mod serve;
+mod share;
+pub mod shelved;
 mod supervise;
 #[cfg(test)]
 mod testing;
 mod text;
 mod timing;
+mod tuning;
 mod wire;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use adapters::{AdapterBounds, ShelfError};
 pub use listen::{Listen, ListenError};
 pub use model::LoadError;
+pub use tuning::trainer::{TrainerError, TrainerOptions, train};
+
+/// Threads that prepare requests: their texts become tokens while sockets are served.
+const PREPARING_THREADS: usize = 4;
+/// Threads that wait for a disk, for all adapters, jobs and files together: few, since one disk is not faster for more,
+/// and an adapter that is read takes more than twice its file in memory.
+const DISK_THREADS: usize = 2;
 
 /// How one worker serves.
 #[derive(Debug, Clone)]
@@ -42,6 +54,8 @@ pub struct Config {
     pub name: String,
     /// What makes vectors of texts, if anything does.
     pub embedding: Option<EmbeddingConfig>,
+    /// What it trains, if it trains anything.
+    pub tuning: Option<TuningConfig>,
     /// Where it is reached.
     pub listen: Listen,
     /// Threads that compute, the scheduler's among them.
@@ -70,6 +84,7 @@ impl Config {
             model_file,
             name,
             embedding: None,
+            tuning: None,
             listen,
             threads: NonZeroUsize::MIN,
             max_batch: const { NonZeroUsize::new(8).expect("eight is not zero") },
@@ -79,6 +94,40 @@ impl Config {
             unread_limit: Duration::from_secs(30),
             eight_bits: false,
             supervision: None,
+        }
+    }
+}
+
+/// How a worker trains.
+#[derive(Debug, Clone)]
+pub struct TuningConfig {
+    /// Holds jobs, their files and the adapters that are served; made where it is missing.
+    pub folder: PathBuf,
+    /// What stands for us in the names of models: `ft:BASE:ORGANIZATION:SUFFIX:ID`.
+    pub organization: String,
+    /// Threads that train; by default as many as serve.
+    pub threads: Option<NonZeroUsize>,
+    /// What a trainer may allocate, MiB.
+    pub memory_mib: u64,
+    /// The longest row, tokens: memory grows with it.
+    pub longest_row: usize,
+    /// How long a run may go without a checkpoint.
+    pub checkpoint_every: Duration,
+    /// How many adapters are held in memory.
+    pub adapters: AdapterBounds,
+}
+
+impl TuningConfig {
+    /// Returns the defaults for a folder.
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            organization: "local".to_owned(),
+            threads: None,
+            memory_mib: 4096,
+            longest_row: 1024,
+            checkpoint_every: Duration::from_secs(30),
+            adapters: AdapterBounds::default(),
         }
     }
 }
@@ -122,6 +171,17 @@ pub enum WorkerError {
     /// The system's signals can't be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// The folder of local training can't be used.
+    #[error("the tuning folder {}: {source}", path.display())]
+    Tuning {
+        /// The folder.
+        path: PathBuf,
+        /// As the system says.
+        source: std::io::Error,
+    },
+    /// The folder of adapters can't be read.
+    #[error(transparent)]
+    Adapters(#[from] ShelfError),
     /// A metric is declared wrongly.
     #[error("cannot declare the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -138,7 +198,7 @@ pub fn run(config: Config) -> Result<(), WorkerError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The engine has its own threads; sockets and JSON need little beside it.
         .worker_threads(2)
-        .max_blocking_threads(4)
+        .max_blocking_threads(PREPARING_THREADS + DISK_THREADS)
         .thread_name("worker-http")
         .enable_all()
         .build()

@@ -67,13 +67,31 @@ pub(super) fn is_meant(name: &str, asked: &str) -> bool {
     asked == name || asked.strip_prefix("local/").is_some_and(|asked| asked == name)
 }
 
+/// How a model's texts become tokens.
+pub(super) struct Texts {
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// `None` for a base model without a chat template.
+    pub(super) template: Option<ChatTemplate>,
+}
+
+impl Texts {
+    /// Reads tokenizer and chat template of an open file.
+    ///
+    /// # Errors
+    /// If either is missing what it needs, or of a kind we don't know.
+    pub(super) fn load(gguf: &Gguf) -> Result<Self, LoadError> {
+        let tokenizer = Tokenizer::load(gguf)?;
+        let template = template(gguf, &tokenizer)?;
+        Ok(Self { tokenizer: Arc::new(tokenizer), template })
+    }
+}
+
 /// What answers requests, but for the engine, which its own thread owns.
 pub(super) struct Model {
     /// The name it answers to.
     pub(super) name: String,
-    pub(super) tokenizer: Arc<Tokenizer>,
-    /// `None` for a base model without a chat template.
-    pub(super) template: Option<ChatTemplate>,
+    /// How its texts become tokens.
+    pub(super) texts: Texts,
     /// Positions of one request: the model's context, or less where memory is short.
     pub(super) context: usize,
     /// Changes when answers to the same seed may change.
@@ -90,18 +108,17 @@ impl Model {
         let wrong = |source| LoadError::File { path: path.clone(), source };
         let mut gguf = Gguf::open(path).map_err(wrong)?;
         let activation = if config.eight_bits { Activation::Bits8 } else { Activation::Bits16 };
-        let tokenizer = Tokenizer::load(&gguf)?;
-        let template = template(&gguf, &tokenizer)?;
+        let texts = Texts::load(&gguf)?;
         let engine = Engine::load(&mut gguf, activation).map_err(wrong)?;
         let shape = *engine.shape();
-        if tokenizer.vocabulary() > shape.vocabulary {
-            return Err(LoadError::Vocabulary { tokens: tokenizer.vocabulary(), rows: shape.vocabulary });
+        let tokens = texts.tokenizer.vocabulary();
+        if tokens > shape.vocabulary {
+            return Err(LoadError::Vocabulary { tokens, rows: shape.vocabulary });
         }
         let budget = config.kv_budget_tokens.map_or(usize::MAX, NonZeroUsize::get);
         let model = Self {
             name: config.name.clone(),
-            tokenizer: Arc::new(tokenizer),
-            template,
+            texts,
             context: shape.context.min(budget),
             fingerprint: fingerprint(path, &shape, activation),
         };

@@ -7,7 +7,8 @@
 //! * a client that does not read holds up only itself, and no more than [`CHANNEL`] events of memory;
 //! * prompts come in chunks, so a long one does not stop the running answers;
 //! * a panic of the engine fails the requests of that moment, and the next are served;
-//! * tokens held in memory never exceed the budget: who does not fit waits.
+//! * tokens held in memory never exceed the budget: who does not fit waits;
+//! * each request is told how long was computed for it: its share of each of its steps (`share`).
 
 mod sequence;
 
@@ -19,8 +20,10 @@ use std::time::{Duration, Instant};
 
 use sequence::Sequence;
 use tokio::sync::mpsc;
+use tunegate_engine::adapter::Adapter;
 use tunegate_engine::{Cache, Engine, ForwardError, Item, Pool, Sampling, Shape};
 
+use super::share;
 use super::text::Tokenizer;
 use super::timing::Timing;
 use super::wire::FinishReason;
@@ -56,21 +59,29 @@ pub(super) struct Job {
     pub(super) arrived: Instant,
     /// The prompt; not empty, all ids known, shorter than the context.
     pub(super) prompt: Vec<u32>,
-    /// The most tokens of the answer; at least 1.
+    /// The most tokens of the answer; at least 1. None of a known one is made: 0.
     pub(super) most: usize,
+    /// Of an answer that is known and stands in the prompt: what follows each token, where that counts. Then how likely
+    /// it is all that is computed.
+    pub(super) known: Option<Vec<Option<u32>>>,
     /// How tokens are chosen.
     pub(super) sampling: Sampling,
     /// Texts before which the answer ends.
     pub(super) stops: Vec<String>,
     /// When the answer must be finished.
     pub(super) deadline: Instant,
+    /// What is added to the base model for it.
+    pub(super) adapter: Option<Arc<Adapter>>,
 }
 
 /// What happens to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Event {
     /// The prompt was read; the answer begins.
-    Started,
+    Started {
+        /// How long was computed for it so far, microseconds.
+        compute_us: u64,
+    },
     /// Text of the answer, never empty.
     Text(String),
     /// The answer is complete; the last event.
@@ -79,6 +90,15 @@ pub(super) enum Event {
         reason: FinishReason,
         /// Tokens of the answer, without the one that ended it.
         tokens: usize,
+        /// How long was computed for it in all, microseconds.
+        compute_us: u64,
+    },
+    /// The known answer was read; the last event.
+    Scored {
+        /// −Σ ln p of the tokens that count, nats.
+        loss_sum: f64,
+        /// How long was computed for it in all, microseconds.
+        compute_us: u64,
     },
     /// The request failed; the last event.
     Failed(Failure),
@@ -396,7 +416,9 @@ impl<F: Forward> Runner<F> {
         match outcome {
             Ok(Ok(logits)) => {
                 let done = (self.desk.clock)();
-                self.desk.metrics.stepped(who.len(), done.saturating_duration_since(now));
+                let took = done.saturating_duration_since(now);
+                self.desk.metrics.stepped(who.len(), took);
+                self.shares_out(&who, took);
                 self.advance(&who, logits, done);
             }
             Ok(Err(error)) => self.fail_all(&error.to_string()),
@@ -421,6 +443,14 @@ impl<F: Forward> Runner<F> {
             left -= share;
         }
         shares
+    }
+
+    /// Tells those who were in a step what of its time was theirs.
+    fn shares_out(&mut self, who: &[usize], took: Duration) {
+        let brought: Vec<usize> = who.iter().map(|index| self.running[*index].brought()).collect();
+        for (index, share_us) in who.iter().zip(share::shares_us(took, &brought)) {
+            self.running[*index].computed(share_us);
+        }
     }
 
     fn advance(&mut self, who: &[usize], logits: Vec<Option<Vec<f32>>>, done: Instant) {

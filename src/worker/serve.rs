@@ -2,19 +2,25 @@
 
 mod doors;
 mod reply;
+mod tuning;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
-use tunegate_engine::Pool;
+use tokio::sync::Semaphore;
+use tunegate_engine::{Pool, Shape};
 
+use super::adapters::Adapters;
 use super::embedding::{EmbeddingDesk, EmbeddingModel};
 use super::listen::{self, Bound};
 use super::model::{LoadError, Model};
+use super::prepare::Served;
 use super::scheduler::{Limits, Machine, Scheduler};
 use super::supervise::{Signals, Stop, Supervisors};
-use super::{Config, WorkerError};
+use super::tuning::desk::{Training, TuningDesk};
+use super::tuning::folder::Folder;
+use super::{Config, DISK_THREADS, WorkerError};
 use crate::clock;
 use crate::telemetry::metrics::{Occupancy, WorkerMetrics};
 
@@ -31,6 +37,10 @@ pub(super) struct Worker {
     pub(super) scheduler: Scheduler,
     /// Nothing where no embedding model is served.
     pub(super) embedding: Option<Embedding>,
+    /// Nothing where nothing is trained.
+    pub(super) local: Option<Local>,
+    /// Places for work that waits for a disk.
+    pub(super) disk: Arc<Semaphore>,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) supervisors: Supervisors,
     pub(super) stop: Stop,
@@ -38,6 +48,19 @@ pub(super) struct Worker {
     pub(super) request_limit: Duration,
     /// Seconds since 1970.
     pub(super) started: i64,
+}
+
+/// What is trained here, and what came of it.
+pub(super) struct Local {
+    pub(super) adapters: Arc<Adapters>,
+    pub(super) desk: TuningDesk,
+}
+
+impl Worker {
+    /// What there is to answer with.
+    pub(super) fn served(&self) -> Served<'_> {
+        Served { model: &self.model, adapters: self.local.as_ref().map(|local| &*local.adapters) }
+    }
 }
 
 /// What makes vectors of texts.
@@ -84,11 +107,12 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     let tokens =
         config.kv_budget_tokens.map_or_else(|| batch.saturating_mul(shape.context), |tokens| tokens.get());
     let limits = Limits { batch, queue: config.queue, tokens, unread: config.unread_limit };
-    let tokenizer = Arc::clone(&model.tokenizer);
+    let tokenizer = Arc::clone(&model.texts.tokenizer);
     let most = Occupancy { queue: config.queue, active: batch, kv_tokens: tokens };
     let vectors = config.embedding.as_ref().map(|embedding| embedding.name.as_str());
     let metrics = Arc::new(WorkerMetrics::new(&model.name, vectors, most)?);
     let embedding = embedding(config, &metrics)?;
+    let local = local(config, shape, &metrics)?;
     let machine = Machine { engine, pool };
     let scheduler =
         Scheduler::start(machine, shape, tokenizer, limits, Arc::clone(&metrics), clock::monotonic)
@@ -97,12 +121,36 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
         model,
         scheduler,
         embedding,
+        local,
+        disk: Arc::new(Semaphore::new(DISK_THREADS)),
         metrics,
         supervisors: Supervisors::new(),
         stop: Stop::new(),
         request_limit: config.request_limit,
         started: clock::unix_ms() / 1000,
     })
+}
+
+fn local(config: &Config, shape: Shape, metrics: &Arc<WorkerMetrics>) -> Result<Option<Local>, WorkerError> {
+    let Some(tuning) = &config.tuning else { return Ok(None) };
+    let unusable = |source| WorkerError::Tuning { path: tuning.folder.clone(), source };
+    let folder = Folder::open(&tuning.folder).map_err(unusable)?;
+    let adapters =
+        Adapters::open(&folder.adapters(), &config.name, shape, tuning.adapters, Arc::clone(metrics))?;
+    let adapters = Arc::new(adapters);
+    let training = Training {
+        program: std::env::current_exe().map_err(unusable)?,
+        model_file: config.model_file.clone(),
+        organization: tuning.organization.clone(),
+        threads: tuning.threads.unwrap_or(config.threads),
+        memory_mib: tuning.memory_mib,
+        longest_row: tuning.longest_row,
+        checkpoint_every: tuning.checkpoint_every,
+    };
+    let desk =
+        TuningDesk::start(folder, Arc::clone(&adapters), training, Arc::clone(metrics)).map_err(unusable)?;
+    tracing::info!(folder = %tuning.folder.display(), adapters = adapters.all().len(), "local models can be trained");
+    Ok(Some(Local { adapters, desk }))
 }
 
 fn embedding(config: &Config, metrics: &Arc<WorkerMetrics>) -> Result<Option<Embedding>, WorkerError> {
@@ -166,6 +214,10 @@ async fn end(worker: &Worker, config: &Config, signals: &mut Signals) -> Result<
         embedding.desk.drain();
     }
     worker.stop.order(grace);
+    if let Some(local) = &worker.local {
+        // its checkpoint counts: there is nothing to wait for
+        local.desk.end();
+    }
     // A second signal, or a second order, may cut the grace short.
     loop {
         tokio::select! {
@@ -184,7 +236,8 @@ async fn end(worker: &Worker, config: &Config, signals: &mut Signals) -> Result<
 /// Returns when a thread that computes has ended by itself.
 async fn broken(worker: &Worker) {
     let embeds = || worker.embedding.as_ref().is_none_or(|embedding| embedding.desk.is_alive());
-    while worker.scheduler.is_alive() && embeds() {
+    let trains = || worker.local.as_ref().is_none_or(|local| local.desk.is_alive());
+    while worker.scheduler.is_alive() && embeds() && (trains() || worker.stop.is_ordered()) {
         tokio::time::sleep(PULSE).await;
     }
 }

@@ -66,6 +66,21 @@ fn a_stored_file_is_quoted_at_the_routes_own_traffic() {
     let want = trained as f64 * 5e-6;
     assert!((cost - want).abs() < 1e-9, "{cost} for {trained} tokens");
     assert!(mini["cheapest"].is_string() && mini["break_even"][0]["words"].is_string(), "{mini:#}");
+    // a file on disk is counted by the command line, and its traffic is the gateway's
+    let disk = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(disk.path(), training_rows(10)).expect("a file");
+    let told = Command::new(TUNEGATE)
+        .args(["quote", &disk.path().to_string_lossy(), "--route", "support-bot", "--format", "json"])
+        .args(["--config", "tunegate.toml"])
+        .current_dir(gateway.folder())
+        .output()
+        .expect("it starts");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    for name in ["source", "route", "requests", "prompt_tokens", "completion_tokens"] {
+        assert_eq!(told["traffic"][name], quote["traffic"][name], "{name}");
+    }
+
     let azure = targets.iter().find(|target| target["provider"] == "azure").expect("Azure trains, too");
     assert_eq!(azure["hosting_month_usd"], json!(1_224.0), "{azure:#}");
     let answer = quote["answer"].as_str().expect("an answer");

@@ -31,7 +31,8 @@ fn a_whole_answer_is_served_metered_and_named() {
         assert_eq!(outcome[member], value, "{member} in {outcome:#}");
     }
     let usage = json!({"prompt_tokens": 4, "cached_tokens": 0, "cache_write_tokens": 0, "audio_prompt_tokens": 0,
-        "completion_tokens": 6, "reasoning_tokens": 0, "audio_completion_tokens": 0, "source": "reported"});
+        "completion_tokens": 6, "reasoning_tokens": 0, "audio_completion_tokens": 0,
+        "compute_us": 0, "source": "reported"});
     assert_eq!(outcome["usage"], usage);
     assert!(outcome["duration_us"].as_u64() >= outcome["first_byte_us"].as_u64(), "{outcome:#}");
     assert!(outcome["key"].is_string(), "{outcome:#}");

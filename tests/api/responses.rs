@@ -17,7 +17,8 @@ fn a_whole_answer_is_metered_under_its_own_names() {
     assert_eq!(answer.json()["output"][0]["content"][0]["text"], "Four crates fit on the pallet.");
     let outcome = gateway.outcome_of(&answer.request_id());
     let usage = json!({"prompt_tokens": 5, "cached_tokens": 0, "cache_write_tokens": 0, "audio_prompt_tokens": 0,
-        "completion_tokens": 14, "reasoning_tokens": 8, "audio_completion_tokens": 0, "source": "reported"});
+        "completion_tokens": 14, "reasoning_tokens": 8, "audio_completion_tokens": 0,
+        "compute_us": 0, "source": "reported"});
     assert_eq!((&outcome["endpoint"], &outcome["usage"]), (&json!("responses"), &usage));
 }
 

@@ -25,6 +25,7 @@
 //! | 21 | the log of spending eats the database | `pains`, and clean-up in `store::spend` |
 //! | 24 | a database that hangs takes everything down | `database` |
 
+mod compute;
 mod crashes;
 mod database;
 mod gauges;

@@ -25,11 +25,15 @@ const OF_TUNING: [&str; 8] = [
     "tunegate_hosted_",
 ];
 /// What is not there for everything in the catalog, and why.
-const SPARSE: [(&str, &str); 8] = [
+const SPARSE: [(&str, &str); 12] = [
     ("tunegate_deployment_retirement_timestamp_seconds", "nobody knows of most when they end"),
     ("tunegate_budget_reset_timestamp_seconds", "some windows never end"),
     ("tunegate_budget_window_seconds", "some windows never end"),
+    ("tunegate_compute_seconds_total", "only of our own workers is it believed"),
     ("tunegate_hosting_reads_total", "only Azure has a list of deployments"),
+    ("tunegate_captures_total", "most models' traffic is not kept"),
+    ("tunegate_captured_rows", "most models' traffic is not kept"),
+    ("tunegate_captured_bytes", "most models' traffic is not kept"),
     ("tunegate_prompt_requests_total", "most deployments get no prompt"),
     ("tunegate_prompt_tokens_total", "most deployments get no prompt"),
     ("tunegate_prompt_cost_usd_total", "most deployments get no prompt"),
@@ -61,7 +65,10 @@ const MORE: &str = "\n[teams.support]\n[budgets.everything]\nlimit_usd = \"5\"\n
                     retires = \"2077-01-14\"\n\
                     [deployments.bound]\nprovider = \"openai\"\nmodel = \"gpt-4.1-mini-2025-04-14\"\n\
                     prompt = { name = \"support\" }\ntrained_with = { prompt = \"support@1\" }\n\
-                    [models.faq]\ndeployments = [\"bound\"]\ncache = {}\n";
+                    [providers.node]\nkind = \"candle\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+                    [deployments.own]\nprovider = \"node\"\nmodel = \"own\"\n\
+                    price = { compute_per_hour_usd = \"0.36\" }\n\
+                    [models.faq]\ndeployments = [\"bound\"]\ncache = {}\ncapture = {}\n";
 
 #[track_caller]
 fn exposition(gateway: &TestGateway) -> Exposition {

@@ -52,6 +52,8 @@ impl Everything {
     pub(super) fn start() -> Self {
         let [well, ill, dead, narrow, busy] = [(); 5].map(|()| SimulatedProvider::start());
         well.charges("acme-writer", 0, 1_000_000);
+        // of the worker among its roles alone is it believed
+        well.computes(Some(300_000));
         well.tuning().pace(Pace::EveryPoll(1));
         let shut_down = json!({"id": FINE_TUNED, "object": "model", "shutdown_date": "2077-01-14"});
         well.lists(Reply::json(200, &json!({"object": "list", "data": [shut_down]})));
@@ -333,7 +335,7 @@ fn streamed(model: &str, user: &str) -> Value {
 }
 
 /// Fine-tuned and base deployments of OpenAI, Azure and a worker elsewhere; routes of several kinds; the unpriced, the
-/// narrow, the retired and the dead.
+/// narrow, the retired and the dead, and one that costs by the hour.
 fn catalog(urls: &[String; 5]) -> String {
     let [well, ill, dead, narrow, busy] = urls;
     let key = "api_key = { file = \"upstream.key\" }";
@@ -351,10 +353,19 @@ fn catalog(urls: &[String; 5]) -> String {
         "breaker = { consecutive_failures = 3, cooldown_ms = 600000, longest_cooldown_ms = 600000 }";
     let tough = "breaker = { consecutive_failures = 10000, failure_percent = 100, least_requests = 10000 }\n\
                  timeouts = { first_byte_ms = 300, between_chunks_ms = 300 }";
+    // the hour that has just begun is the only one in this scene, and today's
+    let now = jiff::Timestamp::now();
+    let hosted = format!(
+        "price = {{ input_per_1m_usd = \"1\", output_per_1m_usd = \"2\", hosting_per_hour_usd = \"1.70\" }}\n\
+         hosted_from = \"{}\"\nhosted_until = \"{}\"\nsku = \"Standard\"",
+        now - jiff::SignedDuration::from_secs(1),
+        now + jiff::SignedDuration::from_hours(5 * 24)
+    );
     let bound = format!("trained_with = {{ sha256 = \"{OTHER_WORDS}\" }}\nprompt = {{ name = \"support\" }}");
     for (name, provider, model, lines) in [
         ("support-v3", "openai", FINE_TUNED, ""),
         ("support-azure", "azure", "support-eu", "base_model = \"gpt-4.1-mini-2025-04-14\""),
+        ("hosted", "azure", "hosted-eu", &hosted),
         ("writer-v2", "openai", OTHER_TUNED, "retires = \"2027-01-14\""),
         ("mini", "openai", mini, ""),
         ("thinker", "openai", "o4-mini-2025-04-16", ""),
@@ -388,7 +399,8 @@ fn catalog(urls: &[String; 5]) -> String {
     for (name, lines) in [
         (
             "support-bot",
-            "plan = { weighted = [{ share = 70, to = \"support-v3\" }, { share = 30, to = \"support-azure\" }] }",
+            "plan = { weighted = [{ share = 70, to = \"support-v3\" }, { share = 30, to = \"support-azure\" }] }\n\
+             capture = { sample = 1.0 }",
         ),
         ("writer", "deployments = [\"writer-v2\", \"mini\"]"),
         (

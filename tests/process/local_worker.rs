@@ -10,13 +10,17 @@ use crate::support::{Call, Setup, TestGateway, eventually, sse};
 const PATH: &str = "/v1/chat/completions";
 const MODEL: &str = "smollm2-135m";
 
-fn gateway() -> TestGateway {
+fn gateway_with(more: &str) -> TestGateway {
     let asked = std::env::var_os("TUNEGATE_TEST_MODEL").map(PathBuf::from);
     let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let file = asked.unwrap_or(usual);
     assert!(file.is_file(), "no model at {}: run `make model`", file.display());
-    let worker = format!("model_file = {file:?}\nname = \"{MODEL}\"\nthreads = 1");
+    let worker = format!("model_file = {file:?}\nname = \"{MODEL}\"\nthreads = 1\n{more}");
     TestGateway::with(Setup::bare().worker(&worker)).start()
+}
+
+fn gateway() -> TestGateway {
+    gateway_with("")
 }
 
 fn question(model: &str, stream: bool) -> Value {
@@ -63,6 +67,32 @@ fn a_real_model_answers_whole_and_streamed_and_is_metered_exactly() {
     assert_eq!(outcome["usage"]["completion_tokens"], answer["usage"]["completion_tokens"]);
     let stream = gateway.post(PATH, &question("local/smollm2-135m", true)).expect(200);
     assert_eq!(sse::spoken(&stream.events()), "The capital of France is Paris.");
+    end(gateway);
+}
+
+#[test]
+fn its_machine_costs_by_the_hour() {
+    // a microsecond is a nano-dollar
+    let gateway = gateway_with("price = { compute_per_hour_usd = \"3.6\" }");
+    let answer = answers(&gateway);
+    let told = answer["usage"]["tunegate_compute_us"].as_i64().expect("its time");
+    assert!(told > 0, "{answer:#}");
+    let outcome = gateway.last_outcome();
+    assert_eq!(outcome["usage"]["compute_us"], told);
+    let mut long = question(MODEL, true);
+    long["messages"][0]["content"] = "Write a very long story about a ship.".into();
+    let mut open = gateway.open(PATH, &long);
+    open.await_events(4);
+    let id = open.request_id();
+    drop(open);
+    let left = gateway.outcome_of(&id);
+    assert_eq!((&left["ending"], &left["usage"]["source"]), (&json!("client_gone"), &json!("estimated")));
+    let journal = gateway.settled_journal(|journal| journal.usages().len() == 2);
+    journal.check();
+    gateway.books_agree();
+    let [whole, left] = &journal.usages()[..] else { panic!("two of them: {journal:#?}") };
+    assert_eq!((whole.cost, i64::try_from(whole.compute_us)), (told, Ok(told)), "{whole:#?}");
+    assert!(left.compute_us > 0 && Ok(left.cost) == i64::try_from(left.compute_us), "{left:#?}");
     end(gateway);
 }
 
@@ -129,7 +159,7 @@ fn its_metrics_are_in_the_gateways_while_it_lives() {
     assert!(families.windows(2).all(|pair| pair[0] != pair[1]), "twice: {families:?}");
     let theirs =
         |family: &&&str| family.starts_with("gen_ai_server_") || family.starts_with("tunegate_worker_");
-    assert_eq!(families.iter().filter(theirs).count(), 17, "docs/METRICS.md, \"The worker\": {families:?}");
+    assert_eq!(families.iter().filter(theirs).count(), 28, "docs/METRICS.md, \"The worker\": {families:?}");
     let labels = "{error_type=\"\",gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"candle\",\
                   gen_ai_request_model=\"smollm2-135m\"}";
     let count = format!("\ngen_ai_server_request_duration_seconds_count{labels} 1\n");

@@ -257,6 +257,13 @@ impl TestGateway {
         self.await_ready();
     }
 
+    /// The same at a later date: so long was nobody there.
+    #[track_caller]
+    pub(crate) fn start_again_at(&mut self, moment: &str) {
+        self.setup = self.setup.clone().dated(moment);
+        self.start_again();
+    }
+
     /// Starts a successor that takes over the listening sockets, and tells the old process so. The books are no longer
     /// audited: they are in two processes.
     #[track_caller]

@@ -22,6 +22,7 @@ pub(crate) struct Entry {
     pub(crate) deployment: String,
     pub(crate) prompt: u64,
     pub(crate) completion: u64,
+    pub(crate) compute_us: u64,
     pub(crate) source: String,
     pub(crate) held: i64,
     pub(crate) cost: i64,
@@ -42,7 +43,7 @@ pub(crate) struct Journal(pub(crate) Vec<Entry>);
 const ROWS: &str = "SELECT seq, kind, at_ms, ends_seq, corrects_seq, request_id, instance, end_user, purpose, deployment,
         key_id || '/' || team || '/' || end_user || '/' || tags || '/' || model || '/' || deployment || '/' || provider
             || '/' || purpose || '/' || price AS booked_on,
-        prompt, completion, source, held_nanos, cost_nanos, saved_nanos FROM ledger ORDER BY seq";
+        prompt, completion, compute_us, source, held_nanos, cost_nanos, saved_nanos FROM ledger ORDER BY seq";
 
 impl Journal {
     /// Reads it; nothing when the database does not answer just now.
@@ -73,6 +74,7 @@ impl Journal {
                 deployment: text("deployment"),
                 prompt: count("prompt"),
                 completion: count("completion"),
+                compute_us: count("compute_us"),
                 source: text("source"),
                 held: number("held_nanos"),
                 cost: number("cost_nanos"),

@@ -1,5 +1,7 @@
 //! The simulated provider by itself: a fault that does not happen would prove nothing.
 
+mod tuning;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

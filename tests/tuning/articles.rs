@@ -1,22 +1,17 @@
 //! The flow that articles show, with the client of their days, with today's and with bare bytes. The gateway's date is
 //! of then: catalog, prices and retirements with it.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
 
 use super::{JOBS, Tuner, at_openai, key_of};
-use crate::clients::{installed, succeeds_with};
+use crate::clients::{installed, root, succeeds_with};
 use crate::support::provider::tuning::{Dialect, Status};
 use crate::support::{Call, SimulatedProvider, TestGateway, chat};
 
 /// 2023-09-01 00:00 UTC.
 const SEPTEMBER_2023_MS: i64 = 1_693_526_400_000;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// A gateway and a provider of September 2023.
 fn in_2023(provider: &SimulatedProvider) -> TestGateway {

@@ -6,15 +6,18 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{JOBS, QUICK, Tuner, id};
-use crate::support::provider::tuning::{Account, Route, Status};
+use crate::support::provider::tuning::{Account, Rounding, Route, Status};
 use crate::support::provider::{Trouble, UPSTREAM_KEY};
 use crate::support::{Call, Setup, SimulatedProvider, TestGateway, eventually};
 
 /// What Azure charges in the provider's books: no list of ours has its regional prices.
 const TOKEN_NANOS: u64 = 5_000;
 
+/// What is trained there, as a client asks for it.
+pub(super) const AZURE_MODEL: &str = "azure/acme-swe/gpt-4.1-mini-2025-04-14";
+
 /// A gateway in front of a provider that trains at Azure's paths.
-fn at_azure(provider: &SimulatedProvider, api: &str) -> Setup {
+pub(super) fn at_azure(provider: &SimulatedProvider, api: &str) -> Setup {
     provider.tuning().trains("gpt-4.1-mini", TOKEN_NANOS);
     let version = if api == "classic" { "api_version = \"2024-10-21\"\n" } else { "" };
     let sections = format!(
@@ -51,17 +54,24 @@ entra = {{ kind = "client_secret", tenant_id = "tenant-1", client_id = "client-1
 #[track_caller]
 fn start(provider: &SimulatedProvider, api: &str) -> TestGateway {
     let gateway = TestGateway::with(at_azure(provider, api)).start();
-    let price = json!({"input_per_1m_usd": "0.4", "output_per_1m_usd": "1.6", "training_per_1m_usd": "5"});
+    price_training(&gateway);
+    gateway
+}
+
+/// Sets what training costs there.
+#[track_caller]
+pub(super) fn price_training(gateway: &TestGateway) {
+    let price = json!({"input_per_1m_usd": "0.4", "output_per_1m_usd": "1.6", "training_per_1m_usd": "5",
+        "hosting_per_hour_usd": "1.7", "hosting_billing": "started_hours"});
     let call = Call::new("PUT", "/admin/v1/prices/azure/gpt-4.1-mini-2025-04-14.ft-0");
     gateway.admin(call.body("application/json", price.to_string().as_bytes())).expect(200);
-    gateway
 }
 
 fn flow(api: &str) {
     let provider = SimulatedProvider::start();
     let gateway = start(&provider, api);
     let tuner = Tuner::new(&gateway);
-    let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
+    let job = tuner.job(AZURE_MODEL);
     let ended = tuner.await_status(&job, "succeeded");
     assert_eq!((&ended["trained_tokens"], &ended["object"]), (&json!(240), &json!("fine_tuning.job")));
     assert!(ended.get("organisation_id").is_none() && ended["method"]["type"] == "supervised", "{ended:#}");
@@ -101,7 +111,7 @@ fn a_refusal_comes_in_azures_words_and_ours() {
     provider.tuning().fails_next(Route::CreateJob, Trouble::azure(400, "quotaExceeded", words));
     let gateway = start(&provider, "classic");
     let tuner = Tuner::new(&gateway);
-    let order = json!({"model": "azure/acme-swe/gpt-4.1-mini-2025-04-14", "training_file": tuner.file()});
+    let order = json!({"model": AZURE_MODEL, "training_file": tuner.file()});
     let answer = tuner.call(Call::post(JOBS, &order));
     if answer.status == 200 {
         let failed = tuner.await_status(&id(&answer.json()), "failed");
@@ -123,7 +133,7 @@ fn a_file_that_azure_does_not_import_fails_its_job() {
     let gateway = start(&provider, "v1");
     let tuner = Tuner::new(&gateway);
     provider.tuning().next_job_fails(Status::Validating, "jsonlValidationFailed", "Row 3 is not liked.");
-    let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
+    let job = tuner.job(AZURE_MODEL);
     let failed = tuner.await_status(&job, "failed");
     assert_eq!(failed["error"]["code"], "jsonlValidationFailed");
     assert!(
@@ -138,21 +148,23 @@ fn without_a_price_the_refusal_says_what_to_set() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(at_azure(&provider, "v1")).start();
     let tuner = Tuner::new(&gateway);
-    let order = json!({"model": "azure/acme-swe/gpt-4.1-mini-2025-04-14", "training_file": tuner.file()});
+    let order = json!({"model": AZURE_MODEL, "training_file": tuner.file()});
     let refused = tuner.call(Call::post(JOBS, &order)).expect_error(403, "unpriced_model");
     let words = refused["message"].as_str().unwrap_or_default();
     assert!(words.contains("tunegate prices set gpt-4.1-mini-2025-04-14.ft-* --provider azure"), "{words}");
-    assert_eq!(provider.tuning().calls().len(), 0);
+    // the hosting clock may have read the list of deployments meanwhile
+    assert_eq!((provider.tuning().jobs().len(), provider.tuning().files().len()), (0, 0));
 }
 
-/// Deployed on request, warned of what an hour costs, answering once Azure knows it.
+/// Deployed on request, warned of what an hour costs, answering once Azure knows it; charged by the hour until it is
+/// taken away.
 #[test]
 fn a_model_is_deployed_and_answers() {
     let provider = SimulatedProvider::start();
-    provider.tuning().deployments_lag(1);
+    provider.tuning().deployments_lag(1).hosts("cat", 1_700_000_000, Rounding::StartedHours);
     let gateway = start(&provider, "v1");
     let tuner = Tuner::new(&gateway);
-    let job = tuner.job("azure/acme-swe/gpt-4.1-mini-2025-04-14");
+    let job = tuner.job(AZURE_MODEL);
     let model =
         tuner.await_status(&job, "succeeded")["fine_tuned_model"].as_str().expect("a name").to_owned();
     let deploy = json!({"name": "cat", "tier": "globalstandard"});
@@ -169,4 +181,59 @@ fn a_model_is_deployed_and_answers() {
     });
     assert!(answered["choices"][0]["message"]["content"].is_string());
     assert_eq!(provider.tuning().count(Route::PutDeployment), 1);
+    gateway.admin(Call::new("DELETE", "/admin/v1/model-deployments/cat")).expect(202);
+    let told = || gateway.admin(Call::get("/admin/v1/hosting")).expect(200).json()["data"][0].clone();
+    let gone = eventually("the end of its hours", || Some(told()).filter(|told| told["until_ms"].is_i64()));
+    let at_provider = &provider.tuning().deployments()[0];
+    assert_eq!((&gone["deployment"], &gone["since_ms"]), (&json!("cat"), &json!(at_provider.created_ms)));
+    // by our look, in whose midst it went
+    let apart =
+        gone["until_ms"].as_i64().zip(at_provider.gone_ms).map(|(ours, theirs)| (ours - theirs).abs());
+    assert!(apart.is_some_and(|apart_ms| apart_ms < 10_000), "{gone:#}");
+    let journal = gateway.journal();
+    let hours = journal.0.iter().filter(|entry| entry.purpose == "hosting").map(|entry| entry.cost);
+    let billed: u64 = provider.tuning().hosting_bill().iter().map(|stood| stood.nanos).sum();
+    assert_eq!((hours.sum::<i64>(), billed), (1_700_000_000, 1_700_000_000));
+}
+
+/// A model that is deleted there goes here too; where Azure has no call for it, it stays until the portal has.
+#[test]
+fn a_model_is_deleted_where_azure_has_a_call_for_it() {
+    for api in ["v1", "classic"] {
+        let provider = SimulatedProvider::start();
+        let gateway = start(&provider, api);
+        let tuner = Tuner::new(&gateway);
+        let job = tuner.job(AZURE_MODEL);
+        let ended = tuner.await_status(&job, "succeeded");
+        let model = ended["fine_tuned_model"].as_str().expect("a name").to_owned();
+        let delete = || tuner.call(Call::new("DELETE", &format!("/v1/models/{model}")));
+        let there = || provider.tuning().models().contains(&model);
+        // it was not answered: nobody knows
+        provider.tuning().fails_next(Route::DeleteModel, Trouble::unavailable());
+        delete().expect(502);
+        assert!(there() && tuner.shown_model(&model) == 200, "{api}");
+        if api == "v1" {
+            // gone there, and the answer lost: asked again, by whomever, it is gone here too
+            provider.tuning().loses_next_answer(Route::DeleteModel);
+            let first = delete();
+            let last = if first.status == 502 { delete() } else { first };
+            assert_eq!(last.expect(200).json()["deleted"], true);
+            assert!(!there(), "{api}");
+        } else {
+            let refused = delete().expect_error(409, "conflict");
+            let words = refused["message"].as_str().unwrap_or_default();
+            assert!(words.contains("delete it in the portal, then here"), "{words}");
+            assert!(there() && tuner.shown_model(&model) == 200, "{api}");
+            provider.tuning().portal_deletes(&model);
+            assert_eq!(delete().expect(200).json()["deleted"], true);
+        }
+        assert_eq!(tuner.shown_model(&model), 404, "{api}");
+    }
+}
+
+impl Tuner<'_> {
+    /// The status of a look at a registered model.
+    fn shown_model(&self, model: &str) -> u16 {
+        self.gateway.admin(Call::get(&format!("/admin/v1/models/{model}"))).status
+    }
 }

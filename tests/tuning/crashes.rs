@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{JOBS, Tuner, at_openai, id};
+use super::azure::{AZURE_MODEL, at_azure, price_training};
+use super::{FILES, JOBS, Tuner, at_openai, id};
 use crate::money::postgres;
 use crate::support::provider::tuning::{Pace, Route, Status};
 use crate::support::{Call, Connection, Gate, Setup, SimulatedProvider, TestGateway, eventually};
@@ -22,6 +23,8 @@ const AT_ONCE: usize = 4;
 enum Moment {
     /// The provider has the file, and the answer is on its way.
     Uploading,
+    /// The provider takes the file in.
+    Importing,
     /// The provider has the job, and the answer is on its way.
     Creating,
     /// The job stands so at the provider, and the gateway has seen it.
@@ -32,11 +35,68 @@ enum Moment {
     Cancelling,
     /// It was created with `auto` epochs, which have become a number.
     AutoEpochs,
+    /// The first of its results is kept, and the second on its way.
+    Closing,
+    /// The provider has deleted the copy of its file, and the answer is on its way.
+    Cleaning,
+}
+
+impl Moment {
+    /// Whether the provider is held at an answer, so that nobody sees the job as it stands there.
+    const fn is_held(self) -> bool {
+        matches!(self, Self::Closing | Self::Cleaning)
+    }
+
+    /// Whether a provider has it. Only Azure takes files in; its classic API neither pauses nor has a word for files that
+    /// are being checked: its jobs are queued from the first.
+    fn is_of(self, place: &Place) -> bool {
+        match self {
+            Self::Importing => place.is_azure(),
+            Self::Seen(Status::Paused | Status::Validating) => place.api != Some("classic"),
+            _ => true,
+        }
+    }
+}
+
+/// Where jobs are trained.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    model: &'static str,
+    /// Of Azure's two.
+    api: Option<&'static str>,
+}
+
+const AT_OPENAI: Place = Place { model: "gpt-4.1-mini", api: None };
+const AT_AZURE: [Place; 2] =
+    [Place { model: AZURE_MODEL, api: Some("v1") }, Place { model: AZURE_MODEL, api: Some("classic") }];
+
+impl Place {
+    const fn is_azure(&self) -> bool {
+        self.api.is_some()
+    }
+
+    fn setup(&self, provider: &SimulatedProvider) -> Setup {
+        match self.api {
+            Some(api) => at_azure(provider, api),
+            None => at_openai(provider),
+        }
+    }
+
+    /// A gateway in front of it that knows what training costs.
+    #[track_caller]
+    fn start(&self, setup: Setup) -> TestGateway {
+        let gateway = TestGateway::with(setup).start();
+        if self.is_azure() {
+            price_training(&gateway);
+        }
+        gateway
+    }
 }
 
 /// Every moment, with what becomes of the job.
-const MOMENTS: [(Moment, &str); 13] = [
+const MOMENTS: [(Moment, &str); 16] = [
     (Moment::Uploading, "succeeded"),
+    (Moment::Importing, "succeeded"),
     (Moment::Creating, "succeeded"),
     (Moment::Seen(Status::Validating), "succeeded"),
     (Moment::Seen(Status::Queued), "succeeded"),
@@ -49,6 +109,8 @@ const MOMENTS: [(Moment, &str); 13] = [
     (Moment::EndsMeanwhile(Status::Failed), "failed"),
     (Moment::Cancelling, "cancelled"),
     (Moment::AutoEpochs, "succeeded"),
+    (Moment::Closing, "succeeded"),
+    (Moment::Cleaning, "succeeded"),
 ];
 
 /// The word of a status in the API.
@@ -73,10 +135,16 @@ fn send(tuner: &Tuner<'_>, call: Call) -> Connection {
 }
 
 /// Brings a new job to the moment; its id, where the client has been told it, and the client that still waits.
-fn bring(tuner: &Tuner<'_>, provider: &SimulatedProvider, moment: Moment, gate: &Gate) -> Option<String> {
+fn bring(
+    tuner: &Tuner<'_>,
+    provider: &SimulatedProvider,
+    place: &Place,
+    moment: Moment,
+    gate: &Gate,
+) -> Option<String> {
     let tuning = provider.tuning();
     let epochs = if moment == Moment::AutoEpochs { json!("auto") } else { json!(3) };
-    let order = json!({"model": "gpt-4.1-mini", "training_file": tuner.file(),
+    let order = json!({"model": place.model, "training_file": tuner.file(),
         "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}}});
     let create = Call::post(JOBS, &order);
     match moment {
@@ -85,6 +153,12 @@ fn bring(tuner: &Tuner<'_>, provider: &SimulatedProvider, moment: Moment, gate: 
         Moment::Seen(Status::Failed) | Moment::EndsMeanwhile(Status::Failed) => {
             tuning.next_job_fails(Status::Running, "server_error", "The machine broke.")
         }
+        // the first goes through, the second is held
+        Moment::Closing => tuning
+            .writes_results(2)
+            .passes_next(Route::FileContent)
+            .holds_next_answer(Route::FileContent, gate),
+        Moment::Cleaning => tuning.holds_next_answer(Route::DeleteFile, gate),
         _ => &tuning,
     };
     let mut waiting = send(tuner, create);
@@ -92,11 +166,28 @@ fn bring(tuner: &Tuner<'_>, provider: &SimulatedProvider, moment: Moment, gate: 
         eventually("the file at the provider", || (tuning.files().len() == 1).then_some(()));
         return None;
     }
-    eventually("the job at the provider", || (tuning.jobs().len() == 1).then_some(()));
+    if moment == Moment::Importing {
+        let job = id(&waiting.answer().expect(200).json());
+        eventually("the provider takes the file in", || {
+            (tuner.shown(&job)["tunegate"]["stage"] == "importing").then_some(())
+        });
+        return Some(job);
+    }
+    eventually("the job at the provider", || {
+        tuning.takes_in_files();
+        (tuning.jobs().len() == 1).then_some(())
+    });
     if moment == Moment::Creating {
         return None;
     }
     let job = id(&waiting.answer().expect(200).json());
+    if moment.is_held() {
+        let route = if moment == Moment::Closing { Route::FileContent } else { Route::DeleteFile };
+        let calls = if moment == Moment::Closing { 2 } else { 1 };
+        tuning.until(Status::Succeeded);
+        eventually("the call that is held", || (tuning.count(route) == calls).then_some(()));
+        return Some(job);
+    }
     let status = match moment {
         Moment::Seen(Status::Paused) => {
             tuning.until(Status::Running).step();
@@ -113,13 +204,19 @@ fn bring(tuner: &Tuner<'_>, provider: &SimulatedProvider, moment: Moment, gate: 
         }
         Moment::Seen(status) => {
             tuning.until(status);
+            if status == Status::Validating {
+                // before the gateway has the provider's answer, it says so of its own checks
+                eventually("the gateway has seen the job", || {
+                    (tuner.shown(&job)["tunegate"]["stage"] == "following").then_some(())
+                });
+            }
             status
         }
         Moment::AutoEpochs => {
             tuning.until(Status::Queued);
             Status::Queued
         }
-        Moment::EndsMeanwhile(_) | Moment::Cancelling | Moment::Uploading | Moment::Creating => {
+        _ => {
             tuning.until(Status::Running).step();
             Status::Running
         }
@@ -134,14 +231,14 @@ fn bring(tuner: &Tuner<'_>, provider: &SimulatedProvider, moment: Moment, gate: 
 }
 
 /// Kills the gateway at the moment, starts it again, and looks at what has become of the job and the books.
-fn survives(setup: Setup, provider: &SimulatedProvider, (moment, end): (Moment, &str)) {
+fn survives(setup: Setup, provider: &SimulatedProvider, place: &Place, (moment, end): (Moment, &str)) {
     let tuning = provider.tuning();
     tuning.pace(Pace::Manual);
     let gate = Gate::new();
-    let mut gateway = TestGateway::with(setup.and(SHORT_LEASES)).start();
+    let mut gateway = place.start(setup.and(SHORT_LEASES));
     let key = {
         let tuner = Tuner::new(&gateway);
-        bring(&tuner, provider, moment, &gate);
+        bring(&tuner, provider, place, moment, &gate);
         tuner.key
     };
     gateway.kill();
@@ -158,11 +255,15 @@ fn survives(setup: Setup, provider: &SimulatedProvider, (moment, end): (Moment, 
     if moment == Moment::Seen(Status::Paused) {
         tuner.call(Call::post(&format!("{JOBS}/{job}/cancel"), &json!({}))).expect(200);
     }
-    println!("{moment:?}: {job}");
+    println!("{place:?}, {moment:?}: {job}");
     let ended = tuner.await_status(&job, end);
     assert_eq!(tuning.jobs().len(), 1, "{moment:?}: one job at the provider");
-    let uploaded = tuning.files().iter().filter(|file| file.purpose == "fine-tune").count();
-    assert!(uploaded <= 1, "{moment:?}: the file was uploaded {uploaded} times");
+    eventually(&format!("{moment:?}: no copy of its file is left"), || {
+        tuning.files().iter().all(|file| file.purpose != "fine-tune").then_some(())
+    });
+    let kept = tuner.get(&format!("{FILES}?purpose=fine-tune-results"))["data"].as_array().map(Vec::len);
+    let results = ended["result_files"].as_array().map(Vec::len);
+    assert_eq!(kept, results, "{moment:?}: each result is kept once");
     audit(&gateway, &job, &ended, moment);
 }
 
@@ -201,15 +302,20 @@ fn audit(gateway: &TestGateway, job: &str, ended: &Value, moment: Moment) {
 }
 
 /// All moments, a few at a time: they mostly wait.
-fn survives_all(setup: impl Fn(&SimulatedProvider) -> Setup + Sync) {
-    for few in MOMENTS.chunks(AT_ONCE) {
+fn survives_all(place: &Place, setup: impl Fn(&SimulatedProvider) -> Setup + Sync) {
+    let moments: Vec<_> = MOMENTS.into_iter().filter(|(moment, _)| moment.is_of(place)).collect();
+    a_few_at_once(&moments, |moment| {
+        let provider = SimulatedProvider::start();
+        survives(setup(&provider), &provider, place, *moment);
+    });
+}
+
+fn a_few_at_once<T: Sync>(cases: &[T], work: impl Fn(&T) + Sync) {
+    for few in cases.chunks(AT_ONCE) {
         std::thread::scope(|scope| {
-            for moment in few {
-                let setup = &setup;
-                scope.spawn(move || {
-                    let provider = SimulatedProvider::start();
-                    survives(setup(&provider), &provider, *moment);
-                });
+            for case in few {
+                let work = &work;
+                scope.spawn(move || work(case));
             }
         });
     }
@@ -217,7 +323,19 @@ fn survives_all(setup: impl Fn(&SimulatedProvider) -> Setup + Sync) {
 
 #[test]
 fn a_job_survives_kill_9_at_every_moment() {
-    survives_all(at_openai);
+    survives_all(&AT_OPENAI, at_openai);
+}
+
+#[test]
+fn a_job_at_azure_survives_kill_9_at_every_moment() {
+    let [v1, _] = &AT_AZURE;
+    survives_all(v1, |provider| v1.setup(provider));
+}
+
+#[test]
+fn and_so_it_does_on_the_classic_api() {
+    let [_, classic] = &AT_AZURE;
+    survives_all(classic, |provider| classic.setup(provider));
 }
 
 #[test]
@@ -225,38 +343,67 @@ fn a_job_survives_kill_9_at_every_moment_on_postgresql() {
     if postgres().is_none() {
         return;
     }
-    survives_all(|provider| {
+    survives_all(&AT_OPENAI, |provider| {
         let (server, name) = postgres().expect("it was there a moment ago");
         at_openai(provider).on(&server.url(&name))
     });
 }
 
+/// Each route with each place that is asked for it.
+fn everywhere(routes: &[Route]) -> Vec<(Place, Route)> {
+    let places = std::iter::once(AT_OPENAI).chain(AT_AZURE);
+    let is_asked = |place: &Place, route: Route| route != Route::GetFile || place.is_azure();
+    places
+        .flat_map(|place| routes.iter().map(move |route| (place, *route)))
+        .filter(|(place, route)| is_asked(place, *route))
+        .collect()
+}
+
+/// A job that meets a fault comes to its end: one job there, one hold, one settlement, and nothing is left of its file.
+#[track_caller]
+fn comes_through(provider: &SimulatedProvider, place: &Place, what: &str) {
+    let gateway = place.start(place.setup(provider));
+    let tuner = Tuner::new(&gateway);
+    let job = tuner.job(place.model);
+    tuner.await_status(&job, "succeeded");
+    assert_eq!(provider.tuning().jobs().len(), 1, "{place:?}, {what}");
+    eventually(&format!("{place:?}, {what}: no copy of its file is left"), || {
+        provider.tuning().files().iter().all(|file| file.purpose != "fine-tune").then_some(())
+    });
+    let journal = gateway.settled_journal(|journal| journal.standing_holds().is_empty());
+    let count =
+        |kind: &str| journal.0.iter().filter(|entry| entry.is_training() && entry.kind == kind).count();
+    assert_eq!((count("hold"), count("usage")), (1, 1), "{place:?}, {what}");
+}
+
 /// The connection breaks instead of the process: the list is searched before anything is created again.
 #[test]
 fn a_lost_answer_makes_no_second_job() {
-    for route in [Route::UploadFile, Route::CreateJob, Route::GetJob, Route::JobEvents] {
+    let cases = everywhere(&[
+        Route::UploadFile,
+        Route::GetFile,
+        Route::CreateJob,
+        Route::GetJob,
+        Route::JobEvents,
+        Route::FileContent,
+        Route::DeleteFile,
+    ]);
+    a_few_at_once(&cases, |(place, route)| {
         let provider = SimulatedProvider::start();
-        provider.tuning().loses_next_answer(route);
-        let gateway = TestGateway::with(at_openai(&provider)).start();
-        let tuner = Tuner::new(&gateway);
-        let job = tuner.job("gpt-4.1-mini");
-        tuner.await_status(&job, "succeeded");
-        assert_eq!(provider.tuning().jobs().len(), 1, "{route:?}");
-    }
+        provider.tuning().loses_next_answer(*route);
+        comes_through(&provider, place, &format!("{route:?}"));
+    });
 }
 
 /// Nothing was done: it is done once.
 #[test]
 fn a_lost_question_is_asked_again() {
-    for route in [Route::UploadFile, Route::CreateJob] {
+    let cases = everywhere(&[Route::UploadFile, Route::CreateJob, Route::DeleteFile]);
+    a_few_at_once(&cases, |(place, route)| {
         let provider = SimulatedProvider::start();
-        provider.tuning().loses_next_question(route);
-        let gateway = TestGateway::with(at_openai(&provider)).start();
-        let tuner = Tuner::new(&gateway);
-        let job = tuner.job("gpt-4.1-mini");
-        tuner.await_status(&job, "succeeded");
-        assert_eq!(provider.tuning().jobs().len(), 1, "{route:?}");
-    }
+        provider.tuning().loses_next_question(*route);
+        comes_through(&provider, place, &format!("{route:?}"));
+    });
 }
 
 /// Rate limits and outages delay a job, and no more.

@@ -49,7 +49,7 @@ fn id(answer: &Answer) -> String {
 }
 
 /// Everything in the folder of files but empty folders.
-fn on_disk(folder: &Path) -> Vec<String> {
+pub(super) fn on_disk(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for below in fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path()) {
         for file in fs::read_dir(below).expect("a folder") {

@@ -253,6 +253,71 @@ fn a_job_pauses_and_goes_on() {
 }
 
 #[test]
+fn checkpoints_of_a_job_that_trains_are_told_meanwhile() {
+    let provider = SimulatedProvider::start();
+    provider.tuning().pace(Pace::Manual);
+    let gateway = TestGateway::with(at_openai(&provider)).start();
+    let tuner = Tuner::new(&gateway);
+    let job = tuner.job("gpt-4.1-mini");
+    eventually("it is there", || (provider.tuning().jobs().len() == 1).then_some(()));
+    let passed = |epochs: u64| {
+        while provider.tuning().jobs()[0].epochs_done < epochs {
+            provider.tuning().step();
+        }
+    };
+    let fetched = || provider.tuning().count(Route::JobCheckpoints);
+    provider.tuning().until(Status::Running);
+    tuner.await_status(&job, "running");
+    assert_eq!(fetched(), 0, "nobody has asked, and no epoch has passed");
+    // that one has passed is seen without a client; this time in vain
+    provider.tuning().fails_next(Route::JobCheckpoints, Trouble::openai(503, "server_error", None, "Busy."));
+    passed(1);
+    eventually("its checkpoints are asked for", || (fetched() == 1).then_some(()));
+    let listed =
+        || tuner.get(&format!("{JOBS}/{job}/checkpoints"))["data"].as_array().expect("a list").clone();
+    // whoever asks makes us ask again
+    let first = eventually("the first is told", || listed().first().cloned());
+    passed(2);
+    let both = eventually("the second is told", || Some(listed()).filter(|listed| listed.len() == 2));
+    assert_eq!(both[1], first, "under the same id");
+    assert_eq!(tuner.shown(&job)["status"], "running");
+    provider.tuning().pace(Pace::EveryPoll(1));
+    tuner.await_status(&job, "succeeded");
+    assert_eq!(listed()[1..], both[..]);
+}
+
+/// Where they can't be had at the job's end, the model has those that were fetched on the way.
+#[test]
+fn checkpoints_that_are_known_outlive_a_provider_that_tells_them_no_more() {
+    let provider = SimulatedProvider::start();
+    provider.tuning().pace(Pace::Manual);
+    let gateway = TestGateway::with(at_openai(&provider)).start();
+    let tuner = Tuner::new(&gateway);
+    let job = tuner.job("gpt-4.1-mini");
+    eventually("it is there", || (provider.tuning().jobs().len() == 1).then_some(()));
+    while provider.tuning().jobs()[0].epochs_done < 1 {
+        provider.tuning().step();
+    }
+    let listed =
+        || tuner.get(&format!("{JOBS}/{job}/checkpoints"))["data"].as_array().expect("a list").clone();
+    let first = eventually("the first is told", || listed().first().cloned());
+    for _ in 0..100 {
+        let busy = Trouble::openai(503, "server_error", None, "Busy.");
+        provider.tuning().fails_next(Route::JobCheckpoints, busy);
+    }
+    provider.tuning().pace(Pace::EveryPoll(1));
+    let ended = tuner.await_status(&job, "succeeded");
+    let model = ended["fine_tuned_model"].as_str().expect("a model");
+    let place = format!("/admin/v1/models/{}", model.replace(':', "%3A"));
+    let shown = eventually("it is registered", || {
+        Some(gateway.admin(Call::get(&place))).filter(|answer| answer.status == 200)
+    });
+    let kept = &shown.json()["checkpoints"];
+    assert_eq!(kept[0]["name"], first["fine_tuned_model_checkpoint"], "{kept:#}");
+    assert_eq!(kept.as_array().map(Vec::len), Some(1), "{kept:#}");
+}
+
+#[test]
 fn what_the_provider_does_not_say_is_estimated() {
     let provider = SimulatedProvider::start();
     provider.tuning().tells_no_tokens();

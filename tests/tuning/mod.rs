@@ -3,18 +3,25 @@
 
 mod articles;
 mod azure;
+mod billing;
+mod captures;
 mod crashes;
+mod evaluations;
 mod files;
 mod jobs;
 mod local;
+mod moderation;
+mod patience;
 mod registry;
 mod tenancy;
+mod transfers;
 
 use serde_json::{Value, json};
 
 use crate::support::multipart::Form;
 use crate::support::provider::UPSTREAM_KEY;
-use crate::support::{Answer, Call, Setup, SimulatedProvider, TestGateway, eventually, training_rows};
+use crate::support::wait::{LIMIT, within_limit};
+use crate::support::{Answer, Call, Setup, SimulatedProvider, TestGateway, training_rows};
 
 const FILES: &str = "/v1/files";
 const JOBS: &str = "/v1/fine_tuning/jobs";
@@ -92,10 +99,12 @@ impl<'a> Tuner<'a> {
     /// Waits until the gateway shows that status.
     #[track_caller]
     fn await_status(&self, job: &str, status: &str) -> Value {
-        eventually(&format!("{job} is {status}"), || {
-            let shown = self.shown(job);
-            (shown["status"] == status).then_some(shown)
+        let mut last = Value::Null;
+        within_limit(|| {
+            last = self.shown(job);
+            (last["status"] == status).then(|| last.clone())
         })
+        .unwrap_or_else(|| panic!("waited {LIMIT:?} in vain: {job} is {status}, but {last:#}"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Tuner, at_openai, key_of};
+use super::{JOBS, Tuner, at_openai, id, key_of};
 use crate::support::provider::tuning::Route;
 use crate::support::{Answer, Call, Setup, SimulatedProvider, TestGateway, chat};
 
@@ -54,6 +54,17 @@ fn a_job_makes_a_model_that_only_its_owner_can_ask() {
     }
     assert!(shown["training_cost_usd"].as_f64().is_some_and(|cost| cost > 0.0), "{shown:#}");
     assert!(shown["curve"].as_array().is_some_and(|curve| !curve.is_empty()), "{shown:#}");
+
+    // the moments are those of the job
+    let job = &tuner.get(JOBS)["data"][0];
+    let made = tuner.get(&format!("{JOBS}/{}/checkpoints", id(job)))["data"][0].clone();
+    let created = |name: &Value| {
+        let name = name.as_str().expect("a name").replace(':', "%3A");
+        tuner.get(&format!("/v1/models/{name}"))["created"].clone()
+    };
+    assert_eq!(created(&job["fine_tuned_model"]), job["finished_at"]);
+    assert_eq!(created(&made["fine_tuned_model_checkpoint"]), made["created_at"]);
+    assert_eq!(created(&json!("support-bot")), 0, "nobody knows");
 
     let ask =
         |key: &str| gateway.call(Call::post("/v1/chat/completions", &chat(&model, "hello")).bearer(key));

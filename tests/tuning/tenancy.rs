@@ -53,6 +53,8 @@ fn routes(of: &Belongings) -> Vec<Row> {
         row("write", "DELETE", &file, None),
         row("write", "POST", &format!("{upload}/parts"), None),
         row("write", "POST", &format!("{upload}/complete"), Some(json!({"part_ids": ["part_x"]}))),
+        // right and owner come before what was sent
+        row("write", "POST", &format!("{upload}/complete"), Some(json!({"part_ids": 3}))),
         row("write", "POST", &format!("{upload}/cancel"), Some(json!({}))),
         row("read", "GET", &job, None),
         row("read", "GET", &format!("{job}/events"), None),
@@ -73,6 +75,7 @@ fn open_routes() -> Vec<Row> {
         row("read", "GET", "fine_tuning/jobs", None),
         row("write", "POST", "files", Some(json!({}))),
         row("write", "POST", "uploads", Some(begin)),
+        row("write", "POST", "uploads", Some(json!({"filename": 3}))),
         row(
             "write",
             "POST",
@@ -197,4 +200,63 @@ fn an_operator_sees_all_teams_and_acts_for_one() {
     let cancel = format!("/admin/v1/fine_tuning/jobs/{}/cancel", belongings.job);
     gateway.admin(Call::post(&cancel, &json!({}))).expect(200);
     tuner.await_status(&belongings.job, "cancelled");
+}
+
+#[test]
+fn what_an_operator_does_is_in_the_audit_log() {
+    let provider = SimulatedProvider::start();
+    provider.tuning().pace(Pace::Manual);
+    let gateway = TestGateway::with(at_openai(&provider)).start();
+    let tuner = Tuner::new(&gateway);
+    let rows = training_rows(10);
+    // what a team does itself is not
+    let (file, job) = (tuner.file(), tuner.job("gpt-4.1-mini"));
+    let own = id(&gateway.admin(upload("/admin/v1/files", &rows)).expect(200).json());
+    gateway.admin(Call::new("DELETE", &format!("/admin/v1/files/{file}"))).expect(200);
+    gateway.admin(Call::new("DELETE", "/admin/v1/files/file-none")).expect(404);
+    let begin = json!({"filename": "a.jsonl", "purpose": "fine-tune", "bytes": rows.len(),
+        "mime_type": "application/jsonl"});
+    let begin = Call::post("/admin/v1/uploads?team=support", &begin);
+    let begun = id(&gateway.admin(begin.clone()).expect(200).json());
+    let form = crate::support::multipart::Form::new().file("data", "blob", &rows);
+    let part = Call::new("POST", &format!("/admin/v1/uploads/{begun}/parts"))
+        .body(&form.content_type(), &form.bytes());
+    let part = id(&gateway.admin(part).expect(200).json());
+    let complete = Call::post(&format!("/admin/v1/uploads/{begun}/complete"), &json!({"part_ids": [part]}));
+    let whole = gateway.admin(complete).expect(200).json();
+    let given_up = id(&gateway.admin(begin).expect(200).json());
+    gateway.admin(Call::post(&format!("/admin/v1/uploads/{given_up}/cancel"), &json!({}))).expect(200);
+    gateway.admin(Call::post(&format!("/admin/v1/fine_tuning/jobs/{job}/cancel"), &json!({}))).expect(200);
+
+    let log = gateway.admin(Call::get("/admin/v1/audit")).expect(200).json();
+    let mut entries: Vec<&Value> = log["data"].as_array().expect("entries").iter().collect();
+    entries.retain(|entry| {
+        let action = entry["action"].as_str().expect("an action");
+        ["file.", "upload.", "job."].iter().any(|noun| action.starts_with(noun))
+    });
+    entries.reverse();
+    let found: Vec<(&str, &str)> = entries
+        .iter()
+        .map(|entry| (entry["action"].as_str().expect("text"), entry["subject"].as_str().expect("text")))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("file.create", own.as_str()),
+            ("file.delete", &file),
+            ("upload.create", &begun),
+            ("upload.complete", &begun),
+            ("upload.create", &given_up),
+            ("upload.cancel", &given_up),
+            ("job.cancel", &job),
+        ]
+    );
+    assert!(entries.iter().all(|entry| entry["actor"] == "admin"));
+    assert_eq!(
+        (&entries[0]["detail"]["owner"], &entries[0]["detail"]["bytes"]),
+        (&json!("operator"), &json!(rows.len()))
+    );
+    let owner = entries[1]["detail"]["owner"].as_str().expect("whose it was");
+    assert!(owner.starts_with("team:"), "{owner}");
+    assert_eq!(entries[3]["detail"]["file"], whole["file"]["id"]);
 }

@@ -8,6 +8,7 @@ async fn the_capital_of_france() {
     let response = worker.post("/v1/chat/completions", &question("What is the capital of France?")).await;
     assert_eq!(response.headers()["x-tunegate-prompt-tokens"], "37");
     assert_eq!(response.headers()["content-type"], "application/json");
+    let told = response.headers()["x-tunegate-compute-us"].to_str().unwrap().parse();
     let answer: Value = response.json().await.unwrap();
     assert_eq!(content(&answer), "The capital of France is Paris.");
     assert_eq!(answer["object"], "chat.completion");
@@ -17,7 +18,8 @@ async fn the_capital_of_france() {
         "prompt_tokens": 37, "completion_tokens": 7, "total_tokens": 44,
         "prompt_tokens_details": {"cached_tokens": 0}
     });
-    assert_eq!(answer["usage"], usage);
+    let (tokens, compute_us) = timeless(&answer["usage"]);
+    assert_eq!((tokens, Ok(compute_us)), (usage, told), "the header says the same");
 
     let parts =
         json!([{"type": "text", "text": "What is the capital "}, {"type": "text", "text": "of France?"}]);
@@ -42,6 +44,7 @@ async fn a_stream_is_the_whole_in_pieces() {
         assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
         let prompt_tokens = whole["usage"]["prompt_tokens"].to_string();
         assert_eq!(response.headers()["x-tunegate-prompt-tokens"], prompt_tokens.as_str());
+        let begun_us: u64 = response.headers()["x-tunegate-compute-us"].to_str().unwrap().parse().unwrap();
         let mut events = events(&response.text().await.unwrap());
         for event in &events {
             assert_eq!((&event["id"], &event["created"]), (&events[0]["id"], &events[0]["created"]));
@@ -49,7 +52,12 @@ async fn a_stream_is_the_whole_in_pieces() {
         }
         if usage {
             let last = events.pop().unwrap();
-            assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &whole["usage"]));
+            let (tokens, compute_us) = timeless(&last["usage"]);
+            assert_eq!((&last["choices"], tokens), (&json!([]), timeless(&whole["usage"]).0));
+            assert!(
+                (1..compute_us).contains(&begun_us),
+                "{begun_us} of {compute_us} µs before the first word"
+            );
             assert!(events.iter().all(|event| event.get("usage") == Some(&Value::Null)));
         } else {
             assert!(events.iter().all(|event| event.get("usage").is_none()));

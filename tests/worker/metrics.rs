@@ -122,3 +122,24 @@ async fn traffic_of_every_kind_is_told_as_the_contract_says() {
     assert!(value(&after, "tunegate_worker_cpu_seconds_total") >= 0.0);
     promtool_is_content(&after);
 }
+
+#[tokio::test]
+async fn what_answers_are_told_of_the_time_is_all_of_the_steps() {
+    let worker = Worker::start(&[]);
+    let ask = |words: &str, cap| with(question(words), &json!({"max_completion_tokens": cap, "seed": 1}));
+    let (one, two, three) = (
+        ask("Count from one to a hundred.", 30),
+        ask("Tell me of a ship.", 12),
+        ask(&"Tell me of all ships. ".repeat(30), 3),
+    );
+    let (one, two, three) = tokio::join!(worker.chat(&one), worker.chat(&two), worker.chat(&three));
+    let times = [one, two, three].map(|answer| timeless(&answer["usage"]).1);
+    worker.until_active(0).await;
+    let after = worker.metrics().await;
+    let steps_us = value(&after, "tunegate_worker_step_duration_seconds_sum") * 1e6;
+    let steps = value(&after, "tunegate_worker_step_duration_seconds_count");
+    let shared_us: u64 = times.iter().sum();
+    // of each step less than a microsecond is nobody's
+    let unshared_us = steps_us - shared_us as f64;
+    assert!((-1.0..=steps + 1.0).contains(&unshared_us), "{times:?} of {steps_us} µs in {steps} steps");
+}

@@ -7,6 +7,8 @@ mod errors;
 mod lifecycle;
 mod load;
 mod metrics;
+mod score;
+mod tuning;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -53,7 +55,12 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Starts a worker and returns it with the place it says it listens at.
 fn spawn(arguments: &[&str]) -> (Child, String) {
-    let mut process = command(arguments).spawn().unwrap();
+    listening(&mut command(arguments))
+}
+
+/// The same of what a command becomes.
+fn listening(command: &mut Command) -> (Child, String) {
+    let mut process = command.spawn().unwrap();
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
     let mut log = String::new();
     let place = lines.by_ref().map_while(Result::ok).find_map(|line| {
@@ -67,7 +74,12 @@ fn spawn(arguments: &[&str]) -> (Child, String) {
 
 impl Worker {
     fn start(arguments: &[&str]) -> Self {
-        let (process, place) = spawn(&[&["--listen", "127.0.0.1:0"], arguments].concat());
+        Self::of(&mut command(&[&["--listen", "127.0.0.1:0"], arguments].concat()))
+    }
+
+    /// The worker that a command becomes; it listens at TCP.
+    fn of(command: &mut Command) -> Self {
+        let (process, place) = listening(command);
         Self { process, base: format!("http://{place}"), client: reqwest::Client::new() }
     }
 
@@ -98,6 +110,14 @@ impl Worker {
     async fn ended(&mut self) -> ExitStatus {
         ended(&mut self.process).await
     }
+}
+
+/// A usage without how long was computed, which is some time and another each time; that, in microseconds.
+fn timeless(usage: &Value) -> (Value, u64) {
+    let mut usage = usage.clone();
+    let told = usage.as_object_mut().unwrap().remove("tunegate_compute_us").unwrap().as_u64().unwrap();
+    assert!(told > 0, "nothing is computed in no time");
+    (usage, told)
 }
 
 async fn ended(process: &mut Child) -> ExitStatus {

@@ -4,6 +4,8 @@ use crate::repair::dedupe::Likeness;
 use crate::repair::split::Parts;
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 fn options() -> Options {
     Options::default()
 }
@@ -107,6 +109,37 @@ fn what_is_personal_is_masked_and_nothing_else_is_touched() {
     use crate::personal::Kind::{Card, Email, Phone};
     assert_eq!((masked.rows, masked.changed), (3, 2));
     assert_eq!(masked.of, [(Email, 2), (Phone, 1), (Card, 2)].into());
+}
+
+#[test]
+fn nothing_is_left_alone_in_what_a_tool_is_called_with() {
+    for (arguments, masked) in [
+        (r#"{"id":"a@b.io","name":"+49 170 1234567"}"#, r#"{"id":"[EMAIL]","name":"[PHONE]"}"#),
+        (
+            r#"{"to":[{"type":"a@b.io","role":{"name":"a@b.io"}}]}"#,
+            r#"{"to":[{"type":"[EMAIL]","role":{"name":"[EMAIL]"}}]}"#,
+        ),
+        (r#"{"a@b.io":1,"c@d.io":2,"e@f.io":3}"#, r#"{"[EMAIL]":1,"[EMAIL] 2":2,"[EMAIL] 3":3}"#),
+        (r#"["a@b.io"]"#, r#"["[EMAIL]"]"#),
+        (r#"{"id":7, "name":"neko"}"#, r#"{"id":7, "name":"neko"}"#),
+    ] {
+        let row = |arguments: &str, about: &str| {
+            let call = json!({"id": "call_a@b.io", "type": "function", "function": {"name": "make", "arguments": arguments}});
+            json!({
+                "messages": [
+                    {"role": "user", "content": "make"},
+                    {"role": "assistant", "tool_calls": [call]},
+                ],
+                "tools": [{"type": "function", "function": {"name": "make", "parameters": {"properties": {
+                    "name": {"type": "string", "default": about},
+                }}}}],
+            })
+        };
+        let mut out = Vec::new();
+        mask::write(row(arguments, "a@b.io").to_string().as_bytes(), &options(), &mut out).expect("written");
+        let written: serde_json::Value = serde_json::from_str(&text(out)).expect("JSON");
+        assert_eq!(written, row(masked, "[EMAIL]"), "{arguments}");
+    }
 }
 
 #[test]

@@ -5,15 +5,18 @@
 //! (candle's own reader allocates what the file asks for, and panics where an offset overflows.)
 
 mod metadata;
+mod rewrite;
 mod shape;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 pub use metadata::Value;
 use metadata::{Bounded, read_metadata};
+pub(crate) use rewrite::Changed;
 pub use shape::Shape;
 
 /// Why a model file cannot be served. Always the file's fault, never worth a retry.
@@ -115,6 +118,8 @@ pub struct RawTensor {
 }
 
 struct TensorPlace {
+    /// Its place in the file's list.
+    index: usize,
     code: u32,
     dimensions: Vec<u64>,
     offset: u64,
@@ -125,7 +130,10 @@ pub struct Gguf {
     reader: BufReader<File>,
     length: u64,
     metadata: HashMap<String, Value>,
+    /// Where the metadata end and the list of tensors begins.
+    metadata_end: u64,
     places: HashMap<String, TensorPlace>,
+    alignment: u64,
     data_start: u64,
 }
 
@@ -150,6 +158,7 @@ impl Gguf {
         }
         let (tensors, pairs) = (source.u64()?, source.u64()?);
         let metadata = read_metadata(&mut source, pairs)?;
+        let metadata_end = source.position();
         let places = read_places(&mut source, tensors)?;
         let alignment = match metadata.get("general.alignment") {
             None => 32,
@@ -159,7 +168,7 @@ impl Gguf {
                 .ok_or_else(|| malformed("general.alignment is not a power of two"))?,
         };
         let data_start = source.position().next_multiple_of(alignment);
-        Ok(Self { reader, length, metadata, places, data_start })
+        Ok(Self { reader, length, metadata, metadata_end, places, alignment, data_start })
     }
 
     /// Returns the metadata value under `key`.
@@ -222,32 +231,63 @@ impl Gguf {
     /// # Errors
     /// If it is missing, of another shape or a type we do not read, or reaches beyond the file's end.
     pub fn tensor(&mut self, name: &str, rows: usize, columns: usize) -> Result<RawTensor, GgufError> {
+        self.rows(name, (rows, columns), 0..rows)
+    }
+
+    /// Reads some rows of the tensor `name`, which must be of this shape: rows and columns.
+    ///
+    /// # Errors
+    /// As [`Self::tensor`].
+    pub(crate) fn rows(
+        &mut self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        wanted: Range<usize>,
+    ) -> Result<RawTensor, GgufError> {
         let place =
             self.places.get(name).ok_or_else(|| malformed(format!("the tensor {name} is missing")))?;
-        let format = Format::from_code(place.code).ok_or_else(|| {
-            GgufError::Unsupported(format!("the tensor {name} has the ggml type {}", place.code))
-        })?;
-        let wanted = if rows == 1 { vec![columns as u64] } else { vec![columns as u64, rows as u64] };
-        if place.dimensions != wanted {
+        let format = place.format(name)?;
+        let shape = if rows == 1 { vec![columns as u64] } else { vec![columns as u64, rows as u64] };
+        if place.dimensions != shape {
             let found = &place.dimensions;
-            return Err(malformed(format!("the tensor {name} has the shape {found:?}, not {wanted:?}")));
+            return Err(malformed(format!("the tensor {name} has the shape {found:?}, not {shape:?}")));
         }
-        let (numbers, bytes) = format.block();
-        if !columns.is_multiple_of(numbers) {
+        let (start, size) = self.extent(name, place)?;
+        // Whole rows of a size that fits into the file.
+        let row = size / rows.max(1) as u64;
+        let (first, count) = (wanted.start.min(rows), wanted.len().min(rows - wanted.start.min(rows)));
+        let mut bytes = vec![0; count * row as usize];
+        self.reader.seek(SeekFrom::Start(start + first as u64 * row))?;
+        self.reader.read_exact(&mut bytes)?;
+        Ok(RawTensor { format, rows: count, columns, bytes })
+    }
+
+    /// Returns where a tensor begins in the file and its bytes.
+    fn extent(&self, name: &str, place: &TensorPlace) -> Result<(u64, u64), GgufError> {
+        let (numbers, bytes) = place.format(name)?.block();
+        let columns = place.dimensions[0];
+        if !columns.is_multiple_of(numbers as u64) {
             return Err(malformed(format!("rows of {name} are no whole number of blocks")));
         }
-        let size = (columns / numbers).checked_mul(bytes).and_then(|row| row.checked_mul(rows));
+        let row = (columns / numbers as u64).checked_mul(bytes as u64);
+        let size =
+            place.dimensions[1..].iter().try_fold(row, |size, n| Some(size?.checked_mul(*n))).flatten();
         let start = self.data_start.checked_add(place.offset);
         let (Some(size), Some(start)) = (size, start) else {
             return Err(malformed(format!("the tensor {name} is larger than can be")));
         };
-        if start.checked_add(size as u64).is_none_or(|end| end > self.length) {
+        if start.checked_add(size).is_none_or(|end| end > self.length) {
             return Err(malformed(format!("the tensor {name} reaches beyond the end of the file")));
         }
-        self.reader.seek(SeekFrom::Start(start))?;
-        let mut data = vec![0; size];
-        self.reader.read_exact(&mut data)?;
-        Ok(RawTensor { format, rows, columns, bytes: data })
+        Ok((start, size))
+    }
+}
+
+impl TensorPlace {
+    fn format(&self, name: &str) -> Result<Format, GgufError> {
+        Format::from_code(self.code).ok_or_else(|| {
+            GgufError::Unsupported(format!("the tensor {name} has the ggml type {}", self.code))
+        })
     }
 }
 
@@ -256,7 +296,7 @@ fn read_places(
     count: u64,
 ) -> Result<HashMap<String, TensorPlace>, GgufError> {
     let mut places = HashMap::new();
-    for _ in 0..count {
+    for index in 0..count as usize {
         let name = source.text()?;
         let rank = source.u32()?;
         if rank == 0 || rank > 4 {
@@ -270,7 +310,7 @@ fn read_places(
         while dimensions.len() > 1 && dimensions.last() == Some(&1) {
             dimensions.pop();
         }
-        let place = TensorPlace { code: source.u32()?, dimensions, offset: source.u64()? };
+        let place = TensorPlace { index, code: source.u32()?, dimensions, offset: source.u64()? };
         if places.insert(name.clone(), place).is_some() {
             return Err(malformed(format!("two tensors are called {name}")));
         }

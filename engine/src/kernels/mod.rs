@@ -8,6 +8,8 @@ mod activations;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 pub(crate) mod dense;
+pub(crate) mod frozen;
+pub(crate) mod low_rank;
 mod portable;
 pub(crate) mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +17,7 @@ mod vnni;
 
 pub use activations::Activation;
 pub(crate) use activations::Activations;
+pub(crate) use low_rank::Adapted;
 
 use crate::pool::{Parts, Pool};
 
@@ -165,9 +168,9 @@ fn pass(left: usize) -> usize {
     }
 }
 
-/// One matrix and where its product goes: `out[row][output]`, overwritten.
+/// One matrix, what adapters add to it, and where its product goes: `out[row][output]`, overwritten.
 pub(crate) struct Product<'a> {
-    pub(crate) weights: &'a Packed,
+    pub(crate) matrix: Adapted<'a>,
     pub(crate) out: &'a mut [f32],
 }
 
@@ -176,23 +179,23 @@ pub(crate) struct Product<'a> {
 /// The outputs are split among the threads: a tile's weights stay in the first cache while the rows pass.
 pub(crate) fn multiply(pool: &mut Pool, x: &Activations, products: &mut [Product<'_>]) {
     let mut units = 0;
-    let jobs: Vec<(usize, &Packed, Parts<'_>)> = products
+    let jobs: Vec<(usize, Adapted<'_>, Parts<'_>)> = products
         .iter_mut()
         .map(|product| {
-            let first = units;
-            units += product.weights.tiles();
-            assert_eq!(product.weights.columns, x.columns(), "the matrix takes such rows");
-            assert_eq!(product.out.len(), x.rows() * product.weights.rows, "the output has its size");
-            (first, product.weights, Parts::new(product.out))
+            let (first, weights) = (units, product.matrix.weights);
+            units += weights.tiles();
+            assert_eq!(weights.columns, x.columns(), "the matrix takes such rows");
+            assert_eq!(product.out.len(), x.rows() * weights.rows, "the output has its size");
+            (first, product.matrix, Parts::new(product.out))
         })
         .collect();
     pool.run(units, 1, |range| {
         let mut sums = TileSums::default();
         for unit in range {
-            let Some((first, weights, out)) = jobs.iter().rfind(|job| job.0 <= unit) else { continue };
-            let tile = unit - first;
+            let Some((first, matrix, out)) = jobs.iter().rfind(|job| job.0 <= unit) else { continue };
+            let (tile, weights) = (unit - first, matrix.weights);
             each_pass(x.rows(), |row, count| {
-                weights.sums(tile, x, row, count, &mut sums);
+                matrix.sums(tile, x, row, count, &mut sums);
                 for (offset, sums) in sums.iter().take(count).enumerate() {
                     let at = (row + offset) * weights.rows + tile * TILE;
                     // SAFETY: each tile is one unit and writes its own columns.
@@ -205,12 +208,19 @@ pub(crate) fn multiply(pool: &mut Pool, x: &Activations, products: &mut [Product
 }
 
 /// `out = silu(gate · x) · (up · x)` in one parallel loop, overwritten.
-pub(crate) fn multiply_gated(pool: &mut Pool, x: &Activations, gate: &Packed, up: &Packed, out: &mut [f32]) {
-    assert_eq!((gate.rows, gate.columns), (up.rows, up.columns), "gate and up are alike");
-    assert_eq!(gate.columns, x.columns(), "the matrices take such rows");
-    assert_eq!(out.len(), x.rows() * gate.rows, "the output has its size");
+pub(crate) fn multiply_gated(
+    pool: &mut Pool,
+    x: &Activations,
+    gate: Adapted<'_>,
+    up: Adapted<'_>,
+    out: &mut [f32],
+) {
+    let (weights, other) = (gate.weights, up.weights);
+    assert_eq!((weights.rows, weights.columns), (other.rows, other.columns), "gate and up are alike");
+    assert_eq!(weights.columns, x.columns(), "the matrices take such rows");
+    assert_eq!(out.len(), x.rows() * weights.rows, "the output has its size");
     let out = Parts::new(out);
-    pool.run(gate.tiles(), 1, |range| {
+    pool.run(weights.tiles(), 1, |range| {
         let (mut gates, mut ups) = (TileSums::default(), TileSums::default());
         for tile in range {
             each_pass(x.rows(), |row, count| {
@@ -218,9 +228,9 @@ pub(crate) fn multiply_gated(pool: &mut Pool, x: &Activations, gate: &Packed, up
                 up.sums(tile, x, row, count, &mut ups);
                 for (offset, (gates, ups)) in gates.iter_mut().zip(&ups).take(count).enumerate() {
                     vector::gated(gates, ups);
-                    let at = (row + offset) * gate.rows + tile * TILE;
+                    let at = (row + offset) * weights.rows + tile * TILE;
                     // SAFETY: each tile is one unit and writes its own columns.
-                    let part = unsafe { out.part(at, gate.width(tile)) };
+                    let part = unsafe { out.part(at, weights.width(tile)) };
                     part.copy_from_slice(&gates[..part.len()]);
                 }
             });

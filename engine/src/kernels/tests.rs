@@ -47,7 +47,11 @@ fn equals_candles_dequantised_product() {
                 let mut x = Activations::new(precision);
                 x.set(&mut pool, &case.x, inputs);
                 let mut ours = vec![0.0; rows * outputs];
-                multiply(&mut pool, &x, &mut [Product { weights: &case.packed, out: &mut ours }]);
+                multiply(
+                    &mut pool,
+                    &x,
+                    &mut [Product { matrix: Adapted::plain(&case.packed), out: &mut ours }],
+                );
                 let found = gap(&ours, &case.exact);
                 assert!(found < most, "{packing:?} {precision:?} {outputs}x{inputs}, {rows} rows: {found}");
             }
@@ -94,13 +98,13 @@ fn gate_and_up_are_silu_times_up() {
     x.set(&mut pool, &gate.x, 64);
     let mut product = |weights| {
         let mut out = vec![0.0; 11 * 72];
-        multiply(&mut pool, &x, &mut [Product { weights, out: &mut out }]);
+        multiply(&mut pool, &x, &mut [Product { matrix: Adapted::plain(weights), out: &mut out }]);
         out
     };
     let (gates, ups) = (product(&gate.packed), product(&up.packed));
     let exact: Vec<f32> = gates.iter().zip(ups).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
     let mut ours = vec![0.0; 11 * 72];
-    multiply_gated(&mut pool, &x, &gate.packed, &up.packed, &mut ours);
+    multiply_gated(&mut pool, &x, Adapted::plain(&gate.packed), Adapted::plain(&up.packed), &mut ours);
     assert!(gap(&ours, &exact) < 1e-5);
 }
 

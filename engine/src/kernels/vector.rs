@@ -203,6 +203,14 @@ for_every_machine! {
     }
 }
 
+for_every_machine! {
+    /// Returns the logarithm of the sum of `e^x`.
+    fn log_sum_exp(x: &[f32]) -> f32 {
+        let peak = x.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+        peak + sum(x, |x| exp(x - peak)).ln()
+    }
+}
+
 /// Returns the largest magnitude; in lanes, so that it vectorises.
 #[inline(always)]
 fn largest(x: &[f32; BLOCK]) -> f32 {
@@ -325,6 +333,15 @@ mod tests {
             softmax(&mut scores);
             assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-5);
             assert!((f64::from(scores[0]) - first).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn log_sum_exp_is_close() {
+        for length in [1, 16, 33, 50_000] {
+            let x: Vec<f32> = (0..length).map(|i| (i * 37 % 101) as f32 * 0.3 - 150.0).collect();
+            let exact = x.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+            assert!((f64::from(log_sum_exp(&x)) - exact).abs() < 1e-4, "{length}");
         }
     }
 

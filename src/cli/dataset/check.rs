@@ -106,6 +106,15 @@ fn costs(
     };
     let mut costs = std::collections::BTreeMap::new();
     for (provider, name) in targets {
+        // a fine-tuned model's price at Azure goes by its base
+        let row = match provider {
+            ProviderKind::Azure => format!("{base}.ft-*"),
+            ProviderKind::OpenAi | ProviderKind::Candle => name.clone(),
+        };
+        let remedy = format!(
+            "set it with `tunegate prices set {row} --provider {} --training USD --input USD --output USD`",
+            provider.name()
+        );
         let found = book.find(provider, &name, None, at_ms);
         let cost = found.as_ref().ok().and_then(|found| found.price.training_cost(tokens, at_ms, u64::MAX));
         let value = match (found, cost) {
@@ -117,11 +126,11 @@ fn costs(
             }),
             (Ok(_), None) => json!({
                 "usd": null,
-                "why": format!("unknown: {name} is not priced by the trained token; set `training` in the price file"),
+                "why": format!("unknown: {row} has no price by the trained token: {remedy}"),
             }),
             (Err(_), _) => json!({
                 "usd": null,
-                "why": format!("unknown: set a price of {name} with `training` in the price file"),
+                "why": format!("unknown: {remedy}"),
             }),
         };
         costs.insert(provider.name().to_owned(), value);
@@ -245,6 +254,10 @@ mod tests {
             local["candle"]["why"].as_str().is_some_and(|why| why.starts_with("unknown: set")),
             "{local:?}"
         );
+        let at_azure = costs("azure/gpt-9", "2025-01-01")["azure"]["why"].clone();
+        let remedy =
+            "`tunegate prices set gpt-9.ft-* --provider azure --training USD --input USD --output USD`";
+        assert_eq!(at_azure, format!("unknown: set it with {remedy}"));
         // never less because of tokens that somebody else may have used up
         assert_eq!(costs("gpt-4o-mini-2024-07-18", "2024-09-01")["openai"]["usd"], "0.90");
     }

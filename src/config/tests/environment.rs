@@ -160,3 +160,29 @@ fn clients_of_the_control_plane_need_no_provider_keys() {
     let missing = load(Some(&folder.path().join("other.toml")), &Variables::new()).expect_err("no such file");
     assert_eq!(missing.problems.len(), 1, "{missing}");
 }
+
+#[test]
+fn what_is_only_computed_needs_no_secrets() {
+    let text = r#"
+[providers.openai]
+kind = "openai"
+api_key = { env = "NOBODY_SET_THIS" }
+
+[alerts]
+webhook_url = "https://alerts.example/hook"
+webhook_secret = { env = "NOR_THIS" }
+
+[admin]
+key = { file = "/not/there" }
+"#;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tunegate.toml");
+    std::fs::write(&path, text).expect("a file");
+    assert!(load(Some(&path), &Variables::new()).is_err());
+    let config =
+        load_without_secrets(Some(&path), &Variables::new()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.catalog.providers.contains_key("openai"));
+    // what is wrong elsewhere is wrong still
+    std::fs::write(&path, "[providers.openai]\nkind = \"opnai\"\n").expect("a file");
+    assert!(load_without_secrets(Some(&path), &Variables::new()).is_err());
+}

@@ -41,6 +41,10 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[retirements]\npoll_ms = 10", "retirements.poll_ms: 10 is out of bounds: 1000 to 86400000"),
     ("[retirements]\nlead_ms = 999999999999", "retirements.lead_ms: 999999999999 is out of bounds"),
     ("[retirements]\nwarn_days = 99999", "retirements.warn_days: 99999 is out of bounds: 0 to 3660"),
+    ("[models.x.gate]\nrows = 20", "models.x.gate.rules: 1 to 32 rules stand here"),
+    ("[models.x.gate]\nrules = [\"be good\"]", "models.x.gate.rules[0]: \"be good\" is no rule"),
+    ("[models.x.gate]\nrows = 0", "models.x.gate.rows: 0 is out of bounds: 1 to 10000"),
+    ("[models.x.gate]\nmax_age_days = 0", "models.x.gate.max_age_days: 0 is out of bounds: 1 to 3650"),
     ("[cache]\nmax_bytes = 1", "cache.max_bytes: 1 is out of bounds: 1048576 to 1099511627776"),
     ("[cache]\nmax_answer_bytes = 1", "cache.max_answer_bytes: 1 is out of bounds: 1024 to 67108864"),
     (
@@ -229,6 +233,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "[providers.a]\nkind = \"azure\"\ntraining.arm = { poll_ms = 1 }",
         "providers.a.training.arm.poll_ms: 1 is out of bounds",
     ),
+    (
+        "[tuning]\nmoderate = true\n[providers.a]\nkind = \"azure\"",
+        "tuning.moderate: needs a provider of kind \"openai\"",
+    ),
     ("[tuning]\nidle_after_hours = 0", "tuning.idle_after_hours: 0 is out of bounds: 1 to 360"),
     ("[deployments.d]\nmodel = \"m\"", "deployments.d.provider: missing"),
     (
@@ -332,6 +340,16 @@ const MISTAKES: &[(&str, &str)] = &[
         "[models.m]\ncache = { semantic = {} }\n[worker]\nembedding_model = \"\"",
         "models.m.cache.semantic: needs the local worker and its worker.embedding_model",
     ),
+    ("[models.m]\ncapture = { sample = 0.0 }", "models.m.capture.sample: 0 is out of bounds: 0.000001 to 1"),
+    ("[models.m]\ncapture = { sample = 1.1 }", "models.m.capture.sample: 1.1 is out of bounds"),
+    (
+        "[models.m]\ncapture = { retention_days = 400 }",
+        "models.m.capture.retention_days: 400 is out of bounds: 1 to 366",
+    ),
+    ("[models.m]\ncapture = { max_rows = 0 }", "models.m.capture.max_rows: 0 is out of bounds: 1 to 1000000"),
+    ("[models.m]\ncapture = { max_row_bytes = 10 }", "models.m.capture.max_row_bytes: 10 is out of bounds"),
+    ("[models.m]\ncapture = { deployments = [] }", "models.m.capture.deployments: names none"),
+    ("[models.m]\ncapture = { rate = 1 }", "models.m.capture.rate: unknown key"),
     ("[models.m]\nprompt = {}", "models.m.prompt.name: "),
     ("[models.m]\nprompt = { name = \"a b\" }", "models.m.prompt.name: a b is no NAME, NAME@LABEL"),
     ("[models.m]\nprompt = { name = \"a\", mode = \"after\" }", "models.m.prompt.mode: "),
@@ -434,6 +452,14 @@ fn what_works_but_should_be_known() {
         (
             "[models.m]\ndeployments = [\"smollm2-135m\"]\ncache = { scope = \"shared\" }",
             "models.m.cache.scope: what one team asked",
+        ),
+        (
+            "[models.m]\ndeployments = [\"smollm2-135m\"]\ncapture = { mask = false }",
+            "models.m.capture.mask: personal data",
+        ),
+        (
+            "[models.m]\ndeployments = [\"smollm2-135m\"]\ncapture = { deployments = [\"later\"] }",
+            "models.m.capture.deployments[0]: there is no deployment later in this file",
         ),
     ] {
         let config = good(text, &environment);

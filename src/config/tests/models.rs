@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::cache::{Joiners, Policy, Scope};
+use crate::domain::capture;
 use crate::domain::catalog::Model;
 use crate::domain::endpoint::Endpoint;
 use crate::domain::retry;
@@ -71,6 +72,14 @@ fn shape(plan: &Plan) -> String {
             }
         }
     }
+}
+
+#[test]
+fn a_gate_is_of_the_model_and_has_sound_defaults() {
+    let config = with("[models.bot]\ndeployments = [\"a\"]\ngate.rules = [\"min exact 0.8\"]\n");
+    let model = model(&config, "bot");
+    let gate = model.gate.as_ref().expect("a gate");
+    assert_eq!((gate.rows, gate.max_age_ms, gate.rules.rules().len()), (20, 90 * 86_400_000, 1));
 }
 
 #[test]
@@ -311,4 +320,30 @@ fn all_routes_of_a_model_keep_answers_as_it_says() {
     assert_eq!(kept, vec![Some(want); 3]);
     // a plan that leads through another model keeps nothing for that
     assert!(of("plain").routes().all(|route| route.cache.is_none()));
+}
+
+#[test]
+fn what_is_kept_of_a_model_s_traffic() {
+    let text = "[models.m]\ndeployments = [\"smollm2-135m\"]\n\
+                capture = { sample = 0.25, retention_days = 7, mask = false, max_rows = 9, max_row_bytes = 2048, \
+                deployments = [\"smollm2-135m\"] }\n\
+                [models.usual]\ndeployments = [\"smollm2-135m\"]\ncapture = {}\n\
+                [models.plain]\ndeployments = [\"smollm2-135m\"]";
+    let config = good(text, &[]);
+    let of = |name: &str| {
+        let model = config.catalog.models().find(|model| model.name.as_str() == name).expect("a model");
+        model.capture.as_deref().cloned()
+    };
+    let want = capture::Policy {
+        sample_ppm: 250_000,
+        retention_ms: 7 * capture::DAY_MS,
+        mask: false,
+        max_rows: 9,
+        max_row_bytes: 2_048,
+        deployments: Some(vec!["smollm2-135m".into()]),
+    };
+    assert_eq!(of("m"), Some(want));
+    let usual = of("usual").expect("kept");
+    assert_eq!((usual.sample_ppm, usual.mask, usual.deployments), (100_000, true, None));
+    assert_eq!(of("plain"), None, "off unless a model says so");
 }

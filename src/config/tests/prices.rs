@@ -1,7 +1,7 @@
 //! Prices.
 
 use crate::domain::catalog::{OnUnpriced, Pricing};
-use crate::domain::money::PerToken;
+use crate::domain::money::{PerToken, Usd};
 use crate::domain::price::rates::Class;
 
 use super::*;
@@ -53,6 +53,28 @@ fn prices_of_deployments_are_read_and_looked_at() {
         panic!("the worker's price is written out")
     };
     assert_eq!(price.tokens.standard().of(Class::Input), PerToken::FREE);
+}
+
+#[test]
+fn the_time_of_a_machine_is_priced_for_our_own_worker_alone() {
+    let price = "price = { compute_per_hour_usd = \"0.36\" }";
+    let hour = |config: &Config, name: &str| {
+        let Pricing::Explicit { price, .. } = &config.catalog.deployments[name].pricing else {
+            panic!("written out")
+        };
+        (price.terms.compute_hour, price.tokens.standard().of(Class::Output))
+    };
+    let of = |kind: &str| {
+        format!(
+            "{NO_WORKER}\n[providers.p]\nkind = \"{kind}\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+             [deployments.a]\nprovider = \"p\"\nmodel = \"mine\"\n{price}\n[models.m]\ndeployments = [\"a\"]"
+        )
+    };
+    let cents = Some(Usd::from_nanos(360_000_000));
+    assert_eq!(hour(&good(&of("candle"), &[]), "a"), (cents, PerToken::FREE));
+    assert_eq!(hour(&good(&format!("[worker]\n{price}"), &[]), "smollm2-135m"), (cents, PerToken::FREE));
+    let error = load_text(&of("openai"), &Variables::new()).expect_err("nobody is believed that").to_string();
+    assert!(error.contains("deployments.a.price.compute_per_hour_usd: only for candle"), "{error}");
 }
 
 #[test]

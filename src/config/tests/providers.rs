@@ -96,3 +96,21 @@ fn the_resource_manager_has_a_token_of_its_own() {
     let Entra::ClientSecret { scope, .. } = arm.credential else { panic!("the provider's") };
     assert_eq!(scope, "https://management.azure.com/.default");
 }
+
+#[test]
+fn an_account_is_read_by_one_provider() {
+    let provider = |name: &str, group: &str| {
+        format!(
+            "[providers.{name}]\nkind = \"azure\"\nbase_url = \"https://{name}.openai.azure.com\"\napi_key.env = \"K\"\n\
+             training.arm = {{ subscription_id = \"s\", resource_group = \"{group}\", account = \"r\", \
+             entra = {{ kind = \"managed_identity\" }} }}\n"
+        )
+    };
+    for (group, is_same) in [("Tuning", true), ("other", false)] {
+        let text = format!("{NO_WORKER}{}{}", provider("a", "tuning"), provider("b", group));
+        let told = load_text(&text, &variables(&[("K", "k")])).err().map(|error| error.to_string());
+        let wanted = "providers.b.training.arm: providers.a reads the same account";
+        assert_eq!(told.is_some(), is_same, "{group}: {told:?}");
+        assert!(told.is_none_or(|told| told.contains(wanted)), "{group}");
+    }
+}

@@ -15,7 +15,7 @@ fn a_reload_says_what_only_a_restart_applies() {
                 [tracing]\nendpoint = \"http://localhost:4318\"\n\
                 [retirements]\npoll_ms = 0\nlead_ms = 0\nwarn_days = 0\n\
                 [cache]\nmax_bytes = 1048576\nembed_timeout_ms = 7\n\
-                [tuning]\npoll_ms = 60\npoll_max_ms = 70\nmoderate = true\n\
+                [tuning]\npoll_ms = 60\npoll_max_ms = 70\nmoderate = true\n[providers.a]\nkind = \"openai\"\n\
                 [metrics]\nmax_label_values = 7\n";
     let want = [
         "server.listen",

@@ -67,6 +67,7 @@ fn every_key_is_in_the_full_file() {
         fields::<file::Breaker>(),
         fields::<file::Model>(),
         fields::<file::ModelCache>(),
+        fields::<file::ModelCapture>(),
         fields::<file::Injection>(),
         fields::<file::TrainedWith>(),
         fields::<file::ModelSemantic>(),

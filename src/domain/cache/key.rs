@@ -111,7 +111,9 @@ pub fn semantic_key(request: &InferenceRequest, on: &KeyedOn<'_>) -> Option<(Cac
     let turns = match request.endpoint {
         Endpoint::ChatCompletions => "messages",
         Endpoint::Responses => "input",
-        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations => return None,
+        Endpoint::Completions | Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Score => {
+            return None;
+        }
     };
     let mut hashing = Hashing::begin("semantic", request, on);
     let mut asked = None;

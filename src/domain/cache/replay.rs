@@ -24,7 +24,7 @@ pub fn whole_of(endpoint: Endpoint, events: &[u8]) -> Option<Bytes> {
     match endpoint {
         Endpoint::ChatCompletions | Endpoint::Completions => chat::whole_of(endpoint, events),
         Endpoint::Responses => response::whole_of(events),
-        Endpoint::Embeddings | Endpoint::Moderations => None,
+        Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Score => None,
     }
 }
 
@@ -34,7 +34,7 @@ pub fn stream_of(endpoint: Endpoint, whole: &[u8]) -> Option<Bytes> {
     match endpoint {
         Endpoint::ChatCompletions | Endpoint::Completions => streamed::stream_of(endpoint, whole),
         Endpoint::Responses => response::stream_of(whole),
-        Endpoint::Embeddings | Endpoint::Moderations => None,
+        Endpoint::Embeddings | Endpoint::Moderations | Endpoint::Score => None,
     }
 }
 

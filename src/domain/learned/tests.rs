@@ -54,6 +54,26 @@ fn two_thousand_answers_tell_the_mean_and_it_follows() {
 }
 
 #[test]
+fn our_own_worker_takes_its_time_for_a_token() {
+    let timed = |prompt, completion, compute_us| TokenCounts { compute_us, ..of(prompt, 0, completion) };
+    let mut learned = Learned::default();
+    assert_eq!(learned.compute_ns_per_token(), None);
+    learned.note(&timed(90, 10, 0), ByItself);
+    assert_eq!(learned.compute_ns_per_token(), None, "of another machine");
+    let mut learned = Learned::default();
+    learned.note(&timed(90, 10, 1_000), ByItself);
+    assert_eq!(learned.compute_ns_per_token(), Some(10_000));
+    learned.note(&timed(0, 100, 5_000), AtItsCap);
+    let both = learned.compute_ns_per_token().expect("seen");
+    assert!(
+        (30_000..30_100).contains(&both),
+        "6,000 µs for 200 tokens, the newer ones a little more: {both}"
+    );
+    learned.fade(0.5);
+    assert_eq!(learned.compute_ns_per_token(), Some(both), "what counts less is no quicker");
+}
+
+#[test]
 fn a_cap_cuts_what_is_longer() {
     let mut learned = Learned::default();
     let lengths: Vec<u64> = {

@@ -39,11 +39,18 @@ pub struct Sheets {
 const TOKEN_BAND: [i64; 2] = [1_000, 2_000_000_000];
 /// The cheapest and the dearest hour that is believed.
 const HOUR_BAND: [Usd; 2] = [Usd::from_nanos(10_000_000), Usd::dollars(10_000)];
+/// The same of an hour of our own machine: a small one costs its electricity.
+const COMPUTE_BAND: [Usd; 2] = [Usd::from_nanos(100_000), Usd::dollars(10_000)];
 /// Output that costs this many times the input is taken for a mistake in the unit.
 const MOST_OUTPUT_RATIO: i128 = 1_000;
 const MOST_PERIODS: usize = 1_000;
 const MOST_NAME_BYTES: usize = 256;
 const TRAINING_INCREMENT_SECONDS: u64 = 1;
+/// The key of what an hour of our own machine costs.
+pub const COMPUTE_KEY: &str = "compute_per_hour_usd";
+/// Why that means nothing at other providers.
+pub const NOT_OURS: &str =
+    "only for candle: nobody else is believed how long a machine computed; write what tokens cost there";
 
 /// One thing that is wrong, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -120,11 +127,11 @@ pub fn over(provider: ProviderKind, model: &str, body: &Value) -> Result<RowDraf
         let base = body.text("base").map(Arc::from);
         if body.has("periods") {
             let note = body.text("note").map(Arc::from);
-            let periods = periods(&mut body);
+            let periods = periods(&mut body, Some(provider));
             body.finish();
             return RowDraft { provider, model: model.into(), base, note, periods };
         }
-        let periods = period(body).into_iter().collect();
+        let periods = period(body, Some(provider)).into_iter().collect();
         RowDraft { provider, model: model.into(), base, note: None, periods }
     });
     let empty = RowDraft { provider, model: model.into(), base: None, note: None, periods: Vec::new() };
@@ -138,7 +145,7 @@ pub fn over(provider: ProviderKind, model: &str, body: &Value) -> Result<RowDraf
 /// Everything that is wrong in it.
 pub fn alone(price: &Value) -> Result<super::Price, Vec<Problem>> {
     let problems = Problems::default();
-    let draft = problems.table("", price).and_then(period);
+    let draft = problems.table("", price).and_then(|table| period(table, None));
     if let Some(Draft { tokens: None, .. }) = draft {
         problems.add("input_per_1m_usd", "missing: write what input and output cost, \"0\" if it is nothing");
     }
@@ -193,7 +200,7 @@ fn file_row(mut table: Table<'_>) -> Option<RowDraft> {
         check_name(&table, "model", model);
     }
     let (base, note) = (table.text("base").map(Arc::from), table.text("note").map(Arc::from));
-    let periods = periods(&mut table);
+    let periods = periods(&mut table, kind);
     table.finish();
     Some(RowDraft { provider: kind?, model: model?, base, note, periods })
 }
@@ -217,7 +224,7 @@ fn no_twins(rows: &[Option<RowDraft>], problems: &Problems) {
     }
 }
 
-fn periods(table: &mut Table<'_>) -> Vec<Draft> {
+fn periods(table: &mut Table<'_>, whose: Option<ProviderKind>) -> Vec<Draft> {
     let written = table.children("periods");
     match written.len() {
         0 => table.wrong("periods", "missing: at least one period says what it costs"),
@@ -227,7 +234,7 @@ fn periods(table: &mut Table<'_>) -> Vec<Draft> {
     let mut read: Vec<(String, Draft)> = Vec::new();
     for period_table in written {
         let path = period_table.path.clone();
-        read.extend(period(period_table).map(|period| (path, period)));
+        read.extend(period(period_table, whose).map(|period| (path, period)));
     }
     read.sort_by_key(|(_, period)| period.terms.from_ms);
     for (path, [before, after]) in read.iter().zip(read.iter().skip(1)).map(|(a, b)| (&b.0, [&a.1, &b.1])) {
@@ -238,13 +245,18 @@ fn periods(table: &mut Table<'_>) -> Vec<Draft> {
     read.into_iter().map(|(_, period)| period).collect()
 }
 
-fn period(mut table: Table<'_>) -> Option<Draft> {
+fn period(mut table: Table<'_>, whose: Option<ProviderKind>) -> Option<Draft> {
     let from_ms = table.moment("from").unwrap_or(i64::MIN);
     let until_ms = table.moment("until").unwrap_or(i64::MAX);
     if from_ms >= until_ms {
         table.wrong("until", "is not after `from`: no moment is in this period");
     }
     let tokens = token_prices(&mut table);
+    if table.has(COMPUTE_KEY) && whose.is_some_and(|kind| kind != ProviderKind::Candle) {
+        table.wrong(COMPUTE_KEY, NOT_OURS);
+    }
+    // a machine that is paid for by its time costs nothing by the token, unless that is written, too
+    let tokens = tokens.or(table.has(COMPUTE_KEY).then(TokenPrices::default));
     let training = table.per_token("training");
     let mut training_by_type = BTreeMap::new();
     if let Some(types) = table.child("training_per_1m_usd_by_type") {
@@ -263,6 +275,7 @@ fn period(mut table: Table<'_>) -> Option<Draft> {
         free_training: table.child("free_training").and_then(free_training),
         training_hour: training_hour(&mut table),
         hosting: hosting(&mut table),
+        compute_hour: table.per_hour(COMPUTE_KEY, COMPUTE_BAND),
         source: table.text("source").unwrap_or("written by the operator").into(),
         verified: table.flag("verified").unwrap_or(true),
         note: table.text("note").map(Arc::from),
@@ -283,7 +296,7 @@ fn free_training(mut table: Table<'_>) -> Option<FreeTraining> {
 }
 
 fn training_hour(table: &mut Table<'_>) -> Option<Hourly> {
-    let per_hour = table.per_hour("training_per_hour_usd");
+    let per_hour = table.per_hour("training_per_hour_usd", HOUR_BAND);
     let increment = table.seconds("training_increment_seconds");
     if increment.is_some() && per_hour.is_none() {
         table.wrong("training_increment_seconds", "means nothing without training_per_hour_usd");
@@ -292,12 +305,12 @@ fn training_hour(table: &mut Table<'_>) -> Option<Hourly> {
 }
 
 fn hosting(table: &mut Table<'_>) -> Option<Hosting> {
-    let any = table.per_hour("hosting_per_hour_usd");
+    let any = table.per_hour("hosting_per_hour_usd", HOUR_BAND);
     let billing = table.billing("hosting_billing");
     let mut by_sku = BTreeMap::new();
     if let Some(skus) = table.child("hosting_per_hour_usd_by_sku") {
         skus.each(|skus, sku| {
-            if let Some(price) = skus.per_hour(sku) {
+            if let Some(price) = skus.per_hour(sku, HOUR_BAND) {
                 by_sku.insert(Arc::from(sku), price);
             }
         });
@@ -596,15 +609,15 @@ impl<'a> Table<'a> {
         None
     }
 
-    fn per_hour(&mut self, key: &str) -> Option<Usd> {
+    fn per_hour(&mut self, key: &str, [least, most]: [Usd; 2]) -> Option<Usd> {
         let text = self.amount(key)?;
         match Usd::parse(&text) {
             Ok(Usd::ZERO) => return Some(Usd::ZERO),
-            Ok(price) if (HOUR_BAND[0]..=HOUR_BAND[1]).contains(&price) => return Some(price),
+            Ok(price) if (least..=most).contains(&price) => return Some(price),
             Ok(_) => self.wrong(
                 key,
                 &format!(
-                    "{text} USD an hour is beyond belief (0.01 to 10000, or \"0\"): is it in another unit?"
+                    "{text} USD an hour is beyond belief ({least} to {most}, or \"0\"): is it in another unit?"
                 ),
             ),
             Err(error) => self.wrong(key, &error.to_string()),

@@ -257,6 +257,41 @@ fn pain_13_a_broken_file_changes_nothing_and_an_override_stands() {
 }
 
 #[test]
+fn our_own_machine_costs_by_its_time() {
+    let own = price(&json!({"compute_per_hour_usd": "0.36"}));
+    let used = |compute_us| TokenCounts { compute_us, ..tokens(1_000_000, 1_000_000) };
+    for (micros, cost) in [(0, "0"), (1, "0.000000001"), (1_000_000, "0.0001"), (3_600_000_000, "0.36")] {
+        assert_eq!(own.cost(&used(micros), ServiceTier::Default), usd(cost), "{micros}");
+        assert_eq!(own.cost_of_many(&used(micros), 9, ServiceTier::Default), usd(cost), "{micros}");
+    }
+    // training is the same machine's time, unless it has a price of its own
+    assert_eq!(own.training_time_cost(100), Some(usd("0.01")));
+    let apart = price(&json!({"compute_per_hour_usd": "0.36", "training_per_hour_usd": "3.6"}));
+    assert_eq!(apart.training_time_cost(100), Some(usd("0.1")));
+    // and tokens beside it
+    let both =
+        price(&json!({"compute_per_hour_usd": "0.36", "input_per_1m_usd": "1", "output_per_1m_usd": "2"}));
+    assert_eq!(both.cost(&used(1_000_000), ServiceTier::Default), usd("3.0001"));
+    assert_eq!(price(&json!({"compute_per_hour_usd": "0"})).cost(&used(9), ServiceTier::Default), Usd::ZERO);
+    for (written, said) in [
+        (
+            json!({"compute_per_hour_usd": "0.00001"}),
+            "compute_per_hour_usd: 0.00001 USD an hour is beyond belief",
+        ),
+        (json!({"compute_per_hour_usd": "20000"}), "beyond belief (0.0001 to 10000.00, or \"0\")"),
+        (json!({"compute_per_hour_usd": 0.36}), "an amount is written as text"),
+        (json!({"compute_per_hour_usd": "0.36", "input_per_1m_usd": "1"}), "output_per_1m_usd: missing"),
+    ] {
+        let found = refused(&written);
+        assert!(found.contains(said), "{written} should say {said:?}, but says\n{found}");
+    }
+    let body = json!({"compute_per_hour_usd": "0.36"});
+    assert!(over(ProviderKind::Candle, "m", &body).is_ok());
+    let elsewhere = over(ProviderKind::OpenAi, "m", &body).expect_err("not theirs");
+    assert!(elsewhere[0].message.contains("only for candle"), "{elsewhere:?}");
+}
+
+#[test]
 fn pain_14_a_price_in_another_unit_is_refused() {
     let with = |input: (&str, &str), output: (&str, &str)| json!({input.0: input.1, output.0: output.1});
     let (million, out_million) = ("input_per_1m_usd", "output_per_1m_usd");
@@ -389,6 +424,7 @@ proptest! {
         price in any_price(),
         bound in (0..4_000_u64, 0..4_000_u64),
         parts in prop::array::uniform7(0..5_000_u64),
+        time in (0..1_u64 << 32, 0..1_u64 << 32, 0..1_i64 << 40),
         asked in 0..4_usize, served in 0..4_usize,
     ) {
         let (asked, served) = (ServiceTier::ALL[asked], ServiceTier::ALL[served]);
@@ -396,8 +432,12 @@ proptest! {
         let counts = TokenCounts {
             prompt: parts[0].min(bound.0), cached: parts[1], cache_write: parts[2], audio_prompt: parts[3],
             completion: parts[4].min(bound.1), reasoning: parts[5], audio_completion: parts[6],
+            compute_us: time.0.min(time.1),
         };
-        let held = Cost::default()
+        let mut price = price;
+        price.terms.compute_hour = Some(Usd::from_nanos(time.2));
+        let held = price
+            .computing(time.1)
             .and(bound.0, price.dearest_input(bound.0, asked))
             .and(bound.1, price.dearest_output(bound.0, asked))
             .round_up();

@@ -240,7 +240,12 @@ impl<'c> Laying<'c> {
         let Some(own) = names.next() else { return };
         let aliases = names.filter(|alias| *alias != own).collect();
         let plan = Plan::Ordered(served.iter().cloned().map(Plan::To).collect());
-        self.named.push(Model { owner: Some(model.owner.clone()), aliases, ..Model::plain(own, plan) });
+        self.named.push(Model {
+            owner: Some(model.owner.clone()),
+            created_at_ms: Some(model.made_at_ms(name)),
+            aliases,
+            ..Model::plain(own, plan)
+        });
     }
 
     fn assign(&mut self, assignment: &Assignment) {

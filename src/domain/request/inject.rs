@@ -110,7 +110,9 @@ impl InferenceRequest {
         }
         let members = all_members(&self.body);
         let edits = match self.endpoint {
-            Endpoint::ChatCompletions => self.edits_of_messages(&members, words, mode, speaker)?,
+            Endpoint::ChatCompletions | Endpoint::Score => {
+                self.edits_of_messages(&members, words, mode, speaker)?
+            }
             Endpoint::Responses => self.edits_of_instructions(&members, words, mode)?,
             Endpoint::Completions => self.edits_of_prompts(&members, words, mode)?,
             Endpoint::Embeddings | Endpoint::Moderations => Vec::new(),

@@ -62,7 +62,7 @@ impl InferenceRequest {
     /// that is its instructions, and the items that its input begins with.
     pub fn system_message(&self) -> Option<String> {
         match self.endpoint {
-            Endpoint::ChatCompletions => match self.value_of("messages") {
+            Endpoint::ChatCompletions | Endpoint::Score => match self.value_of("messages") {
                 Some(messages) => system_message(messages),
                 None => Some(String::new()),
             },

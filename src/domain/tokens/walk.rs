@@ -44,7 +44,7 @@ const fn framing(scale: Scale) -> Framing {
 /// Counts a request's input.
 pub(super) fn request(tally: &mut Tally, endpoint: Endpoint, body: &[u8]) -> Result<(), serde_json::Error> {
     let framing = framing(tally.scale());
-    if matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Responses) {
+    if matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Responses | Endpoint::Score) {
         tally.add(framing.whole);
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -78,9 +78,9 @@ enum Member {
 }
 
 fn member(endpoint: Endpoint, key: &str) -> Member {
-    use Endpoint::{ChatCompletions, Completions, Embeddings, Moderations, Responses};
+    use Endpoint::{ChatCompletions, Completions, Embeddings, Moderations, Responses, Score};
     match (endpoint, key) {
-        (ChatCompletions, "messages") | (Responses, "input") => Member::Messages,
+        (ChatCompletions | Score, "messages") | (Responses, "input") => Member::Messages,
         (Responses, "instructions") => Member::Instructions,
         (Completions, "prompt" | "suffix") | (Embeddings | Moderations, "input") => Member::Content,
         (ChatCompletions | Responses, "tools") => Member::Tools,

@@ -11,7 +11,7 @@ use crate::domain::money::{PerToken, Usd};
 use crate::domain::price::{FreeTraining, Hourly, Price};
 use crate::domain::usage::UsageSource;
 
-/// Training by the hour is expected to take so many tokens a second, where nothing is known. It only decides how much is
+/// Training by the hour is expected to take so many tokens a second, where no pace is known. It only decides how much is
 /// held at first: what runs longer is held for anew.
 const EXPECTED_TOKENS_PER_SECOND: u64 = 250;
 /// The least time that is held for, seconds.
@@ -63,7 +63,7 @@ impl TrainingPrice {
     /// words, such as `globalstandard`.
     pub fn of(price: &Price, kind: Option<&str>, row: &Arc<str>, version: &Arc<str>) -> Option<Self> {
         let terms = &price.terms;
-        let rate = match (terms.training_of(kind), terms.training_hour) {
+        let rate = match (terms.training_of(kind), terms.training_hour()) {
             (Some(price), _) => Rate::PerToken { picos: price.picos() },
             (None, Some(hour)) => {
                 Rate::PerHour { nanos: hour.per_hour.nanos(), increment_seconds: hour.increment_seconds }
@@ -135,6 +135,9 @@ pub struct Quote {
     pub auto: bool,
     /// What it costs.
     pub price: TrainingPrice,
+    /// Tokens a second that are trained there, as the operator says or as the last jobs did; none where nobody knows.
+    #[serde(default)]
+    pub pace: Option<u64>,
 }
 
 impl Quote {
@@ -145,7 +148,8 @@ impl Quote {
 
     /// What is held, seconds of it where time is billed.
     pub fn seconds(&self) -> u64 {
-        (self.all_tokens() / EXPECTED_TOKENS_PER_SECOND).max(LEAST_SECONDS)
+        let pace = self.pace.unwrap_or(EXPECTED_TOKENS_PER_SECOND).max(1);
+        self.all_tokens().div_ceil(pace).max(LEAST_SECONDS)
     }
 
     /// What is held: nothing free is counted on, as another job of the account may use it first.
@@ -164,13 +168,16 @@ pub struct Used {
     pub tokens: u64,
     /// Time that it ran, seconds.
     pub seconds: u64,
+    /// What of it a worker of ours says that it computed, seconds.
+    pub computed_seconds: u64,
     /// How they are known.
     pub source: UsageSource,
 }
 
 impl Used {
     /// Of a job that never ran.
-    pub const NOTHING: Self = Self { tokens: 0, seconds: 0, source: UsageSource::Reported };
+    pub const NOTHING: Self =
+        Self { tokens: 0, seconds: 0, computed_seconds: 0, source: UsageSource::Reported };
 }
 
 /// What a job has cost: written down before it is booked, so that it is booked as it was once computed.
@@ -180,6 +187,9 @@ pub struct Bill {
     pub tokens: u64,
     /// Time that it ran, seconds.
     pub seconds: u64,
+    /// What of it a worker of ours says that it computed, seconds.
+    #[serde(default)]
+    pub computed_seconds: u64,
     /// How they are known.
     pub source: UsageSource,
     /// What they cost, nano-dollars.
@@ -199,6 +209,7 @@ impl Bill {
         Self {
             tokens: used.tokens,
             seconds: used.seconds,
+            computed_seconds: used.computed_seconds,
             source: used.source,
             nanos: cost.nanos(),
             day: day_of(at_ms),
@@ -231,13 +242,14 @@ mod tests {
     }
 
     fn used(tokens: u64, seconds: u64) -> Used {
-        Used { tokens, seconds, source: UsageSource::Reported }
+        Used { tokens, seconds, computed_seconds: 0, source: UsageSource::Reported }
     }
 
     #[test]
     fn tokens_time_and_what_is_free() {
         // OpenAI's example of August 2023: 100,000 tokens, three epochs, 8 USD a million
-        let quote = Quote { tokens: 100_000, epochs: 3, auto: false, price: per_token("8", None) };
+        let quote =
+            Quote { tokens: 100_000, epochs: 3, auto: false, price: per_token("8", None), pace: None };
         assert_eq!(quote.amount().to_string(), "2.40");
         let bill = Bill::of(used(300_000, 0), &quote.price, 0, 0);
         assert_eq!((bill.cost().to_string().as_str(), bill.is_nothing()), ("2.40", false));
@@ -245,7 +257,11 @@ mod tests {
         let rate = Rate::PerHour { nanos: Usd::dollars(102).nanos(), increment_seconds: 900 };
         let hourly = TrainingPrice { rate, ..quote.price };
         assert_eq!(Bill::of(used(1_000_000, 4_800), &hourly, 0, 0).cost().to_string(), "153.00");
-        assert_eq!(Quote { price: hourly, ..quote }.amount().to_string(), "102.00", "an hour at least");
+        let quote = Quote { price: hourly, ..quote };
+        assert_eq!(quote.amount().to_string(), "102.00", "an hour at least");
+        // 300,000 tokens at 40 a second: 2 h 5 min, in quarters of an hour
+        let slow = Quote { pace: Some(40), ..quote };
+        assert_eq!((slow.seconds(), slow.amount().to_string().as_str()), (7_500, "229.50"));
         // 2M free a day, up to and including 23 September 2024 (1727049600 is its beginning)
         let until_ms = 1_727_136_000_000;
         let mini = per_token("3", Some(Free { tokens_per_day: 2_000_000, until_ms }));
@@ -259,7 +275,7 @@ mod tests {
             assert_eq!(bill.cost().to_string(), cost, "{tokens} at {at_ms} after {before}");
             assert_eq!(bill.day, at_ms / DAY_MS);
         }
-        let quote = Quote { tokens: 1_000_000, epochs: 2, auto: true, price: mini };
+        let quote = Quote { tokens: 1_000_000, epochs: 2, auto: true, price: mini, pace: None };
         assert_eq!(quote.amount().to_string(), "6.00", "nothing free is counted on");
         assert!(TrainingPrice::nothing("x").is_nothing());
         assert_eq!(TrainingPrice::nothing("x").of_tokens(5, 0, 0), Usd::ZERO);

@@ -19,6 +19,8 @@ pub enum Id {
     Event,
     /// A checkpoint of a job.
     Checkpoint,
+    /// An evaluation.
+    Evaluation,
 }
 
 impl Id {
@@ -31,6 +33,7 @@ impl Id {
             Self::Job => "ftjob-",
             Self::Event => "ftevent-",
             Self::Checkpoint => "ftckpt_",
+            Self::Evaluation => "eval_",
         }
     }
 

@@ -5,6 +5,7 @@
 //! At the provider there is one job, in the ledger one hold and one settlement, wherever a process dies.
 
 mod learn;
+mod passed;
 #[cfg(test)]
 mod tests;
 mod used;
@@ -167,6 +168,9 @@ pub struct Seen {
     pub model: Option<Arc<str>>,
     /// Billed tokens, over all epochs.
     pub trained_tokens: Option<u64>,
+    /// How long a worker of ours has computed for it, seconds.
+    #[serde(default)]
+    pub compute_seconds: Option<u64>,
     /// Epochs, once they are a number.
     pub epochs: Option<u64>,
     /// The seed.
@@ -190,6 +194,7 @@ impl Seen {
             estimated_finish: job.estimated_finish,
             model: job.model.clone(),
             trained_tokens: job.trained_tokens,
+            compute_seconds: job.compute_seconds,
             epochs: job.epochs,
             seed: job.seed,
             hyperparameters: job.hyperparameters.clone(),
@@ -409,6 +414,12 @@ impl Course {
     /// How much is held.
     pub const fn held(&self) -> Usd {
         Usd::from_nanos(self.held_nanos)
+    }
+
+    /// Whether copies of its files may be at its provider: none goes out before its cost is known and its rows have been
+    /// looked at.
+    pub const fn may_be_out(&self) -> bool {
+        self.quote.is_some() && (self.moderated || !self.plan.moderates)
     }
 
     /// How the job stands, as it is shown. A final word stands only behind the bill and the model's registration: who reads

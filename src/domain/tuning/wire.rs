@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 
 use super::status::JobStatus;
 
+/// The member of `usage_metrics` in which a worker of ours says how long it has computed for a job, seconds, rounded up.
+pub const COMPUTE_SECONDS: &str = "compute_seconds";
+
 /// A job as a provider is asked for it. What the client said and we don't act on travels as it came.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobOrder {
@@ -66,6 +69,8 @@ pub struct ProviderJob {
     pub model: Option<Arc<str>>,
     /// Billed tokens, over all epochs; none until they are known.
     pub trained_tokens: Option<u64>,
+    /// How long a worker of ours has computed for it, seconds, by [`COMPUTE_SECONDS`]; none of anybody else's machine.
+    pub compute_seconds: Option<u64>,
     /// Epochs, once they are a number: `auto` and -1 are none.
     pub epochs: Option<u64>,
     /// The batch size, once it is a number.

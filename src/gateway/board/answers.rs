@@ -13,6 +13,8 @@ pub struct Expected {
     pub output_milli: Option<u64>,
     /// The part of the input that comes from the provider's own cache, thousandths; none where no answer was seen.
     pub cached_permille: Option<u16>,
+    /// How long our own worker computes for a token of input or output, nanoseconds; none of anybody else's machine.
+    pub compute_ns_per_token: Option<u64>,
     /// How many answers of this deployment that rests on, the older ones counting less.
     pub samples: u64,
 }
@@ -82,6 +84,8 @@ impl Answers {
         Expected {
             output_milli: expectation.mean_output_milli(cap),
             cached_permille: expectation.cached_permille(),
+            // the route's others compute on other machines: they tell nothing of it
+            compute_ns_per_token: own.learned.compute_ns_per_token(),
             samples: (own.learned.samples() as f64 * own.kept(self.noted)).round() as u64,
         }
     }

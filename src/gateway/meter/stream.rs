@@ -18,7 +18,8 @@ use crate::domain::outcome::Ending;
 use crate::domain::priced::Priced;
 use crate::domain::stream::StreamReader;
 use crate::domain::translate::ResponsesStream;
-use crate::domain::usage::{Usage, UsageSource};
+use crate::domain::usage::Usage;
+use crate::gateway::capture::Capturing;
 use crate::gateway::pins::Pins;
 use crate::gateway::presence::{Client, Presence};
 use crate::gateway::record::Record;
@@ -45,8 +46,9 @@ pub(super) async fn begin<C: Client>(
     presence: &mut Presence<'_, C>,
     mut record: Box<Record>,
 ) -> Followed {
-    let Following { facts, exchange, usage_injected, shared, deadline, visit, pins, response, .. } =
-        following;
+    let Following {
+        facts, exchange, usage_injected, shared, deadline, visit, pins, response, capturing, ..
+    } = following;
     let status = exchange.status();
     let headers = passed(exchange.headers(), &facts.deployment, "text/event-stream; charset=utf-8");
     let framed = is_framed(&exchange);
@@ -56,7 +58,8 @@ pub(super) async fn begin<C: Client>(
     let translator = response.map(|it| ResponsesStream::new(it.echo, it.id, it.created_at_s));
     // what is translated ends with its usage, whoever asked for it
     let as_it_came = shared || translator.is_some();
-    let reader = StreamReader::new(facts.request.endpoint, usage_injected && !as_it_came);
+    let reader =
+        StreamReader::new(facts.request.endpoint, usage_injected && !as_it_came).told_by(facts.told_by());
     let reader = if as_it_came { reader } else { reader.priced(priced) };
     let mut metered = Metered {
         facts,
@@ -68,6 +71,7 @@ pub(super) async fn begin<C: Client>(
         record: None,
         visit: Some(visit),
         pins: Arc::clone(pins),
+        capturing,
         has_begun: false,
         comments: BytesMut::new(),
         first: None,
@@ -173,6 +177,8 @@ pub struct Metered {
     /// Nothing once it is over.
     visit: Option<Visit>,
     pins: Arc<Pins>,
+    /// Listens to it, where it may become a row of a data set.
+    capturing: Option<Capturing>,
     /// Whether an event has come.
     has_begun: bool,
     /// Comments that came before the first event and are not handed on yet.
@@ -255,6 +261,7 @@ impl Metered {
                     if let Some(visit) = &mut self.visit {
                         visit.chunk(clock::monotonic());
                     }
+                    self.capturing = self.capturing.take().and_then(|capturing| capturing.hears(&chunk));
                     let out = self.reader.push(chunk);
                     self.first = Some(self.translated(out));
                     // whoever drops this here finds it again
@@ -327,6 +334,12 @@ impl Metered {
 
     /// The end of the visit: it went well unless the stream itself says otherwise.
     fn over(&mut self, usage: Usage) {
+        if let Some(capturing) = self.capturing.take() {
+            match self.has_failed() {
+                true => capturing.broke(),
+                false => capturing.ends(),
+            }
+        }
         let Some(visit) = self.visit.take() else { return };
         match self.has_failed() {
             true => visit.failed("upstream_broke"),
@@ -407,6 +420,9 @@ impl Metered {
 
     /// Nobody waits any more: stops the upstream or reads on to its usage. The outcome, with what was used.
     pub(in crate::gateway) async fn left_alone(mut self) -> Option<Box<Record>> {
+        if let Some(capturing) = self.capturing.take() {
+            capturing.broke();
+        }
         self.stop().await;
         self.settle_usage();
         self.record.take()
@@ -449,6 +465,9 @@ impl Metered {
     async fn broke(&mut self, error: &UpstreamError) -> Next {
         let request_id = self.record.as_ref().map(|record| record.request_id());
         let request_id = request_id.as_deref();
+        if let Some(capturing) = self.capturing.take() {
+            capturing.broke();
+        }
         tracing::warn!(request_id, deployment = %self.facts.deployment.name, %error, "a stream broke off");
         self.give_up(Why::Failed("upstream_broke")).await;
         if let Some(record) = &self.record {
@@ -487,7 +506,7 @@ impl Metered {
     /// What it used, as far as it was read.
     fn usage(&mut self) -> Usage {
         match self.reader.usage() {
-            Some(tokens) => Usage { tokens, source: UsageSource::Reported, served: self.reader.served() },
+            Some(tokens) => self.facts.reported(tokens, self.reader.served()),
             // whatever is visible, the thoughts before it are not, and they are billed
             None if self.facts.unseen => self.facts.unconfirmed(),
             None => self.facts.estimated(&mut self.reader),

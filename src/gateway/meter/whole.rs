@@ -60,8 +60,18 @@ pub(super) async fn read<C: Client>(
     presence: &mut Presence<'_, C>,
     mut record: Box<Record>,
 ) -> Followed {
-    let Following { facts, mut exchange, usage_injected, shared, deadline, visit, pins, response, .. } =
-        following;
+    let Following {
+        facts,
+        mut exchange,
+        usage_injected,
+        shared,
+        deadline,
+        visit,
+        pins,
+        response,
+        capturing,
+        ..
+    } = following;
     let usage_injected = usage_injected && !shared;
     let between = facts.deployment.timeouts.between_chunks;
     let wait = record.if_dropped(|| Some(facts.unconfirmed()));
@@ -97,6 +107,7 @@ pub(super) async fn read<C: Client>(
     exchange.release().await;
     // `"error": {}` beside an answer is none
     let fault = read.is_error.then(|| provider::fault_of_event(&read.body)).flatten();
+    let heard = read.body.clone();
     let body = match (read.wrong, response) {
         (Some(wrong), _) => Err(wrong),
         (None, Some(response)) if fault.is_none() => {
@@ -119,6 +130,9 @@ pub(super) async fn read<C: Client>(
         visit.refused(fault, None);
         return Followed::Fault(fault, provider::message(status, &body), record);
     }
+    if let Some(capturing) = capturing {
+        capturing.ends_with(heard, is_event_stream(kind));
+    }
     visit.ended(Some(&usage));
     record.attempt_ended(Some(usage));
     for id in read.ids.into_iter().chain(facts.conversation()) {
@@ -136,7 +150,7 @@ fn record_price(record: &mut Record) -> Option<Priced> {
 
 fn usage(facts: &Facts, read: &Taken) -> Usage {
     match read.usage {
-        Some(tokens) => Usage { tokens, source: UsageSource::Reported, served: read.served },
+        Some(tokens) => facts.reported(tokens, read.served),
         // moderations are free and report nothing
         None if facts.request.endpoint == Endpoint::Moderations && read.wrong.is_none() => {
             Usage::new(TokenCounts::default(), UsageSource::Reported)
@@ -148,7 +162,9 @@ fn usage(facts: &Facts, read: &Taken) -> Usage {
 impl Taken {
     /// A stream that had to be read whole.
     fn streamed(facts: &Facts, body: Bytes, usage_injected: bool, priced: &Option<Priced>) -> Self {
-        let mut reader = StreamReader::new(facts.request.endpoint, usage_injected).priced(priced.clone());
+        let mut reader = StreamReader::new(facts.request.endpoint, usage_injected)
+            .told_by(facts.told_by())
+            .priced(priced.clone());
         let body: Bytes = [reader.push(body), reader.finish()].concat().into();
         let stored = facts.request.endpoint == Endpoint::Responses;
         let ids =
@@ -170,7 +186,7 @@ impl Taken {
             false => Vec::new(),
         };
         Self {
-            usage: answer.usage.as_ref().and_then(TokenCounts::from_json),
+            usage: answer.usage.as_ref().and_then(|usage| TokenCounts::told_by(facts.told_by(), usage)),
             served: answer.service_tier.as_deref().map(|tier| ServiceTier::served(Some(tier))),
             ids,
             wrong: wrong.map(|wrong| UpstreamError::Broken(wrong.to_owned())),

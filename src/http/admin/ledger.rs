@@ -251,6 +251,7 @@ fn as_csv(entries: &[Entry]) -> Response {
         "injected_prompt",
         "injected_tokens",
         "injected_usd",
+        "compute_us",
     ];
     csv::answer(&head, entries.iter().map(line))
 }
@@ -287,4 +288,5 @@ fn line(entry: &Entry) -> Line {
         .text(injected.map(|injected| &*injected.prompt).unwrap_or_default())
         .value(&injected.map_or(0, |injected| injected.tokens))
         .value(&injected.map_or(Usd::ZERO, |injected| injected.cost))
+        .value(&entry.tokens.compute_us)
 }

@@ -4,8 +4,10 @@ mod audit;
 mod body;
 mod budgets;
 mod cache;
+mod captures;
 mod csv;
 mod datasets;
+mod evaluations;
 mod hosting;
 mod keys;
 mod ledger;
@@ -49,8 +51,11 @@ use crate::gateway::Gateway;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::record::Book;
 use crate::tuning::TuningError;
+use crate::tuning::captures::Captures;
+use crate::tuning::evaluations::Evaluations;
 use crate::tuning::files::Files;
 use crate::tuning::hosting::Hosting;
+use crate::tuning::jobs::Jobs;
 use crate::tuning::registry::Registry;
 use crate::upstream::worker::Scrape;
 
@@ -80,10 +85,16 @@ pub struct Admin {
     pub prices: Arc<Prices>,
     /// Training files.
     pub files: Arc<Files>,
+    /// Traffic that is kept to train on.
+    pub captures: Arc<Captures>,
+    /// Fine-tuning jobs.
+    pub jobs: Arc<Jobs>,
     /// Stored prompts.
     pub prompts: Arc<Prompts>,
     /// What fine-tuning jobs have made.
     pub registry: Arc<Registry>,
+    /// What models were evaluated at.
+    pub evaluations: Arc<Evaluations>,
     /// Budgets.
     pub budgets: Arc<Budgets>,
     /// How they stand.
@@ -123,7 +134,9 @@ pub fn router(admin: Admin, readiness: &Arc<Readiness>) -> Router {
         .merge(prices::routes())
         .merge(prompts::routes())
         .merge(datasets::routes())
+        .merge(captures::routes())
         .merge(models::routes())
+        .merge(evaluations::routes())
         .merge(budgets::routes())
         .merge(teams::routes())
         .merge(cache::routes())

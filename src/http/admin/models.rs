@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::body::{Name, read, read_or_empty};
 use super::query::{Asked as Query, Given};
 use super::{Admin, error, invalid, store_failed};
-use crate::domain::registry::{Hosted, Point};
+use crate::domain::evaluation::Report;
+use crate::domain::registry::{Hosted, Point, Registered};
 use crate::domain::tuning::Caller;
 use crate::http::respond;
 use crate::store::registry::{HostedRow, MoveRow};
@@ -49,10 +50,11 @@ async fn show(State(admin): State<Arc<Admin>>, Name(name): Name) -> Response {
     let found = async {
         let listed = admin.registry.get(&name).await?;
         let curve = admin.registry.curve(&listed.model.name).await?;
-        Ok((listed, curve))
+        let evaluations = admin.registry.evaluations(&listed.model).await?;
+        Ok((listed, curve, evaluations))
     };
     match found.await {
-        Ok((listed, curve)) => Json(whole(&listed, &curve)).into_response(),
+        Ok((listed, curve, evaluations)) => Json(whole(&listed, &curve, &evaluations)).into_response(),
         Err(why) => failed(&why),
     }
 }
@@ -208,11 +210,33 @@ fn object(listed: &Listed) -> Value {
     })
 }
 
-fn whole(listed: &Listed, curve: &[Point]) -> Value {
+fn whole(listed: &Listed, curve: &[Point], evaluations: &[(i64, Report)]) -> Value {
     let mut object = object(listed);
     object["system_prompt"] = json!(listed.model.system_prompt.as_ref().map(|prompt| &*prompt.text));
     object["curve"] = json!(curve);
+    let told = evaluations.iter().flat_map(|(at_ms, report)| evaluated(&listed.model, *at_ms, report));
+    object["evaluations"] = told.collect();
     object
+}
+
+/// What an evaluation found of a model, by each of the names that it was asked by.
+fn evaluated(model: &Registered, at_ms: i64, report: &Report) -> Vec<Value> {
+    let hosted = model.hosted.iter().map(|hosted| &hosted.name);
+    let is_its = |name: &Arc<str>| model.names().chain(hosted.clone()).any(|own| own == name);
+    let of = report.models.iter().filter(|of| is_its(&of.model));
+    of.map(|of| {
+        let compared: Vec<_> = report.comparisons.iter().filter(|one| one.model == of.model).collect();
+        json!({
+            "evaluation": report.evaluation,
+            "ended_at": seconds(at_ms),
+            "file": report.file,
+            "against": report.base().filter(|base| base.model != of.model).map(|base| &base.model),
+            "found": of,
+            "comparisons": compared,
+            "gate": report.gate.iter().find(|verdict| verdict.model == of.model),
+        })
+    })
+    .collect()
 }
 
 fn standing(standing: &Standing) -> Value {
@@ -272,6 +296,7 @@ fn failed(why: &RegistryError) -> Response {
         RegistryError::NoMove(_) => (StatusCode::CONFLICT, "no_move"),
         RegistryError::NothingToUndo(_) => (StatusCode::CONFLICT, "nothing_to_undo"),
         RegistryError::Refused(_) => (StatusCode::CONFLICT, "not_possible"),
+        RegistryError::Gate(_) => (StatusCode::CONFLICT, "gate_not_passed"),
         RegistryError::Prompt(_) => (StatusCode::CONFLICT, "prompt_not_stored"),
         RegistryError::Outside(OutsideError::Away { .. }) => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable")

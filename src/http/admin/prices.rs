@@ -172,6 +172,7 @@ fn hours(terms: &Terms) -> Value {
     json!({
         "training_per_hour_usd": terms.training_hour.map(|hour| usd(hour.per_hour)),
         "training_increment_seconds": terms.training_hour.map(|hour| hour.increment_seconds),
+        "compute_per_hour_usd": terms.compute_hour.map(usd),
         "hosting_per_hour_usd": terms.hosting.as_ref().and_then(|hosting| hosting.any).map(usd),
         "hosting_per_hour_usd_by_sku": terms.hosting.as_ref().map(|hosting| {
             hosting.by_sku.iter().map(|(sku, price)| (sku.to_string(), Value::from(usd(*price)))).collect::<Map<_, _>>()

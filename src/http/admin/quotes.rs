@@ -39,10 +39,14 @@ async fn answer(admin: &Admin, body: &[u8]) -> Result<Response, Box<Response>> {
     let now_ms = clock::unix_ms();
     let traffic = traffic(admin, &live.catalog, &ask, now_ms).await?;
     let input = input(admin, &ask).await?;
+    let at_ms = ask.at_ms.unwrap_or(now_ms);
+    let trained = admin.jobs.trained_on(at_ms).await.map_err(|why| Box::new(tuning_refused(&why)))?;
+    let paces = admin.jobs.paces().await.map_err(|why| Box::new(tuning_refused(&why)))?;
     let book = admin.prices.load();
     // a large file is counted for seconds
     let quoting = tokio::task::spawn_blocking(move || {
-        let market = Market { catalog: &live.catalog, book: &book, at_ms: ask.at_ms.unwrap_or(now_ms) };
+        let (trained, paces) = (Some(&trained), Some(&paces));
+        let market = Market { catalog: &live.catalog, book: &book, at_ms, trained, paces };
         let mut counted = input.opened(ask.epochs)?;
         Ok::<_, io::Error>(quote(&targets, &market, traffic, ask.terms, &mut |target| counted.study(target)))
     });

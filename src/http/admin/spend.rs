@@ -78,6 +78,7 @@ fn as_csv(by: &[Dimension], lines: &[SpendRow]) -> Response {
         "cache_write_tokens",
         "completion_tokens",
         "reasoning_tokens",
+        "compute_us",
     ]);
     let line = |line: &SpendRow| {
         let Sums { tokens, .. } = line.sums;
@@ -96,6 +97,7 @@ fn as_csv(by: &[Dimension], lines: &[SpendRow]) -> Response {
             .value(&tokens.cache_write)
             .value(&tokens.completion)
             .value(&tokens.reasoning)
+            .value(&tokens.compute_us)
     };
     csv::answer(&head, lines.iter().map(line))
 }

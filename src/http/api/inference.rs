@@ -18,7 +18,7 @@ use crate::gateway::admit::Admitted;
 use crate::gateway::limited::RateHeaders;
 use crate::gateway::limits::Place;
 use crate::gateway::record::Record;
-use crate::gateway::{Arrival, Body, Client, Gateway, Next, NoAnswer, Refusal, Reply, Streamed};
+use crate::gateway::{Arrival, Asker, Body, Client, Gateway, Next, NoAnswer, Refusal, Reply, Streamed};
 use crate::http::config::Limits;
 use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::http::respond;
@@ -73,6 +73,8 @@ pub(in crate::http) async fn serve(
         cache_control: cache_control(exchange.headers()),
         prompt: text(exchange.headers(), &PROMPT),
         variables: text(exchange.headers(), &VARIABLES),
+        only: None,
+        asker: Asker::Application,
     };
     match gateway.infer(admitted, arrival, record, exchange).await {
         Ok(reply) => write(exchange, reply, limits.sse_keepalive).await,

@@ -8,13 +8,14 @@ use crate::domain::ids::ModelName;
 use crate::domain::key::VirtualKey;
 use crate::gateway::retirements::Retirements;
 
-/// When the catalog's models were made is not known to us; OpenAI's clients want a number.
-const CREATED: i64 = 0;
+/// When a model of the configuration was made nobody knows; OpenAI's clients want a number.
+const UNKNOWN: i64 = 0;
 
 fn object(name: &str, found: &Resolved, retirements: &Retirements) -> Value {
     let first = found.route.deployments.first();
     let owner = first.map_or("tunegate", |deployment| &*deployment.provider.name);
-    let mut object = json!({"id": name, "object": "model", "created": CREATED, "owned_by": owner});
+    let created = found.model.created_at_ms.map_or(UNKNOWN, |ms| ms.div_euclid(1_000));
+    let mut object = json!({"id": name, "object": "model", "created": created, "owned_by": owner});
     if let Some(day) = shutdown_date(found, retirements) {
         object["shutdown_date"] = day.into();
     }

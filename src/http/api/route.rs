@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::domain::endpoint::Endpoint;
-use crate::http::tuning::TuningPath;
+use crate::http::tuning::{TuningNoun, TuningPath};
 
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ impl Route<'_> {
                 Endpoint::Embeddings => "/v1/embeddings",
                 Endpoint::Responses => "/v1/responses",
                 Endpoint::Moderations => "/v1/moderations",
+                // of our own requests, which have no path
+                Endpoint::Score => "",
             },
             Self::Stored { .. } => "/v1/responses/{id}",
             Self::Request(_) => "/v1/tunegate/requests/{id}",
@@ -84,6 +86,9 @@ fn plain(path: &str) -> Route<'_> {
     }
     if let Some(path) = TuningPath::read(path) {
         return Route::Tuning(path);
+    }
+    if path == "tunegate/feedback" {
+        return Route::Tuning(TuningPath { noun: TuningNoun::Feedback, rest: "" });
     }
     if path == "models" {
         return Route::Models;
@@ -135,7 +140,6 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tuning::TuningNoun;
 
     #[test]
     fn one_endpoint_has_many_paths() {
@@ -167,6 +171,8 @@ mod tests {
             ("/v1/responses/resp_1/x", Route::Other),
             ("/v1/tunegate/requests/req_1", Route::Request("req_1")),
             ("/v1/tunegate/requests/a/b", Route::Other),
+            ("/v1/tunegate/feedback", Route::Tuning(TuningPath { noun: TuningNoun::Feedback, rest: "" })),
+            ("/v1/tunegate/feedback/x", Route::Other),
             ("/v1/batches", Route::Other),
             ("/openai/files", Route::Tuning(TuningPath { noun: TuningNoun::Files, rest: "" })),
             (

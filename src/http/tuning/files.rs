@@ -9,8 +9,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::form::{Form, Member};
-use super::{Answer, TuningDesk, body};
+use super::{Answer, Deed, TuningDesk, body};
 use crate::clock;
+use crate::domain::key::Tuning;
 use crate::domain::tuning::{
     Caller, LONGEST_EXPIRY_S, Purpose, SHORTEST_EXPIRY_S, TrainingFile, Upload, UploadPart, filename,
 };
@@ -19,7 +20,7 @@ use crate::http::exchange::{Done, Exchange, Unwritten};
 use crate::store::files::Order;
 use crate::tuning::TuningError;
 use crate::tuning::files::{
-    Begun, Completion, Files, Listed, Listing, MOST_LISTED, NewFile, PART_BYTES, Receiving,
+    Begun, Completion, Files, Listed, Listing, MOST_LISTED, NewFile, PART_BYTES, Receiving, must_may,
 };
 
 /// How much of a content is read and written at a time.
@@ -44,12 +45,13 @@ pub(super) async fn answer(
         }
         (Method::POST, "", "") => {
             let file = upload(files, limits, exchange, caller).await?;
-            Ok(Answer::Json(shown(&file)))
+            Ok(Answer::Changed(shown(&file), of_file("file.create", &file)))
         }
         (Method::GET, id, "") => Ok(Answer::Json(shown(&files.find(caller, id).await?))),
         (Method::DELETE, id, "") => {
-            files.delete(caller, id, now_ms).await?;
-            Ok(Answer::Json(json!({"id": id, "object": "file", "deleted": true})))
+            let file = files.delete(caller, id, now_ms).await?;
+            let shown = json!({"id": id, "object": "file", "deleted": true});
+            Ok(Answer::Changed(shown, of_file("file.delete", &file)))
         }
         (Method::GET, id, "content") => {
             let (file, content) = files.content(caller, id).await?;
@@ -78,9 +80,10 @@ pub(super) async fn answer_uploads(
     let (id, below) = rest.split_once('/').unwrap_or((rest, ""));
     match (exchange.method().clone(), id, below) {
         (Method::POST, "", "") => {
+            must_may(caller, Tuning::Write)?;
             let begun = begun(body(exchange, limits).await?)?;
             let upload = files.begin_upload(caller, begun, clock::unix_ms()).await?;
-            Ok(Answer::Json(upload_object(&upload, None)))
+            Ok(Answer::Changed(upload_object(&upload, None), of_upload("upload.create", &upload)))
         }
         (Method::POST, id, "parts") if !id.is_empty() => {
             let received = files.receive_part(caller, id, clock::unix_ms()).await?;
@@ -89,16 +92,31 @@ pub(super) async fn answer_uploads(
             Ok(Answer::Json(part_object(&part)))
         }
         (Method::POST, id, "complete") if !id.is_empty() => {
+            // who may not, and whose it is not, is told so before what they have sent is looked at
+            files.pending_upload(caller, id, clock::unix_ms()).await?;
             let completion = completion(body(exchange, limits).await?)?;
             let (upload, file) = files.complete_upload(caller, id, &completion, clock::unix_ms()).await?;
-            Ok(Answer::Json(upload_object(&upload, Some(&file))))
+            let shown = upload_object(&upload, Some(&file));
+            Ok(Answer::Changed(shown, of_upload("upload.complete", &upload)))
         }
         (Method::POST, id, "cancel") if !id.is_empty() => {
             let upload = files.cancel_upload(caller, id, clock::unix_ms()).await?;
-            Ok(Answer::Json(upload_object(&upload, None)))
+            Ok(Answer::Changed(upload_object(&upload, None), of_upload("upload.cancel", &upload)))
         }
         _ => Err(no_route(exchange)),
     }
+}
+
+fn of_file(action: &'static str, file: &TrainingFile) -> Deed {
+    let TrainingFile { id, owner, filename, bytes, sha256, purpose, .. } = file;
+    let more = json!({"filename": filename, "bytes": bytes, "sha256": sha256, "purpose": purpose.name()});
+    Deed::new(action, id, owner, more)
+}
+
+fn of_upload(action: &'static str, upload: &Upload) -> Deed {
+    let Upload { id, owner, filename, bytes, file_id, .. } = upload;
+    let more = json!({"filename": filename, "bytes": bytes, "file": file_id});
+    Deed::new(action, id, owner, more)
 }
 
 fn no_route(exchange: &Exchange) -> TuningError {

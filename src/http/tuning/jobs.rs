@@ -5,13 +5,16 @@ use std::borrow::Cow;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, BODY_BYTES};
+use super::{Answer, BODY_BYTES, Deed};
+use crate::domain::key::Tuning;
 use crate::domain::tuning::Caller;
 use crate::domain::tuning::lifecycle::Wish;
 use crate::gateway::Refusal;
 use crate::http::config::Limits;
 use crate::http::exchange::Exchange;
+use crate::store::jobs::JobRow;
 use crate::tuning::TuningError;
+use crate::tuning::files::must_may;
 use crate::tuning::jobs::{Jobs, Listing, Page, checkpoint_json, event_json, job_json};
 
 /// What a path asks for.
@@ -43,6 +46,7 @@ pub(super) async fn answer(
     let query = Query::read(exchange.uri().query().unwrap_or_default());
     let shown = match asked {
         Asked::Create => {
+            must_may(caller, Tuning::Write)?;
             let repeat_key =
                 exchange.headers().get("idempotency-key").map(|key| key.to_str().map(str::to_owned));
             let repeat_key = repeat_key
@@ -54,7 +58,8 @@ pub(super) async fn answer(
                     TuningError::Invalid { message: other.to_string(), param: None, code: "invalid_json" }
                 }
             })?;
-            job_json(&jobs.create(caller, &body, repeat_key.as_deref()).await?)
+            let job = jobs.create(caller, &body, repeat_key.as_deref()).await?;
+            return Ok(changed("job.create", &job));
         }
         Asked::List => {
             let page = jobs.list(caller, &query.listing()?).await?;
@@ -68,7 +73,14 @@ pub(super) async fn answer(
                 "a fine-tuning job can't be deleted; its model can: DELETE /v1/models/{model}"
             )));
         }
-        Asked::Wish(id, wish) => job_json(&jobs.wish(caller, id, wish).await?),
+        Asked::Wish(id, wish) => {
+            let action = match wish {
+                Wish::Cancel => "job.cancel",
+                Wish::Pause => "job.pause",
+                Wish::Resume => "job.resume",
+            };
+            return Ok(changed(action, &jobs.wish(caller, id, wish).await?));
+        }
         Asked::Events(id) => {
             let page = jobs.events(caller, id, query.one("after"), query.limit()?).await?;
             list(&page, event_json)
@@ -80,6 +92,11 @@ pub(super) async fn answer(
         }
     };
     Ok(Answer::Json(shown))
+}
+
+fn changed(action: &'static str, job: &JobRow) -> Answer {
+    let more = json!({"provider": job.provider, "base": job.base, "training_file": job.training_file});
+    Answer::Changed(job_json(job), Deed::new(action, &job.id, &job.owner, more))
 }
 
 fn asked<'a>(method: &Method, rest: &'a str) -> Option<Asked<'a>> {
@@ -154,6 +171,7 @@ impl<'a> Query<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::tuning::OPERATIONS;
 
     #[test]
     fn a_path_and_a_method_ask_for_one_thing() {
@@ -176,6 +194,24 @@ mod tests {
         ] {
             assert_eq!(asked(&method, rest), want, "{method} {rest}");
         }
+    }
+
+    #[test]
+    fn operators_are_told_of_every_route() {
+        let tails =
+            ["", "/{id}", "/{id}/events", "/{id}/checkpoints", "/{id}/cancel", "/{id}/pause", "/{id}/resume"];
+        let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+        let mut answered = Vec::new();
+        for (tail, method) in tails.iter().flat_map(|tail| methods.iter().map(move |method| (tail, method))) {
+            // to a deletion it is said that there is none
+            if asked(method, &format!("jobs{tail}")).is_some_and(|asked| !matches!(asked, Asked::Delete(_))) {
+                let path = format!("/admin/v1/fine_tuning/jobs{tail}");
+                answered.push((path, method.as_str().to_ascii_lowercase()));
+            }
+        }
+        let told = OPERATIONS.iter().filter(|(path, _)| path.contains("/fine_tuning/"));
+        let told: Vec<_> = told.map(|(path, method)| ((*path).to_owned(), (*method).to_owned())).collect();
+        assert_eq!(answered, told);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Files, uploads, fine-tuning jobs and the models that come of them, in OpenAI's own shapes: at the data address for a
 //! key and its team, and below `/admin/v1` for operators, who see all teams' and may act for one by `?team=NAME`.
 
+mod feedback;
 mod files;
 mod form;
 mod jobs;
@@ -16,12 +17,14 @@ use super::config::Limits;
 use super::exchange::{Done, Exchange, Unwritten};
 use super::respond;
 use crate::clock;
+use crate::control::audit::AuditLog;
 use crate::control::teams::{Teams, TeamsError};
 use crate::domain::outcome::Ending;
-use crate::domain::tuning::Caller;
+use crate::domain::tuning::{Caller, Owner};
 use crate::gateway::record::Record;
 use crate::gateway::{Gateway, Refusal};
 use crate::tuning::TuningError;
+use crate::tuning::captures::Captures;
 use crate::tuning::files::Files;
 use crate::tuning::jobs::Jobs;
 use crate::tuning::registry::Registry;
@@ -31,7 +34,7 @@ const BODY_BYTES: usize = 1 << 20;
 
 /// The operator's routes that are answered here: what the admin API's document has to name beside its router's own.
 #[cfg(test)]
-pub(super) const OPERATIONS: [(&str, &str); 10] = [
+pub(super) const OPERATIONS: [(&str, &str); 18] = [
     ("/admin/v1/files", "get"),
     ("/admin/v1/files", "post"),
     ("/admin/v1/files/{id}", "get"),
@@ -42,6 +45,14 @@ pub(super) const OPERATIONS: [(&str, &str); 10] = [
     ("/admin/v1/uploads/{id}/parts", "post"),
     ("/admin/v1/uploads/{id}/complete", "post"),
     ("/admin/v1/uploads/{id}/cancel", "post"),
+    ("/admin/v1/fine_tuning/jobs", "get"),
+    ("/admin/v1/fine_tuning/jobs", "post"),
+    ("/admin/v1/fine_tuning/jobs/{id}", "get"),
+    ("/admin/v1/fine_tuning/jobs/{id}/events", "get"),
+    ("/admin/v1/fine_tuning/jobs/{id}/checkpoints", "get"),
+    ("/admin/v1/fine_tuning/jobs/{id}/cancel", "post"),
+    ("/admin/v1/fine_tuning/jobs/{id}/pause", "post"),
+    ("/admin/v1/fine_tuning/jobs/{id}/resume", "post"),
 ];
 
 /// What a request of the training plane is about.
@@ -55,6 +66,8 @@ pub(super) enum TuningNoun {
     Jobs,
     /// `DELETE /v1/models/{model}`
     Model,
+    /// `POST /v1/tunegate/feedback`
+    Feedback,
 }
 
 /// A path of the training plane.
@@ -90,6 +103,7 @@ impl<'a> TuningPath<'a> {
             TuningNoun::Uploads => "/v1/uploads",
             TuningNoun::Jobs => "/v1/fine_tuning",
             TuningNoun::Model => "/v1/models/{model}",
+            TuningNoun::Feedback => "/v1/tunegate/feedback",
         }
     }
 }
@@ -102,18 +116,39 @@ pub struct TuningDesk {
     pub teams: Arc<Teams>,
     /// Training files and uploads.
     pub files: Arc<Files>,
+    /// Traffic that is kept to train on.
+    pub captures: Arc<Captures>,
     /// Fine-tuning jobs.
     pub jobs: Arc<Jobs>,
     /// What jobs have made.
     pub registry: Arc<Registry>,
+    /// Told of what operators change.
+    pub audit: Arc<AuditLog>,
 }
 
 /// What is answered.
 pub(super) enum Answer {
     /// An object of OpenAI's, 200.
     Json(Value),
+    /// The same, to who has changed something.
+    Changed(Value, Deed),
     /// What a file holds.
     Content(Box<files::Content>),
+}
+
+/// A change, as the audit log names it where an operator has made it.
+pub(super) struct Deed {
+    action: &'static str,
+    subject: String,
+    detail: Value,
+}
+
+impl Deed {
+    /// A noun and a verb, the thing's id, and whose it is; `more` are members of the detail.
+    fn new(action: &'static str, subject: &str, owner: &Owner, mut more: Value) -> Self {
+        more["owner"] = owner.to_string().into();
+        Self { action, subject: subject.to_owned(), detail: more }
+    }
 }
 
 /// Serves an application's request.
@@ -158,6 +193,11 @@ pub(super) async fn serve_operator(
         Ok(caller) => answer(desk, limits, exchange, &caller, path).await,
         Err(error) => Err(error),
     };
+    if let Ok(Answer::Changed(_, Deed { action, subject, detail })) = &answered
+        && let Err(why) = desk.audit.note(action, subject, detail, clock::unix_ms()).await
+    {
+        tracing::error!(error = %why, action, subject, "what an operator did is missing in the audit log");
+    }
     write(exchange, answered).await
 }
 
@@ -192,6 +232,7 @@ async fn answer(
         TuningNoun::Uploads => files::answer_uploads(desk, limits, exchange, caller, path.rest).await,
         TuningNoun::Jobs => jobs::answer(&desk.jobs, limits, exchange, caller, path.rest).await,
         TuningNoun::Model => models::delete(desk, caller, path.rest).await,
+        TuningNoun::Feedback => feedback::hear(desk, limits, exchange, caller).await,
     }
 }
 
@@ -213,8 +254,8 @@ pub(super) async fn body(exchange: &mut Exchange, limits: &Limits) -> Result<Opt
 
 async fn write(exchange: &mut Exchange, answered: Result<Answer, TuningError>) -> Done {
     match answered {
-        Ok(Answer::Json(value)) => {
-            let written = exchange.whole(StatusCode::OK, json(), value.to_string().into()).await;
+        Ok(Answer::Json(value) | Answer::Changed(value, _)) => {
+            let written = exchange.whole(StatusCode::OK, json_type(), value.to_string().into()).await;
             done(&written)
         }
         Ok(Answer::Content(content)) => content.send(exchange).await,
@@ -232,7 +273,7 @@ const fn done(written: &Result<(), Unwritten>) -> Done {
     }
 }
 
-fn json() -> Vec<(HeaderName, HeaderValue)> {
+fn json_type() -> Vec<(HeaderName, HeaderValue)> {
     vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]
 }
 

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::{OUR_JOB, azure};
 use crate::domain::catalog::ProviderKind;
 use crate::domain::tuning::{
-    Checkpoint, JobError, JobStatus, ProviderFile, ProviderFileStatus, ProviderJob, TrainingEvent,
+    COMPUTE_SECONDS, Checkpoint, JobError, JobStatus, ProviderFile, ProviderFileStatus, ProviderJob,
+    TrainingEvent,
 };
 
 /// Longest id that we keep; no provider's is longer.
@@ -30,13 +31,13 @@ pub struct Page<T> {
 }
 
 /// A job; none where it is none.
-pub fn job(body: &[u8]) -> Option<ProviderJob> {
-    one_job(serde_json::from_slice(body).ok()?)
+pub fn job(kind: ProviderKind, body: &[u8]) -> Option<ProviderJob> {
+    one_job(kind, serde_json::from_slice(body).ok()?)
 }
 
 /// A page of jobs.
-pub fn jobs(body: &[u8]) -> Option<Page<ProviderJob>> {
-    page(body, one_job)
+pub fn jobs(kind: ProviderKind, body: &[u8]) -> Option<Page<ProviderJob>> {
+    page(body, |value| one_job(kind, value))
 }
 
 /// A file.
@@ -138,7 +139,7 @@ fn page<T>(body: &[u8], one: impl Fn(Value) -> Option<T>) -> Option<Page<T>> {
     Some(Page { items: data.into_iter().filter_map(one).collect(), next })
 }
 
-fn one_job(raw: Value) -> Option<ProviderJob> {
+fn one_job(kind: ProviderKind, raw: Value) -> Option<ProviderJob> {
     let method = raw.get("method").filter(|method| method.is_object());
     let told = method.and_then(|method| method.get(method.get("type")?.as_str()?)?.get("hyperparameters"));
     let told = told.filter(|told| told.is_object());
@@ -158,6 +159,7 @@ fn one_job(raw: Value) -> Option<ProviderJob> {
         estimated_finish: seconds(&raw, "estimated_finish"),
         model: text(&raw, "fine_tuned_model").map(Arc::from),
         trained_tokens: raw.get("trained_tokens").and_then(whole).and_then(|count| u64::try_from(count).ok()),
+        compute_seconds: computed(kind, &raw),
         epochs: number("n_epochs"),
         batch_size: number("batch_size"),
         seed: raw.get("seed").and_then(whole),
@@ -171,6 +173,12 @@ fn one_job(raw: Value) -> Option<ProviderJob> {
         error,
         raw,
     })
+}
+
+/// How long a worker of ours has computed for a job; nobody else is believed that.
+fn computed(kind: ProviderKind, raw: &Value) -> Option<u64> {
+    let told = raw.get("usage_metrics")?.get(COMPUTE_SECONDS)?;
+    u64::try_from(whole(told)?).ok().filter(|_| kind == ProviderKind::Candle)
 }
 
 /// Hyperparameters in OpenAI's form: what the service chooses is `auto`, where Azure says -1 or nothing.

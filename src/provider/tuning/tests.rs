@@ -157,7 +157,7 @@ const RUNNING: &str = r#"{"object":"fine_tuning.job","id":"ftjob-Q1","model":"gp
 
 #[test]
 fn a_job_that_runs_is_read() {
-    let job = job(RUNNING.as_bytes()).expect("a job");
+    let job = job(ProviderKind::OpenAi, RUNNING.as_bytes()).expect("a job");
     assert_eq!(
         (&*job.id, job.status, job.ours.as_deref()),
         ("ftjob-Q1", JobStatus::Running, Some("ftjob-ours"))
@@ -229,13 +229,13 @@ fn every_spelling_of_a_job_is_read() {
     for (members, read, want) in table {
         let status = if members.contains("\"status\"") { "" } else { ",\"status\":\"running\"" };
         let text = format!(r#"{{"id":"ftjob-1"{status},{members}}}"#);
-        let found = job(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+        let found = job(ProviderKind::OpenAi, text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
         assert_eq!(read(&found), *want, "{text}");
     }
     for none in
         ["", "[]", "{}", r#"{"id":"x"}"#, r#"{"status":"running"}"#, r#"{"id":"..","status":"running"}"#]
     {
-        assert_eq!(job(none.as_bytes()), None, "{none}");
+        assert_eq!(job(ProviderKind::OpenAi, none.as_bytes()), None, "{none}");
     }
 }
 
@@ -250,12 +250,15 @@ fn a_list_goes_on_until_it_says_that_it_does_not() {
         (r#","has_more":false,"last_id":"z""#, None),
         ("", None),
     ] {
-        let page = jobs(list(members).as_bytes()).expect("a list");
+        let page = jobs(ProviderKind::OpenAi, list(members).as_bytes()).expect("a list");
         assert_eq!((page.items.len(), page.next.as_deref()), (1, next), "{members}");
     }
-    let none = jobs(br#"{"data":[],"has_more":true}"#).expect("a list");
+    let none = jobs(ProviderKind::OpenAi, br#"{"data":[],"has_more":true}"#).expect("a list");
     assert_eq!(none.next, None, "nothing to go on from");
-    assert!(jobs(br#"{"data":{}}"#).is_none() && jobs(b"<html>").is_none());
+    assert!(
+        jobs(ProviderKind::OpenAi, br#"{"data":{}}"#).is_none()
+            && jobs(ProviderKind::OpenAi, b"<html>").is_none()
+    );
 }
 
 #[test]

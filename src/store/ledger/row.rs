@@ -17,14 +17,14 @@ macro_rules! columns {
     () => {
         "seq, kind, at_ms, written_at_ms, ends_seq, corrects_seq, request_id, instance, key_id, key_alias, team,
          end_user, tags, model, deployment, provider, purpose, prompt, cached, cache_write, audio_prompt, completion,
-         reasoning, audio_completion, source, held_nanos, cost_nanos, saved_nanos, price, note, injected_prompt,
+         reasoning, audio_completion, compute_us, source, held_nanos, cost_nanos, saved_nanos, price, note, injected_prompt,
          injected_tokens, injected_nanos"
     };
 }
 pub(super) use columns;
 
 /// How many there are.
-pub(super) const COLUMNS: usize = 33;
+pub(super) const COLUMNS: usize = 34;
 
 /// A query of ours.
 pub(in crate::store) type Prepared<'q> = Query<'q, Any, AnyArguments>;
@@ -70,11 +70,19 @@ pub(in crate::store) fn bind_attribution<'q>(query: Prepared<'q>, on: &Attributi
         .bind(on.purpose.name())
 }
 
-/// Binds the seven columns of tokens.
+/// Binds the eight columns of what was used.
 pub(in crate::store) fn bind_counts<'q>(query: Prepared<'q>, tokens: &TokenCounts) -> Prepared<'q> {
-    let TokenCounts { prompt, cached, cache_write, audio_prompt, completion, reasoning, audio_completion } =
-        *tokens;
-    [prompt, cached, cache_write, audio_prompt, completion, reasoning, audio_completion]
+    let TokenCounts {
+        prompt,
+        cached,
+        cache_write,
+        audio_prompt,
+        completion,
+        reasoning,
+        audio_completion,
+        compute_us,
+    } = *tokens;
+    [prompt, cached, cache_write, audio_prompt, completion, reasoning, audio_completion, compute_us]
         .into_iter()
         .fold(query, |query, count| query.bind(i64::try_from(count).unwrap_or(i64::MAX)))
 }
@@ -100,7 +108,7 @@ pub(in crate::store) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
     let kind: &str = row.try_get(1)?;
     let ends: Option<i64> = row.try_get(4)?;
     let corrects: Option<i64> = row.try_get(5)?;
-    let source: &str = row.try_get(24)?;
+    let source: &str = row.try_get(25)?;
     let usd = |index: usize| row.try_get(index).map(Usd::from_nanos);
     Ok(Entry {
         seq,
@@ -116,12 +124,12 @@ pub(in crate::store) fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
             "" => None,
             name => Some(UsageSource::from_name(name).ok_or_else(damaged)?),
         },
-        held: usd(25)?,
-        cost: usd(26)?,
-        saved: usd(27)?,
-        price: shared(row, 28)?,
-        note: not_empty(row, 29)?,
-        injected: injected(row, 30)?,
+        held: usd(26)?,
+        cost: usd(27)?,
+        saved: usd(28)?,
+        price: shared(row, 29)?,
+        note: not_empty(row, 30)?,
+        injected: injected(row, 31)?,
     })
 }
 
@@ -151,7 +159,7 @@ pub(in crate::store) fn attribution(row: &AnyRow, from: usize) -> Result<Option<
     }))
 }
 
-/// Reads the seven columns of tokens.
+/// Reads the eight columns of what was used.
 pub(in crate::store) fn counts(row: &AnyRow, from: usize) -> Result<TokenCounts, sqlx::Error> {
     let count =
         |index: usize| row.try_get::<i64, _>(from + index).map(|count| u64::try_from(count).unwrap_or(0));
@@ -163,6 +171,7 @@ pub(in crate::store) fn counts(row: &AnyRow, from: usize) -> Result<TokenCounts,
         completion: count(4)?,
         reasoning: count(5)?,
         audio_completion: count(6)?,
+        compute_us: count(7)?,
     })
 }
 

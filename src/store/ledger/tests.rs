@@ -39,6 +39,7 @@ fn full(seq: Seq, kind: EntryKind, of: Seq) -> Entry {
             completion: 5,
             reasoning: 6,
             audio_completion: 7,
+            compute_us: 8,
         },
         source: Some(UsageSource::Reported),
         held: Usd::from_nanos(8),

@@ -146,7 +146,7 @@ impl SpendRows {
 
 /// The lines that a row belongs to: one, or one for each tag.
 fn names(row: &AnyRow, by: &[Dimension]) -> Result<Vec<Vec<String>>, StoreError> {
-    const SUMS: usize = 16;
+    const SUMS: usize = 17;
     let mut lines = vec![Vec::new()];
     for (index, dimension) in by.iter().enumerate() {
         let text: &str = row.try_get(SUMS + index)?;

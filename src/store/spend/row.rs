@@ -1,4 +1,4 @@
-//! How sums stand in their rows: the same sixteen columns in the slots and in the closings.
+//! How sums stand in their rows: the same seventeen columns in the slots and in the closings.
 
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -20,7 +20,7 @@ macro_rules! on_columns {
 macro_rules! sum_columns {
     () => {
         "entries, requests, cache_hits, reported, estimated, unconfirmed, prompt, cached, cache_write, audio_prompt,
-         completion, reasoning, audio_completion, reserved_nanos, cost_nanos, saved_nanos"
+         completion, reasoning, audio_completion, compute_us, reserved_nanos, cost_nanos, saved_nanos"
     };
 }
 /// The sums of those columns. PostgreSQL's own sums are NUMERIC, which sqlx's `Any` can't read.
@@ -30,7 +30,7 @@ macro_rules! summed_columns {
          CAST(SUM(reported) AS BIGINT), CAST(SUM(estimated) AS BIGINT), CAST(SUM(unconfirmed) AS BIGINT),
          CAST(SUM(prompt) AS BIGINT), CAST(SUM(cached) AS BIGINT), CAST(SUM(cache_write) AS BIGINT),
          CAST(SUM(audio_prompt) AS BIGINT), CAST(SUM(completion) AS BIGINT), CAST(SUM(reasoning) AS BIGINT),
-         CAST(SUM(audio_completion) AS BIGINT), CAST(SUM(reserved_nanos) AS BIGINT),
+         CAST(SUM(audio_completion) AS BIGINT), CAST(SUM(compute_us) AS BIGINT), CAST(SUM(reserved_nanos) AS BIGINT),
          CAST(SUM(cost_nanos) AS BIGINT), CAST(SUM(saved_nanos) AS BIGINT)"
     };
 }
@@ -77,6 +77,9 @@ macro_rules! add_to {
              audio_completion = ",
             $table,
             ".audio_completion + excluded.audio_completion,
+             compute_us = ",
+            $table,
+            ".compute_us + excluded.compute_us,
              reserved_nanos = ",
             $table,
             ".reserved_nanos + excluded.reserved_nanos,
@@ -131,8 +134,8 @@ pub(in crate::store) fn sums(row: &AnyRow, from: usize) -> Result<Sums, StoreErr
         estimated: number(4)?,
         unconfirmed: number(5)?,
         tokens: counts(row, from + 6)?,
-        reserved: usd(13)?,
-        cost: usd(14)?,
-        saved: usd(15)?,
+        reserved: usd(14)?,
+        cost: usd(15)?,
+        saved: usd(16)?,
     })
 }

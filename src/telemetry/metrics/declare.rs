@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    CounterVec, Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use super::exact::{DollarCounterVec, DollarGauge, DollarGaugeVec};
@@ -55,7 +55,7 @@ macro_rules! declared {
     };
 }
 
-declared!(IntCounter, IntGauge, Gauge, DollarGauge; IntCounterVec, IntGaugeVec, GaugeVec, DollarCounterVec, DollarGaugeVec);
+declared!(IntCounter, IntGauge, Gauge, DollarGauge; CounterVec, IntCounterVec, IntGaugeVec, GaugeVec, DollarCounterVec, DollarGaugeVec);
 
 impl Declared for Histogram {
     fn made(declaration: &Declaration) -> Result<Self, Error> {

@@ -23,7 +23,7 @@ metrics! {
         cost: DollarCounterVec = "tunegate_hosting_cost_usd_total" ["deployment", "provider"];
         /// What a deployment that stands costs by the hour, USD, used or not.
         per_hour: Table = "tunegate_hosting_usd_per_hour" ["deployment"];
-        /// Seconds since a hosted deployment was used, or since it stands where it never was.
+        /// Seconds since a hosted deployment was used, or since a gateway watches, as far as one did.
         idle: Table = "tunegate_hosted_idle_seconds" ["deployment"];
         /// When a hosted deployment ends, seconds since 1970 UTC; not there where it has no end.
         ends: Table = "tunegate_hosted_ends_timestamp_seconds" ["deployment"];
@@ -41,7 +41,7 @@ pub struct HostedNow {
     pub provider: Arc<str>,
     /// What an hour of it costs.
     pub per_hour: Usd,
-    /// Since it was used last, or since it stands.
+    /// Since it was used last, or since a gateway watches, as far as one did.
     pub idle: Duration,
     /// When it ends by itself, ms since 1970 UTC.
     pub ends_at_ms: Option<i64>,

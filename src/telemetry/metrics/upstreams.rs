@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
+use prometheus::{CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::buckets;
 use super::declare::metrics;
@@ -45,6 +45,8 @@ metrics! {
         ] in buckets::TOKENS;
         /// Tokens by class (cached is part of prompt, reasoning of completion) and by how they are known.
         tokens: IntCounterVec = "tunegate_tokens_total" ["model", "deployment", "class", "source"];
+        /// Seconds that workers of ours computed for requests, by how they are known.
+        compute: CounterVec = "tunegate_compute_seconds_total" ["deployment", "source"];
         /// Attempts that came to nothing, by deployment and kind.
         errors: IntCounterVec = "tunegate_upstream_errors_total" ["deployment", "kind"];
         /// Requests that were sent to the same deployment again.
@@ -105,6 +107,9 @@ impl Upstreams {
         }
         self.retries.with_label_values(&[name]);
         self.sheds.with_label_values(&[name]);
+        if deployment.provider.dialect == Dialect::Candle {
+            self.compute.with_label_values(&[name, UsageSource::Reported.name()]);
+        }
         let dialect = deployment.provider.dialect.name();
         let lineage = deployment.lineage();
         let fine_tuned = if lineage.fine_tuned { "true" } else { "false" };
@@ -165,6 +170,10 @@ impl Upstreams {
             if count > 0 {
                 self.tokens.with_label_values(&[model, deployment, class, source]).inc_by(count);
             }
+        }
+        if tokens.compute_us > 0 {
+            let seconds = Duration::from_micros(tokens.compute_us).as_secs_f64();
+            self.compute.with_label_values(&[deployment, source]).inc_by(seconds);
         }
     }
 
@@ -275,13 +284,14 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// The value of `gen_ai.operation.name`. The conventions have none for moderations.
+/// The value of `gen_ai.operation.name`. The conventions have none for moderations and scores.
 pub const fn operation_name(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::ChatCompletions | Endpoint::Responses => "chat",
         Endpoint::Completions => "text_completion",
         Endpoint::Embeddings => "embeddings",
         Endpoint::Moderations => "moderation",
+        Endpoint::Score => "score",
     }
 }
 

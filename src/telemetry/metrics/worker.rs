@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+};
 
 use super::declare::metrics;
 use super::{buckets, written};
@@ -14,11 +16,18 @@ const PROVIDER: &str = "candle";
 const UP: &str = "tunegate_worker_up";
 
 /// All that a worker writes, with its kinds: what the gateway takes from it.
-pub(super) const FAMILIES: [(&str, &str); 15] = [
+pub(super) const FAMILIES: [(&str, &str); 26] = [
     ("gen_ai_server_request_duration_seconds", "histogram"),
     ("gen_ai_server_time_per_output_token_seconds", "histogram"),
     ("gen_ai_server_time_to_first_token_seconds", "histogram"),
     ("tunegate_worker_active", "gauge"),
+    ("tunegate_worker_adapter_bytes", "gauge"),
+    ("tunegate_worker_adapter_bytes_limit", "gauge"),
+    ("tunegate_worker_adapter_evictions_total", "counter"),
+    ("tunegate_worker_adapter_loads_total", "counter"),
+    ("tunegate_worker_adapters", "gauge"),
+    ("tunegate_worker_adapters_resident", "gauge"),
+    ("tunegate_worker_adapters_resident_limit", "gauge"),
     ("tunegate_worker_batch_limit", "gauge"),
     ("tunegate_worker_batch_size", "histogram"),
     ("tunegate_worker_cpu_seconds_total", "counter"),
@@ -30,6 +39,10 @@ pub(super) const FAMILIES: [(&str, &str); 15] = [
     ("tunegate_worker_resident_memory_bytes", "gauge"),
     ("tunegate_worker_step_duration_seconds", "histogram"),
     ("tunegate_worker_tokens_total", "counter"),
+    ("tunegate_worker_training_jobs", "gauge"),
+    ("tunegate_worker_training_loss", "gauge"),
+    ("tunegate_worker_training_steps_total", "counter"),
+    ("tunegate_worker_training_tokens_per_second", "gauge"),
 ];
 
 metrics! {
@@ -65,6 +78,28 @@ metrics! {
         step: Histogram = "tunegate_worker_step_duration_seconds" in buckets::STEP_SECONDS;
         /// Tokens computed: of prompts, of answers, and of texts that became vectors.
         tokens: IntCounterVec = "tunegate_worker_tokens_total" ["class"];
+        /// Adapters on disk: each is a model of its own.
+        adapters: IntGauge = "tunegate_worker_adapters";
+        /// Adapters in memory.
+        adapters_resident: IntGauge = "tunegate_worker_adapters_resident";
+        /// Adapters that may be in memory; 0 where none are served.
+        adapters_resident_limit: IntGauge = "tunegate_worker_adapters_resident_limit";
+        /// Memory of the adapters in it, bytes.
+        adapter_bytes: IntGauge = "tunegate_worker_adapter_bytes";
+        /// Memory that adapters may take, bytes; 0 where none are served.
+        adapter_bytes_limit: IntGauge = "tunegate_worker_adapter_bytes_limit";
+        /// Adapters put out of memory to make room for others.
+        adapter_evictions: IntCounter = "tunegate_worker_adapter_evictions_total";
+        /// Adapters read from disk because a request asked for them.
+        adapter_loads: IntCounter = "tunegate_worker_adapter_loads_total";
+        /// Fine-tuning jobs that have not ended, by how they stand.
+        training_jobs: IntGaugeVec = "tunegate_worker_training_jobs" ["status"];
+        /// Steps of local training that were computed.
+        training_steps: IntCounter = "tunegate_worker_training_steps_total";
+        /// Loss of the last step of the job that is trained, nats a token; 0 while none is.
+        training_loss: Gauge = "tunegate_worker_training_loss";
+        /// Tokens a second of the last step of the job that is trained; 0 while none is.
+        training_speed: Gauge = "tunegate_worker_training_tokens_per_second";
         /// Requests turned away, by why.
         denied: IntCounterVec = "tunegate_worker_denied_total" ["reason"];
     }
@@ -79,6 +114,8 @@ pub enum WorkerOperation {
     TextCompletion,
     /// `/v1/embeddings`
     Embeddings,
+    /// `/v1/tunegate/score`
+    Score,
 }
 
 impl WorkerOperation {
@@ -91,6 +128,7 @@ impl WorkerOperation {
             Self::Chat => "chat",
             Self::TextCompletion => "text_completion",
             Self::Embeddings => "embeddings",
+            Self::Score => "score",
         }
     }
 }
@@ -145,6 +183,9 @@ impl WorkerDenial {
     }
 }
 
+/// How a job of local training may stand before it ends.
+const TRAINING_STATUSES: [&str; 3] = ["queued", "running", "paused"];
+
 /// How full a worker is, or may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occupancy {
@@ -189,6 +230,9 @@ impl WorkerMetrics {
         for reason in WorkerDenial::ALL {
             work.denied.with_label_values(&[reason.name()]);
         }
+        for status in TRAINING_STATUSES {
+            work.training_jobs.with_label_values(&[status]);
+        }
         let [prompt_tokens, completion_tokens] =
             ["prompt", "completion"].map(|class| work.tokens.with_label_values(&[class]));
         let (model, vectors) = (model.into(), embedding_model.unwrap_or_default().into());
@@ -199,6 +243,9 @@ impl WorkerMetrics {
             for ending in WorkerEnding::ALL {
                 metrics.duration(WorkerOperation::Embeddings, ending);
             }
+        }
+        for ending in WorkerEnding::ALL {
+            metrics.duration(WorkerOperation::Score, ending);
         }
         for operation in WorkerOperation::GENERATING {
             for ending in WorkerEnding::ALL {
@@ -216,7 +263,7 @@ impl WorkerMetrics {
 
     fn duration(&self, operation: WorkerOperation, ending: WorkerEnding) -> Histogram {
         let model = match operation {
-            WorkerOperation::Chat | WorkerOperation::TextCompletion => &self.model,
+            WorkerOperation::Chat | WorkerOperation::TextCompletion | WorkerOperation::Score => &self.model,
             WorkerOperation::Embeddings => &self.embedding_model,
         };
         let labels = [operation.name(), PROVIDER, model, ending.error_type()];
@@ -232,6 +279,47 @@ impl WorkerMetrics {
     pub fn stepped(&self, answers: usize, took: Duration) {
         self.work.batch_size.observe(answers as f64);
         self.work.step.observe(took.as_secs_f64());
+    }
+
+    /// Tells how many adapters there are, how many of them in memory, and their bytes there.
+    pub fn adapters(&self, all: usize, resident: usize, bytes: usize) {
+        set(&self.work.adapters, all);
+        set(&self.work.adapters_resident, resident);
+        set(&self.work.adapter_bytes, bytes);
+    }
+
+    /// Tells how many adapters may be in memory, and their bytes there.
+    pub fn adapter_limits(&self, resident: usize, bytes: usize) {
+        set(&self.work.adapters_resident_limit, resident);
+        set(&self.work.adapter_bytes_limit, bytes);
+    }
+
+    /// Counts an adapter that was put out of memory to make room.
+    pub fn adapter_evicted(&self) {
+        self.work.adapter_evictions.inc();
+    }
+
+    /// Counts an adapter that was read from disk.
+    pub fn adapter_loaded(&self) {
+        self.work.adapter_loads.inc();
+    }
+
+    /// Tells how many jobs wait, run and pause.
+    pub fn training_jobs(&self, counts: [usize; 3]) {
+        for (status, count) in TRAINING_STATUSES.into_iter().zip(counts) {
+            set(&self.work.training_jobs.with_label_values(&[status]), count);
+        }
+    }
+
+    /// Tells how the job that is trained does: loss, and tokens a second.
+    pub fn trains(&self, loss: f64, tokens_per_second: f64) {
+        self.work.training_loss.set(loss);
+        self.work.training_speed.set(tokens_per_second);
+    }
+
+    /// Counts steps of training that were computed.
+    pub fn trained(&self, steps: u64) {
+        self.work.training_steps.inc_by(steps);
     }
 
     /// Counts tokens of a prompt that were read.

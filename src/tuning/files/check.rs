@@ -1,7 +1,8 @@
 //! The check of what was uploaded, behind the clients' backs: one file at a time in each process, off the async threads.
 //!
 //! Whoever checks a file says so in its row, again and again. A process that sees nothing new there for a while, on its
-//! own clock, takes the check over: so a restart goes on with what was not over, and of two gateways one checks.
+//! own clock, takes the check over: so what was not over goes on after a crash, and of two gateways one checks. A process
+//! that ends gives its check back.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -39,7 +40,7 @@ pub type Told = Box<dyn Fn(FileStatus, Duration) + Send + Sync>;
 pub struct Checker {
     files: Arc<Files>,
     /// Tells this process from all others.
-    name: String,
+    pub(super) name: String,
     /// Told of each check that is over: what came of it, and how long it took.
     told: Told,
     /// Who checks what, how often it said so, and since when that has not changed.
@@ -80,6 +81,13 @@ impl Checker {
             }
         }
         Ok(false)
+    }
+
+    /// Gives back a check that was cut off, as this process ends: whoever comes next need not wait for our silence.
+    pub async fn give_back(&self) {
+        if let Err(error) = self.files.rows.unclaim(&self.name).await {
+            tracing::debug!(%error, "a check was not given back: it is taken over by itself");
+        }
     }
 
     /// Whether nobody else checks a file, and it was not put off.

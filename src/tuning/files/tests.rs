@@ -194,6 +194,25 @@ async fn what_a_job_needs_stays_until_it_ends() {
     .await;
 }
 
+/// Whoever fetches a result anew finds the first one, also where another has it meanwhile with other words.
+#[tokio::test]
+async fn what_is_put_under_one_id_is_one_file() {
+    for_each_database(async |database| {
+        let place = place(database, 1 << 20).await;
+        let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
+        let put = |bytes: &'static [u8], now_ms| {
+            let new = NewFile { purpose: Purpose::FineTuneResults, ..named("step_metrics.csv") };
+            files.put_bytes("file-r".to_owned(), caller.owner(), new, Bytes::from_static(bytes), now_ms)
+        };
+        let first = put(b"step\n", 3).await.expect("kept");
+        let again = put(b"step\n1\n", 9).await.expect("found");
+        assert_eq!((&again.id, &again.sha256, again.created_at_ms), (&first.id, &first.sha256, 3));
+        assert_eq!(read(files, &caller, "file-r").await, b"step\n");
+        assert_eq!(place.on_disk().len(), 1);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_file_goes_when_its_time_is_over() {
     for_each_database(async |database| {
@@ -495,6 +514,27 @@ async fn what_cannot_be_read_now_is_checked_later() {
     fs::remove_dir(&path).and_then(|()| fs::write(&path, rows(false))).expect("back");
     assert!(checker.step(now + Duration::from_secs(60)).await.expect("checked"));
     assert_eq!(files.find(&caller, &file.id).await.expect("there").status, FileStatus::Processed);
+}
+
+#[tokio::test]
+async fn a_check_that_is_given_back_is_anybodys_at_once() {
+    for_each_database(async |database| {
+        let place = place(database, 1 << 20).await;
+        let (files, caller) = (&place.files, key("key_1", None, Tuning::Write));
+        let file = put(files, &caller, &rows(false), 1).await;
+        let checker = || Checker::new(Arc::clone(files), Box::new(|_, _| {}));
+        let (ending, mut next) = (checker(), checker());
+        let waiting = files.rows.waiting(1).await.expect("read").remove(0);
+        assert!(files.rows.claim(&waiting, &ending.name).await.expect("asked"));
+        let now = clock::monotonic();
+        assert!(!next.step(now).await.expect("looked"), "somebody checks it");
+        next.give_back().await;
+        assert!(!next.step(now).await.expect("looked"), "another's is not ours to give");
+        ending.give_back().await;
+        assert!(next.step(now).await.expect("checked"));
+        assert_eq!(files.find(&caller, &file.id).await.expect("there").status, FileStatus::Processed);
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -72,8 +72,17 @@ impl Files {
         Ok(upload)
     }
 
-    /// Finds an upload of the caller's, and whether it may still be changed.
-    async fn pending(&self, caller: &Caller, id: &str, now_ms: i64) -> Result<Upload, TuningError> {
+    /// Finds an upload of the caller's that may still be changed.
+    ///
+    /// # Errors
+    ///
+    /// When the caller may not, has none of that id, or it has ended.
+    pub async fn pending_upload(
+        &self,
+        caller: &Caller,
+        id: &str,
+        now_ms: i64,
+    ) -> Result<Upload, TuningError> {
         must_may(caller, Tuning::Write)?;
         let found = self.uploads.find(id).await.map_err(|error| stored(&error))?;
         let found = found.filter(|upload| caller.finds(&upload.owner));
@@ -96,7 +105,7 @@ impl Files {
         upload_id: &str,
         now_ms: i64,
     ) -> Result<Receiving, TuningError> {
-        let upload = self.pending(caller, upload_id, now_ms).await?;
+        let upload = self.pending_upload(caller, upload_id, now_ms).await?;
         self.receive_at_most(Some(upload.owner), Most::Part(PART_BYTES)).await
     }
 
@@ -112,7 +121,7 @@ impl Files {
         received: Receiving,
         now_ms: i64,
     ) -> Result<UploadPart, TuningError> {
-        let upload = self.pending(caller, upload_id, now_ms).await?;
+        let upload = self.pending_upload(caller, upload_id, now_ms).await?;
         let (mut kept, _room) = self.settle(received).await?;
         let part = UploadPart {
             id: Id::Part.mint(rand::random()),
@@ -129,7 +138,7 @@ impl Files {
         match self.uploads.add_part(&part, &kept.place, lost, bounds).await {
             Ok(Added::Refused) => {
                 self.unlink(kept.place.clone()).await;
-                self.pending(caller, upload_id, now_ms).await?;
+                self.pending_upload(caller, upload_id, now_ms).await?;
                 Err(TuningError::invalid(
                     "data",
                     format!(
@@ -155,7 +164,7 @@ impl Files {
         completion: &Completion,
         now_ms: i64,
     ) -> Result<(Upload, TrainingFile), TuningError> {
-        let mut upload = self.pending(caller, id, now_ms).await?;
+        let mut upload = self.pending_upload(caller, id, now_ms).await?;
         let parts = self.ordered(&upload, &completion.part_ids).await?;
         let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
         if bytes != upload.bytes {
@@ -198,7 +207,7 @@ impl Files {
         match self.uploads.complete(id, &file, &kept.place, lost).await {
             Ok(None) => {
                 self.unlink(kept.place.clone()).await;
-                self.pending(caller, id, now_ms).await?;
+                self.pending_upload(caller, id, now_ms).await?;
                 return Err(over(UploadStatus::Completed));
             }
             Ok(Some(place)) => self.written(&kept, Ok(place)).await?,
@@ -216,9 +225,9 @@ impl Files {
     ///
     /// When it is not the caller's, or has ended.
     pub async fn cancel_upload(&self, caller: &Caller, id: &str, now_ms: i64) -> Result<Upload, TuningError> {
-        let mut upload = self.pending(caller, id, now_ms).await?;
+        let mut upload = self.pending_upload(caller, id, now_ms).await?;
         if !self.uploads.cancel(id).await.map_err(|error| stored(&error))? {
-            self.pending(caller, id, now_ms).await?;
+            self.pending_upload(caller, id, now_ms).await?;
         }
         self.remove_parts(id).await;
         upload.status = UploadStatus::Cancelled;

@@ -19,15 +19,20 @@ const AT_ONCE: usize = 64;
 const NO_ENTRY: Seq = -1;
 
 impl Hosting {
-    /// Charges what is due.
-    pub(super) async fn charge_all(&self, now_ms: i64) -> Result<(), StoreError> {
+    /// Books what somebody meant to book who was cut off. Whether to go on.
+    pub(super) async fn book_intended(&self) -> Result<bool, StoreError> {
         for row in self.rows.unbooked().await? {
             if !self.book(&row).await? {
-                return Ok(());
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Charges what is due.
+    pub(super) async fn charge_all(&self, now_ms: i64) -> Result<(), StoreError> {
         let live = self.means.catalog.load();
-        for row in self.rows.standing(now_ms.saturating_sub(GONE_KEPT_MS)).await? {
+        for row in self.rows.unsettled(now_ms.saturating_sub(GONE_KEPT_MS)).await? {
             if !self.charge(&live.catalog, &row, now_ms).await? {
                 return Ok(());
             }
@@ -37,12 +42,7 @@ impl Hosting {
     }
 
     /// Charges one deployment. Whether to go on: not where the ledger can't be written, or another process charges.
-    pub(super) async fn charge(
-        &self,
-        catalog: &Catalog,
-        row: &HostedRow,
-        now_ms: i64,
-    ) -> Result<bool, StoreError> {
+    async fn charge(&self, catalog: &Catalog, row: &HostedRow, now_ms: i64) -> Result<bool, StoreError> {
         let charged_until = self.rows.charged_until(&row.deployment, row.since_ms).await?;
         let known_until_ms = match (row.source, row.until_ms) {
             (Source::Arm, None) => row.seen_ms,
@@ -52,7 +52,10 @@ impl Hosting {
         let rate = |at_ms| Some(self.rate(catalog, row, at_ms)?.0);
         let charges = due(stand, charged_until, known_until_ms, AT_ONCE, rate);
         if charges.is_empty() {
-            self.note_unpriced(catalog, row, charged_until.unwrap_or(row.since_ms), known_until_ms);
+            // whose price nobody has said in that time is long gone: no day needs to hear of it
+            if row.until_ms.is_none_or(|until| until >= now_ms.saturating_sub(GONE_KEPT_MS)) {
+                self.note_unpriced(catalog, row, charged_until.unwrap_or(row.since_ms), known_until_ms);
+            }
             return Ok(true);
         }
         let team = self.team_of(&row.model).await?.map(|team| team.to_string()).unwrap_or_default();
@@ -142,14 +145,23 @@ impl Hosting {
         if self.state.lock().settled.contains(&key) {
             return Ok(());
         }
-        self.true_up(row, until_ms).await?;
-        self.state.lock().settled.insert(key);
+        if self.true_up(row, until_ms).await? {
+            self.state.lock().settled.insert(key);
+        }
         Ok(())
     }
 
     /// Brings the periods that reach beyond a moment to what is owed of them. Corrections are adjustments: downwards
-    /// where a deployment was gone earlier, upwards where it was not.
-    pub(super) async fn true_up(&self, row: &HostedRow, from_ms: i64) -> Result<(), StoreError> {
+    /// where a deployment was gone earlier, upwards where it was not. Whether all of them are: not where the ledger
+    /// can't be written, or a period is not booked yet.
+    pub(super) async fn true_up(&self, row: &HostedRow, from_ms: i64) -> Result<bool, StoreError> {
+        let reaches = |open: &ChargeRow| {
+            let is_its = open.deployment == row.deployment && open.charge.since_ms == row.since_ms;
+            is_its && open.charge.until_ms > from_ms
+        };
+        if self.rows.unbooked().await?.iter().any(reaches) {
+            return Ok(false);
+        }
         for mut period in self.rows.charged_beyond(&row.deployment, row.since_ms, from_ms).await? {
             // a correction that was booked before that could be written down
             while let Some(Booked { seq, cost }) = self.rows.correction_of(period.seq).await? {
@@ -171,10 +183,10 @@ impl Hosting {
                 note: Some("it stood for another time than was charged".into()),
                 ..Entry::drafted(EntryKind::Adjustment, at_ms, id.into(), payer(&period))
             };
-            let Some(seq) = self.write(entry).await else { return Ok(()) };
+            let Some(seq) = self.write(entry).await else { return Ok(false) };
             self.rows.booked(&period, seq, period.charge.cost + difference).await?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who stands: the lists of the accounts, and what the configuration says.
+//! Who stands, by the lists of the accounts.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,6 +9,7 @@ use super::{AGAIN, Account, Asked, Asking, GONE_KEPT_MS, Hosting};
 use crate::clock;
 use crate::domain::catalog::{Catalog, Deployment};
 use crate::domain::fine_tuned_name::FineTunedName;
+use crate::domain::hosting::ends_ms;
 use crate::domain::price::read::moment_text;
 use crate::store::StoreError;
 use crate::store::hosting::{HostedRow, Source};
@@ -16,8 +17,18 @@ use crate::upstream::Upstream;
 use crate::upstream::arm::{Arm, ArmDeployment, ArmState};
 use crate::upstream::tuning::TrainerError;
 
-/// Two clocks may differ so much, ms: a deployment's beginning as its account tells it, and as it was first seen here.
-const SKEW_MS: u64 = 300_000;
+/// Where nobody has looked for so long, ms, somebody should say when a deployment was gone.
+const LONG_UNSEEN_MS: i64 = 3_600_000;
+
+/// A list as an account has given it.
+struct Reading<'a> {
+    catalog: &'a Catalog,
+    provider: &'a str,
+    /// When it was asked for, ms since 1970 UTC.
+    at_ms: i64,
+    /// Who stood, or was gone lately, when it came: of all accounts, and as the configuration says.
+    rows: &'a [HostedRow],
+}
 
 impl Hosting {
     /// Follows the catalog: whose lists are read. Who is known keeps its turn.
@@ -40,12 +51,13 @@ impl Hosting {
     }
 
     /// Asks the accounts whose turn it is for their lists.
-    pub(super) fn ask_accounts(&self, now: Instant, asking: &mut Asking) {
+    pub(super) fn ask_accounts(&self, now: Instant, asking: &Asking) {
         let mut state = self.state.lock();
         for account in state.accounts.values_mut() {
             if account.next.is_some_and(|next| next <= now) {
                 account.next = None;
-                asking.push(list(Arc::clone(&account.upstream)).boxed());
+                // who asks listens as long as the clock runs
+                let _ = asking.send(list(Arc::clone(&account.upstream)).boxed());
             }
         }
     }
@@ -56,23 +68,27 @@ impl Hosting {
             Asked::Listed { upstream, at_ms, list } => {
                 let provider = Arc::clone(&upstream.provider().name);
                 self.means.metrics.hosting.read(&provider, list.is_ok());
-                self.note_reading(&upstream, at_ms, list.as_ref().err());
+                let is_its = self.note_reading(&upstream, at_ms, list.as_ref().err());
                 match list {
-                    Ok(list) => self.follow_list(&provider, &list, at_ms).await,
-                    Err(_) => Ok(()),
+                    Ok(list) if is_its => self.follow_list(&provider, &list, at_ms).await,
+                    _ => Ok(()),
                 }
             }
-            Asked::Undeployed { row, done } => self.undeployed(*row, done).await,
+            Asked::Undeployed { deployment, done } => {
+                Self::undeployed(&deployment, done);
+                Ok(())
+            }
         }
     }
 
-    /// Plans the next reading, and says once what went wrong with this one.
-    fn note_reading(&self, upstream: &Arc<Upstream>, at_ms: i64, error: Option<&TrainerError>) {
+    /// Plans the next reading, and says once what went wrong with this one. Whether it is of an account that is still
+    /// read: a new configuration may have put another one in its place.
+    fn note_reading(&self, upstream: &Arc<Upstream>, at_ms: i64, error: Option<&TrainerError>) -> bool {
         let mut state = self.state.lock();
         let provider = &upstream.provider().name;
         let account = state.accounts.get_mut(provider);
         let Some(account) = account.filter(|account| Arc::ptr_eq(&account.upstream, upstream)) else {
-            return;
+            return false;
         };
         let every = upstream.arm().map_or(AGAIN, Arm::poll);
         let wait = if error.is_some() { every.min(AGAIN) } else { every };
@@ -90,6 +106,7 @@ impl Hosting {
             account.read_at_ms = Some(at_ms);
         }
         account.trouble = trouble;
+        true
     }
 
     /// Who stands at an account now, and who is gone.
@@ -100,59 +117,89 @@ impl Hosting {
         at_ms: i64,
     ) -> Result<(), StoreError> {
         let live = self.means.catalog.load();
-        let all = self.rows.standing(at_ms.saturating_sub(GONE_KEPT_MS)).await?;
-        let own = |row: &HostedRow| row.provider == **provider && row.source == Source::Arm;
-        let known: Vec<HostedRow> = all.into_iter().filter(own).collect();
+        let rows = self.rows.standing(at_ms.saturating_sub(GONE_KEPT_MS)).await?;
+        let reading = Reading { catalog: &live.catalog, provider, at_ms, rows: &rows };
         for found in list.iter().filter(|found| FineTunedName::parse(&found.model).is_some()) {
-            self.follow_one(&live.catalog, provider, found, &known, at_ms).await?;
+            self.follow_one(&reading, found).await?;
         }
-        for row in known.iter().filter(|row| row.until_ms.is_none()) {
+        // what was seen since then is on the next list
+        let stood = |row: &&HostedRow| row.until_ms.is_none() && row.seen_ms <= at_ms;
+        let own = |row: &&HostedRow| row.source == Source::Arm && row.provider == **provider;
+        for row in rows.iter().filter(own).filter(stood) {
             if !list.iter().any(|found| row.upstream.eq_ignore_ascii_case(&found.name)) {
-                tracing::info!(
-                    deployment = row.deployment,
-                    provider = row.provider,
-                    seen_s_ago = (at_ms - row.seen_ms) / 1_000,
-                    "a deployment is gone: it is charged until this reading, the first without it"
-                );
-                self.end(row.clone(), at_ms).await?;
+                self.vanished(row, at_ms).await?;
             }
         }
         Ok(())
     }
 
-    async fn follow_one(
-        &self,
-        catalog: &Catalog,
-        provider: &str,
-        found: &ArmDeployment,
-        known: &[HostedRow],
-        at_ms: i64,
-    ) -> Result<(), StoreError> {
+    /// A list lacks a deployment: it was gone at the latest then, and at the latest when its kind ends.
+    async fn vanished(&self, row: &HostedRow, at_ms: i64) -> Result<(), StoreError> {
+        let ends_ms = ends_ms(Some(&row.sku), row.since_ms).unwrap_or(at_ms);
+        let gone_ms = ends_ms.min(at_ms).max(row.seen_ms);
+        let (deployment, until) = (&row.deployment, moment_text(gone_ms));
+        if gone_ms - row.seen_ms >= LONG_UNSEEN_MS {
+            let seen = moment_text(row.seen_ms);
+            tracing::warn!(
+                deployment,
+                seen,
+                until,
+                "a deployment is gone, and nobody had looked for long: it is charged until the first reading \
+                 without it; set hosted_until where you know when it was gone"
+            );
+        } else {
+            tracing::info!(deployment, until, "a deployment is gone: it is charged until");
+        }
+        self.end(row.clone(), gone_ms).await.map(drop)
+    }
+
+    async fn follow_one(&self, reading: &Reading<'_>, found: &ArmDeployment) -> Result<(), StoreError> {
+        let at_ms = reading.at_ms;
         // what it is called in the catalog may change while it stands; what it is charged on does not
-        let of_it = || known.iter().filter(|row| row.upstream.eq_ignore_ascii_case(&found.name));
-        let is_same = |row: &HostedRow| {
-            found.created_at_ms.is_none_or(|at| at > at_ms || at.abs_diff(row.since_ms) <= SKEW_MS)
-        };
-        match of_it().find(|row| row.until_ms.is_none()) {
+        match reading.of_it(found).find(|row| row.until_ms.is_none()) {
             Some(_) if found.state == ArmState::Going => return Ok(()),
-            Some(open) if is_same(open) => return self.rows.put(&seen(open.clone(), found, at_ms)).await,
+            Some(open) if is_same(open, found) => {
+                return self.rows.see(&seen(open.clone(), found, at_ms)).await;
+            }
             // it was made anew between two readings
-            Some(open) => self.end(open.clone(), found.created_at_ms.unwrap_or(at_ms).min(at_ms)).await?,
+            Some(open) => {
+                let made_ms = found.created_at_ms.unwrap_or(at_ms).min(at_ms);
+                if !self.end(open.clone(), made_ms).await? {
+                    return Ok(());
+                }
+            }
             None => {}
         }
-        let since_ms = found.created_at_ms.unwrap_or(at_ms).min(at_ms);
-        let name = named(catalog, provider, &found.name);
-        let said = catalog.deployments.get(&*name).and_then(|known| known.hosted.until_ms);
+        // as the account's clock has it, even where ours is behind: it tells the stand from the next one of its name
+        let since_ms = found.created_at_ms.unwrap_or(at_ms);
+        let name = named(reading.catalog, reading.provider, &found.name);
+        let said = reading.catalog.deployments.get(&*name).and_then(|known| known.hosted.until_ms);
         let the_operator_knows_better = said.is_some_and(|until| since_ms < until && until <= at_ms);
         if found.state != ArmState::Stands || the_operator_knows_better {
             return Ok(());
         }
-        let back = of_it().find(|row| found.created_at_ms.is_some() && row.since_ms == since_ms);
-        let is_back = back.is_some();
+        let ended = reading.of_it(found).filter(|row| row.until_ms.is_some() && is_same(row, found));
+        let ended = ended.max_by_key(|row| row.since_ms);
+        if ended.is_some_and(|row| row.until_ms >= Some(at_ms)) {
+            // it was taken away while this list was on its way
+            return Ok(());
+        }
+        if found.created_at_ms.is_some()
+            && ended.is_none()
+            && let Some(twin) = self.twin_of(reading, found, since_ms).await?
+        {
+            // one that another provider's list tells of is charged there
+            return match is_read(reading.catalog, &twin) {
+                true => Ok(()),
+                false => self.carries_on(reading, twin, found).await,
+            };
+        }
+        // one that the registry is still warming is not in the catalog yet
+        let deployed = self.rows.deployed_as(reading.provider, &found.name).await?;
         let row = HostedRow {
-            deployment: back.map_or(name, |row| row.deployment.clone()),
+            deployment: deployed.unwrap_or(name),
             since_ms,
-            provider: provider.to_owned(),
+            provider: reading.provider.to_owned(),
             upstream: found.name.to_string(),
             model: String::new(),
             sku: String::new(),
@@ -160,123 +207,68 @@ impl Hosting {
             seen_ms: at_ms,
             until_ms: None,
         };
-        let row = seen(row, found, at_ms);
-        self.rows.put(&row).await?;
-        if is_back {
+        match ended.filter(|_| found.created_at_ms.is_some()) {
             // an earlier reading lacked it, and it has stood all the time
-            return self.true_up(&row, since_ms).await;
+            Some(back) => self.becomes(&seen(back.clone(), found, at_ms), since_ms).await.map(drop),
+            None => self.stands(seen(row, found, at_ms)).await,
         }
-        let (deployment, sku) = (&row.deployment, &row.sku);
-        tracing::info!(deployment, provider, sku, "a deployment of a fine-tuned model stands");
-        Ok(())
     }
 
-    /// What the configuration says of accounts without a list, and where it goes before one.
-    pub(super) async fn follow_configuration(&self, now_ms: i64) -> Result<(), StoreError> {
-        let live = self.means.catalog.load();
-        let known = self.rows.standing(now_ms.saturating_sub(GONE_KEPT_MS)).await?;
-        for deployment in live.catalog.deployments.values() {
-            match is_listed(deployment) {
-                true => self.correct_list(deployment, &known, now_ms).await?,
-                false => self.follow_words(deployment, &known, now_ms).await?,
-            }
-        }
-        // with what has just been taken in
-        let known = self.rows.standing(now_ms.saturating_sub(GONE_KEPT_MS)).await?;
-        for row in known.iter().filter(|row| row.source == Source::Configuration && row.until_ms.is_none()) {
-            let still = live.catalog.deployments.get(&*row.deployment).is_some_and(|deployment| {
-                !is_listed(deployment) && deployment.hosted.from_ms == Some(row.since_ms)
-            });
-            if !still {
-                // said anew with another beginning, or listed by its account now: no hour is charged for both
-                let until_ms =
-                    known.iter().filter(|other| takes_over(other, row)).map(|other| other.since_ms);
-                let until_ms = until_ms.min().unwrap_or(now_ms).min(now_ms);
-                tracing::warn!(
-                    deployment = row.deployment,
-                    until = moment_text(until_ms),
-                    "the configuration does not say any more that it stands since then: it is charged until"
-                );
-                self.end(row.clone(), until_ms).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn follow_words(
+    /// The stand of a deployment as another provider's list told it: it stands, or that list is read no more.
+    async fn twin_of(
         &self,
-        deployment: &Deployment,
-        known: &[HostedRow],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let hosted = &deployment.hosted;
-        let Some(since_ms) = hosted.from_ms.filter(|from| *from < now_ms) else { return Ok(()) };
-        let row = HostedRow {
-            deployment: deployment.name.to_string(),
-            since_ms,
-            provider: deployment.provider.name.to_string(),
-            upstream: deployment.upstream_model.to_string(),
-            model: deployment.base_model.clone().unwrap_or_default(),
-            sku: hosted.sku.as_deref().unwrap_or_default().to_owned(),
-            source: Source::Configuration,
-            seen_ms: since_ms,
-            until_ms: hosted.until_ms.filter(|until| *until <= now_ms),
+        reading: &Reading<'_>,
+        found: &ArmDeployment,
+        since_ms: i64,
+    ) -> Result<Option<HostedRow>, StoreError> {
+        let is_it = |row: &HostedRow| {
+            row.source == Source::Arm
+                && row.provider != reading.provider
+                && row.since_ms == since_ms
+                && row.upstream.eq_ignore_ascii_case(&found.name)
+                && *row.model == *found.model
+                && (row.until_ms.is_none() || !is_read(reading.catalog, row))
         };
-        let before =
-            known.iter().find(|known| known.deployment == row.deployment && known.since_ms == since_ms);
-        let kept_from_ms = now_ms.saturating_sub(GONE_KEPT_MS);
-        let long_gone = row.until_ms.is_some_and(|until| until < kept_from_ms);
-        // what is long gone was settled long ago, if it was charged at all
-        let settled = long_gone && self.rows.charged_until(&row.deployment, since_ms).await? >= row.until_ms;
-        if before == Some(&row) || settled {
+        Ok(self.rows.standing(since_ms).await?.into_iter().find(is_it))
+    }
+
+    /// The provider of a stand has another name now: the stand goes on, and what it is booked on stays.
+    async fn carries_on(
+        &self,
+        reading: &Reading<'_>,
+        row: HostedRow,
+        found: &ArmDeployment,
+    ) -> Result<(), StoreError> {
+        let row = HostedRow { provider: reading.provider.to_owned(), ..seen(row, found, reading.at_ms) };
+        if self.becomes(&row, row.since_ms).await? {
+            let HostedRow { deployment, provider, .. } = &row;
+            tracing::info!(deployment, provider, "a deployment goes on under another provider's name");
+        }
+        Ok(())
+    }
+
+    /// A deployment is listed for the first time.
+    async fn stands(&self, row: HostedRow) -> Result<(), StoreError> {
+        // the configuration may have told of it before its account was read
+        if !self.goes_before(&row).await? {
             return Ok(());
         }
         self.rows.put(&row).await?;
-        if long_gone {
-            // behind the window in which it is looked at: charged here, a slice at each look
-            let live = self.means.catalog.load();
-            return self.charge(&live.catalog, &row, now_ms).await.map(drop);
-        }
-        self.true_up(&row, since_ms).await
+        let HostedRow { deployment, provider, sku, .. } = &row;
+        tracing::info!(deployment, provider, sku, "a deployment of a fine-tuned model stands");
+        Ok(())
     }
+}
 
-    /// The operator knows better when a deployment was gone.
-    async fn correct_list(
-        &self,
-        deployment: &Deployment,
-        known: &[HostedRow],
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let Some(said) = deployment.hosted.until_ms.filter(|until| *until <= now_ms) else { return Ok(()) };
-        let later = |row: &&HostedRow| row.since_ms < said && row.until_ms.is_none_or(|until| said < until);
+impl Reading<'_> {
+    /// The stands of a deployment that this account has told of before.
+    fn of_it(&self, found: &ArmDeployment) -> impl Iterator<Item = &HostedRow> {
         let is_it = |row: &&HostedRow| {
-            row.provider == *deployment.provider.name
-                && row.upstream.eq_ignore_ascii_case(&deployment.upstream_model)
+            row.source == Source::Arm
+                && row.provider == self.provider
+                && row.upstream.eq_ignore_ascii_case(&found.name)
         };
-        for row in known.iter().filter(is_it).filter(later) {
-            self.end(row.clone(), said).await?;
-        }
-        Ok(())
-    }
-
-    /// A deployment was gone at a moment: what was charged beyond is given back.
-    pub(super) async fn end(&self, row: HostedRow, until_ms: i64) -> Result<(), StoreError> {
-        let row = HostedRow { until_ms: Some(until_ms.max(row.since_ms)), ..row };
-        self.rows.put(&row).await?;
-        self.true_up(&row, until_ms).await
-    }
-
-    /// A deployment was taken away by somebody who says so: its clock stops at once.
-    ///
-    /// # Errors
-    ///
-    /// When the database fails: the next reading of the list stops it.
-    pub async fn ended(&self, provider: &str, upstream: &str, at_ms: i64) -> Result<(), StoreError> {
-        let open = self.rows.standing(at_ms).await?.into_iter().filter(|row| row.until_ms.is_none());
-        for row in open.filter(|row| row.provider == provider && row.upstream == upstream) {
-            self.rows.put(&HostedRow { until_ms: Some(at_ms.max(row.since_ms)), ..row }).await?;
-        }
-        Ok(())
+        self.rows.iter().filter(is_it)
     }
 }
 
@@ -290,23 +282,28 @@ async fn list(upstream: Arc<Upstream>) -> Asked {
     Asked::Listed { upstream, at_ms, list }
 }
 
-/// Whether an account's list tells of a deployment.
-fn is_listed(deployment: &Deployment) -> bool {
-    deployment.provider.training.as_ref().is_some_and(|training| training.arm.is_some())
+/// Whether an account's list tells of a stand.
+pub(super) fn is_read(catalog: &Catalog, row: &HostedRow) -> bool {
+    let training = catalog.providers.get(&*row.provider).and_then(|provider| provider.training.as_ref());
+    training.is_some_and(|training| training.arm.is_some())
 }
 
-/// Whether a stand is another telling of one that the configuration no longer tells.
-fn takes_over(other: &HostedRow, row: &HostedRow) -> bool {
-    let same = other.deployment == row.deployment
-        || (other.provider == row.provider && other.upstream.eq_ignore_ascii_case(&row.upstream));
-    let is_another = (&other.deployment, other.since_ms) != (&row.deployment, row.since_ms);
-    same && is_another && other.until_ms.is_none_or(|until| until > row.since_ms)
+/// Whether a stand is of a deployment of the catalog, whatever that was called.
+pub(super) fn is_of(row: &HostedRow, deployment: &Deployment) -> bool {
+    row.provider == *deployment.provider.name && row.upstream.eq_ignore_ascii_case(&deployment.upstream_model)
+}
+
+/// Whether what a list tells is the stand in a row: one that was made anew was made later than that began.
+fn is_same(row: &HostedRow, found: &ArmDeployment) -> bool {
+    found.created_at_ms.is_none_or(|created| created <= row.since_ms)
 }
 
 /// What a deployment of an account is called: its name in the catalog, or its provider's and its own.
 pub(super) fn named(catalog: &Catalog, provider: &str, upstream: &str) -> String {
-    let is_it =
-        |known: &&Arc<Deployment>| *known.provider.name == *provider && *known.upstream_model == *upstream;
+    let is_it = |known: &&Arc<Deployment>| {
+        // Azure takes the case of letters for the same
+        *known.provider.name == *provider && known.upstream_model.eq_ignore_ascii_case(upstream)
+    };
     let known = catalog.deployments.values().find(is_it);
     known.map_or_else(|| format!("{provider}/{upstream}"), |known| known.name.to_string())
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Asked, Asking, Hosting, attribution};
-use crate::clock;
+use super::follow::is_of;
+use super::idle::Unused;
+use super::{Asked, Asking, Hosting, LOOKED_BACK_MS, attribution};
 use crate::domain::alert::{Alert, HostedIdle, HostingBudget};
-use crate::domain::catalog::Catalog;
+use crate::domain::catalog::{Catalog, Deployment};
 use crate::domain::hosting::{Billing, DAY_MS, DELETED_AFTER_MS, WARNED_BEFORE_MS, ends_ms};
 use crate::domain::money::Usd;
 use crate::store::StoreError;
-use crate::store::hosting::{HostedRow, Source};
+use crate::store::hosting::{HostedRow, Source, Watch};
 use crate::telemetry::metrics::HostedNow;
 use crate::upstream::tuning::TrainerError;
 
@@ -58,7 +59,8 @@ pub struct HostedReport {
     pub day_usd: Usd,
     /// What it was charged since it stands.
     pub charged_usd: Usd,
-    /// When it was last used, or else since when it stands; none where its use is booked elsewhere.
+    /// When it was last used, or else since when a gateway watches, ms since 1970 UTC: later by the time in which none
+    /// did. None where its use is booked elsewhere.
     pub idle_since_ms: Option<i64>,
     /// Whether it is idle, as the operator has defined that.
     pub idle: bool,
@@ -115,14 +117,15 @@ impl Hosting {
         let charged = |from_ms| self.rows.charged_since(&row.deployment, row.since_ms, from_ms);
         let (day_usd, charged_usd) = (charged(now_ms - DAY_MS).await?, charged(row.since_ms).await?);
         let stands = row.until_ms.is_none();
-        let idle_since_ms = match stands {
-            true => self.idle_since(catalog, &row, now_ms).await?,
+        let unused = match stands {
+            true => self.unused(catalog, &row, now_ms).await?,
             false => None,
         };
+        let idle_since_ms = unused.map(|unused| unused.idle_since_ms);
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let (sku, model) = (text(&row.sku), text(&row.model));
-        let known = catalog.deployments.get(&*super::named(catalog, &row.provider, &row.upstream));
-        let said_ms = known.and_then(|known| known.hosted.until_ms).filter(|until| now_ms < *until);
+        let known = catalog.deployments.values().filter(|known| is_of(&row, known));
+        let said_ms = known.filter_map(|known| said_end(known, now_ms)).min();
         let taken_away = row.source == Source::Arm && ends_ms(sku.as_deref(), row.since_ms).is_none();
         Ok(HostedReport {
             team: self.team_of(&row.model).await?,
@@ -137,7 +140,7 @@ impl Hosting {
             charged_usd,
             idle: idle_since_ms.is_some_and(|since| now_ms - since >= self.idle_after_ms()),
             ends_at_ms: [ends_ms(sku.as_deref(), row.since_ms), said_ms].into_iter().flatten().min(),
-            deleted_at_ms: idle_since_ms.filter(|_| taken_away).map(|since| since + DELETED_AFTER_MS),
+            deleted_at_ms: unused.filter(|_| taken_away).map(|unused| deleted_at_ms(unused, now_ms)),
             idle_since_ms,
             deployment: row.deployment,
             provider: row.provider,
@@ -152,12 +155,7 @@ impl Hosting {
     }
 
     /// Tells metrics and routes how all stand; whoever charges also says what a person should hear of.
-    pub(super) async fn stand(
-        &self,
-        now_ms: i64,
-        leads: bool,
-        asking: &mut Asking,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn stand(&self, now_ms: i64, leads: bool, asking: &Asking) -> Result<(), StoreError> {
         let all: Vec<HostedReport> =
             self.report(now_ms).await?.into_iter().filter(|one| one.until_ms.is_none()).collect();
         let now_of = |one: &HostedReport| {
@@ -171,28 +169,46 @@ impl Hosting {
             })
         };
         self.means.metrics.hosting.stands(&all.iter().filter_map(now_of).collect::<Vec<_>>());
-        let ends = all.iter().filter_map(|one| Some((Arc::from(one.deployment.as_str()), one.ends_at_ms?)));
-        self.means.retirements.end_by_kind(ends.collect());
+        self.means.retirements.end_by_kind(self.ends(now_ms).await?);
         if leads {
+            for one in &all {
+                let Some(idle_from_ms) = one.idle_since_ms else { continue };
+                let watch = Watch { idle_from_ms, at_ms: now_ms };
+                self.rows.watch(&one.deployment, one.since_ms, watch).await?;
+            }
             self.warn_of_budgets(&all, now_ms);
             for one in &all {
-                self.warn_of_idle(one, now_ms, asking).await?;
+                self.warn_of_idle(one, now_ms, asking);
             }
         }
         Ok(())
     }
 
+    /// When deployments of the catalog end, by what stands there now, whatever it is booked on: by its kind, or as the
+    /// operator says. What was gone lately by the end of its kind stays: requests would find nobody there.
+    async fn ends(&self, now_ms: i64) -> Result<HashMap<Arc<str>, i64>, StoreError> {
+        let live = self.means.catalog.load();
+        let rows = self.rows.standing(now_ms.saturating_sub(LOOKED_BACK_MS)).await?;
+        let ends = live.catalog.deployments.values().filter_map(|known| {
+            // one that was made anew goes before those that are gone
+            let stands = rows.iter().filter(|row| is_of(row, known));
+            let last = stands.max_by_key(|row| (row.until_ms.is_none(), row.since_ms))?;
+            let by_kind = ends_ms(Some(&last.sku), last.since_ms);
+            let ends_ms = match last.until_ms {
+                None => by_kind.into_iter().chain(said_end(known, now_ms)).min(),
+                Some(until) => by_kind.filter(|ends_ms| until >= *ends_ms),
+            };
+            Some((Arc::clone(&known.name), ends_ms?))
+        });
+        Ok(ends.collect())
+    }
+
     /// Says, once a day, which deployment nobody uses, and takes it away where the operator wants that.
-    async fn warn_of_idle(
-        &self,
-        one: &HostedReport,
-        now_ms: i64,
-        asking: &mut Asking,
-    ) -> Result<(), StoreError> {
-        let Some(per_hour) = one.usd_per_hour.filter(|per_hour| *per_hour > Usd::ZERO) else { return Ok(()) };
-        let Some(since_ms) = one.idle_since_ms.filter(|_| one.idle) else { return Ok(()) };
+    fn warn_of_idle(&self, one: &HostedReport, now_ms: i64, asking: &Asking) {
+        let Some(per_hour) = one.usd_per_hour.filter(|per_hour| *per_hour > Usd::ZERO) else { return };
+        let Some(since_ms) = one.idle_since_ms.filter(|_| one.idle) else { return };
         if !self.says("idle", &one.deployment, now_ms) {
-            return Ok(());
+            return;
         }
         let idle_hours = (now_ms - since_ms) / HOUR_MS;
         let deleted_at_ms = one.deleted_at_ms.filter(|at_ms| now_ms >= at_ms - WARNED_BEFORE_MS);
@@ -213,41 +229,30 @@ impl Hosting {
             deleted_at_ms,
         }));
         if undeploys {
-            self.undeploy(one, now_ms, asking).await?;
+            self.undeploy(one, asking);
         }
-        Ok(())
     }
 
-    async fn undeploy(&self, one: &HostedReport, now_ms: i64, asking: &mut Asking) -> Result<(), StoreError> {
+    fn undeploy(&self, one: &HostedReport, asking: &Asking) {
         let account = self.state.lock().accounts.get(&*one.provider).map(|it| Arc::clone(&it.upstream));
-        let is_it = |row: &HostedRow| row.deployment == one.deployment && row.until_ms.is_none();
-        let row = self.rows.standing(now_ms).await?.into_iter().find(is_it);
-        let (Some(upstream), Some(row)) = (account, row) else { return Ok(()) };
-        asking.push(Box::pin(async move {
+        let Some(upstream) = account else { return };
+        let (name, deployment) = (one.upstream.clone(), one.deployment.clone());
+        // who asks listens as long as the clock runs
+        let _ = asking.send(Box::pin(async move {
             let done = match upstream.arm() {
-                Some(arm) => arm.delete(&row.upstream).await,
+                Some(arm) => arm.delete(&name).await,
                 None => Ok(()),
             };
-            Asked::Undeployed { row: Box::new(row), done }
+            Asked::Undeployed { deployment, done }
         }));
-        Ok(())
     }
 
-    /// What came of taking a deployment away.
-    pub(super) async fn undeployed(
-        &self,
-        row: HostedRow,
-        done: Result<(), TrainerError>,
-    ) -> Result<(), StoreError> {
+    /// What came of taking a deployment away. Its clock goes on until a list lacks it: deleting takes its time, and is
+    /// billed.
+    pub(super) fn undeployed(deployment: &str, done: Result<(), TrainerError>) {
         match done {
-            Ok(()) => {
-                tracing::info!(deployment = row.deployment, "a deployment that nobody used is taken away");
-                self.end(row, clock::unix_ms()).await
-            }
-            Err(why) => {
-                tracing::warn!(deployment = row.deployment, %why, "an idle deployment could not be taken away");
-                Ok(())
-            }
+            Ok(()) => tracing::info!(deployment, "a deployment that nobody used is taken away"),
+            Err(why) => tracing::warn!(deployment, %why, "an idle deployment could not be taken away"),
         }
     }
 
@@ -285,4 +290,17 @@ impl Hosting {
             }
         }
     }
+}
+
+/// When a deployment will be gone, as the operator says.
+fn said_end(known: &Deployment, now_ms: i64) -> Option<i64> {
+    known.hosted.until_ms.filter(|until| now_ms < *until)
+}
+
+/// When its provider takes away what nobody uses. What stands longer than that is used by somebody whom we don't see: it
+/// counts from when we watch.
+fn deleted_at_ms(unused: Unused, now_ms: i64) -> i64 {
+    let [at_ms, watched_ms] =
+        [unused.since_ms, unused.idle_since_ms].map(|since| since.saturating_add(DELETED_AFTER_MS));
+    if at_ms > now_ms { at_ms } else { watched_ms }
 }

@@ -44,7 +44,9 @@ impl Jobs {
             Epochs::Of(epochs) => (epochs, false),
             Epochs::Auto => (u64::from(measured.epochs), true),
         };
-        Ok(Quote { tokens: measured.billed_tokens, epochs, auto, price })
+        // only where time is billed does it matter
+        let pace = if price.is_hourly() { self.paces().await?.at(&target) } else { None };
+        Ok(Quote { tokens: measured.billed_tokens, epochs, auto, price, pace })
     }
 
     /// A file of a job. Whoever made the job may have died before it was noted that the job needs it: noted here, or found

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::Jobs;
+use super::{Jobs, stored};
 use crate::clock;
 use crate::domain::bound::UpperBound;
 use crate::domain::budget::Exceeded;
@@ -13,10 +13,15 @@ use crate::domain::ledger::{Entry, EntryKind, Seq};
 use crate::domain::money::Usd;
 use crate::domain::tuning::bill::{Bill, Quote, TrainingPrice, day_of};
 use crate::domain::tuning::lifecycle::Told;
-use crate::domain::usage::TokenCounts;
+use crate::domain::usage::{MOST_TOKENS, TokenCounts};
 use crate::gateway::ledger::{Ask, BookError, HoldError, Settlement};
 use crate::store::StoreError;
 use crate::store::jobs::JobRow;
+use crate::tuning::TuningError;
+use crate::tuning::paces::{LOOKED_AT, Paces};
+use crate::tuning::quote::Trained;
+
+const MICROS: u64 = 1_000_000;
 
 /// What the ledger has of a job.
 struct Written {
@@ -114,6 +119,26 @@ impl Jobs {
         }
     }
 
+    /// What jobs were billed for on the UTC day of a moment, ms since 1970 UTC.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be asked.
+    pub async fn trained_on(&self, at_ms: i64) -> Result<Trained, TuningError> {
+        let rows = self.rows.billed_by_row(day_of(at_ms)).await.map_err(|error| stored(&error))?;
+        Ok(Trained(rows.into_iter().collect()))
+    }
+
+    /// How fast our own machines train, by the jobs that they did last.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be asked.
+    pub async fn paces(&self) -> Result<Paces, TuningError> {
+        let ran = self.rows.computed(LOOKED_AT).await.map_err(|error| stored(&error))?;
+        Ok(Paces::of(&ran))
+    }
+
     /// Books a job's bill and ends its hold. Done before, it is found so.
     pub(super) async fn settle(&self, job: &JobRow) -> Told {
         let Some(bill) = job.course.bill else { return away("it has no bill") };
@@ -151,13 +176,8 @@ impl Jobs {
             job.id.as_str().into(),
             Arc::clone(&job.booked_on),
         );
-        let entry = Entry {
-            tokens: tokens(bill.tokens),
-            source: Some(bill.source),
-            cost: bill.cost(),
-            price,
-            ..drafted
-        };
+        let entry =
+            Entry { tokens: used(bill), source: Some(bill.source), cost: bill.cost(), price, ..drafted };
         match self.ledger.book(entry).await {
             // an append whose answer was lost has booked it
             Ok(_) | Err(BookError::Charged(_)) => Told::Done,
@@ -171,7 +191,12 @@ fn away(words: impl std::fmt::Display) -> Told {
 }
 
 fn settlement(bill: Bill) -> Settlement {
-    Settlement::new(tokens(bill.tokens), bill.source, bill.cost())
+    Settlement::new(used(bill), bill.source, bill.cost())
+}
+
+fn used(bill: Bill) -> TokenCounts {
+    let compute_us = bill.computed_seconds.saturating_mul(MICROS).min(MOST_TOKENS);
+    TokenCounts { compute_us, ..tokens(bill.tokens) }
 }
 
 /// Trained tokens are input, as the ledger sees it.

@@ -12,13 +12,15 @@ use serde_json::Value;
 
 use super::Jobs;
 use super::act::{copy_name, untold};
+use super::checkpoints::{checkpoint, rows};
 use super::rows::{texts, unsafe_rows};
 use crate::clock;
 use crate::domain::catalog::ProviderKind;
 use crate::domain::money::Usd;
-use crate::domain::tuning::lifecycle::{Act, CLOSE_TRIES, Side, Stage, Told};
-use crate::domain::tuning::{Checkpoint, Id, JobStatus, Purpose};
-use crate::store::jobs::{Beside, CheckpointRow, JobRow};
+use crate::domain::tuning::lifecycle::{Act, CLOSE_TRIES, Side, Told};
+use crate::domain::tuning::{Id, JobError, JobStatus, Purpose};
+use crate::store::StoreError;
+use crate::store::jobs::{Beside, JobRow};
 use crate::telemetry::metrics::Progress;
 use crate::tuning::files::NewFile;
 use crate::tuning::registry::Finished;
@@ -50,29 +52,14 @@ impl Jobs {
                 Err(words) => return Told::Away { perhaps: true, again_ms: None, words },
             }
         }
-        let Some(finished) = self.finished(job, beside, curve).await else { return Told::Done };
+        let finished = match self.finished(job, beside, curve).await {
+            Ok(Some(finished)) => finished,
+            Ok(None) => return Told::Done,
+            Err(error) => return Told::Away { perhaps: true, again_ms: None, words: error.to_string() },
+        };
         match self.registry.register(finished).await {
             Ok(()) => Told::Done,
             Err(error) => Told::Away { perhaps: true, again_ms: None, words: error.to_string() },
-        }
-    }
-
-    /// Fetches the checkpoints of a job that is seen to have been paused: its provider makes one then, which can be used
-    /// before it goes on. Where they can't be had, they come at its end.
-    pub(super) async fn see_checkpoints(
-        &self,
-        trainer: &Trainer,
-        job: &JobRow,
-        told: &Told,
-        beside: &mut Beside,
-    ) {
-        let Told::Job(theirs, _) = told else { return };
-        let was_paused = job.course.seen.as_ref().is_some_and(|seen| seen.status == JobStatus::Paused);
-        if theirs.status != JobStatus::Paused || was_paused {
-            return;
-        }
-        if let Ok(made) = trainer.checkpoints(&theirs.id).await {
-            beside.checkpoints = made.iter().map(|made| checkpoint_row(job, made)).collect();
         }
     }
 
@@ -88,7 +75,7 @@ impl Jobs {
         };
         let Some(seen) = job.course.seen.clone() else { return Ok(()) };
         match trainer.checkpoints(&seen.id).await {
-            Ok(made) => beside.checkpoints = made.iter().map(|made| checkpoint_row(job, made)).collect(),
+            Ok(made) => beside.checkpoints = rows(job, &made),
             Err(TrainerError::NotFound(_)) => {}
             Err(error) => return Err(words(error)),
         }
@@ -117,15 +104,29 @@ impl Jobs {
         Ok(())
     }
 
-    /// What is told about the model; none where there is none.
-    async fn finished(&self, job: &JobRow, beside: &Beside, curve: Option<String>) -> Option<Finished> {
-        let (outcome, seen) = (job.course.outcome.as_ref()?, job.course.seen.as_ref()?);
-        let name = seen.model.clone().filter(|_| outcome.status == JobStatus::Succeeded)?;
+    /// What is told about the model; none where there is none. The database may fail.
+    async fn finished(
+        &self,
+        job: &JobRow,
+        beside: &Beside,
+        curve: Option<String>,
+    ) -> Result<Option<Finished>, StoreError> {
+        let (Some(outcome), Some(seen)) = (job.course.outcome.as_ref(), job.course.seen.as_ref()) else {
+            return Ok(None);
+        };
+        let Some(name) = seen.model.clone().filter(|_| outcome.status == JobStatus::Succeeded) else {
+            return Ok(None);
+        };
+        // where they could not be had at the end, there are those that were fetched on the way
+        let made = match beside.checkpoints.as_slice() {
+            [] => &self.rows.checkpoints(&job.id).await?,
+            made => made,
+        };
         let file = self.files.held(&job.training_file).await.ok();
         let report = self.files.report(&job.training_file).await.ok().flatten().unwrap_or_default();
         let prompt = report.pointer("/system_prompt/text").and_then(Value::as_str);
         let bill = job.course.bill;
-        Some(Finished {
+        Ok(Some(Finished {
             name,
             owner: job.owner.clone(),
             provider: job.provider.as_str().into(),
@@ -133,7 +134,7 @@ impl Jobs {
             job_id: job.id.as_str().into(),
             dataset_sha256: file.map(|file| file.sha256.as_str().into()).unwrap_or_default(),
             system_prompt: prompt.map(Arc::from),
-            checkpoints: beside.checkpoints.iter().map(checkpoint).collect(),
+            checkpoints: made.iter().map(checkpoint).collect(),
             price_version: job
                 .course
                 .quote
@@ -145,14 +146,14 @@ impl Jobs {
             results: curve,
             created_at_ms: job.created_at_ms,
             finished_at_ms: outcome.at_ms,
-        })
+        }))
     }
 
     /// Takes the copies of a job's files away at its provider, and lets ours go. What can't be taken away stays: it costs
     /// nothing, and its name says whose it was.
     pub(super) async fn clean(&self, job: &JobRow) -> Told {
         if let Some(trainer) = self.trainer(&job.provider)
-            && (job.course.training.is_some() || job.course.stage > Stage::Uploading)
+            && job.course.may_be_out()
             && job.course.failures.saturating_add(1) < CLOSE_TRIES
             && let Err(error) = self.clean_there(&trainer, job).await
             && error.may_go_well_later()
@@ -216,7 +217,7 @@ impl Jobs {
                     let marked = some.iter().zip(marks).filter(|(_, mark)| *mark);
                     flagged.extend(marked.map(|(row, _)| row.line));
                 }
-                Err(error) => return untold(Act::Moderate, error),
+                Err(error) => return unlooked(untold(Act::Moderate, error)),
             }
         }
         if flagged.is_empty() { Told::Clear } else { Told::Declined(unsafe_rows(&flagged)) }
@@ -292,6 +293,17 @@ fn away(words: &str) -> Told {
     Told::Away { perhaps: false, again_ms: None, words: words.to_owned() }
 }
 
+/// A no to the question says nothing of the rows: it is told which call it was for.
+fn unlooked(told: Told) -> Told {
+    match told {
+        Told::Declined(error) => Told::Declined(JobError {
+            message: error.message.map(|words| format!("the rows can't be moderated: {words}")),
+            ..error
+        }),
+        told => told,
+    }
+}
+
 /// What is not there any more is taken away.
 fn gone(done: Result<(), TrainerError>) -> Result<(), TrainerError> {
     match done {
@@ -300,29 +312,8 @@ fn gone(done: Result<(), TrainerError>) -> Result<(), TrainerError> {
     }
 }
 
-/// A checkpoint under our own id.
-fn checkpoint(row: &CheckpointRow) -> Checkpoint {
-    Checkpoint {
-        id: row.id.as_str().into(),
-        created_at: row.created_at,
-        step: u64::try_from(row.step).unwrap_or(0),
-        model: row.model.as_str().into(),
-        metrics: row.metrics.clone(),
-    }
-}
-
-fn checkpoint_row(job: &JobRow, made: &Checkpoint) -> CheckpointRow {
-    CheckpointRow {
-        id: derived(Id::Checkpoint, job, &made.step.to_string()),
-        created_at: made.created_at,
-        step: i64::try_from(made.step).unwrap_or(i64::MAX),
-        model: made.model.to_string(),
-        metrics: made.metrics.clone(),
-    }
-}
-
 /// The id of what a job has made, the same however often it is fetched.
-fn derived(kind: Id, job: &JobRow, which: &str) -> String {
+pub(super) fn derived(kind: Id, job: &JobRow, which: &str) -> String {
     let hash = blake3::hash(format!("{}\n{which}", job.id).as_bytes());
     let (bits, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
     kind.mint(u128::from_le_bytes(*bits))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Jobs;
 use super::create::note_row;
 use crate::clock;
+use crate::domain::provider::ProviderKind;
 use crate::domain::tuning::lifecycle::{Act, Again, Course, Next, Stage};
 use crate::domain::tuning::{Id, TrainingEvent};
 use crate::store::StoreError;
@@ -93,12 +94,17 @@ impl Jobs {
         let now_ms = clock::unix_ms();
         self.count(job, act, &told);
         let learnt = job.course.learn(act, told, now_ms);
+        if learnt.course.has_new_checkpoint(&job.course)
+            && let Some(made) = self.made_on_the_way(job).await
+        {
+            beside.checkpoints = made;
+        }
         let is_over = learnt.course.stage == Stage::Ended && job.course.stage != Stage::Ended;
         let mut events: Vec<EventRow> = learnt.events.iter().map(event_row).collect();
         events.extend(learnt.notes.iter().map(|note| note_row(note, now_ms)));
         beside.events.append(&mut events);
         beside.granted = learnt.granted;
-        beside.next_at_ms = now_ms.saturating_add(self.wait_ms(&learnt.course, learnt.again));
+        beside.next_at_ms = now_ms.saturating_add(self.wait_ms(&job.provider, &learnt.course, learnt.again));
         if is_over {
             job.ended_at_ms = Some(now_ms);
         }
@@ -125,10 +131,13 @@ impl Jobs {
     }
 
     /// How long a job waits, ms. A tenth more or less, so that not all are asked for at once.
-    fn wait_ms(&self, course: &Course, again: Again) -> i64 {
-        let usual = match course.stage {
+    fn wait_ms(&self, provider: &str, course: &Course, again: Again) -> i64 {
+        let kind = self.trainer(provider).map(|trainer| trainer.provider().dialect.kind());
+        let usual = match (course.stage, kind) {
             // our own database is asked, no provider
-            Stage::Checking => self.config.poll.min(Duration::from_secs(1)),
+            (Stage::Checking, _) => self.config.poll.min(OFTEN),
+            // a step there takes a second or two, and asking costs nothing
+            (_, Some(ProviderKind::Candle)) => self.config.poll.min(2 * OFTEN),
             _ => self.config.poll,
         };
         let wait = match again {
@@ -144,6 +153,9 @@ impl Jobs {
         ms(wait).saturating_add(i64::try_from(jitter).unwrap_or(0))
     }
 }
+
+/// How often what is our own is asked.
+const OFTEN: Duration = Duration::from_secs(1);
 
 /// Whether a job's end is told.
 fn is_told(stage: Stage) -> bool {

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::tuning::JobError;
 use crate::domain::tuning::lifecycle::Stage;
 use crate::domain::tuning::request::{Epochs, JobRequest, MethodKind};
+use crate::domain::tuning::{COMPUTE_SECONDS, JobError};
 use crate::store::jobs::{CheckpointRow, EventRow, JobRow};
 
 /// Whose jobs these are, to a client: one organization stands behind a gateway.
@@ -47,7 +47,8 @@ pub fn job_json(job: &JobRow) -> Value {
         "metadata": said("metadata"),
         "error": error_json(error),
         "user_provided_suffix": said("suffix"),
-        "usage_metrics": null,
+        // OpenAI's member, which it leaves null
+        "usage_metrics": seen.and_then(|seen| seen.compute_seconds).map(|told| json!({COMPUTE_SECONDS: told})),
         "shared_with_openai": false,
         "eval_id": null,
         "tunegate": ours(job),

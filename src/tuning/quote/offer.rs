@@ -115,7 +115,7 @@ fn for_nothing(found: Found) -> Found {
     let price = &*found.price;
     let nothing = Price::free("");
     let says_nothing = price.tokens == nothing.tokens && price.terms.training.is_none();
-    if !says_nothing || price.terms.training_hour.is_some() {
+    if !says_nothing || price.terms.training_hour().is_some() {
         return found;
     }
     let mut price = price.clone();
@@ -139,8 +139,8 @@ pub(super) fn set_it(target: &Target, what: &str) -> String {
         }
         ProviderKind::Candle => {
             return format!(
-                "{target} {what}: set it with `price = {{ input_per_1m_usd = \"0\", output_per_1m_usd = \"0\", \
-                 training_per_hour_usd = \"…\" }}` in its deployment, or in [worker]"
+                "{target} {what}: set it with `price = {{ compute_per_hour_usd = \"…\" }}` in its deployment, or in [worker] \
+                 (\"0\" where it costs nothing)"
             );
         }
     };

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Empty, Read as _};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use tunegate_dataset::{Options, Report, check};
 
-use super::Studied;
 use crate::domain::dataset::{counter_for, options_for};
 use crate::domain::economics::Lesson;
 use crate::domain::prompt::hash::system_message_of;
@@ -18,6 +18,31 @@ use crate::domain::tuning::target::Target;
 const ROWS: usize = 1_000;
 /// Bytes of them, at most.
 const MOST_BYTES: u64 = 32 << 20;
+
+/// What is known of a data set, as one base model counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Studied {
+    /// Rows.
+    pub examples: u64,
+    /// What is trained.
+    #[serde(flatten)]
+    pub lesson: Lesson,
+    /// Tokens of all rows.
+    pub tokens: u64,
+    /// Tokens of all that the assistant says in them.
+    pub assistant_tokens: u64,
+    /// Tokens of the system prompt that most rows have.
+    pub system_prompt_tokens: u64,
+}
+
+impl Studied {
+    /// The same with so many passes, where somebody says so.
+    #[must_use]
+    pub fn with_epochs(self, epochs: Option<u32>) -> Self {
+        let epochs = epochs.map_or(self.lesson.epochs, u64::from);
+        Self { lesson: Lesson { epochs, ..self.lesson }, ..self }
+    }
+}
 
 /// A file that is counted for one target after the other. Large files take seconds each: not for async threads.
 pub struct Book {

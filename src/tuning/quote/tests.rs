@@ -8,9 +8,12 @@ use crate::domain::catalog::tests::deployment;
 use crate::domain::catalog::{
     AzureV1, Deployment, Dialect, OpenAi, Pricing, Provider, Training as Trains, TrainingType,
 };
+use crate::domain::economics::{Lesson, Load};
+use crate::domain::money::Usd;
 use crate::domain::price::book::PriceBook;
 use crate::domain::price::read::{alone, moment, sheets};
 use crate::domain::usage::TokenCounts;
+use crate::store::jobs::Ran;
 
 /// The price file that is shipped.
 fn book() -> PriceBook {
@@ -83,7 +86,7 @@ fn month() -> Traffic {
 
 fn quoted(targets: &[Target], catalog: &Catalog, at: &str, traffic: Traffic, terms: Terms) -> Quote {
     let book = book();
-    let market = Market { catalog, book: &book, at_ms: ms(at) };
+    let market = Market { catalog, book: &book, at_ms: ms(at), trained: None, paces: None };
     quote(targets, &market, traffic, terms, &mut |_| Ok(studied()))
 }
 
@@ -91,7 +94,7 @@ fn cost(quote: &TargetQuote) -> Option<Usd> {
     quote.training.known().map(|training| training.tuition.cost)
 }
 
-fn why(figure: &Figure<Training>) -> &str {
+fn why<T>(figure: &Figure<T>) -> &str {
     match figure {
         Figure::Known(_) => "",
         Figure::Unknown { unknown } => unknown,
@@ -129,6 +132,33 @@ fn the_published_examples_come_out() {
 }
 
 #[test]
+fn what_was_trained_that_day_is_not_free_once_more() {
+    let (none, book) = (Catalog::default(), book());
+    // two million tokens a day were free, and 300,000 are asked for
+    for (billed, want, words) in [
+        (None, "0", "as if nothing else was trained"),
+        (Some(0), "0", "are all there"),
+        (Some(1_800_000), "0.30", "have trained 1800000 tokens"),
+        (Some(2_500_000), "0.90", "have trained 2500000 tokens"),
+    ] {
+        let mini = target(&openai(), "gpt-4o-mini");
+        let row = |provider: &str| (provider.to_owned(), "ft:gpt-4o-mini-2024-07-18".to_owned());
+        let trained = billed.map(|billed| Trained([(row("openai"), billed), (row("other"), 9)].into()));
+        let market = Market {
+            catalog: &none,
+            book: &book,
+            at_ms: ms("2024-09-20"),
+            trained: trained.as_ref(),
+            paces: None,
+        };
+        let found = quote(&[mini], &market, nobody_knows(), Terms::default(), &mut |_| Ok(studied()));
+        let found = &found.targets[0];
+        assert_eq!(cost(found), Some(usd(want)), "{billed:?}: {:?}", found.training);
+        assert!(found.notes.iter().any(|note| note.contains(words)), "{billed:?}: {:?}", found.notes);
+    }
+}
+
+#[test]
 fn a_machine_of_ones_own_is_paid_by_its_time() {
     let per_hour = |usd: &str| {
         json!({"input_per_1m_usd": "0", "output_per_1m_usd": "0", "training_per_hour_usd": usd,
@@ -139,6 +169,7 @@ fn a_machine_of_ones_own_is_paid_by_its_time() {
         (Some(400), per_hour("0.72"), Some("0.15"), Some(750)),
         (Some(400), per_hour("0"), Some("0"), Some(750)),
         (None, per_hour("0"), Some("0"), None),
+        (Some(400), json!({"compute_per_hour_usd": "0.72"}), Some("0.15"), Some(750)),
         (Some(400), json!({"input_per_1m_usd": "0", "output_per_1m_usd": "0"}), Some("0"), Some(750)),
         (Some(400), json!({"input_per_1m_usd": "1", "output_per_1m_usd": "1"}), None, None),
     ] {
@@ -150,6 +181,39 @@ fn a_machine_of_ones_own_is_paid_by_its_time() {
         let time = training.and_then(|training| training.tuition.time).map(|time| time.seconds);
         assert_eq!((cost(&found.targets[0]), time), (want.map(usd), seconds), "{price}");
     }
+}
+
+#[test]
+fn a_machine_of_ones_own_is_quoted_at_its_measured_pace() {
+    let worker = local(None);
+    let catalog = serving(&worker, "smollm2-135m", &json!({"compute_per_hour_usd": "0.72"}));
+    let ran =
+        Ran { provider: "local".into(), base: "smollm2-135m".into(), tokens: 40_000, computed_seconds: 100 };
+    let (book, paces) = (book(), Paces::of(&[ran]));
+    let market = Market {
+        catalog: &catalog,
+        book: &book,
+        at_ms: ms("2026-11-22"),
+        trained: None,
+        paces: Some(&paces),
+    };
+    let mut traffic = month();
+    let quoted = |traffic: &Traffic| {
+        let targets = [target(&worker, "smollm2-135m")];
+        let mut found = quote(&targets, &market, traffic.clone(), Terms::default(), &mut |_| Ok(studied()));
+        found.targets.remove(0)
+    };
+    let found = quoted(&traffic);
+    assert_eq!(cost(&found), Some(usd("0.15")), "300,000 tokens at 400 a second");
+    // nobody has measured what this traffic takes there
+    let served = &found.ways[0].month;
+    assert!(why(served).contains("was never served by a machine of ours"), "{served:?}");
+    assert_eq!(found.cheapest, None);
+    if let Some(load) = &mut traffic.load {
+        load.tokens.compute_us = 7_200_000_000;
+    }
+    let bill = quoted(&traffic).bill(Way::FineTune).map(|bill| bill.month.tokens);
+    assert_eq!(bill, Some(usd("1.44")), "two hours");
 }
 
 #[test]
@@ -186,7 +250,7 @@ fn what_is_not_known_is_never_nothing() {
     assert_eq!((hosted.bill(Way::FineTune), hosted.cheapest), (None, None));
     let unread = |_: &Target| Err("the file is broken".to_owned());
     let book = book();
-    let market = Market { catalog: &none, book: &book, at_ms: ms("2026-11-22") };
+    let market = Market { catalog: &none, book: &book, at_ms: ms("2026-11-22"), trained: None, paces: None };
     let targets = [target(&openai(), "gpt-4.1-mini")];
     let found = quote(&targets, &market, month(), Terms::default(), &mut { unread });
     assert_eq!(why(&found.targets[0].training), "the file is broken");

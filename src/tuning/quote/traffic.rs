@@ -1,16 +1,39 @@
 //! The traffic of a route: what the ledger has of its last 30 days.
 
-use super::{Source, Traffic};
-use crate::control::reports::Reports;
+use serde::Serialize;
+
+use crate::control::reports::{Reports, Served};
 use crate::domain::economics::{Load, MONTH_DAYS};
-use crate::domain::ledger::Purpose;
 use crate::domain::price::read::moment_text;
-use crate::domain::spend::Sums;
-use crate::domain::usage::TokenCounts;
 use crate::store::StoreError;
-use crate::store::spend::{Dimension, SpendQuery};
 
 const DAY_MS: i64 = 86_400_000;
+
+/// Where the traffic comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// What a route had in the last 30 days.
+    Ledger,
+    /// Somebody says so.
+    Given,
+    /// Nobody knows: the rows of the data set stand for it, and a month's figures are left open.
+    Dataset,
+}
+
+/// The traffic that is quoted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Where it comes from.
+    pub source: Source,
+    /// The route, where one was asked for.
+    pub route: Option<String>,
+    /// A month of it; none where only the data set tells what requests are like.
+    #[serde(flatten)]
+    pub load: Option<Load>,
+    /// What should be known of it.
+    pub note: String,
+}
 
 impl Traffic {
     /// What whoever asks says.
@@ -25,25 +48,24 @@ impl Traffic {
         Self { source: Source::Dataset, route: None, load: None, note }
     }
 
-    /// The days of a route, each with its sums, of the last 30 days up to a moment, ms since 1970 UTC.
-    pub fn of_days(route: &str, days: &[Sums], until_ms: i64) -> Self {
-        let mut all = Sums::default();
-        let mut with_traffic = 0;
-        for day in days {
-            all.add(&without_hits(day));
-            with_traffic += u64::from(day.requests > day.cache_hits);
-        }
-        let requests = u64::try_from(all.requests).unwrap_or_default();
+    /// What a route has used in the 30 days up to a moment, ms since 1970 UTC.
+    fn of_month(route: &str, month: &Served, until_ms: i64) -> Self {
+        let Served { requests, days, estimated_days, tokens } = *month;
         if requests == 0 {
             let note = format!("{route} had no traffic in the last {MONTH_DAYS} days");
             return Self { route: Some(route.to_owned()), ..Self::unknown(&note) };
         }
         let (from, until) = (moment_text(from_ms(until_ms)), moment_text(until_ms));
-        let note = format!(
-            "{route} from {from} to {until}: on {with_traffic} of {MONTH_DAYS} days; answers from our cache are \
-             not in it, each taken to be as long as its day's mean"
+        let mut note = format!(
+            "{route} from {from} to {until}: on {days} of {MONTH_DAYS} days; answers from our cache are not in it"
         );
-        let load = Some(Load { requests, tokens: all.tokens });
+        if estimated_days > 0 {
+            note = format!(
+                "{note}, but of {estimated_days} day(s) the ledger could not tell them apart: there each is taken to be as \
+                 long as the day's mean"
+            );
+        }
+        let load = Some(Load { requests, tokens });
         Self { source: Source::Ledger, route: Some(route.to_owned()), load, note }
     }
 
@@ -53,60 +75,32 @@ impl Traffic {
     ///
     /// When the database can't be asked.
     pub async fn of_route(reports: &Reports, route: &str, now_ms: i64) -> Result<Self, StoreError> {
-        let by = vec![Dimension::Model, Dimension::Purpose, Dimension::Day];
-        let query = SpendQuery { by, from_ms: Some(from_ms(now_ms)), until_ms: None };
-        let rows = reports.spend(&query).await?;
-        let is_it = |names: &[String]| matches!(names, [model, purpose, ..] if model == route && purpose == Purpose::Inference.name());
-        let days: Vec<Sums> = rows.into_iter().filter(|row| is_it(&row.names)).map(|row| row.sums).collect();
-        Ok(Self::of_days(route, &days, now_ms))
+        let month = reports.served(route, from_ms(now_ms), now_ms.saturating_add(1)).await?;
+        Ok(Self::of_month(route, &month, now_ms))
     }
 }
 
-/// A day without the answers from our cache. The ledger's sums hold their tokens, too, and not apart: each is taken to have
-/// as many as the day's mean.
-fn without_hits(day: &Sums) -> Sums {
-    let paid = day.requests.saturating_sub(day.cache_hits).max(0);
-    let part = |count: u64| {
-        let share = u128::from(count) * u128::from(paid.unsigned_abs());
-        let share = share.checked_div(u128::from(day.requests.unsigned_abs())).unwrap_or_default();
-        u64::try_from(share).unwrap_or(u64::MAX)
-    };
-    let TokenCounts { prompt, cached, cache_write, audio_prompt, completion, reasoning, audio_completion } =
-        day.tokens;
-    let tokens = TokenCounts {
-        prompt: part(prompt),
-        cached: part(cached),
-        cache_write: part(cache_write),
-        audio_prompt: part(audio_prompt),
-        completion: part(completion),
-        reasoning: part(reasoning),
-        audio_completion: part(audio_completion),
-    };
-    Sums { requests: paid, cache_hits: 0, tokens, ..*day }
-}
-
 /// The beginning of the month that ends at a moment, ms since 1970 UTC.
-pub const fn from_ms(until_ms: i64) -> i64 {
+const fn from_ms(until_ms: i64) -> i64 {
     until_ms.saturating_sub(MONTH_DAYS.cast_signed().saturating_mul(DAY_MS))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::usage::TokenCounts;
 
     #[test]
-    fn hits_of_the_cache_are_no_traffic() {
-        let day = |requests: i64, cache_hits: i64, prompt: u64| Sums {
-            requests,
-            cache_hits,
-            tokens: TokenCounts { prompt, completion: 10, ..TokenCounts::default() },
-            ..Sums::default()
-        };
-        let found = Traffic::of_days("bot", &[day(5, 2, 500), day(4, 0, 100)], 1_795_305_600_000);
+    fn a_month_without_traffic_is_none() {
         let tokens = TokenCounts { prompt: 400, completion: 16, ..TokenCounts::default() };
+        let served = Served { requests: 7, days: 2, estimated_days: 0, tokens };
+        let found = Traffic::of_month("bot", &served, 1_795_305_600_000);
         assert_eq!((found.source, found.load), (Source::Ledger, Some(Load { requests: 7, tokens })));
         assert!(found.note.contains("on 2 of 30 days"), "{}", found.note);
-        let none = Traffic::of_days("bot", &[day(3, 3, 900)], 0);
+        assert!(!found.note.contains("mean"), "{}", found.note);
+        let about = Traffic::of_month("bot", &Served { estimated_days: 1, ..served }, 1_795_305_600_000);
+        assert!(about.note.contains("of 1 day(s)") && about.note.contains("mean"), "{}", about.note);
+        let none = Traffic::of_month("bot", &Served::default(), 0);
         assert_eq!((none.source, none.load, none.route.as_deref()), (Source::Dataset, None, Some("bot")));
         assert!(none.note.contains("no traffic in the last 30 days"), "{}", none.note);
     }

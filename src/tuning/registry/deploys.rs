@@ -16,6 +16,7 @@ use crate::domain::money::Usd;
 use crate::domain::price::read::moment_text;
 use crate::domain::registry::{Hosted, HostedState, Tier};
 use crate::store::registry::{Change, Everything, HostedRow};
+use crate::tuning::hosting::Made;
 
 /// What a deployment may be asked for at most where nobody says: thousands of tokens a minute.
 const USUAL_CAPACITY: u64 = 10;
@@ -280,6 +281,7 @@ impl Registry {
     pub(super) async fn step_one(&self, row: &HostedRow, now_ms: i64) -> Result<(), RegistryError> {
         let (provider, name) = (&*row.provider, &*row.hosted.name);
         let age_ms = now_ms - row.changed_at_ms;
+        let looked_ms = clock::unix_ms();
         match row.hosted.state {
             HostedState::Wished if age_ms < ASKER_LIMIT_MS => Ok(()),
             HostedState::Wished => self.step_wished(row).await,
@@ -295,7 +297,7 @@ impl Registry {
                 self.further(row, HostedState::Failed, Some(why)).await.map(drop)
             }
             HostedState::Leaving => match self.outside.look(provider, name).await? {
-                None => self.gone(row).await,
+                None => self.gone(row, looked_ms).await,
                 Some(_) if self.claim(row).await?.is_some() => {
                     Ok(self.outside.undeploy(provider, name).await?)
                 }
@@ -304,7 +306,7 @@ impl Registry {
             HostedState::Ready | HostedState::Failed => match self.outside.look(provider, name).await? {
                 None => {
                     tracing::warn!(deployment = name, provider, "the provider has this deployment no longer");
-                    self.gone(row).await
+                    self.gone(row, looked_ms).await
                 }
                 // looked at: the next look is some minutes away
                 Some(_) => self.further(row, row.hosted.state, row.hosted.why.as_deref()).await.map(drop),
@@ -322,6 +324,7 @@ impl Registry {
     }
 
     async fn step_creating(&self, row: &HostedRow, age_ms: i64) -> Result<(), RegistryError> {
+        let looked_ms = clock::unix_ms();
         let Some(stand) = self.outside.look(&row.provider, &row.hosted.name).await? else {
             return match age_ms < UNSEEN_LIMIT_MS {
                 true => Ok(()),
@@ -338,6 +341,11 @@ impl Registry {
                 let mut row = row.clone();
                 let made_at_ms = stand.created_at_ms.unwrap_or(row.hosted.wished_at_ms);
                 row.hosted.ends_at_ms = row.hosted.tier.ends_at_ms(made_at_ms);
+                if let Some(since_ms) = stand.created_at_ms {
+                    let Hosted { name, model, tier, .. } = &row.hosted;
+                    let (provider, sku) = (&*row.provider, tier.sku());
+                    self.witness.made(Made { name, provider, model, sku, since_ms }, looked_ms).await?;
+                }
                 self.further(&row, HostedState::Warming, None).await.map(drop)
             }
         }
@@ -380,8 +388,10 @@ impl Registry {
         Ok(is_ours.then_some(row))
     }
 
-    /// Strikes a deployment out that is there no longer.
-    async fn gone(&self, row: &HostedRow) -> Result<(), RegistryError> {
+    /// Strikes a deployment out that was there no longer at a moment. Its hours end before its row goes: whoever is cut
+    /// off between the two looks again.
+    async fn gone(&self, row: &HostedRow, at_ms: i64) -> Result<(), RegistryError> {
+        self.witness.gone(&row.provider, &row.hosted.name, at_ms).await?;
         let _only_one = self.changing.lock().await;
         let mut steps = Steps::new(clock::unix_ms());
         let detail = json!({"model": &*row.hosted.model, "provider": &*row.provider});

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::gate::{Demand, Onto};
 use super::{ATTEMPTS, Registry, RegistryError, find, listed};
 use crate::clock;
 use crate::control::audit::{self, Actor};
@@ -72,6 +73,7 @@ struct Wish {
     route: Arc<str>,
     to: Option<Stage>,
     percent: Option<u8>,
+    demand: Demand,
     signed: Signed,
 }
 
@@ -92,6 +94,7 @@ impl Wish {
             route: route.into(),
             to,
             percent: percent.and_then(|percent| u8::try_from(percent).ok()),
+            demand: Demand::read(&form),
             signed: Signed::read(&form),
         };
         form.finish(wish).map_err(RegistryError::Invalid)
@@ -120,11 +123,13 @@ pub(super) struct Steps {
     pub(super) changes: Vec<Change>,
     pub(super) told: Vec<AuditRow>,
     rows: Vec<MoveRow>,
+    /// What a gate said of it.
+    gate: Option<Value>,
 }
 
 impl Steps {
     pub(super) const fn new(now_ms: i64) -> Self {
-        Self { now_ms, changes: Vec::new(), told: Vec::new(), rows: Vec::new() }
+        Self { now_ms, changes: Vec::new(), told: Vec::new(), rows: Vec::new(), gate: None }
     }
 
     /// Notes what is done.
@@ -161,7 +166,10 @@ impl Steps {
             author: Arc::clone(&signed.author),
             note: Arc::clone(&signed.note),
         };
-        let detail = signed.on(json!({"model": &**model, "before": row.before, "after": row.after}));
+        let mut detail = signed.on(json!({"model": &**model, "before": row.before, "after": row.after}));
+        if let Some(gate) = &self.gate {
+            detail["gate"] = gate.clone();
+        }
         self.tell(Actor::Admin, &format!("model.{}", kind.name()), route, &detail)?;
         self.changes.push(Change::Place(Box::new(row.clone())));
         self.rows.push(row);
@@ -196,7 +204,8 @@ impl Steps {
 }
 
 impl Registry {
-    /// Moves a model onto a route, as a body says: `route`, and `to` or the stage above, a canary's `percent`.
+    /// Moves a model onto a route, as a body says: `route`, and `to` or the stage above, a canary's `percent`; past the gate
+    /// only with `force`.
     pub async fn promote(&self, name: &str, body: &Value) -> Result<Moved, RegistryError> {
         let wish = Wish::read(body)?;
         let route = self.route(&wish.route)?;
@@ -214,6 +223,8 @@ impl Registry {
             let percent = wish.percent.unwrap_or_else(|| self.laid.lock().canary_percent);
             let after = placement.moved(&name, to, percent)?;
             let mut steps = Steps::new(clock::unix_ms());
+            let onto = Onto { route: &route, placement: &placement, to };
+            steps.gate = self.gated(model, &name, &onto, &wish.demand, steps.now_ms).await?;
             steps.place(&known, &route, (MoveKind::Promote, &name, after, None), &wish.signed)?;
             if model.retired_at_ms.is_some() {
                 steps.changes.push(Change::Retire { name: Arc::clone(&model.name), at_ms: None });

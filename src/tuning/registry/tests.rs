@@ -17,6 +17,7 @@ use crate::domain::price::read::sheets;
 use crate::domain::provider::{AzureV1, Dialect, OpenAi, Provider};
 use crate::domain::registry::{Hosted, HostedState};
 use crate::domain::route::Plan;
+use crate::store::hosting::HostingRows;
 use crate::store::prices::PriceRows;
 use crate::store::testing::TestDatabase;
 
@@ -93,6 +94,8 @@ struct Bench {
     registry: Registry,
     fake: Arc<Fake>,
     live: Arc<Mutex<Catalog>>,
+    /// What the hosting clock knows of.
+    clock: HostingRows,
     _database: TestDatabase,
 }
 
@@ -155,7 +158,7 @@ impl Bench {
         for (name, provider) in [(V1, "openai"), (V2, "openai"), (ON_AZURE, "azure")] {
             registry.register(finished(name, provider)).await.expect("registered");
         }
-        Self { registry, fake, live, _database: database }
+        Self { registry, fake, live, clock: HostingRows::new(&store), _database: database }
     }
 
     fn order(&self, asked: &str) -> Vec<String> {
@@ -288,6 +291,18 @@ async fn a_second_registration_changes_nothing_and_a_checkpoint_is_a_model_too()
     assert_eq!(bench.order("bot@candidate"), [format!("{V1}:ckpt-step-40")]);
 }
 
+#[test]
+fn of_many_checkpoints_the_last_are_kept() {
+    // the latest first, as the table has them, and the model itself among them
+    let made = (1..=20).rev().map(|step| match step {
+        20 => checkpoint(20, V1),
+        step => checkpoint(step, &format!("{V1}:ckpt-step-{step}")),
+    });
+    let model = registered(Finished { checkpoints: made.collect(), ..finished(V1, "openai") });
+    let steps: Vec<u64> = model.checkpoints.iter().map(|checkpoint| checkpoint.step).collect();
+    assert_eq!(steps, (4..=19).collect::<Vec<u64>>());
+}
+
 #[tokio::test]
 async fn a_reload_keeps_what_was_moved() {
     let bench = Bench::new().await;
@@ -384,9 +399,15 @@ async fn a_deployment_is_asked_for_watched_used_and_taken_away() {
         let rows = bench.registry.deployments().await.expect("read");
         rows.first().map(|row| row.hosted.state)
     };
+    let told = async || {
+        let rows = bench.clock.standing(0).await.expect("read");
+        rows.into_iter().map(|row| (row.deployment, row.since_ms, row.until_ms)).collect::<Vec<_>>()
+    };
     assert_eq!(state().await, Some(HostedState::Creating));
+    assert_eq!(told().await, [], "it does not stand yet");
     bench.fake.stands.lock().insert("support-ft".to_owned(), StandState::Made);
     assert_eq!(state().await, Some(HostedState::Warming));
+    assert_eq!(told().await, [("support-ft".to_owned(), 1_000, None)], "its hours begin when it was made");
     assert_eq!(state().await, Some(HostedState::Warming), "requests find nobody yet");
     *bench.fake.answers.lock() = true;
     assert_eq!(state().await, Some(HostedState::Ready));
@@ -401,7 +422,10 @@ async fn a_deployment_is_asked_for_watched_used_and_taken_away() {
     assert!(matches!(deployed, Err(TuningError::Conflict { .. })), "{deployed:?}");
     bench.registry.undeploy("support-ft", &json!({"force": true})).await.expect("leaving");
     assert_eq!(bench.order("bot"), ["mini"], "who is leaving is asked no more");
+    let left_ms = crate::clock::unix_ms();
     assert_eq!(state().await, None);
+    let told = told().await;
+    assert!(matches!(told[..], [(_, 1_000, Some(gone))] if gone >= left_ms), "its hours end: {told:?}");
     let nobody = bench.registry.undeploy("support-ft", &json!({})).await;
     assert!(matches!(nobody, Err(RegistryError::NoDeployment(_))), "{nobody:?}");
 }

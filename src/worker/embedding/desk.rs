@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tunegate_engine::{EncodeError, Encoder};
 
 use crate::telemetry::metrics::{WorkerDenial, WorkerEnding, WorkerMetrics, WorkerOperation};
 use crate::worker::scheduler::Failure;
+use crate::worker::share::shares_us;
 use crate::worker::timing::Timing;
 
 /// Tokens of one batch, but for a single longer text: some 20 ms.
@@ -32,13 +33,22 @@ impl Encode for Encoder {
     }
 }
 
-/// A vector for each text, or why there is none.
-type Vectors = Result<Vec<Vec<f32>>, Failure>;
+/// What came of a request.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Embedded {
+    /// A vector for each text.
+    pub(in crate::worker) vectors: Vec<Vec<f32>>,
+    /// How long was computed for them, microseconds: the request's share of each of its batches.
+    pub(in crate::worker) compute_us: u64,
+}
+
+/// Vectors, or why there are none.
+type Vectors = Result<Embedded, Failure>;
 
 struct Waiting {
     texts: Vec<Vec<u32>>,
     /// Those of the first texts.
-    vectors: Vec<Vec<f32>>,
+    embedded: Embedded,
     deadline: Instant,
     answer: oneshot::Sender<Vectors>,
     timing: Timing,
@@ -57,7 +67,7 @@ impl Waiting {
 
     /// The texts that have no vector yet.
     fn left(&self) -> &[Vec<u32>] {
-        &self.texts[self.vectors.len()..]
+        &self.texts[self.embedded.vectors.len()..]
     }
 
     /// How many of them go into a batch that has `tokens` already.
@@ -175,8 +185,8 @@ impl EmbeddingDesk {
         }
         let (answer, receiver) = oneshot::channel();
         let timing = Timing::new(Arc::clone(metrics), *clock, WorkerOperation::Embeddings, arrived);
-        let vectors = Vec::with_capacity(texts.len());
-        state.waiting.push_back(Waiting { texts, vectors, deadline, answer, timing });
+        let embedded = Embedded { vectors: Vec::with_capacity(texts.len()), compute_us: 0 };
+        state.waiting.push_back(Waiting { texts, embedded, deadline, answer, timing });
         drop(state);
         self.shared.news.notify_all();
         Ok(receiver)
@@ -272,9 +282,13 @@ impl<E: Encode> Runner<E> {
         let texts = batch.iter().flat_map(|(waiting, share)| &waiting.left()[..*share]);
         let texts: Vec<&[u32]> = texts.map(Vec::as_slice).collect();
         let encoder = &mut self.encoder;
+        let begun = (self.shared.clock)();
         let outcome = catch_unwind(AssertUnwindSafe(|| encoder.encode(&texts)));
         let why = match outcome {
-            Ok(Ok(vectors)) => return self.deliver(batch, vectors),
+            Ok(Ok(vectors)) => {
+                let took = (self.shared.clock)().saturating_duration_since(begun);
+                return self.deliver(batch, vectors, took);
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the encoder panicked".to_owned(),
         };
@@ -284,16 +298,20 @@ impl<E: Encode> Runner<E> {
         }
     }
 
-    /// Gives each request its vectors; one with texts left goes to the end of the queue.
-    fn deliver(&self, batch: Batch, vectors: Vec<Vec<f32>>) {
+    /// Gives each request its vectors, and its share of the time; one with texts left goes to the end of the queue.
+    fn deliver(&self, batch: Batch, vectors: Vec<Vec<f32>>, took: Duration) {
         let mut vectors = vectors.into_iter();
-        for (mut waiting, share) in batch {
-            let tokens = waiting.left()[..share].iter().map(Vec::len).sum();
+        let tokens_of =
+            |(waiting, share): &(Waiting, usize)| waiting.left()[..*share].iter().map(Vec::len).sum();
+        let tokens: Vec<usize> = batch.iter().map(tokens_of).collect();
+        let times = shares_us(took, &tokens);
+        for (((mut waiting, share), tokens), time_us) in batch.into_iter().zip(tokens).zip(times) {
             waiting.timing.embedded(tokens);
-            waiting.vectors.extend(vectors.by_ref().take(share));
+            waiting.embedded.vectors.extend(vectors.by_ref().take(share));
+            waiting.embedded.compute_us += time_us;
             if waiting.left().is_empty() {
-                let vectors = std::mem::take(&mut waiting.vectors);
-                waiting.end(WorkerEnding::Finished, Ok(vectors));
+                let embedded = std::mem::take(&mut waiting.embedded);
+                waiting.end(WorkerEnding::Finished, Ok(embedded));
             } else {
                 self.shared.state().waiting.push_back(waiting);
             }
@@ -303,8 +321,6 @@ impl<E: Encode> Runner<E> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::sync::mpsc;
 
     use super::*;
@@ -376,8 +392,9 @@ mod tests {
     }
 
     fn got(answer: oneshot::Receiver<Vectors>) -> Result<Vec<u32>, Failure> {
-        let vectors = answer.blocking_recv().unwrap()?;
-        Ok(vectors.into_iter().map(|vector| vector[0] as u32).collect())
+        let embedded = answer.blocking_recv().unwrap()?;
+        assert!(embedded.compute_us > 0, "each batch of it took its time");
+        Ok(embedded.vectors.into_iter().map(|vector| vector[0] as u32).collect())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tunegate_engine::{Cache, Item, Sampler};
+use tunegate_engine::{Cache, Item, Sampler, Wanted};
 
 use super::{Event, Failure, Job, Timing};
 use crate::telemetry::metrics::WorkerEnding;
@@ -29,6 +29,10 @@ pub(super) struct Sequence {
     brought: usize,
     /// Prompt tokens read so far.
     read: usize,
+    /// What a known answer's tokens have come to so far: −Σ ln p.
+    loss_sum: f64,
+    /// How long was computed for it so far, microseconds.
+    compute_us: u64,
     /// Since when the client has left its events unread.
     stalled: Option<Instant>,
 }
@@ -49,6 +53,8 @@ impl Sequence {
             tokens: 0,
             brought: 0,
             read: 0,
+            loss_sum: 0.0,
+            compute_us: 0,
             stalled,
         }
     }
@@ -98,9 +104,10 @@ impl Sequence {
         if !self.has_room() {
             return None;
         }
+        let adapter = self.job.adapter.as_deref();
         if let Some(token) = &self.next {
             self.brought = 1;
-            return Some(Item { tokens: token, cache: &mut self.cache, logits: true });
+            return Some(Item { tokens: token, cache: &mut self.cache, wanted: Wanted::Logits, adapter });
         }
         let left = &self.job.prompt[self.read..];
         let count = left.len().min(share);
@@ -108,18 +115,36 @@ impl Sequence {
             return None;
         }
         self.brought = count;
-        Some(Item { tokens: &left[..count], cache: &mut self.cache, logits: count == left.len() })
+        let wanted = match &self.job.known {
+            Some(next) => Wanted::Scores(&next[self.read..][..count]),
+            None if count == left.len() => Wanted::Logits,
+            None => Wanted::Nothing,
+        };
+        Some(Item { tokens: &left[..count], cache: &mut self.cache, wanted, adapter })
+    }
+
+    /// Returns the tokens that the last item brought.
+    pub(super) const fn brought(&self) -> usize {
+        self.brought
+    }
+
+    /// So much of a step's time was its own, microseconds.
+    pub(super) const fn computed(&mut self, share_us: u64) {
+        self.compute_us = self.compute_us.saturating_add(share_us);
     }
 
     /// Takes what the step gave that is `done` now; returns whether the request has ended.
-    pub(super) fn advance(&mut self, logits: Option<&[f32]>, tokenizer: &Tokenizer, done: Instant) -> bool {
+    pub(super) fn advance(&mut self, found: Option<&[f32]>, tokenizer: &Tokenizer, done: Instant) -> bool {
         if self.next.is_none() {
             self.read += self.brought;
             self.timing.read(self.brought);
         }
-        let Some(logits) = logits else { return false };
+        let Some(logits) = found else { return false };
+        if self.job.known.is_some() {
+            return self.score(logits);
+        }
         if self.next.is_none() {
-            self.send(Event::Started);
+            self.send(Event::Started { compute_us: self.compute_us });
         }
         let token = self.sampler.next(logits);
         if tokenizer.is_end(token) {
@@ -139,6 +164,17 @@ impl Sequence {
         false
     }
 
+    /// Takes the scores of some tokens of a known answer; returns whether all are read.
+    fn score(&mut self, scores: &[f32]) -> bool {
+        self.loss_sum -= scores.iter().copied().map(f64::from).sum::<f64>();
+        if self.read < self.job.prompt.len() {
+            return false;
+        }
+        self.timing.ended(WorkerEnding::Finished);
+        self.send(Event::Scored { loss_sum: self.loss_sum, compute_us: self.compute_us });
+        true
+    }
+
     fn finish(&mut self, reason: FinishReason) -> bool {
         let rest = self.transcript.finish();
         self.say(rest);
@@ -147,7 +183,7 @@ impl Sequence {
 
     fn end(&mut self, reason: FinishReason) -> bool {
         self.timing.ended(WorkerEnding::Finished);
-        self.send(Event::Finished { reason, tokens: self.tokens });
+        self.send(Event::Finished { reason, tokens: self.tokens, compute_us: self.compute_us });
         true
     }
 

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tunegate_engine::Wanted;
+
 use super::*;
 use crate::clock::monotonic;
 use crate::telemetry::metrics::Occupancy;
@@ -32,14 +34,17 @@ impl Forward for Script {
         );
         Ok(items
             .iter()
-            .map(|item| {
-                item.logits.then(|| {
+            .map(|item| match item.wanted {
+                Wanted::Nothing => None,
+                Wanted::Logits => {
                     let mut logits = vec![0.0; 49_152];
                     // `a` is 81, `b` 82 and so on; after a prompt, `a`.
                     let last = item.tokens[item.tokens.len() - 1];
                     logits[if (81..106).contains(&last) { last as usize + 1 } else { 81 }] = 9.0;
-                    logits
-                })
+                    Some(logits)
+                }
+                // each as unlikely as its number is high
+                Wanted::Scores(next) => Some(next.iter().flatten().map(|token| -(*token as f32)).collect()),
             })
             .collect())
     }
@@ -80,9 +85,11 @@ fn job(prompt: usize, most: usize) -> Job {
         arrived: monotonic(),
         prompt: vec![500; prompt],
         most,
+        known: None,
         sampling,
         stops: Vec::new(),
         deadline,
+        adapter: None,
     }
 }
 
@@ -110,15 +117,51 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
 fn an_answer_from_start_to_end() {
     let scheduler = start(&Script::default(), limits());
     let events = all(scheduler.submit(job(3, 4)).unwrap());
-    assert_eq!(events[0], Event::Started);
+    assert!(matches!(events[0], Event::Started { .. }));
     assert_eq!(text(&events), "abcd");
-    assert_eq!(events[5], Event::Finished { reason: FinishReason::Length, tokens: 4 });
+    assert!(
+        matches!(events[5], Event::Finished { reason: FinishReason::Length, tokens: 4, .. }),
+        "{events:?}"
+    );
     let mut stopped = job(3, 40);
     stopped.stops = vec!["ef".into()];
     let events = all(scheduler.submit(stopped).unwrap());
     assert_eq!(text(&events), "abcd");
-    assert_eq!(events.last(), Some(&Event::Finished { reason: FinishReason::Stop, tokens: 6 }));
+    let last = events.last().unwrap();
+    assert!(matches!(last, Event::Finished { reason: FinishReason::Stop, tokens: 6, .. }), "{last:?}");
     wait_for("nothing runs", || scheduler.load() == Load { active: 0, queued: 0, tokens: 0 });
+}
+
+/// The loss that is all that was said, and that some time was computed for.
+fn loss(events: &[Event]) -> f64 {
+    match events {
+        [Event::Scored { loss_sum, compute_us }] if *compute_us > 0 => *loss_sum,
+        other => panic!("no loss: {other:?}"),
+    }
+}
+
+/// How long was computed for a request, by its last event.
+fn computed_us(events: &[Event]) -> u64 {
+    match events.last() {
+        Some(Event::Finished { compute_us, .. }) => *compute_us,
+        last => panic!("no good end: {last:?}"),
+    }
+}
+
+#[test]
+fn what_is_computed_is_shared_out_and_all_of_it() {
+    let script = Script::default();
+    let scheduler = start(&script, limits());
+    let (long, short) = (scheduler.submit(job(600, 30)).unwrap(), scheduler.submit(job(2, 9)).unwrap());
+    let (long, short) = (all(long), all(short));
+    let Event::Started { compute_us: begun } = long[0] else { panic!("{long:?}") };
+    assert!(begun > 0 && begun <= computed_us(&long), "reading the prompt is a part of it");
+    wait_for("nothing runs", || scheduler.load() == Load { active: 0, queued: 0, tokens: 0 });
+    // the metrics know the same steps, to the nanosecond: of each step less than a microsecond is nobody's
+    let steps_us = told(&scheduler, "tunegate_worker_step_duration_seconds_sum") * 1e6;
+    let shared_us = (computed_us(&long) + computed_us(&short)) as f64;
+    let steps = script.steps.load(Ordering::SeqCst) as f64;
+    assert!((-1.0..=steps + 1.0).contains(&(steps_us - shared_us)), "{shared_us} of {steps_us}");
 }
 
 #[test]
@@ -129,6 +172,43 @@ fn prompts_come_in_chunks() {
     assert_eq!(text(&events), "ab");
     assert_eq!(script.most_prompt_tokens.load(Ordering::SeqCst), CHUNK);
     assert_eq!(script.steps.load(Ordering::SeqCst), 1000usize.div_ceil(CHUNK) + 1);
+}
+
+/// A known answer of so many tokens behind a prompt; each token's score is −2.
+fn known(prompt: usize, answer: usize) -> Job {
+    let next = std::iter::repeat_n(None, prompt).chain(std::iter::repeat_n(Some(2), answer)).collect();
+    Job { operation: WorkerOperation::Score, known: Some(next), ..job(prompt + answer, 0) }
+}
+
+#[test]
+fn a_known_answer_is_read_and_nothing_is_made() {
+    let script = Script::default();
+    let scheduler = start(&script, limits());
+    assert_eq!(loss(&all(scheduler.submit(known(200, 100)).unwrap())), 200.0);
+    assert_eq!(script.steps.load(Ordering::SeqCst), 300usize.div_ceil(CHUNK));
+    assert_eq!(script.most_prompt_tokens.load(Ordering::SeqCst), CHUNK);
+    assert_eq!(loss(&all(scheduler.submit(known(0, 1)).unwrap())), 2.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_tokens_total{class=\"prompt\"}"), 301.0);
+    assert_eq!(told(&scheduler, "tunegate_worker_tokens_total{class=\"completion\"}"), 0.0);
+    assert_eq!(ended(&scheduler, "score", ""), 2.0);
+}
+
+#[test]
+fn a_long_known_answer_stops_no_running_one() {
+    let (go, pace) = mpsc::unbounded_channel();
+    let script = Script { pace: Some(Arc::new(Mutex::new(pace))), ..Script::default() };
+    let scheduler = start(&script, limits());
+    let answer = scheduler.submit(job(3, 12)).unwrap();
+    wait_for("the answer runs", || scheduler.load().active == 1);
+    let mut scored = scheduler.submit(known(100, 8_000)).unwrap();
+    for _ in 0..12 {
+        go.send(()).unwrap();
+    }
+    assert_eq!(text(&all(answer)), "abcdefghijkl");
+    assert!(scored.try_recv().is_err(), "it is still being read");
+    assert!(script.most_prompt_tokens.load(Ordering::SeqCst) <= CHUNK_BESIDE);
+    drop(go);
+    assert_eq!(loss(&all(scored)), 16_000.0);
 }
 
 #[test]

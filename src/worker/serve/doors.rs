@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,13 +15,12 @@ use futures_util::stream;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
-use super::{Embedding, GRACE, Worker, reply};
+use super::{Embedding, GRACE, Worker, reply, tuning};
 use crate::clock;
 use crate::telemetry::metrics::Occupancy;
-use crate::worker::embedding;
-use crate::worker::model::Model;
-use crate::worker::prepare::{self, Prepared};
-use crate::worker::wire::{ModelList, ModelObject, Refusal, embeddings_json};
+use crate::worker::embedding::{self, Embedded};
+use crate::worker::prepare::{self, Prepared, Served};
+use crate::worker::wire::{self, ModelList, ModelObject, Refusal, embeddings_json};
 
 /// The largest body, in bytes.
 const BODY_LIMIT: usize = 32 << 20;
@@ -34,8 +33,9 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completion))
         .route("/v1/embeddings", post(embeddings))
+        .route("/v1/tunegate/score", post(score))
         .route("/v1/models", get(models))
-        .route("/v1/models/{*id}", get(model))
+        .route("/v1/models/{*id}", get(model).delete(tuning::delete_model))
         .route("/health", get(health))
         .route("/readyz", get(health))
         .route("/livez", get(alive))
@@ -43,6 +43,7 @@ pub(super) fn router(worker: Arc<Worker>) -> Router {
         .route("/metrics", get(metrics))
         .route("/internal/supervise", get(supervise))
         .route("/internal/stop", post(stop))
+        .merge(tuning::router())
         .fallback(async |method: Method, uri: Uri| Refusal::unknown_url(method.as_str(), uri.path()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Refusal::wrong_method(method.as_str(), uri.path())
@@ -58,13 +59,14 @@ async fn completion(State(worker): State<Arc<Worker>>, body: Body) -> Result<Res
     generate(worker, body, prepare::completion).await
 }
 
-type Prepare = fn(&Model, &[u8]) -> Result<Prepared, Refusal>;
+type Prepare = fn(Served<'_>, &[u8]) -> Result<Prepared, Refusal>;
 
 async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<Response, Refusal> {
     let body = read(body).await?;
     let arrived = clock::monotonic();
+    warm(&worker, &body).await?;
     let preparing = Arc::clone(&worker);
-    let prepared = beside(move || prepare(&preparing.model, &body)).await??;
+    let prepared = beside(move || prepare(preparing.served(), &body)).await??;
     reply::answer(&worker, prepared, arrived).await
 }
 
@@ -77,21 +79,68 @@ async fn embeddings(State(worker): State<Arc<Worker>>, body: Body) -> Result<Res
     let embedding::Prepared { texts, form, tokens } = prepared;
     let answer = desk.submit(texts, arrived, arrived + worker.request_limit).map_err(reply::denied)?;
     // Whoever leaves drops this future, and with it the receiver: that cancels what is not computed yet.
-    let vectors = answer.await.map_err(|_| Refusal::failed())?.map_err(reply::refusal)?;
+    let Embedded { vectors, compute_us } =
+        answer.await.map_err(|_| Refusal::failed())?.map_err(reply::refusal)?;
     let name = model.name.clone();
-    let json = beside(move || embeddings_json(&name, &vectors, form, tokens)).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    let json = beside(move || embeddings_json(&name, &vectors, form, tokens, compute_us)).await?;
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    response.headers_mut().insert(reply::COMPUTE, HeaderValue::from(compute_us));
+    Ok(response)
+}
+
+async fn score(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response, Refusal> {
+    let body = read(body).await?;
+    let arrived = clock::monotonic();
+    warm(&worker, &body).await?;
+    let preparing = Arc::clone(&worker);
+    let known = beside(move || prepare::score(preparing.served(), &body)).await??;
+    reply::score(&worker, known, arrived).await
+}
+
+/// Has the adapter that a request asks for read into memory, so that the request is prepared without a disk, as one of
+/// the base model always is. What is wrong with a request is left to its preparation, which says it better.
+async fn warm(worker: &Arc<Worker>, body: &Bytes) -> Result<(), Refusal> {
+    let Some(local) = &worker.local else { return Ok(()) };
+    let body = body.clone();
+    let Some(asked) = beside(move || wire::model_of(&body)).await? else { return Ok(()) };
+    if worker.model.is_called(&asked) || local.adapters.resident(&asked).is_some() {
+        return Ok(());
+    }
+    let reading = Arc::clone(worker);
+    on_disk(worker, move || reading.served().find(&asked).map(drop)).await?
+}
+
+/// Does what waits for a disk, in a place of its own: [`DISK_THREADS`] at once, the others wait without a thread. So
+/// however slow a disk is, [`PREPARING_THREADS`] are left to those who need none: `beside` holds the threads of both, and
+/// what is begun stays counted until it ends, also where nobody waits for it any more.
+///
+/// [`DISK_THREADS`]: crate::worker::DISK_THREADS
+/// [`PREPARING_THREADS`]: crate::worker::PREPARING_THREADS
+pub(super) async fn on_disk<T: Send + 'static>(
+    worker: &Worker,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    // the places are never closed
+    let place = Arc::clone(&worker.disk).acquire_owned().await.map_err(|_| Refusal::failed())?;
+    beside(move || {
+        let done = work();
+        drop(place);
+        done
+    })
+    .await
 }
 
 /// Does what takes a while, such as to tokenise a long text, while other sockets are served.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+pub(super) async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "a request could not be prepared");
         Refusal::failed()
     })
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
+pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
     match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::too_large(BODY_LIMIT)),
@@ -103,10 +152,16 @@ fn described(worker: &Worker, name: &str) -> ModelObject {
     ModelObject::new(name.to_owned(), worker.started)
 }
 
-async fn models(State(worker): State<Arc<Worker>>) -> Json<ModelList> {
+async fn models(State(worker): State<Arc<Worker>>) -> Result<Json<ModelList>, Refusal> {
     let vectors = worker.embedding.as_ref().map(|embedding| &embedding.model.name);
     let names = std::iter::once(&worker.model.name).chain(vectors);
-    Json(ModelList::new(names.map(|name| described(&worker, name)).collect()))
+    let mut models: Vec<_> = names.map(|name| described(&worker, name)).collect();
+    if let Some(local) = &worker.local {
+        let adapters = Arc::clone(&local.adapters);
+        let cards = on_disk(&worker, move || adapters.all()).await?;
+        models.extend(cards.into_iter().map(|card| ModelObject::new(card.name, card.created_at)));
+    }
+    Ok(Json(ModelList::new(models)))
 }
 
 async fn model(
@@ -118,7 +173,13 @@ async fn model(
     }
     match &worker.embedding {
         Some(Embedding { model, .. }) if model.is_called(&id) => Ok(Json(described(&worker, &model.name))),
-        _ => Err(Refusal::unknown_model(&id)),
+        _ => {
+            let Some(local) = &worker.local else { return Err(Refusal::unknown_model(&id)) };
+            let (adapters, asked) = (Arc::clone(&local.adapters), id.clone());
+            let card = on_disk(&worker, move || adapters.find(&asked)).await?;
+            let card = card.ok_or_else(|| Refusal::unknown_model(&id))?;
+            Ok(Json(ModelObject::new(card.name, card.created_at)))
+        }
     }
 }
 

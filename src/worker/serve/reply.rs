@@ -3,23 +3,31 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
+use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc::Receiver;
+use tunegate_engine::Sampling;
 
 use super::Worker;
 use crate::clock;
 use crate::telemetry::metrics::{WorkerDenial, WorkerOperation};
-use crate::worker::prepare::Prepared;
+use crate::worker::prepare::{Known, Prepared};
 use crate::worker::scheduler::{Event, Failure, Job};
-use crate::worker::wire::{Answer, Endpoint, Refusal, Usage};
+use crate::worker::wire::{Answer, Endpoint, Refusal, Score, Usage};
 
 pub(super) const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 /// What the prompt came to, known before the first byte of the answer.
 const PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-tunegate-prompt-tokens");
+/// Of a request that makes no token.
+const NOTHING_DRAWN: Sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0 };
+
+/// How long was computed for a request when its head was sent, microseconds: all of a whole answer, of a stream what reading
+/// its prompt took.
+pub(super) const COMPUTE: HeaderName = HeaderName::from_static("x-tunegate-compute-us");
 
 /// Hands a request that has `arrived` to the scheduler and answers. The head is sent once the prompt was read: until then a failure
 /// still has a status of its own. Dropping the answer cancels the request.
@@ -28,13 +36,13 @@ pub(super) async fn answer(
     prepared: Prepared,
     arrived: Instant,
 ) -> Result<Response, Refusal> {
-    let Prepared { endpoint, prompt, most, generation } = prepared;
+    let Prepared { endpoint, model, adapter, prompt, most, generation } = prepared;
     let prompt_tokens = prompt.len();
     let answer = Answer {
         endpoint,
         id: id(endpoint),
         created: clock::unix_ms() / 1000,
-        model: worker.model.name.clone(),
+        model,
         fingerprint: worker.model.fingerprint.clone(),
         stream_usage: generation.stream_usage,
     };
@@ -44,20 +52,49 @@ pub(super) async fn answer(
         Endpoint::Chat => WorkerOperation::Chat,
         Endpoint::Completion => WorkerOperation::TextCompletion,
     };
-    let job = Job { operation, arrived, prompt, most, sampling, stops, deadline };
+    let job = Job { operation, arrived, prompt, most, known: None, sampling, stops, deadline, adapter };
     let mut events = worker.scheduler.submit(job).map_err(denied)?;
-    match events.recv().await {
-        Some(Event::Started) => {}
+    let begun_us = match events.recv().await {
+        Some(Event::Started { compute_us }) => compute_us,
         Some(Event::Failed(failure)) => return Err(refusal(failure)),
         _ => return Err(Refusal::failed()),
-    }
-    let mut response = if generation.stream {
-        streamed(answer, prompt_tokens, events)
+    };
+    let (mut response, compute_us) = if generation.stream {
+        (streamed(answer, prompt_tokens, events), begun_us)
     } else {
         whole(&answer, prompt_tokens, events).await?
     };
     response.headers_mut().insert(PROMPT_TOKENS, HeaderValue::from(prompt_tokens));
+    response.headers_mut().insert(COMPUTE, HeaderValue::from(compute_us));
     Ok(response)
+}
+
+/// Hands a known answer that has `arrived` to the scheduler, among all others, and says how likely it is. Dropping this
+/// cancels the request.
+pub(super) async fn score(worker: &Worker, known: Known, arrived: Instant) -> Result<Response, Refusal> {
+    let Known { model, adapter, read: prompt, next } = known;
+    let (read, tokens) = (prompt.len(), next.iter().flatten().count());
+    let deadline = clock::monotonic() + worker.request_limit;
+    let job = Job {
+        operation: WorkerOperation::Score,
+        arrived,
+        prompt,
+        most: 0,
+        known: Some(next),
+        sampling: NOTHING_DRAWN,
+        stops: Vec::new(),
+        deadline,
+        adapter,
+    };
+    let mut events = worker.scheduler.submit(job).map_err(denied)?;
+    let (loss_sum, compute_us) = match events.recv().await {
+        Some(Event::Scored { loss_sum, compute_us }) if loss_sum.is_finite() => (loss_sum, compute_us),
+        Some(Event::Failed(failure)) => return Err(refusal(failure)),
+        _ => return Err(Refusal::failed()),
+    };
+    let usage = Usage::new(read, 0, compute_us);
+    let score = Score::new((&model, &worker.model.fingerprint), (tokens, loss_sum), usage);
+    Ok(([(COMPUTE, HeaderValue::from(compute_us))], Json(score)).into_response())
 }
 
 fn id(endpoint: Endpoint) -> String {
@@ -89,17 +126,20 @@ async fn whole(
     answer: &Answer,
     prompt_tokens: usize,
     mut events: Receiver<Event>,
-) -> Result<Response, Refusal> {
+) -> Result<(Response, u64), Refusal> {
     let mut text = String::new();
     while let Some(event) = events.recv().await {
         match event {
-            Event::Started => {}
+            Event::Started { .. } => {}
             Event::Text(piece) => text += &piece,
-            Event::Finished { reason, tokens } => {
-                let json = answer.whole(&text, reason, Usage::new(prompt_tokens, tokens));
-                return Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response());
+            Event::Finished { reason, tokens, compute_us } => {
+                let json = answer.whole(&text, reason, Usage::new(prompt_tokens, tokens, compute_us));
+                let response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+                return Ok((response, compute_us));
             }
             Event::Failed(failure) => return Err(refusal(failure)),
+            // of known answers only
+            Event::Scored { .. } => break,
         }
     }
     Err(Refusal::failed())
@@ -114,13 +154,14 @@ fn streamed(answer: Answer, prompt_tokens: usize, events: Receiver<Event>) -> Re
         }
         loop {
             return Some(match events.recv().await {
-                Some(Event::Started) => continue,
+                Some(Event::Started { .. }) => continue,
                 Some(Event::Text(text)) => (frame(answer.piece(&text)), Some((answer, events, None))),
-                Some(Event::Finished { reason, tokens }) => {
-                    (frame(answer.closing(reason, Usage::new(prompt_tokens, tokens))), None)
+                Some(Event::Finished { reason, tokens, compute_us }) => {
+                    let usage = Usage::new(prompt_tokens, tokens, compute_us);
+                    (frame(answer.closing(reason, usage)), None)
                 }
                 Some(Event::Failed(failure)) => (frame(error(&refusal(failure))), None),
-                None => (frame(error(&Refusal::failed())), None),
+                Some(Event::Scored { .. }) | None => (frame(error(&Refusal::failed())), None),
             });
         }
     });

@@ -21,6 +21,11 @@ pub enum TemplateError {
     /// The messages use up every character that could guard them.
     #[error("the messages hold too many private characters")]
     NoGuard,
+    /// What was an answer reads otherwise once more follows it.
+    #[error(
+        "the model's chat template writes an answer in another way than it is read: it can't be trained on"
+    )]
+    NotForTraining,
 }
 
 /// One message, its content flattened to text.
@@ -47,6 +52,15 @@ pub(in crate::worker) struct ChatTemplate {
 #[derive(Debug)]
 pub(in crate::worker) struct Rendered {
     pub(in crate::worker) text: String,
+    pub(in crate::worker) guard: char,
+}
+
+/// A conversation as it is trained on.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::worker) struct Lesson {
+    /// What is read, and what is answered to it, in order.
+    pub(in crate::worker) parts: Vec<(String, String)>,
+    /// As in [`Rendered`].
     pub(in crate::worker) guard: char,
 }
 
@@ -77,6 +91,36 @@ impl ChatTemplate {
     /// Renders the messages and what opens the answer.
     pub(in crate::worker) fn render(&self, messages: &[Message]) -> Result<Rendered, TemplateError> {
         let guard = unused(messages).ok_or(TemplateError::NoGuard)?;
+        let text = self.text(messages, guard, true)?;
+        Ok(Rendered { text, guard })
+    }
+
+    /// Renders a whole conversation for training, cut around the messages at `answers` (ascending): what is read before
+    /// an answer, exactly as [`render`](Self::render) would write it then, and the answer with what closes it.
+    ///
+    /// # Errors
+    /// As `render`; and where the template writes an answer otherwise than it would be read later, so that training on
+    /// it would teach nothing of use.
+    pub(in crate::worker) fn lesson(
+        &self,
+        messages: &[Message],
+        answers: &[usize],
+    ) -> Result<Lesson, TemplateError> {
+        let guard = unused(messages).ok_or(TemplateError::NoGuard)?;
+        let mut parts = Vec::with_capacity(answers.len());
+        let mut read = String::new();
+        for &at in answers {
+            let before = self.text(&messages[..at], guard, true)?;
+            let behind = self.text(&messages[..=at], guard, false)?;
+            let prompt = before.strip_prefix(&read).ok_or(TemplateError::NotForTraining)?;
+            let answer = behind.strip_prefix(&before).ok_or(TemplateError::NotForTraining)?;
+            parts.push((prompt.to_owned(), answer.to_owned()));
+            read = behind;
+        }
+        Ok(Lesson { parts, guard })
+    }
+
+    fn text(&self, messages: &[Message], guard: char, opens: bool) -> Result<String, TemplateError> {
         let messages: minijinja::Value = messages
             .iter()
             .map(
@@ -84,15 +128,12 @@ impl ChatTemplate {
             )
             .collect();
         let known = context! {
-            messages, add_generation_prompt => true, bos_token => &self.beginning, eos_token => &self.end
+            messages, add_generation_prompt => opens, bos_token => &self.beginning, eos_token => &self.end
         };
         let rendered = self.environment.get_template("chat").and_then(|template| template.render(known));
-        match rendered {
-            Ok(text) => Ok(Rendered { text, guard }),
-            Err(error) => Err(TemplateError::Refused(
-                error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned),
-            )),
-        }
+        rendered.map_err(|error| {
+            TemplateError::Refused(error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned))
+        })
     }
 
     /// Puts `guard` after the first letter of whatever could be read as a control token.
@@ -145,6 +186,37 @@ mod tests {
         );
         let own = template(CHATML).render(&[says("system", "Be brief"), says("user", "Hi")]).unwrap();
         assert!(own.text.starts_with("<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\nHi"));
+    }
+
+    #[test]
+    fn a_lesson_is_cut_at_its_answers() {
+        let messages = [
+            says("user", "Hi"),
+            says("assistant", "Yes?"),
+            says("user", "Go"),
+            says("assistant", "Bye<|im_end|>"),
+        ];
+        let system = "<|im_start|>system\nBe kind<|im_end|>\n";
+        let first = format!("{system}<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+        let second = "<|im_start|>user\nGo<|im_end|>\n<|im_start|>assistant\n".to_owned();
+        let lesson = template(CHATML).lesson(&messages, &[1, 3]).unwrap();
+        let bye = format!("Bye<{}|im_end|><|im_end|>\n", lesson.guard);
+        assert_eq!(
+            lesson.parts,
+            [(first.clone(), "Yes?<|im_end|>\n".to_owned()), (second.clone(), bye.clone())]
+        );
+        // an answer that is not learned is read
+        let lesson = template(CHATML).lesson(&messages, &[3]).unwrap();
+        assert_eq!(lesson.parts, [(format!("{first}Yes?<|im_end|>\n{second}"), bye)]);
+    }
+
+    #[test]
+    fn a_template_that_rewrites_answers_teaches_nothing() {
+        let source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if \
+            add_generation_prompt %}[think]{% endif %}";
+        let messages = [says("user", "Hi"), says("assistant", "Yes")];
+        let error = template(source).lesson(&messages, &[1]).unwrap_err();
+        assert!(matches!(error, TemplateError::NotForTraining));
     }
 
     #[test]

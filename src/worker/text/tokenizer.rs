@@ -100,6 +100,11 @@ impl Tokenizer {
         text_bytes.div_ceil(self.longest)
     }
 
+    /// The token that ends a text where no template says which: the first of those that end an answer.
+    pub(in crate::worker) fn end(&self) -> Option<u32> {
+        self.ends.iter().min().copied()
+    }
+
     /// Whether `token` ends an answer.
     pub(in crate::worker) fn is_end(&self, token: u32) -> bool {
         self.ends.contains(&token)

@@ -31,13 +31,15 @@ pub(in crate::worker) enum FinishReason {
     Length,
 }
 
-/// Tokens used.
+/// Tokens used, and the time that it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(in crate::worker) struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     total_tokens: usize,
     prompt_tokens_details: PromptDetails,
+    /// How long was computed for it, microseconds: `domain::usage::COMPUTE_MEMBER`. Not OpenAI's.
+    tunegate_compute_us: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,12 +48,18 @@ struct PromptDetails {
 }
 
 impl Usage {
-    /// Of a prompt as rendered, and an answer without the token that ended it.
-    pub(in crate::worker) fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
+    /// Of a prompt as rendered, an answer without the token that ended it, and the time that was computed for both.
+    pub(in crate::worker) fn new(prompt_tokens: usize, completion_tokens: usize, compute_us: u64) -> Self {
         let total_tokens = prompt_tokens + completion_tokens;
         // Prompts are not reused yet.
         let prompt_tokens_details = PromptDetails { cached_tokens: 0 };
-        Self { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details }
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens,
+            prompt_tokens_details,
+            tunegate_compute_us: compute_us,
+        }
     }
 }
 
@@ -250,6 +258,7 @@ impl ModelList {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::usage::COMPUTE_MEMBER;
 
     fn answer(endpoint: Endpoint, stream_usage: bool) -> Answer {
         let (id, model, fingerprint) = ("chatcmpl-1".to_owned(), "m".to_owned(), "fp_1".to_owned());
@@ -266,7 +275,7 @@ mod tests {
         let piece = r#"{"index":0,"delta":{"content":"Hi\n"},"logprobs":null,"finish_reason":null}]}"#;
         assert_eq!(answer.piece("Hi\n"), format!("{HEAD}{piece}\n\n"));
         let closing = r#"{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}"#;
-        let found = answer.closing(FinishReason::Stop, Usage::new(3, 2));
+        let found = answer.closing(FinishReason::Stop, Usage::new(3, 2, 9));
         assert_eq!(found, format!("{HEAD}{closing}\n\ndata: [DONE]\n\n"));
     }
 
@@ -274,19 +283,20 @@ mod tests {
     fn usage_comes_last_when_asked_for() {
         let answer = answer(Endpoint::Chat, true);
         assert!(answer.piece("a").ends_with("}],\"usage\":null}\n\n"));
-        let found = answer.closing(FinishReason::Length, Usage::new(3, 2));
-        let usage = r#"],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0}}}"#;
+        let found = answer.closing(FinishReason::Length, Usage::new(3, 2, 90_001));
+        let usage = r#"],"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":0},"tunegate_compute_us":90001}}"#;
         assert!(found.ends_with(&format!("{HEAD}{usage}\n\ndata: [DONE]\n\n")), "{found}");
     }
 
     #[test]
     fn whole_answers() {
-        let chat = answer(Endpoint::Chat, false).whole("Paris", FinishReason::Stop, Usage::new(3, 1));
+        let chat = answer(Endpoint::Chat, false).whole("Paris", FinishReason::Stop, Usage::new(3, 1, 7));
         assert_eq!(
             chat,
-            r#"{"id":"chatcmpl-1","object":"chat.completion","created":5,"model":"m","service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"message":{"role":"assistant","content":"Paris","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0}}}"#
+            r#"{"id":"chatcmpl-1","object":"chat.completion","created":5,"model":"m","service_tier":"default","system_fingerprint":"fp_1","choices":[{"index":0,"message":{"role":"assistant","content":"Paris","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0},"tunegate_compute_us":7}}"#
         );
-        let text = answer(Endpoint::Completion, false).whole(" blue", FinishReason::Length, Usage::new(3, 1));
+        let text =
+            answer(Endpoint::Completion, false).whole(" blue", FinishReason::Length, Usage::new(3, 1, 7));
         assert!(text.contains(r#""object":"text_completion""#) && !text.contains("service_tier"));
         assert!(
             text.contains(
@@ -294,5 +304,6 @@ mod tests {
             )
         );
         assert!(answer(Endpoint::Completion, false).opening().is_none());
+        assert!(text.contains(COMPUTE_MEMBER), "the gateway reads that name");
     }
 }

@@ -73,7 +73,8 @@ fn refuse_extras(fields: &mut Fields) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn messages(fields: &mut Fields) -> Result<Vec<Message>, Refusal> {
+/// Takes the messages, of which there must be one.
+pub(super) fn messages(fields: &mut Fields) -> Result<Vec<Message>, Refusal> {
     match fields.take("messages") {
         None => Err(Refusal::missing("messages")),
         Some(Value::Array(list)) if list.is_empty() => {

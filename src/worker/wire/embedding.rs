@@ -115,6 +115,8 @@ enum Written<'a> {
 struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
+    /// How long was computed, microseconds: `domain::usage::COMPUTE_MEMBER`. Not OpenAI's.
+    tunegate_compute_us: u64,
 }
 
 /// Returns the answer as JSON, member for member in OpenAI's order.
@@ -123,6 +125,7 @@ pub(in crate::worker) fn embeddings_json(
     vectors: &[Vec<f32>],
     form: VectorForm,
     tokens: usize,
+    compute_us: u64,
 ) -> String {
     let data = vectors.iter().enumerate().map(|(index, vector)| {
         let embedding = match form {
@@ -134,7 +137,7 @@ pub(in crate::worker) fn embeddings_json(
         };
         Embedding { object: "embedding", index, embedding }
     });
-    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens, tunegate_compute_us: compute_us };
     let list = List { object: "list", data: data.collect(), model, usage };
     serde_json::to_string(&list).expect("plain structs with text keys always serialise")
 }
@@ -192,10 +195,10 @@ mod tests {
     fn answers_byte_for_byte() {
         let vectors = [vec![1.0, -0.5], vec![0.1, 0.0]];
         assert_eq!(
-            embeddings_json("m", &vectors, VectorForm::Float, 7),
-            r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1.0,-0.5]},{"object":"embedding","index":1,"embedding":[0.1,0.0]}],"model":"m","usage":{"prompt_tokens":7,"total_tokens":7}}"#
+            embeddings_json("m", &vectors, VectorForm::Float, 7, 1_200),
+            r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1.0,-0.5]},{"object":"embedding","index":1,"embedding":[0.1,0.0]}],"model":"m","usage":{"prompt_tokens":7,"total_tokens":7,"tunegate_compute_us":1200}}"#
         );
-        let base64 = embeddings_json("m", &vectors[..1], VectorForm::Base64, 7);
+        let base64 = embeddings_json("m", &vectors[..1], VectorForm::Base64, 7, 1_200);
         assert!(base64.contains(r#""embedding":"AACAPwAAAL8=""#), "{base64}");
     }
 }

@@ -1,8 +1,18 @@
 //! Reads the members of a JSON object one by one, so that every refusal can name the member at fault.
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Refusal;
+
+/// Returns which model a request asks for; none where its body is wrong, which whoever reads all of it says.
+pub(in crate::worker) fn model_of(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Asked {
+        model: String,
+    }
+    serde_json::from_slice::<Asked>(body).ok().map(|asked| asked.model)
+}
 
 /// The members of an object that were not read yet. `null` counts as absent.
 pub(super) struct Fields {

@@ -10,10 +10,13 @@ mod embedding;
 mod fields;
 mod generation;
 mod refusal;
+mod score;
 
 pub(super) use answer::{Answer, Endpoint, FinishReason, ModelList, ModelObject, Usage};
 pub(super) use chat::ChatRequest;
 pub(super) use completion::{CompletionRequest, Prompt};
 pub(super) use embedding::{EmbeddingRequest, VectorForm, embeddings_json};
+pub(super) use fields::model_of;
 pub(super) use generation::Generation;
 pub(super) use refusal::Refusal;
+pub(super) use score::{Score, ScoreRequest};

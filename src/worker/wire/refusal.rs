@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::domain::tuning::request::JobRequestError;
+
 /// An error as OpenAI writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::worker) struct Refusal {
@@ -78,6 +80,80 @@ impl Refusal {
     pub(in crate::worker) fn no_embeddings() -> Self {
         let message = "This worker makes no embeddings: it was started without --embedding-model.";
         Self::new(StatusCode::NOT_FOUND, INVALID, Some("model_not_found"), message).about("model")
+    }
+
+    /// Nothing is trained here.
+    pub(in crate::worker) fn no_tuning() -> Self {
+        let message = "This worker trains nothing: it was started without --tuning-folder.";
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("tuning_not_enabled"), message)
+    }
+
+    /// A request for a job is wrong.
+    pub(in crate::worker) fn of_job(error: &JobRequestError) -> Self {
+        let refusal = Self::new(StatusCode::BAD_REQUEST, INVALID, Some(error.code), error.message.clone());
+        match &error.param {
+            Some(param) => refusal.about(param),
+            None => refusal,
+        }
+    }
+
+    /// There is no such job.
+    pub(in crate::worker) fn unknown_job(id: &str) -> Self {
+        let message = format!("Could not find fine tune: {id}");
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("fine_tune_not_found"), message).about("fine_tune_id")
+    }
+
+    /// A job is in a state in which it can't be, such as, `paused`.
+    pub(in crate::worker) fn job_is(id: &str, status: &str, done: &str) -> Self {
+        let message = format!("Job {id} can't be {done}: it is {status}.");
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("invalid_job_state"), message)
+    }
+
+    /// So many jobs have not ended yet.
+    pub(in crate::worker) fn too_many_jobs(most: usize) -> Self {
+        let message = format!("There are {most} fine-tuning jobs that have not ended: wait, or cancel some.");
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut refusal = Self::new(status, "rate_limit_error", Some("rate_limit_exceeded"), message);
+        refusal.retry_after_s = Some(60);
+        refusal
+    }
+
+    /// There is no such file.
+    pub(in crate::worker) fn unknown_file(param: &str, id: &str) -> Self {
+        let message = format!("No such File object: {id}");
+        Self::new(StatusCode::NOT_FOUND, INVALID, Some("file_not_found"), message).about(param)
+    }
+
+    /// A job that has not ended learns from the file.
+    pub(in crate::worker) fn file_in_use(id: &str, job: &str) -> Self {
+        let message = format!("File {id} is needed by {job}: cancel the job first, or wait for its end.");
+        Self::new(StatusCode::CONFLICT, INVALID, Some("file_in_use"), message)
+    }
+
+    /// No more files are taken.
+    pub(in crate::worker) fn too_many_files() -> Self {
+        let message = "There are too many files: delete some.";
+        Self::new(StatusCode::BAD_REQUEST, INVALID, Some("too_many_files"), message)
+    }
+
+    /// Nothing more can be written.
+    pub(in crate::worker) fn disk_full() -> Self {
+        let message = "The worker's disk is full: make room and try again.";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, SERVER, Some("disk_full"), message)
+    }
+
+    /// The base model is no adapter.
+    pub(in crate::worker) fn base_model_stays(model: &str) -> Self {
+        let message =
+            format!("The model `{model}` is the worker's own and can't be deleted; fine-tuned models can.");
+        Self::new(StatusCode::FORBIDDEN, INVALID, Some("base_model"), message).about("model")
+    }
+
+    /// The adapter is there, and can't be used.
+    pub(in crate::worker) fn broken_adapter(model: &str, why: &str) -> Self {
+        let message = format!("The fine-tuned model `{model}` can't be served: {why}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, Some("adapter_not_served"), message)
+            .about("model")
     }
 
     /// A required parameter is missing.

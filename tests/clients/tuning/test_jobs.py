@@ -92,6 +92,44 @@ def test_a_file_in_parts(client, rows):
     assert client.files.content(upload.file.id).read() == rows
 
 
+def test_files_are_found_page_by_page_until_they_are_deleted(client, rows):
+    made = [client.files.create(file=(f"{name}.jsonl", rows), purpose="fine-tune") for name in "abc"]
+    page = client.files.list(purpose="fine-tune", limit=1, order="desc")
+    assert [each.id for each in page.data] == [made[-1].id] and page.has_more
+    listed = [each.id for each in page]
+    assert [id for id in listed if id in [each.id for each in made]] == [each.id for each in reversed(made)]
+    assert client.files.wait_for_processing(made[0].id, poll_interval=0.05).status == "processed"
+    assert client.files.retrieve(made[1].id).filename == "b.jsonl"
+    assert client.files.content(made[2].id).text == rows.decode()
+    for each in made:
+        assert client.files.delete(each.id).deleted
+        with pytest.raises(openai.NotFoundError):
+            client.files.content(each.id)
+    assert not {each.id for each in made} & {each.id for each in client.files.list()}
+
+
+def test_a_file_goes_by_itself_when_its_time_is_set(client, rows):
+    expires = {"anchor": "created_at", "seconds": 3600}
+    file = client.files.create(file=("t.jsonl", rows), purpose="fine-tune", expires_after=expires)
+    assert file.expires_at == file.created_at + 3600
+
+
+def test_the_client_s_own_way_with_large_files(client, rows, tmp_path):
+    path = tmp_path / "large.jsonl"
+    path.write_bytes(rows * 1_000)
+    upload = client.uploads.upload_file_chunked(
+        file=path, mime_type="application/jsonl", purpose="fine-tune", part_size=100_000
+    )
+    assert upload.status == "completed" and upload.file.filename == "large.jsonl"
+    assert client.files.content(upload.file.id).read() == rows * 1_000
+    begun = client.uploads.create(
+        filename="no.jsonl", purpose="fine-tune", bytes=10, mime_type="application/jsonl"
+    )
+    assert client.uploads.cancel(begun.id).status == "cancelled"
+    with pytest.raises(openai.BadRequestError):
+        client.uploads.parts.create(begun.id, data=b"0123456789")
+
+
 def test_a_job_is_cancelled(client, rows):
     file = uploaded(client, rows)
     job = client.fine_tuning.jobs.create(

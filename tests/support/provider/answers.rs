@@ -112,6 +112,7 @@ pub(super) fn usual(
         "embeddings" => scene.embeddings(),
         "responses" => scene.responses(stored),
         "moderations" => scene.moderations(),
+        "tunegate/score" => scene.score(),
         _ => Content::trouble(Trouble::openai(404, "invalid_request_error", None, "Unknown request URL")),
     };
     content.headers.push(("x-request-id".to_owned(), format!("req_upstream_{number}")));
@@ -205,7 +206,10 @@ impl Scene<'_> {
 
     /// The answer's tokens, cut at the cap, and why it ended.
     fn speech(&self) -> (Vec<String>, &'static str) {
-        let mut spoken = tokens(&self.manner.words);
+        let asked =
+            self.body["messages"].as_array().and_then(|messages| messages.last()?["content"].as_str());
+        let known = self.manner.knowledge.as_ref().and_then(|known| (known.0)(self.model, asked?));
+        let mut spoken = tokens(known.as_deref().unwrap_or(&self.manner.words));
         let cap = ["max_completion_tokens", "max_tokens", "max_output_tokens"]
             .iter()
             .find_map(|name| self.body[*name].as_u64());
@@ -221,9 +225,13 @@ impl Scene<'_> {
     fn usage(&self, prompt: u64, visible: u64) -> Value {
         let reasoning = self.manner.reasoning;
         let completion = visible + reasoning;
-        json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+        let mut usage = json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0}})
+            "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0}});
+        if let Some(compute_us) = self.manner.compute_us {
+            usage["tunegate_compute_us"] = compute_us.into();
+        }
+        usage
     }
 
     fn chat(&self) -> Content {
@@ -389,11 +397,34 @@ impl Scene<'_> {
         Content::made(body, prompt, 0)
     }
 
-    /// Free: on the bill with nothing.
+    /// Free: on the bill with nothing. What has a word that the test has named is flagged.
     fn moderations(&self) -> Content {
-        let answer = json!({"id": format!("modr-{}", self.number), "model": self.model,
-            "results": [{"flagged": false, "categories": {"hate": false}, "category_scores": {"hate": 0.01}}]});
+        let input = &self.body["input"];
+        let texts = input.as_array().map_or_else(|| std::slice::from_ref(input), Vec::as_slice);
+        let result = |text: &Value| {
+            let flagged =
+                text.as_str().is_some_and(|text| self.manner.flagged.iter().any(|word| text.contains(word)));
+            json!({"flagged": flagged, "categories": {"hate": flagged}, "category_scores": {"hate": 0.01}})
+        };
+        let results: Vec<Value> = texts.iter().map(result).collect();
+        let answer = json!({"id": format!("modr-{}", self.number), "model": self.model, "results": results});
         Content::made(Body::Whole { bytes: answer.to_string().into_bytes(), tokens: 0 }, 0, 0)
+    }
+
+    /// As a worker tells it: half a nat a token of what it would say itself, two of anything else.
+    fn score(&self) -> Content {
+        let messages = self.body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let [.., asked, told] = messages else {
+            return Content::trouble(Trouble::openai(400, "invalid_request_error", None, "No answer"));
+        };
+        let own = self.manner.knowledge.as_ref();
+        let own = own.and_then(|known| (known.0)(self.model, asked["content"].as_str()?));
+        let (prompt, tokens) = (words(&self.body["messages"]), words(told) + 1);
+        let halves = if own.as_deref() == told["content"].as_str() { tokens } else { 4 * tokens };
+        let loss_sum = halves as f64 / 2.0;
+        let answer = json!({"object": "tunegate.score", "model": self.model, "tokens": tokens,
+            "loss_sum": loss_sum, "usage": self.usage(prompt, 0)});
+        Content::made(Body::Whole { bytes: answer.to_string().into_bytes(), tokens: 0 }, prompt, 0)
     }
 
     fn responses(&self, stored: &mut BTreeMap<String, Value>) -> Content {

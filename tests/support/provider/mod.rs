@@ -79,13 +79,31 @@ impl Exchange {
     }
 }
 
+/// What a model says to the last message of a conversation; nothing for the usual words.
+type Wit = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
+
+/// A provider that answers by what is asked.
+#[derive(Clone)]
+struct Knowledge(Arc<Wit>);
+
+impl std::fmt::Debug for Knowledge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Knowledge")
+    }
+}
+
 /// How usual answers look.
 #[derive(Debug, Clone)]
 struct Manner {
     words: String,
+    knowledge: Option<Knowledge>,
     reasoning: u64,
+    /// How long it says that it computed, microseconds: our worker's word, whoever uses it.
+    compute_us: Option<u64>,
     credential: Vec<String>,
     models: Vec<String>,
+    /// Words that moderation does not like.
+    flagged: Vec<String>,
     /// Prices that a test has set.
     prices: BTreeMap<String, Price>,
 }
@@ -156,9 +174,12 @@ impl SimulatedProvider {
     fn closed_at(port: u16) -> Self {
         let manner = Manner {
             words: "Four crates fit on the pallet.".to_owned(),
+            knowledge: None,
             reasoning: 0,
+            compute_us: None,
             credential: vec![UPSTREAM_KEY.to_owned()],
             models: Vec::new(),
+            flagged: Vec::new(),
             prices: BTreeMap::new(),
         };
         let memory = Memory {
@@ -184,6 +205,18 @@ impl SimulatedProvider {
         self
     }
 
+    /// Usual answers of chats are what this says of the model and the last message's words; nothing for the usual words.
+    pub(crate) fn knows(&self, says: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static) -> &Self {
+        self.office.0.lock().manner.knowledge = Some(Knowledge(Arc::new(says)));
+        self
+    }
+
+    /// Says with each usual answer how long it computed, microseconds, as only our worker does.
+    pub(crate) fn computes(&self, compute_us: Option<u64>) -> &Self {
+        self.office.0.lock().manner.compute_us = compute_us;
+        self
+    }
+
     /// Makes so many hidden tokens before each usual answer.
     pub(crate) fn thinks(&self, reasoning: u64) -> &Self {
         self.office.0.lock().manner.reasoning = reasoning;
@@ -199,6 +232,12 @@ impl SimulatedProvider {
     /// The only models that exist from now on.
     pub(crate) fn serves_only(&self, models: &[&str]) -> &Self {
         self.office.0.lock().manner.models = models.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    /// Moderation flags whatever has this word in it.
+    pub(crate) fn flags(&self, word: &str) -> &Self {
+        self.office.0.lock().manner.flagged.push(word.to_owned());
         self
     }
 

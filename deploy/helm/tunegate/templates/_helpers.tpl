@@ -130,6 +130,8 @@ spec:
         {{- if .Values.worker.enabled }}
         - name: TUNEGATE__WORKER__MODEL_FILE
           value: {{ .Values.worker.modelFile | quote }}
+        - name: TUNEGATE__WORKER__TUNING_MEMORY_MIB
+          value: {{ .Values.worker.tuningMemoryMiB | toString | quote }}
         {{- end }}
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}

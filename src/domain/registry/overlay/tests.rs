@@ -84,7 +84,12 @@ fn hosted(name: &str, model: &str, tier: Tier, state: HostedState) -> Hosted {
 }
 
 fn registry() -> Vec<Registered> {
-    let step = Variant { step: 40, name: V2_STEP.into(), metrics: serde_json::Value::Null };
+    let step = Variant {
+        step: 40,
+        name: V2_STEP.into(),
+        created_at_ms: Some(2_000),
+        metrics: serde_json::Value::Null,
+    };
     let ready = |name: &str, tier| hosted(name, ON_AZURE, tier, HostedState::Ready);
     let deployments = vec![
         ready("try", Tier::Developer),

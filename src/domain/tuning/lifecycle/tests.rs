@@ -68,7 +68,7 @@ fn price(per_million: &str) -> TrainingPrice {
     TrainingPrice { row: "r".into(), version: "v".into(), rate: Rate::PerToken { picos }, free: None }
 }
 
-fn job(status: JobStatus) -> ProviderJob {
+pub(super) fn job(status: JobStatus) -> ProviderJob {
     ProviderJob {
         id: "theirs".into(),
         status,
@@ -79,6 +79,7 @@ fn job(status: JobStatus) -> ProviderJob {
         estimated_finish: None,
         model: None,
         trained_tokens: None,
+        compute_seconds: None,
         epochs: None,
         batch_size: None,
         seed: None,
@@ -177,7 +178,7 @@ impl World {
     fn act(&mut self, act: Act) -> Told {
         match act {
             Act::LookAtFiles => {
-                Told::Sound(Quote { tokens: 1_000_000, epochs: 3, auto: true, price: price("2") })
+                Told::Sound(Quote { tokens: 1_000_000, epochs: 3, auto: true, price: price("2"), pace: None })
             }
             Act::Hold => match self.standing().first() {
                 Some(hold) => Told::Held(Some((hold.seq, hold.amount))),
@@ -227,6 +228,7 @@ impl World {
                     epochs: 0,
                     auto: false,
                     price: TrainingPrice::nothing("r"),
+                    pace: None,
                 });
                 Told::Billed(Bill::of(self.row.used(), &quote.price, self.now_ms, 0))
             }
@@ -443,6 +445,40 @@ fn plan() -> Plan {
     Plan { grace_ms: GRACE_MS, ..Plan::default() }
 }
 
+/// What is not found is taken for never made once a lost call can't arrive any more; a clock that is set meanwhile makes
+/// that longer by one such time at most, and never for ever.
+#[test]
+fn what_is_not_found_is_made_anew_whatever_the_clock_does() {
+    let tried_ms = 1_000_000;
+    let hour = 3_600_000;
+    for (act, stage, told) in [
+        (Act::FindJob, Stage::Creating, Told::NoJob),
+        (Act::FindFile(Side::Training), Stage::Uploading, Told::NoFile),
+    ] {
+        let course = Course { stage, tried_ms: Some(tried_ms), ..Course::new(plan(), 0) };
+        let look = |course: &Course, at_ms| course.learn(act, told.clone(), at_ms);
+        let wait = |learnt: &Learnt| match learnt.again {
+            Again::In(ms) => i64::try_from(ms).expect("a short time"),
+            _ => 0,
+        };
+        // a clock that goes as it should
+        let soon = look(&course, tried_ms + 1);
+        assert_eq!((soon.course.tried_ms, wait(&soon)), (Some(tried_ms), GRACE_MS - 1), "{act:?}");
+        let late = look(&course, tried_ms + GRACE_MS);
+        assert_eq!((late.course.tried_ms, late.again), (None, Again::Now), "{act:?}");
+        // set back by an hour: it counts from then
+        let back = look(&course, tried_ms - hour);
+        assert_eq!((back.course.tried_ms, wait(&back)), (Some(tried_ms - hour), GRACE_MS), "{act:?}");
+        let then = look(&back.course, tried_ms - hour + GRACE_MS);
+        assert_eq!((then.course.tried_ms, then.again), (None, Again::Now), "{act:?}");
+        // and once more in between
+        let again = look(&back.course, tried_ms - 2 * hour);
+        assert_eq!(wait(&again), GRACE_MS, "{act:?}");
+        // set forward: as if the time had passed
+        assert_eq!(look(&course, tried_ms + hour).course.tried_ms, None, "{act:?}");
+    }
+}
+
 #[test]
 fn a_wish_before_the_provider_is_ours_to_fulfil() {
     for stage in [Stage::Checking, Stage::Reserved, Stage::Uploading] {
@@ -482,7 +518,7 @@ fn more_epochs_than_can_be_paid_end_the_job() {
 
 #[test]
 fn what_the_provider_does_not_say_is_estimated_or_nothing() {
-    let quote = Quote { tokens: 1_000, epochs: 2, auto: false, price: price("2") };
+    let quote = Quote { tokens: 1_000, epochs: 2, auto: false, price: price("2"), pace: None };
     let of = |status, trained_tokens, step, unconfirmed, (total, before_ms)| {
         let mut course = Course { quote: Some(quote.clone()), ..Course::new(plan(), 0) };
         course.seen = Some(Seen { trained_tokens, ..Seen::of(&job(status)) });
@@ -538,7 +574,7 @@ fn a_job_that_its_provider_forgets_is_given_up_after_an_hour() {
 fn time_that_is_billed_is_held_ahead_and_paused_time_is_not_billed() {
     let rate = Rate::PerHour { nanos: Usd::dollars(100).nanos(), increment_seconds: 900 };
     let price = TrainingPrice { rate, ..price("0") };
-    let quote = Quote { tokens: 10, epochs: 1, auto: false, price };
+    let quote = Quote { tokens: 10, epochs: 1, auto: false, price, pace: None };
     let hour = 3_600_000;
     let mut course = Course { stage: Stage::Following, quote: Some(quote), ..Course::new(plan(), 0) };
     course.held_nanos = Usd::dollars(100).nanos();
@@ -556,6 +592,35 @@ fn time_that_is_billed_is_held_ahead_and_paused_time_is_not_billed() {
     let used = course.used();
     let price = course.quote.expect("quoted").price;
     assert_eq!(Bill::of(used, &price, 0, 0).cost().to_string(), "150.00");
+}
+
+#[test]
+fn a_worker_of_ours_is_paid_for_the_time_that_it_computed() {
+    let of = |kind: &str, compute_seconds, seen_ms| {
+        let rate =
+            Rate::PerHour { nanos: Usd::parse("0.36").expect("a price").nanos(), increment_seconds: 1 };
+        let price = TrainingPrice { rate, ..price("0") };
+        let mut course = Course::new(plan(), 0);
+        let job = ProviderJob { compute_seconds, trained_tokens: Some(9), ..job(JobStatus::read(kind)) };
+        course.seen = Some(Seen::of(&job));
+        course.running = Running { before_ms: seen_ms, since_ms: None };
+        let (status, error) = (JobStatus::read(kind), None);
+        course.outcome = Some(Outcome { status, error, at_ms: 0, unconfirmed: false });
+        let bill = Bill::of(course.used(), &price, 0, 0);
+        (bill.seconds, bill.computed_seconds, bill.cost().to_string())
+    };
+    for (kind, told, seen_ms, want) in [
+        // it was seen to run for two hours, of which it computed a hundred seconds
+        ("succeeded", Some(100), 7_200_000, (100, 100, "0.01")),
+        ("cancelled", Some(100), 7_200_000, (100, 100, "0.01")),
+        ("failed", Some(1), 7_200_000, (1, 1, "0.0001")),
+        ("cancelled", Some(0), 7_200_000, (0, 0, "0.00")),
+        // one of an earlier version says nothing
+        ("succeeded", None, 7_200_000, (7_200, 0, "0.72")),
+    ] {
+        let found = of(kind, told, seen_ms);
+        assert_eq!((found.0, found.1, found.2.as_str()), want, "{kind} {told:?}");
+    }
 }
 
 /// The first `count` events of a training run that began at a moment, seconds.

@@ -39,11 +39,15 @@ const SILENT_S: u64 = 60;
 impl Course {
     /// What it has used. The provider's figure counts; without one the steps that were done do, as a part of all. A job
     /// that failed is not billed (OpenAI and Azure, guides of 2026), unless its provider says how much was trained.
+    ///
+    /// Its time is what a worker of ours says that it computed: neither pauses nor waits are in it, nor steps that were lost
+    /// with a trainer and done again. Of anybody else's machine it is how long the job was seen to run.
     pub fn used(&self) -> Used {
         let Some(seen) = &self.seen else { return Used::NOTHING };
         let Some(outcome) = &self.outcome else { return Used::NOTHING };
-        let seconds = self.running.seconds(outcome.at_ms);
-        let known = |tokens, source| Used { tokens, seconds, source };
+        let seconds = seen.compute_seconds.unwrap_or_else(|| self.running.seconds(outcome.at_ms));
+        let computed_seconds = seen.compute_seconds.unwrap_or(0);
+        let known = |tokens, source| Used { tokens, seconds, computed_seconds, source };
         if outcome.unconfirmed {
             // nobody said which step it is at: all of it, if it ran at all
             let tokens =

@@ -6,6 +6,10 @@ use super::{JobRequestError, Members};
 
 /// The most epochs.
 const MOST_EPOCHS: u64 = 50;
+/// The largest rank of an adapter.
+const LARGEST_RANK: u64 = 256;
+/// Longest list of an adapter's matrices, bytes.
+const LONGEST_MODULES: usize = 256;
 /// The largest batch.
 const LARGEST_BATCH: u64 = 256;
 
@@ -134,7 +138,7 @@ fn hyperparameters(at: &str, kind: MethodKind, values: &Value) -> Result<Option<
     for (name, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         let param = format!("{at}.{name}");
         let range = range_of(kind, name).ok_or_else(|| JobRequestError::unknown(&param))?;
-        if name == "reasoning_effort" {
+        if matches!(range, Range::Effort | Range::Modules) {
             range.check_word(&param, value)?;
             continue;
         }
@@ -160,6 +164,8 @@ enum Range {
     FromZero,
     /// One of a few words.
     Effort,
+    /// Names of a model's matrices.
+    Modules,
 }
 
 fn range_of(kind: MethodKind, name: &str) -> Option<Range> {
@@ -172,6 +178,11 @@ fn range_of(kind: MethodKind, name: &str) -> Option<Range> {
         "compute_multiplier" if reinforcement => Range::Above(0.000_01, 10.0),
         "eval_interval" | "eval_samples" if reinforcement => Range::Whole(u64::MAX),
         "reasoning_effort" if reinforcement => Range::Effort,
+        // of adapters, as other servers than OpenAI's know them: our own worker does
+        "lora_r" if !reinforcement => Range::Whole(LARGEST_RANK),
+        "lora_alpha" if !reinforcement => Range::Above(0.0, f64::INFINITY),
+        "lora_dropout" if !reinforcement => Range::FromZero,
+        "lora_trainable_modules" if !reinforcement => Range::Modules,
         // of the first API and of Azure's
         "prompt_loss_weight" if kind == MethodKind::Supervised => Range::FromZero,
         _ => return None,
@@ -187,7 +198,7 @@ impl Range {
             Self::Whole(most) => return whole(param, value, *most),
             Self::Above(least, most) => number > *least && number <= *most,
             Self::FromZero => number >= 0.0,
-            Self::Effort => false,
+            Self::Effort | Self::Modules => false,
         };
         match (fits, self) {
             (true, _) => Ok(0),
@@ -203,6 +214,14 @@ impl Range {
 
     fn check_word(&self, param: &str, value: &Value) -> Result<(), JobRequestError> {
         match value.as_str() {
+            Some(names)
+                if matches!(self, Self::Modules) && !names.is_empty() && names.len() <= LONGEST_MODULES =>
+            {
+                Ok(())
+            }
+            _ if matches!(self, Self::Modules) => {
+                Err(JobRequestError::invalid(param, "write `all-linear`, or names such as `q_proj,v_proj`"))
+            }
             Some("default" | "low" | "medium" | "high") => Ok(()),
             _ => Err(JobRequestError::invalid(param, "write `default`, `low`, `medium` or `high`")),
         }

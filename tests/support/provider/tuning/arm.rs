@@ -49,6 +49,8 @@ pub(crate) struct Deployment {
     /// ms since 1970 UTC, by the provider's clock.
     pub(crate) created_ms: i64,
     pub(crate) gone_ms: Option<i64>,
+    /// Whether it ever stood: what failed costs nothing.
+    pub(super) stood: bool,
     /// The account's path, with the name.
     path: String,
     used_ms: i64,
@@ -66,7 +68,10 @@ impl Deployment {
     fn step(&mut self, now_ms: i64) {
         match self.state {
             Provisioning::Creating if self.fails => self.state = Provisioning::Failed,
-            Provisioning::Creating => self.state = Provisioning::Succeeded,
+            Provisioning::Creating => {
+                self.state = Provisioning::Succeeded;
+                self.stood = true;
+            }
             Provisioning::Deleting => self.ends(now_ms),
             Provisioning::Succeeded | Provisioning::Failed | Provisioning::Gone => {}
         }
@@ -134,6 +139,30 @@ impl Arm {
 
     fn find(&mut self, name: &str) -> Option<&mut Deployment> {
         self.deployments.iter_mut().rev().find(|deployment| deployment.exists() && deployment.name == name)
+    }
+
+    /// A deployment that somebody has made in the portal, and that stands.
+    pub(super) fn put(&mut self, name: &str, model: &str, sku: &str, created_ms: i64) {
+        self.deployments.push(Deployment {
+            name: name.to_owned(),
+            model: model.to_owned(),
+            sku: sku.to_owned(),
+            capacity: 1,
+            state: Provisioning::Succeeded,
+            created_ms,
+            gone_ms: None,
+            stood: true,
+            path: format!("/the-portal/deployments/{name}"),
+            used_ms: created_ms,
+            lag: 0,
+            fails: false,
+            beat: Beat::since(created_ms),
+        });
+    }
+
+    /// Somebody has taken a deployment away in the portal.
+    pub(super) fn take(&mut self, name: &str, at_ms: i64) {
+        self.find(name).unwrap_or_else(|| panic!("no deployment {name}")).ends(at_ms);
     }
 
     /// The model behind a deployment that there is.
@@ -266,6 +295,7 @@ impl Workshop {
             state: Provisioning::Creating,
             created_ms: now_ms,
             gone_ms: None,
+            stood: false,
             path: asked.request.path().to_owned(),
             used_ms: now_ms,
             lag: self.arm.lag,

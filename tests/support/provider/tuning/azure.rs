@@ -51,7 +51,7 @@ pub(super) fn job(job: &Job) -> Value {
     };
     let mut shown = json!({"object": "fine_tuning.job", "id": job.id, "model": job.base,
         "created_at": job.created_s, "status": status, "training_file": job.training_file,
-        "organisation_id": "acme", "seed": job.seed, "result_files": job.result_file.iter().collect::<Vec<_>>(),
+        "organisation_id": "acme", "seed": job.seed, "result_files": job.result_files,
         "hyperparameters": {"n_epochs": chosen("n_epochs"), "batch_size": chosen("batch_size"),
             "learning_rate_multiplier": chosen("learning_rate_multiplier")}});
     let more = [

@@ -10,7 +10,7 @@ pub(crate) struct Charge {
     pub(crate) job: String,
     pub(crate) account: Account,
     pub(crate) base: String,
-    /// Tokens trained, over all epochs.
+    /// Tokens trained, over all epochs; 0 where only its time is billed.
     pub(crate) tokens: u64,
     pub(crate) nanos: u64,
     /// Whether the job says so in `trained_tokens`.
@@ -31,24 +31,43 @@ const LIST: [(&str, u64); 8] = [
     ("babbage-002", 400),
 ];
 
+/// What a model's training is billed by, nano-dollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rate {
+    /// Each trained token.
+    Token(u64),
+    /// Each hour that it ran, in steps of so many seconds, rounded up.
+    Hour { nanos: u64, step_seconds: u64 },
+}
+
+impl Rate {
+    fn nanos(self, tokens: u64, seconds: u64) -> u64 {
+        match self {
+            Self::Token(nanos) => tokens * nanos,
+            Self::Hour { nanos, step_seconds } => {
+                seconds.next_multiple_of(step_seconds) * nanos / SECONDS_AN_HOUR
+            }
+        }
+    }
+}
+
+const SECONDS_AN_HOUR: u64 = 3_600;
+
 /// The list, and what a test has set beyond it.
 #[derive(Debug, Default)]
-pub(super) struct Prices(Vec<(String, u64)>);
+pub(super) struct Prices(Vec<(String, Rate)>);
 
 impl Prices {
-    pub(super) fn set(&mut self, base: &str, token_nanos: u64) {
+    pub(super) fn set(&mut self, base: &str, rate: Rate) {
         self.0.retain(|(name, _)| name != base);
-        self.0.push((base.to_owned(), token_nanos));
+        self.0.push((base.to_owned(), rate));
     }
 
     /// The price of a base model: a test's own first, then the longest name that it begins with.
-    fn price(&self, base: &str) -> Option<u64> {
-        let own = self.0.iter().map(|(name, nanos)| (name.as_str(), *nanos));
-        let longest = |prices: &mut dyn Iterator<Item = (&str, u64)>| {
-            let named = prices.filter(|(name, _)| base.starts_with(*name));
-            named.max_by_key(|(name, _)| name.len()).map(|(_, nanos)| nanos)
-        };
-        longest(&mut own.into_iter()).or_else(|| longest(&mut LIST.into_iter()))
+    fn price(&self, base: &str) -> Option<Rate> {
+        let own = self.0.iter().map(|(name, rate)| (name.as_str(), *rate));
+        let listed = LIST.into_iter().map(|(name, nanos)| (name, Rate::Token(nanos)));
+        longest(own, base).or_else(|| longest(listed, base))
     }
 
     /// Whether the provider trains a model of this name.
@@ -58,8 +77,9 @@ impl Prices {
 
     /// What a job costs; nothing while it runs, and for one that cost nothing.
     pub(super) fn of(&self, job: &Job) -> Option<Charge> {
-        let tokens = billed_tokens(job);
-        if tokens == 0 {
+        let (tokens, rate) = (billed_tokens(job), self.price(&job.base)?);
+        let nanos = rate.nanos(tokens, billed_seconds(job));
+        if tokens == 0 && nanos == 0 {
             return None;
         }
         Some(Charge {
@@ -67,11 +87,26 @@ impl Prices {
             account: job.account,
             base: job.base.clone(),
             tokens,
-            nanos: tokens * self.price(&job.base)?,
+            nanos,
             is_told: job.trained_tokens().is_some(),
-            tagged: job.metadata["tunegate_job"].as_str().map(str::to_owned),
+            tagged: job.metadata["tunegate_job"].as_str().or(job.named_after()).map(str::to_owned),
         })
     }
+}
+
+/// The price with the longest name that a model's begins with.
+fn longest<'a>(prices: impl Iterator<Item = (&'a str, Rate)>, base: &str) -> Option<Rate> {
+    let named = prices.filter(|(name, _)| base.starts_with(*name));
+    named.max_by_key(|(name, _)| name.len()).map(|(_, rate)| rate)
+}
+
+/// How long a job ran, whatever came of it, seconds; of a worker of ours, how long that computed.
+fn billed_seconds(job: &Job) -> u64 {
+    if let Some(computed) = job.compute_seconds {
+        return computed;
+    }
+    let ran = job.finished_s.zip(job.started_s).map_or(0, |(finished_s, started_s)| finished_s - started_s);
+    u64::try_from(ran).unwrap_or(0)
 }
 
 /// All epochs of a job that succeeded, and those that were done of one that was cancelled while it ran. A failure costs

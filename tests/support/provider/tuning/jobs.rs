@@ -100,6 +100,8 @@ pub(crate) struct Job {
     pub(crate) epochs_done: u64,
     pub(crate) fine_tuned_model: Option<String>,
     pub(super) created_s: i64,
+    /// When it began to run.
+    pub(super) started_s: Option<i64>,
     pub(super) finished_s: Option<i64>,
     pub(super) estimated_finish_s: Option<i64>,
     /// `supervised`, `dpo` or `reinforcement`.
@@ -107,11 +109,15 @@ pub(crate) struct Job {
     /// Each a number or `"auto"`.
     pub(super) hyperparameters: Map<String, Value>,
     pub(super) seed: Value,
-    pub(super) result_file: Option<String>,
+    pub(super) result_files: Vec<String>,
     pub(super) error: Option<JobError>,
     pub(super) events: Vec<Event>,
     pub(super) checkpoints: Vec<Checkpoint>,
     pub(super) tells_tokens: bool,
+    /// How long it says that it computed, as only our worker does.
+    pub(super) compute_seconds: Option<u64>,
+    /// The name that its training file was uploaded under.
+    training_name: String,
     training: Arc<Vec<u8>>,
     rows: u64,
     doom: Option<(Status, JobError)>,
@@ -128,6 +134,11 @@ impl Job {
     /// A hyperparameter once it is a number.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.hyperparameters.get(name).and_then(Value::as_u64)
+    }
+
+    /// The job of the gateway's that its training file was uploaded for, by the file's name.
+    pub(super) fn named_after(&self) -> Option<&str> {
+        self.training_name.strip_suffix(".jsonl").filter(|name| name.starts_with("ftjob-"))
     }
 
     pub(super) fn suffix(&self) -> Option<&str> {
@@ -315,6 +326,9 @@ pub(super) struct Jobs {
     pub(super) counted: Option<u64>,
     /// Whether `trained_tokens` is told at the end.
     pub(super) tells_tokens: bool,
+    pub(super) compute_seconds: Option<u64>,
+    /// Result files of each job.
+    pub(super) results: usize,
     dooms: VecDeque<(Status, JobError)>,
 }
 
@@ -327,6 +341,8 @@ impl Jobs {
             auto_epochs: 3,
             counted: None,
             tells_tokens: true,
+            compute_seconds: None,
+            results: 1,
             dooms: VecDeque::new(),
         }
     }
@@ -372,6 +388,7 @@ impl Jobs {
             }
             Status::Queued => {
                 job.status = Status::Running;
+                job.started_s = Some(now_s);
                 let epochs = i64::try_from(job.epochs()).expect("few epochs");
                 job.estimated_finish_s = Some(now_s + epochs * EPOCH_SECONDS);
                 job.message(
@@ -407,9 +424,11 @@ impl Jobs {
                 checks,
             );
         }
-        let result = ids.next("file-");
-        files.keep_result(result.clone(), job.account, job.result_csv().into_bytes(), now_s);
-        job.result_file = Some(result);
+        for _ in 0..self.results {
+            let result = ids.next("file-");
+            files.keep_result(result.clone(), job.account, job.result_csv().into_bytes(), now_s);
+            job.result_files.push(result);
+        }
         job.fine_tuned_model = Some(name.clone());
         job.message(ids, now_s, &format!("New fine-tuned model created: {name}"));
         job.message(
@@ -462,7 +481,7 @@ impl Workshop {
     }
 
     fn shown_job(&self, house: House, job: &Job) -> Value {
-        let result = job.result_file.as_ref().and_then(|id| self.files.find(job.account, id));
+        let result = job.result_files.first().and_then(|id| self.files.find(job.account, id));
         match house {
             House::OpenAi => openai::job(job, self.dialect, result),
             House::AzureClassic => azure::job(job),
@@ -549,7 +568,7 @@ impl Workshop {
         }
         let file = self.files.find(account, training_file).ok_or_else(|| missing("training_file"))?;
         let method = order["method"]["type"].as_str().unwrap_or("supervised").to_owned();
-        let training = Arc::clone(&file.bytes);
+        let (training_name, training) = (file.filename.clone(), Arc::clone(&file.bytes));
         let id = match account {
             Account::OpenAi => self.ids.next("ftjob-"),
             Account::Azure => format!("ftjob-{}", self.ids.hex()),
@@ -566,6 +585,7 @@ impl Workshop {
             epochs_done: 0,
             fine_tuned_model: None,
             created_s: now_ms / 1_000,
+            started_s: None,
             finished_s: None,
             estimated_finish_s: None,
             method,
@@ -575,11 +595,13 @@ impl Workshop {
                 .filter(|seed| seed.is_number())
                 .cloned()
                 .unwrap_or_else(|| json!(683_058_546)),
-            result_file: None,
+            result_files: Vec::new(),
             error: None,
             events: Vec::new(),
             checkpoints: Vec::new(),
             tells_tokens: self.jobs.tells_tokens,
+            compute_seconds: self.jobs.compute_seconds,
+            training_name,
             training,
             rows: 0,
             doom: self.jobs.dooms.pop_front(),

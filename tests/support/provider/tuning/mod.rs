@@ -8,11 +8,10 @@ mod arm;
 mod azure;
 mod bill;
 mod files;
+mod hours;
 mod jobs;
 mod openai;
 mod routes;
-#[cfg(test)]
-mod tests;
 mod time;
 
 use std::collections::VecDeque;
@@ -29,6 +28,7 @@ pub(crate) use arm::Deployment;
 pub(crate) use arm::Provisioning;
 pub(crate) use bill::Charge;
 pub(crate) use files::StoredFile;
+pub(crate) use hours::{Rounding, Stood};
 pub(crate) use jobs::{Job, Status};
 pub(crate) use routes::Route;
 pub(super) use routes::TuningCall;
@@ -82,6 +82,8 @@ enum Fault {
     LosesQuestion,
     /// The work is done; the answer waits for the gate.
     Holds(Gate),
+    /// Nothing goes wrong: what is queued behind it is for a later call.
+    Passes,
 }
 
 /// An answer before anything goes wrong with it.
@@ -237,6 +239,7 @@ pub(super) struct Workshop {
     faults: Vec<(Route, VecDeque<Fault>)>,
     calls: Vec<Call>,
     charges: bill::Prices,
+    hourly: hours::HourlyPrices,
 }
 
 impl Workshop {
@@ -252,6 +255,7 @@ impl Workshop {
             faults: Vec::new(),
             calls: Vec::new(),
             charges: bill::Prices::default(),
+            hourly: hours::HourlyPrices::default(),
         }
     }
 
@@ -366,7 +370,7 @@ impl Office {
                     return After::Close;
                 }
             }
-            Some(Fault::Fails(_)) | None => {}
+            Some(Fault::Fails(_) | Fault::Passes) | None => {}
         }
         match wire.write(&served.wire()).await {
             Ok(()) => After::KeepAlive,
@@ -446,6 +450,12 @@ impl Tuning {
         self
     }
 
+    /// Moves files alone on by one state: Azure takes them in before a job may name them.
+    pub(crate) fn takes_in_files(&self) -> &Self {
+        self.with(|workshop| workshop.files.step());
+        self
+    }
+
     /// Moves everything on until the newest job stands so; fails when it never does.
     #[track_caller]
     pub(crate) fn until(&self, status: Status) -> &Self {
@@ -482,6 +492,21 @@ impl Tuning {
         self
     }
 
+    /// Nothing happens to the next call of a route: what is queued behind it is for the call after it.
+    pub(crate) fn passes_next(&self, route: Route) -> &Self {
+        self.with(|workshop| workshop.queue(route, Fault::Passes));
+        self
+    }
+
+    /// Somebody deletes a model by hand.
+    pub(crate) fn portal_deletes(&self, name: &str) -> &Self {
+        self.with(|workshop| {
+            let found = workshop.jobs.models.iter_mut().filter(|model| model.name == name);
+            found.for_each(|model| model.is_deleted = true);
+        });
+        self
+    }
+
     /// The next job that is created fails when it stands so, with this code and message.
     pub(crate) fn next_job_fails(&self, at: Status, code: &str, message: &str) -> &Self {
         self.with(|workshop| workshop.jobs.next_fails(at, code, message));
@@ -506,6 +531,18 @@ impl Tuning {
         self
     }
 
+    /// Jobs from now on say that they computed for so long, and are billed that, whoever tells it.
+    pub(crate) fn computes(&self, seconds: u64) -> &Self {
+        self.with(|workshop| workshop.jobs.compute_seconds = Some(seconds));
+        self
+    }
+
+    /// Jobs from now on end with so many result files.
+    pub(crate) fn writes_results(&self, results: usize) -> &Self {
+        self.with(|workshop| workshop.jobs.results = results);
+        self
+    }
+
     /// How many tokens each training file has for one epoch. Without this one word is one token.
     pub(crate) fn counts(&self, tokens: u64) -> &Self {
         self.with(|workshop| workshop.jobs.counted = Some(tokens));
@@ -514,7 +551,13 @@ impl Tuning {
 
     /// Trains models whose name begins so, and charges so many nano-dollars for each trained token.
     pub(crate) fn trains(&self, base: &str, token_nanos: u64) -> &Self {
-        self.with(|workshop| workshop.charges.set(base, token_nanos));
+        self.with(|workshop| workshop.charges.set(base, bill::Rate::Token(token_nanos)));
+        self
+    }
+
+    /// The same, but charges so many nano-dollars for each hour, in steps of so many seconds.
+    pub(crate) fn trains_by_the_hour(&self, base: &str, nanos: u64, step_seconds: u64) -> &Self {
+        self.with(|workshop| workshop.charges.set(base, bill::Rate::Hour { nanos, step_seconds }));
         self
     }
 
@@ -546,6 +589,34 @@ impl Tuning {
         self.with(|workshop| {
             workshop.settle(None);
             workshop.arm.deployments.clone()
+        })
+    }
+
+    /// Somebody makes a deployment in the portal: it stands since a moment, ms since 1970 UTC.
+    pub(crate) fn stands(&self, name: &str, model: &str, sku: &str, created_ms: i64) -> &Self {
+        self.with(|workshop| workshop.arm.put(name, model, sku, created_ms));
+        self
+    }
+
+    /// Somebody takes a deployment away in the portal, at a moment, ms since 1970 UTC.
+    pub(crate) fn goes(&self, name: &str, at_ms: i64) -> &Self {
+        self.with(|workshop| workshop.arm.take(name, at_ms));
+        self
+    }
+
+    /// What an hour of a deployment costs, nano-dollars, and how time is rounded. Others cost nothing.
+    pub(crate) fn hosts(&self, name: &str, hour_nanos: u64, rounding: Rounding) -> &Self {
+        self.with(|workshop| workshop.hourly.set(name, hour_nanos, rounding));
+        self
+    }
+
+    /// What the deployments cost that ever stood, oldest first: until they were gone, or up to now.
+    pub(crate) fn hosting_bill(&self) -> Vec<Stood> {
+        self.with(|workshop| {
+            workshop.settle(None);
+            let now_ms = workshop.now_ms();
+            let all = workshop.arm.deployments.iter();
+            all.filter_map(|deployment| workshop.hourly.of(deployment, now_ms)).collect()
         })
     }
 

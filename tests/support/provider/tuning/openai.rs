@@ -79,11 +79,11 @@ pub(super) fn job(job: &Job, dialect: Dialect, result: Option<&StoredFile>) -> V
         "finished_at": job.finished_s, "fine_tuned_model": job.fine_tuned_model,
         "organization_id": ORGANISATION_ID, "status": status(job.status, dialect),
         "training_file": job.training_file, "validation_file": job.validation_file,
-        "result_files": job.result_file.iter().collect::<Vec<_>>(), "trained_tokens": job.trained_tokens(),
+        "result_files": job.result_files, "trained_tokens": job.trained_tokens(),
         "estimated_finish": job.estimated_finish_s, "seed": job.seed, "hyperparameters": at_top,
         "method": {"type": job.method, &job.method: {"hyperparameters": hyperparameters}},
         "integrations": integrations.cloned().unwrap_or_else(|| json!([])), "metadata": job.metadata,
-        "error": error, "user_provided_suffix": job.suffix(), "usage_metrics": null,
+        "error": error, "user_provided_suffix": job.suffix(), "usage_metrics": job.compute_seconds.map(|seconds| json!({"compute_seconds": seconds})),
         "shared_with_openai": false, "eval_id": null})
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::super::{Gate, SimulatedProvider, Trouble, UPSTREAM_KEY};
-use super::{Account, Dialect, Pace, Provisioning, Route, Status};
 use crate::support::multipart::Form;
+use crate::support::provider::tuning::{Account, Dialect, Pace, Provisioning, Route, Status};
+use crate::support::provider::{Gate, SimulatedProvider, Trouble, UPSTREAM_KEY};
 use crate::support::{Answer, Call, Connection, chat, eventually, training_rows};
 
 const JOBS: &str = "/v1/fine_tuning/jobs";

@@ -1,0 +1,207 @@
+//! Traffic that is kept to train on: written behind the requests, told what people thought of it, made into training
+//! files, and let go when its time is over.
+
+mod export;
+mod keep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::export::{Exported, Order};
+
+use super::{Noun, TuningError};
+use crate::domain::capture::{Feedback, Policy};
+use crate::domain::catalog::Catalog;
+use crate::domain::prompt::hash::sha256_of;
+use crate::domain::tuning::Owner;
+use crate::gateway::ServedRequest;
+use crate::gateway::capture::Capturer;
+use crate::gateway::catalog::LiveCatalog;
+use crate::store::captures::{CaptureRows, Count, Erasure, FeedbackRow};
+use crate::store::{Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+
+/// Most batches of one sweep: what is beyond waits for the next.
+const MOST_BATCHES: u32 = 50;
+/// How long an erasure waits for what is on its way.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Kept traffic.
+pub struct Captures {
+    rows: CaptureRows,
+    catalog: Arc<LiveCatalog>,
+    capturer: Capturer,
+    metrics: Arc<Metrics>,
+}
+
+/// What an operator wants to be gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forget {
+    /// Of this request.
+    pub request_id: Option<String>,
+    /// Of this user, as the application named them.
+    pub user: Option<String>,
+    /// Of this owner.
+    pub owner: Option<Owner>,
+    /// Of this model.
+    pub model: Option<String>,
+}
+
+/// What became of a word about an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// The request's id.
+    pub request_id: String,
+    /// Whether it is kept: only beside an exchange that is kept, too.
+    pub kept: bool,
+}
+
+/// What is said when our database fails; why stands in the log.
+fn stored(error: &StoreError) -> TuningError {
+    tracing::error!(%error, "the store failed the kept traffic");
+    TuningError::Unavailable(
+        "the gateway's database can't be used right now: try again in a moment".to_owned(),
+    )
+}
+
+impl Captures {
+    /// The kept traffic of a store.
+    pub fn new(store: &Store, catalog: Arc<LiveCatalog>, capturer: Capturer, metrics: Arc<Metrics>) -> Self {
+        Self { rows: CaptureRows::new(store), catalog, capturer, metrics }
+    }
+
+    /// Takes what somebody says about an answer of an owner's; the last word counts. `served` tells of the request where
+    /// no row does: its row may be on its way, or it was not drawn.
+    ///
+    /// # Errors
+    ///
+    /// When the owner has no such request, or the database fails.
+    pub async fn hear(
+        &self,
+        owner: &Owner,
+        id: &str,
+        said: Feedback,
+        served: Option<ServedRequest>,
+        now_ms: i64,
+    ) -> Result<Heard, TuningError> {
+        let known = self.rows.known(&owner.to_string(), id).await.map_err(|error| stored(&error))?;
+        let rating = said.rating;
+        let (request_id, model, until_ms) = match (known, served) {
+            (Some(known), _) => (known.request_id, known.model, Some(known.until_ms)),
+            (None, Some(served)) => {
+                let policy = self.drawn(&served.model, id).filter(|_| !served.reused);
+                let until_ms = policy.map(|policy| now_ms + policy.retention_ms);
+                (id.to_owned(), served.model.to_string(), until_ms)
+            }
+            (None, None) => return Err(TuningError::not_found(Noun::Request, id)),
+        };
+        if let Some(until_ms) = until_ms {
+            let said = self.masked(&model, said);
+            let owner = owner.to_string();
+            let row = FeedbackRow {
+                request_id: request_id.clone(),
+                owner,
+                model: model.clone(),
+                said,
+                at_ms: now_ms,
+                until_ms,
+            };
+            self.rows.say(&row).await.map_err(|error| stored(&error))?;
+        }
+        if self.catalog.load().catalog.models().any(|known| known.name.as_str() == model) {
+            self.metrics.captures.told(&model, rating);
+        }
+        Ok(Heard { request_id, kept: until_ms.is_some() })
+    }
+
+    /// What is kept of a model's traffic, where a request of it was drawn.
+    fn drawn(&self, model: &str, request_id: &str) -> Option<Arc<Policy>> {
+        policy_of(&self.catalog.load().catalog, model).filter(|policy| policy.draws(request_id))
+    }
+
+    /// Masked, unless the model's policy says otherwise.
+    fn masked(&self, model: &str, said: Feedback) -> Feedback {
+        match policy_of(&self.catalog.load().catalog, model) {
+            Some(policy) if !policy.mask => said,
+            _ => said.masked(),
+        }
+    }
+
+    /// How much is kept, by model and deployment.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn counts(&self) -> Result<Vec<Count>, TuningError> {
+        self.rows.counts().await.map_err(|error| stored(&error))
+    }
+
+    /// Deletes what an operator names, what is on its way among it, here and at other gateways. Returns how many exchanges
+    /// went.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails; some of it may be gone then.
+    pub async fn forget(&self, what: &Forget, now_ms: i64) -> Result<u64, TuningError> {
+        let which = Erasure {
+            request_id: what.request_id.clone(),
+            end_user: what.user.as_deref().map(sha256_of),
+            owner: what.owner.as_ref().map(Owner::to_string),
+            model: what.model.clone(),
+        };
+        // what this process has is written first, so that it is counted; what comes behind the note is let go
+        if tokio::time::timeout(FLUSH_LIMIT, self.capturer.flushed()).await.is_err() {
+            return Err(TuningError::Unavailable(
+                "what is on its way to the database is not there yet: try again in a moment".to_owned(),
+            ));
+        }
+        self.rows.note_erasure(&which, now_ms).await.map_err(|error| stored(&error))?;
+        self.rows.erase(&which).await.map_err(|error| stored(&error))
+    }
+
+    /// Lets go what is over: by its own time, by its model's, and the oldest of too many. Bounded: what is left waits for
+    /// the next time. Returns how many rows went.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn sweep(&self, now_ms: i64) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        for _ in 0..MOST_BATCHES {
+            match self.rows.sweep(now_ms).await? {
+                0 => break,
+                swept => gone += swept,
+            }
+        }
+        let live = self.catalog.load();
+        for model in live.catalog.models() {
+            let Some(policy) = &model.capture else { continue };
+            let most = i64::try_from(policy.max_rows).unwrap_or(i64::MAX);
+            for _ in 0..MOST_BATCHES {
+                match self.rows.trim(model.name.as_str(), now_ms - policy.retention_ms, most).await? {
+                    0 => break,
+                    trimmed => gone += trimmed,
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Says in the metrics how much is kept.
+    ///
+    /// # Errors
+    ///
+    /// When the database fails.
+    pub async fn tell(&self) -> Result<(), StoreError> {
+        let sizes = self.rows.sizes().await?;
+        let sizes: Vec<(Arc<str>, i64, i64)> =
+            sizes.into_iter().map(|size| (size.model.into(), size.rows, size.bytes)).collect();
+        self.metrics.captures.stand(&sizes);
+        Ok(())
+    }
+}
+
+/// What is kept of a model's traffic, by its name in the catalog.
+fn policy_of(catalog: &Catalog, model: &str) -> Option<Arc<Policy>> {
+    catalog.models().find(|known| known.name.as_str() == model)?.capture.clone()
+}

@@ -1,0 +1,671 @@
+//! The adapters that are served beside the base model: on disk all of them, in memory those asked for last.
+//!
+//! A request holds the adapter it began with: one that is put out of memory, replaced or deleted serves its running
+//! requests to their end.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tunegate_engine::Shape;
+use tunegate_engine::adapter::{Adapter, AdapterError, AdapterLimits, LoraConfig, Target, peft};
+
+use super::shelved::{self, Card, Taken};
+use super::tuning::{folder, record};
+use crate::clock;
+use crate::telemetry::metrics::WorkerMetrics;
+
+/// How often the folder is looked at for what others put there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The most adapters on disk; beyond, some have to be deleted.
+const MOST_ADAPTERS: usize = 10_000;
+/// What a file says of each of its matrices, bytes at most: its name, form and place.
+const MATRIX_HEAD_BYTES: usize = 256;
+
+/// How much is held in memory, and what is taken at all.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterBounds {
+    /// Adapters in memory.
+    pub resident: usize,
+    /// Bytes of all adapters in memory; also of the largest one.
+    pub bytes: usize,
+    /// The largest rank.
+    pub rank: usize,
+}
+
+impl Default for AdapterBounds {
+    fn default() -> Self {
+        Self { resident: 32, bytes: 1 << 30, rank: 128 }
+    }
+}
+
+/// Why an adapter is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ShelfError {
+    /// Its files can't be read or written.
+    #[error("{}: {source}", path.display())]
+    System {
+        /// Which.
+        path: PathBuf,
+        /// As the system says.
+        source: io::Error,
+    },
+    /// It is broken, of another model, or too large.
+    #[error("the adapter {name}: {source}")]
+    Adapter {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        source: AdapterError,
+    },
+    /// It alone is larger than what may be in memory.
+    #[error("the adapter {name} takes {bytes} bytes of memory, and {most} are allowed for all")]
+    TooLarge {
+        /// Which.
+        name: String,
+        /// Its bytes.
+        bytes: usize,
+        /// The bound.
+        most: usize,
+    },
+    /// There are too many on disk.
+    #[error("there are {MOST_ADAPTERS} adapters: delete some")]
+    TooMany,
+}
+
+impl ShelfError {
+    /// The system's own error, which may be none the next time.
+    ///
+    /// # Errors
+    /// What will be the same then.
+    pub(super) fn into_system(self) -> Result<io::Error, Self> {
+        match self {
+            Self::System { source, .. } | Self::Adapter { source: AdapterError::Io(source), .. } => {
+                Ok(source)
+            }
+            other => Err(other),
+        }
+    }
+}
+
+/// All adapters of a model.
+pub(super) struct Adapters {
+    folder: PathBuf,
+    base: String,
+    shape: Shape,
+    bounds: AdapterBounds,
+    metrics: Arc<WorkerMetrics>,
+    /// Never held while a file is read or written: who asks for what is in memory waits for no disk.
+    state: Mutex<State>,
+    /// Told when one has been read.
+    was_read: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// By name, with their folders.
+    cards: BTreeMap<String, (Card, PathBuf)>,
+    /// In memory, the one asked for last at the end.
+    resident: Vec<(String, Arc<Adapter>)>,
+    /// Those that are being read into memory.
+    reading: HashSet<String>,
+    /// Folders that were looked at.
+    seen: HashSet<PathBuf>,
+    /// When the folder was looked at last.
+    looked: Option<Instant>,
+}
+
+impl State {
+    /// Returns one that is in memory, and keeps it there before those that were asked for earlier.
+    fn use_again(&mut self, name: &str) -> Option<Arc<Adapter>> {
+        let at = self.resident.iter().position(|(resident, _)| resident == name)?;
+        let used = self.resident.remove(at);
+        let adapter = Arc::clone(&used.1);
+        self.resident.push(used);
+        Some(adapter)
+    }
+
+    fn bytes(&self) -> usize {
+        self.resident.iter().map(|(_, adapter)| adapter.size_bytes()).sum()
+    }
+}
+
+/// An adapter that is being read; the others who want it are told when this is dropped, whatever has come of it.
+struct Reading<'a> {
+    adapters: &'a Adapters,
+    name: &'a str,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.adapters.state().reading.remove(self.name);
+        self.adapters.was_read.notify_all();
+    }
+}
+
+impl Adapters {
+    /// Reads which there are. What is no adapter of `base` is left alone, and said so.
+    ///
+    /// # Errors
+    /// If the folder can't be read.
+    pub(super) fn open(
+        path: &Path,
+        base: &str,
+        shape: Shape,
+        bounds: AdapterBounds,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Result<Self, ShelfError> {
+        metrics.adapter_limits(bounds.resident.max(1), bounds.bytes);
+        let (folder, base, state) = (path.to_path_buf(), base.to_owned(), Mutex::default());
+        let was_read = Condvar::new();
+        let adapters = Self { folder, base, shape, bounds, metrics, state, was_read };
+        let system = |source| ShelfError::System { path: path.to_path_buf(), source };
+        for entry in fs::read_dir(path).map_err(system)? {
+            let at = entry.map_err(system)?.path();
+            // what a kill left of a publication or of a deletion
+            if at.extension().is_some_and(|extension| extension == "new" || extension == "gone") {
+                folder::remove(&at).map_err(system)?;
+            }
+        }
+        adapters.look().map_err(system)?;
+        Ok(adapters)
+    }
+
+    /// Takes up what was put into the folder since it was looked at last, such as by `tunegate adapters import`.
+    fn look(&self) -> io::Result<()> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let at = entry?.path();
+            if shelved::is_whole(&at) && !self.state().seen.contains(&at) {
+                found.push((shelved::card(&at), at));
+            }
+        }
+        let mut state = self.state();
+        for (card, at) in found {
+            // published by ourselves since it was read, or deleted
+            if !state.seen.contains(&at) && at.is_dir() {
+                self.take_up(&mut state, card, at);
+            }
+        }
+        self.show(&state);
+        Ok(())
+    }
+
+    fn take_up(&self, state: &mut State, card: io::Result<Option<Card>>, at: PathBuf) {
+        match card {
+            Ok(Some(card)) if card.base == self.base => {
+                state.cards.insert(card.name.clone(), (card, at.clone()));
+            }
+            Ok(Some(card)) => {
+                tracing::warn!(
+                    adapter = card.name,
+                    base = card.base,
+                    "an adapter of another model is not served"
+                );
+            }
+            Ok(None) => {
+                tracing::warn!(path = %at.display(), "not an adapter that was imported: `tunegate adapters import` takes it in");
+            }
+            Err(error) => {
+                tracing::warn!(path = %at.display(), %error, "an adapter can't be read");
+                // the system may do better the next time
+                if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
+                    return;
+                }
+            }
+        }
+        state.seen.insert(at);
+    }
+
+    /// Looks at the folder again, where that was not done a moment ago.
+    fn look_again(&self) {
+        let now = clock::monotonic();
+        {
+            let mut state = self.state();
+            if state.looked.is_some_and(|looked| now.saturating_duration_since(looked) < LOOK_EVERY) {
+                return;
+            }
+            state.looked = Some(now);
+        }
+        if let Err(error) = self.look() {
+            tracing::warn!(path = %self.folder.display(), %error, "the folder of adapters can't be read");
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is consistent at every point where its holder could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns all, by name. May read the folder.
+    pub(super) fn all(&self) -> Vec<Card> {
+        self.look_again();
+        self.state().cards.values().map(|(card, _)| card.clone()).collect()
+    }
+
+    /// Finds the one meant by `asked`; `local/` before the name is accepted too. May read the folder.
+    pub(super) fn find(&self, asked: &str) -> Option<Card> {
+        let name = asked.strip_prefix("local/").unwrap_or(asked);
+        let known = || self.state().cards.get(name).map(|(card, _)| card.clone());
+        known().or_else(|| {
+            self.look_again();
+            known()
+        })
+    }
+
+    /// Returns the folder of an adapter.
+    pub(super) fn folder_of(&self, name: &str) -> Option<PathBuf> {
+        self.state().cards.get(name).map(|(_, path)| path.clone())
+    }
+
+    /// Returns the adapter meant by `asked` where it is in memory. Waits for no disk.
+    pub(super) fn resident(&self, asked: &str) -> Option<Arc<Adapter>> {
+        self.state().use_again(asked.strip_prefix("local/").unwrap_or(asked))
+    }
+
+    /// Returns an adapter to compute with, read from disk where it is not in memory, by the first who asks; none where
+    /// there is none of that name. May block for the time of the reading.
+    ///
+    /// # Errors
+    /// If it is broken or too large.
+    pub(super) fn load(&self, name: &str) -> Result<Option<Arc<Adapter>>, ShelfError> {
+        let path = {
+            let mut state = self.state();
+            loop {
+                if let Some(adapter) = state.use_again(name) {
+                    return Ok(Some(adapter));
+                }
+                let Some((_, path)) = state.cards.get(name) else { return Ok(None) };
+                let path = path.clone();
+                if state.reading.insert(name.to_owned()) {
+                    break path;
+                }
+                state = self.was_read.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        let _reading = Reading { adapters: self, name };
+        let adapter = Arc::new(self.read(name, &path)?);
+        let mut state = self.state();
+        // deleted or replaced meanwhile: who asked before that is served all the same
+        if state.cards.get(name).is_some_and(|(_, now)| *now == path) {
+            state.resident.retain(|(resident, _)| resident != name);
+            state.resident.push((name.to_owned(), Arc::clone(&adapter)));
+            while state.resident.len() > self.bounds.resident.max(1) || state.bytes() > self.bounds.bytes {
+                state.resident.remove(0);
+                self.metrics.adapter_evicted();
+            }
+        }
+        self.show(&state);
+        drop(state);
+        self.metrics.adapter_loaded();
+        Ok(Some(adapter))
+    }
+
+    /// Whether an adapter of this form would be served once it is trained: asked before hours are spent on it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn takes(&self, form: &LoraConfig) -> Result<(), AdapterError> {
+        let LoraConfig { rank, targets, .. } = form;
+        let AdapterLimits { rank: most, size_bytes } = self.limits();
+        if *rank > most {
+            return Err(AdapterError::TooLarge { what: "rank", found: *rank as u64, most: most as u64 });
+        }
+        let matrices = |target: &Target| {
+            let numbers = rank * (target.width_in(&self.shape) + target.width_out(&self.shape));
+            numbers * size_of::<f32>() + 2 * MATRIX_HEAD_BYTES
+        };
+        let found = (self.shape.layers * targets.iter().map(matrices).sum::<usize>()) as u64;
+        match found <= size_bytes {
+            true => Ok(()),
+            false => Err(AdapterError::TooLarge { what: "size in bytes", found, most: size_bytes }),
+        }
+    }
+
+    fn limits(&self) -> AdapterLimits {
+        AdapterLimits { rank: self.bounds.rank, size_bytes: self.bounds.bytes as u64 }
+    }
+
+    fn read(&self, name: &str, path: &Path) -> Result<Adapter, ShelfError> {
+        let wrong = |source| ShelfError::Adapter { name: name.to_owned(), source };
+        let weights = peft::read(path, &self.shape, self.limits()).map_err(wrong)?;
+        let adapter = Adapter::new(&weights, &self.shape).map_err(wrong)?;
+        let (bytes, most) = (adapter.size_bytes(), self.bounds.bytes);
+        match bytes <= most {
+            true => Ok(adapter),
+            false => Err(ShelfError::TooLarge { name: name.to_owned(), bytes, most }),
+        }
+    }
+
+    /// Serves the adapter at `from`, whose files never change, from now on, as what `card` says, in the folder `id`. One
+    /// that is there already under this id is left as it is.
+    ///
+    /// # Errors
+    /// If it is no adapter of this model, or can't be copied; then nothing has changed.
+    pub(super) fn publish(&self, from: &Path, id: &str, card: Card) -> Result<(), ShelfError> {
+        let to = self.folder.join(id);
+        if !to.is_dir() {
+            if self.state().cards.len() >= MOST_ADAPTERS {
+                return Err(ShelfError::TooMany);
+            }
+            self.read(&card.name, from)?;
+            shelved::place(from, &self.folder, id, &card, Taken::Shared)
+                .map_err(|source| ShelfError::System { path: to.clone(), source })?;
+        }
+        let mut state = self.state();
+        state.resident.retain(|(resident, _)| *resident != card.name);
+        state.seen.insert(to.clone());
+        state.cards.insert(card.name.clone(), (card, to));
+        self.show(&state);
+        Ok(())
+    }
+
+    /// Serves an adapter no longer; running requests keep it. Returns whether there was one.
+    ///
+    /// # Errors
+    /// If its files can't be removed; it is served no longer all the same, until the next start.
+    pub(super) fn delete(&self, name: &str) -> Result<bool, ShelfError> {
+        let path = {
+            let mut state = self.state();
+            state.resident.retain(|(resident, _)| resident != name);
+            let removed = state.cards.remove(name);
+            self.show(&state);
+            match removed {
+                Some((_, path)) => path,
+                None => return Ok(false),
+            }
+        };
+        let gone = path.with_extension("gone");
+        let renamed = fs::rename(&path, &gone);
+        if renamed.is_ok() {
+            // another may be put there under the same name
+            self.state().seen.remove(&path);
+        }
+        let removed = renamed.and_then(|()| folder::remove(&gone));
+        removed.map(|()| true).map_err(|source| ShelfError::System { path, source })
+    }
+
+    /// Serves a model no longer, nor what it was behind its epochs: nobody could ask for those to be deleted once it is
+    /// gone. Returns whether there was one.
+    ///
+    /// # Errors
+    /// As [`Self::delete`]; the model goes last, so that it can be asked for again.
+    pub(super) fn delete_model(&self, name: &str) -> Result<bool, ShelfError> {
+        for checkpoint in self.checkpoints_of(name) {
+            self.delete(&checkpoint)?;
+        }
+        self.delete(name)
+    }
+
+    fn checkpoints_of(&self, name: &str) -> Vec<String> {
+        let state = self.state();
+        let Some(job) = state.cards.get(name).and_then(|(card, _)| card.job.as_deref()) else {
+            return Vec::new();
+        };
+        let is_on_its_way = |other: &&Card| {
+            let behind = other.name.strip_prefix(name);
+            other.job.as_deref() == Some(job)
+                && behind.is_some_and(|rest| rest.starts_with(record::CHECKPOINT))
+        };
+        let cards = state.cards.values().map(|(card, _)| card);
+        cards.filter(is_on_its_way).map(|card| card.name.clone()).collect()
+    }
+
+    fn show(&self, state: &State) {
+        self.metrics.adapters(state.cards.len(), state.resident.len(), state.bytes());
+    }
+
+    /// The name of the model that all of them are of.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tunegate_engine::adapter::{LoraPair, LoraWeights};
+
+    use super::*;
+    use crate::telemetry::metrics::Occupancy;
+
+    const SHAPE: Shape = Shape {
+        width: 32,
+        hidden: 64,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        head_width: 16,
+        vocabulary: 10,
+        context: 64,
+        epsilon: 1e-5,
+        rope_base: 1e4,
+    };
+
+    fn weights(rank: usize) -> LoraWeights {
+        let config = LoraConfig::new(rank, 8.0, 0.0, vec![Target::Query]).expect("a form");
+        let pair = |layer| LoraPair {
+            layer,
+            target: Target::Query,
+            a: vec![0.5; rank * SHAPE.width],
+            b: vec![0.25; SHAPE.query_width() * rank],
+        };
+        LoraWeights { config, pairs: (0..SHAPE.layers).map(pair).collect() }
+    }
+
+    fn card(name: &str) -> Card {
+        Card { name: name.to_owned(), base: "small".to_owned(), created_at: 1, job: None }
+    }
+
+    struct Place {
+        folder: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            fs::create_dir(folder.path().join("adapters")).expect("made");
+            Self { folder }
+        }
+
+        fn open(&self, bounds: AdapterBounds) -> Adapters {
+            let most = Occupancy { queue: 1, active: 1, kv_tokens: 1 };
+            let metrics = Arc::new(WorkerMetrics::new("small", None, most).expect("metrics"));
+            Adapters::open(&self.folder.path().join("adapters"), "small", SHAPE, bounds, metrics)
+                .expect("opened")
+        }
+
+        fn trained(&self, rank: usize) -> PathBuf {
+            let path = self.folder.path().join(format!("trained-{rank}"));
+            peft::write(&path, &weights(rank), &SHAPE, "small").expect("written");
+            path
+        }
+    }
+
+    #[test]
+    fn those_asked_for_last_are_in_memory() {
+        let place = Place::new();
+        let adapters = place.open(AdapterBounds { resident: 2, ..AdapterBounds::default() });
+        let from = place.trained(4);
+        for name in ["a", "b", "c"] {
+            adapters.publish(&from, name, card(name)).expect("published");
+        }
+        let load = |name: &str| adapters.load(name).expect("read").expect("there");
+        let a = load("a");
+        load("b");
+        assert!(Arc::ptr_eq(&a, &load("a")), "from memory");
+        load("c");
+        assert!(Arc::ptr_eq(&a, &load("a")), "b went, since a was asked for later");
+        assert_eq!(adapters.state().resident.len(), 2);
+        let full = Occupancy { queue: 0, active: 0, kv_tokens: 0 };
+        let told = String::from_utf8(adapters.metrics.text(full)).expect("text");
+        for line in [
+            "tunegate_worker_adapters_resident 2",
+            "tunegate_worker_adapters_resident_limit 2",
+            "tunegate_worker_adapter_evictions_total 1",
+            "tunegate_worker_adapter_loads_total 3",
+        ] {
+            assert!(told.lines().any(|written| written == line), "{line} in\n{told}");
+        }
+        assert!(adapters.load("d").expect("nothing").is_none());
+    }
+
+    #[test]
+    fn one_that_is_deleted_serves_who_has_it_and_nobody_else() {
+        let place = Place::new();
+        let adapters = place.open(AdapterBounds::default());
+        adapters.publish(&place.trained(4), "x", card("x")).expect("published");
+        let held = adapters.load("x").expect("read").expect("there");
+        assert!(adapters.delete("x").expect("deleted"));
+        assert!(!adapters.delete("x").expect("gone"));
+        assert!(adapters.find("local/x").is_none() && held.size_bytes() > 0);
+        assert_eq!(fs::read_dir(place.folder.path().join("adapters")).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn one_that_is_deleted_can_be_brought_again() {
+        let place = Place::new();
+        let (from, folder) = (place.trained(4), place.folder.path().join("adapters"));
+        let adapters = place.open(AdapterBounds::default());
+        for _ in 0..2 {
+            shelved::import(&from, &folder, &SHAPE, &card("x")).expect("imported");
+            adapters.state().looked = None;
+            assert!(adapters.find("x").is_some(), "served under the name of before");
+            assert!(adapters.delete("x").expect("deleted"));
+            adapters.state().looked = None;
+            assert_eq!(adapters.find("x"), None);
+        }
+    }
+
+    #[test]
+    fn a_card_that_can_not_be_read_now_is_read_later() {
+        let place = Place::new();
+        let folder = place.folder.path().join("adapters");
+        shelved::import(&place.trained(4), &folder, &SHAPE, &card("x")).expect("imported");
+        let at = fs::read_dir(&folder).expect("a folder").next().expect("an entry").expect("read").path();
+        let card_file = at.join("tunegate.json");
+        let text = fs::read(&card_file).expect("a card");
+        fs::remove_file(&card_file).expect("removed");
+        // a folder can't be read as a file is: an error of the system
+        fs::create_dir(&card_file).expect("made");
+        let adapters = place.open(AdapterBounds::default());
+        assert_eq!(adapters.find("x"), None);
+        fs::remove_dir(&card_file).expect("removed");
+        fs::write(&card_file, text).expect("written");
+        adapters.state().looked = None;
+        assert_eq!(adapters.find("x"), Some(card("x")));
+    }
+
+    #[test]
+    fn a_model_takes_its_checkpoints_along_and_nothing_else() {
+        let place = Place::new();
+        let adapters = place.open(AdapterBounds::default());
+        let from = place.trained(4);
+        let of = |name: &str, job: Option<&str>| Card { job: job.map(ToOwned::to_owned), ..card(name) };
+        for (id, card) in [
+            ("a", of("ft:m:o:s:1", Some("ftjob-1"))),
+            ("b", of("ft:m:o:s:1:ckpt-step-3", Some("ftjob-1"))),
+            ("c", of("ft:m:o:s:1:ckpt-step-6", Some("ftjob-1"))),
+            ("d", of("ft:m:o:s:2:ckpt-step-6", Some("ftjob-2"))),
+            ("e", of("ft:m:o:s:1:ckpt-step-9", None)),
+        ] {
+            adapters.publish(&from, id, card).expect("published");
+        }
+        assert!(adapters.delete_model("ft:m:o:s:2:ckpt-step-6").expect("deleted"));
+        assert_eq!(adapters.all().len(), 4, "a checkpoint is deleted alone");
+        assert!(adapters.delete_model("ft:m:o:s:1").expect("deleted"));
+        assert!(!adapters.delete_model("ft:m:o:s:1").expect("gone"));
+        assert_eq!(adapters.all(), [of("ft:m:o:s:1:ckpt-step-9", None)], "an imported one has no job");
+        assert_eq!(fs::read_dir(place.folder.path().join("adapters")).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn one_that_many_ask_for_is_read_once() {
+        let place = Place::new();
+        let adapters = place.open(AdapterBounds::default());
+        adapters.publish(&place.trained(64), "x", card("x")).expect("published");
+        let all_at_once = std::sync::Barrier::new(4);
+        let load = || {
+            all_at_once.wait();
+            adapters.load("x").expect("read").expect("there")
+        };
+        let loaded: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("loaded")).collect()
+        });
+        assert!(loaded.iter().all(|adapter| Arc::ptr_eq(adapter, &loaded[0])), "one copy for all");
+        assert!(adapters.resident("local/x").is_some() && adapters.state().reading.is_empty());
+        assert!(adapters.resident("y").is_none());
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_published() {
+        let place = Place::new();
+        let adapters = place.open(AdapterBounds { rank: 4, ..AdapterBounds::default() });
+        assert!(matches!(
+            adapters.publish(&place.trained(8), "x", card("x")),
+            Err(ShelfError::Adapter { .. })
+        ));
+        let adapters = place.open(AdapterBounds { bytes: 100, ..AdapterBounds::default() });
+        assert!(adapters.publish(&place.trained(4), "x", card("x")).is_err());
+        assert_eq!(adapters.all(), []);
+    }
+
+    #[test]
+    fn what_would_not_be_served_is_known_before_it_is_trained() {
+        let place = Place::new();
+        let size =
+            |rank| fs::metadata(place.trained(rank).join(shelved::WEIGHTS_FILE)).expect("a file").len();
+        let bytes = usize::try_from(size(8)).expect("small");
+        for (bounds, rank, says) in [
+            (AdapterBounds::default(), 128, None),
+            (AdapterBounds::default(), 129, Some("rank is 129, and at most 128")),
+            (AdapterBounds { bytes: bytes - 1, ..AdapterBounds::default() }, 8, Some("size in bytes is")),
+            (AdapterBounds { bytes: bytes + 4096, ..AdapterBounds::default() }, 8, None),
+        ] {
+            let taken = place.open(bounds).takes(&weights(rank).config).map_err(|error| error.to_string());
+            match says {
+                None => assert_eq!(taken, Ok(()), "{bounds:?}"),
+                Some(words) => assert!(taken.expect_err(words).contains(words), "{bounds:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_system_is_to_blame_for_is_tried_again() {
+        let io = || io::Error::from(io::ErrorKind::StorageFull);
+        let name = || "x".to_owned();
+        let wrong = |source| ShelfError::Adapter { name: name(), source };
+        for (error, is_system) in [
+            (ShelfError::System { path: PathBuf::new(), source: io() }, true),
+            (wrong(AdapterError::Io(io())), true),
+            (wrong(AdapterError::Malformed(name())), false),
+            (ShelfError::TooLarge { name: name(), bytes: 2, most: 1 }, false),
+            (ShelfError::TooMany, false),
+        ] {
+            let told = error.to_string();
+            assert_eq!(error.into_system().is_ok(), is_system, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_start_finds_what_there_is_and_later_what_was_put_there() {
+        let place = Place::new();
+        let from = place.trained(4);
+        place.open(AdapterBounds::default()).publish(&from, "x", card("x")).expect("published");
+        let folder = place.folder.path().join("adapters");
+        fs::create_dir(folder.join("half.new")).expect("made");
+        let adapters = place.open(AdapterBounds::default());
+        assert_eq!(adapters.all(), [card("x")]);
+        assert!(!folder.join("half.new").exists());
+        shelved::import(&from, &folder, &SHAPE, &card("y")).expect("imported");
+        adapters.state().looked = None;
+        assert_eq!(adapters.find("y"), Some(card("y")));
+        let other = Card { base: "other".to_owned(), ..card("z") };
+        shelved::import(&from, &folder, &SHAPE, &other).expect("imported");
+        adapters.state().looked = None;
+        assert_eq!(adapters.find("z"), None);
+    }
+}

@@ -1,0 +1,671 @@
+//! Who is trained, and what becomes of it.
+//!
+//! One thread trains one job after the other, each in a process of its own that can be killed at any moment: whatever
+//! is told to anybody is on the disk before. A worker that starts again goes on with what it was at.
+
+mod conclude;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::folder::{self, Folder, JobFolder};
+use super::journal::{self, Event, Journal, Level};
+use super::record::{self, Epoch, Record, Run, Status, Wish};
+use super::settings::Asked;
+use super::shelf::Shelf;
+use crate::clock;
+use crate::domain::tuning::request::{JobRequest, OUR_METADATA};
+use crate::domain::tuning::{Id, JobError};
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::worker::adapters::Adapters;
+use crate::worker::wire::Refusal;
+
+/// Jobs that have not ended, at most.
+const MOST_OPEN: usize = 100;
+/// Jobs at all; those that ended first are forgotten beyond.
+const MOST_JOBS: usize = 2_000;
+/// How often a running trainer is looked at.
+const PULSE: Duration = Duration::from_millis(200);
+/// How long a trainer may take to write its checkpoint before it is killed; then its last one counts.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a trainer may be begun without a step between, and not come to an end of its own.
+const MOST_DEATHS: u32 = 3;
+/// How long the desk waits before it tries again what the disk refused.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How jobs are trained.
+#[derive(Debug, Clone)]
+pub(in crate::worker) struct Training {
+    /// This program.
+    pub(in crate::worker) program: PathBuf,
+    /// The GGUF file of the base model.
+    pub(in crate::worker) model_file: PathBuf,
+    /// What stands for us in the names of models.
+    pub(in crate::worker) organization: String,
+    pub(in crate::worker) threads: NonZeroUsize,
+    /// What a trainer may allocate, MiB.
+    pub(in crate::worker) memory_mib: u64,
+    /// The longest row, tokens.
+    pub(in crate::worker) longest_row: usize,
+    /// How long a run may go without a checkpoint.
+    pub(in crate::worker) checkpoint_every: Duration,
+}
+
+/// The handle; ends the thread, and with it a running trainer, when dropped.
+pub(in crate::worker) struct TuningDesk {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    folder: Folder,
+    shelf: Shelf,
+    adapters: Arc<Adapters>,
+    training: Training,
+    metrics: Arc<WorkerMetrics>,
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: BTreeMap<String, Record>,
+    ended: bool,
+}
+
+/// A piece of a list, as OpenAI pages it.
+pub(in crate::worker) struct Page<T> {
+    pub(in crate::worker) items: Vec<T>,
+    pub(in crate::worker) has_more: bool,
+}
+
+impl<T> Page<T> {
+    /// The first `limit` of `all` behind the one called `after`.
+    pub(in crate::worker) fn of(
+        all: Vec<T>,
+        after: Option<&str>,
+        limit: usize,
+        id: impl Fn(&T) -> &str,
+    ) -> Self {
+        let from = after
+            .map_or(0, |after| all.iter().position(|item| id(item) == after).map_or(all.len(), |at| at + 1));
+        let has_more = all.len() > from.saturating_add(limit);
+        Self { items: all.into_iter().skip(from).take(limit).collect(), has_more }
+    }
+}
+
+impl TuningDesk {
+    /// Reads what there is, and goes on with it.
+    ///
+    /// # Errors
+    /// If the folder can't be read or written, or the system gives no thread.
+    pub(in crate::worker) fn start(
+        folder: Folder,
+        adapters: Arc<Adapters>,
+        training: Training,
+        metrics: Arc<WorkerMetrics>,
+    ) -> io::Result<Self> {
+        let shelf = Shelf::new(&folder);
+        shelf.sweep()?;
+        let jobs = read_all(&folder)?;
+        for ended in jobs.values().filter(|job| job.status.is_final()) {
+            // a kill may have come between a job's end and this
+            folder.job(&ended.id).clear()?;
+        }
+        let state = Mutex::new(State { jobs, ended: false });
+        let inner =
+            Arc::new(Inner { folder, shelf, adapters, training, metrics, state, news: Condvar::new() });
+        inner.count(&inner.state());
+        let runner = Arc::clone(&inner);
+        let thread = std::thread::Builder::new().name("tuning".to_owned()).spawn(move || runner.run())?;
+        Ok(Self { inner, thread: Some(thread) })
+    }
+
+    /// The files of this worker.
+    pub(in crate::worker) fn shelf(&self) -> &Shelf {
+        &self.inner.shelf
+    }
+
+    /// What stands for us in the names of models.
+    pub(in crate::worker) fn organization(&self) -> &str {
+        &self.inner.training.organization
+    }
+
+    /// Whether the thread runs; it ends only when told to, unless it is broken.
+    pub(in crate::worker) fn is_alive(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Ends the thread and a running trainer, which goes on from its last checkpoint at the next start.
+    pub(in crate::worker) fn end(&self) {
+        self.inner.state().ended = true;
+        self.inner.news.notify_all();
+    }
+
+    /// Takes a job in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(in crate::worker) fn create(&self, body: &[u8]) -> Result<Record, Refusal> {
+        let (request, ours) = read_request(body)?;
+        let inner = &self.inner;
+        let asked = Asked::of(&request)?;
+        let form = asked.lora().map_err(|why| Refusal::invalid("hyperparameters", &why))?;
+        inner
+            .adapters
+            .takes(&form)
+            .map_err(|error| Refusal::invalid("hyperparameters.lora_r", &error.to_string()))?;
+        let model = request.model.as_str();
+        let model = model.strip_prefix("local/").unwrap_or(model);
+        if model != inner.adapters.base() && inner.adapters.find(model).is_none() {
+            return Err(Refusal::unknown_model(model));
+        }
+        for (member, file) in [
+            ("training_file", Some(&request.training_file)),
+            ("validation_file", request.validation_file.as_ref()),
+        ] {
+            let Some(file) = file else { continue };
+            if inner.shelf.find(file).map_err(|error| broken(&error))?.is_none() {
+                return Err(Refusal::unknown_file(member, file));
+            }
+        }
+        let mut metadata = request.metadata.clone().unwrap_or_default();
+        metadata.extend(ours.map(|ours| (OUR_METADATA.to_owned(), ours)));
+        let record = Record {
+            id: Id::Job.mint(rand::random()),
+            created_at: now_s(),
+            model: model.to_owned(),
+            training_file: request.training_file.to_string(),
+            validation_file: request.validation_file.as_deref().map(ToOwned::to_owned),
+            suffix: request.suffix.as_deref().map(ToOwned::to_owned),
+            seed: request.seed.map_or_else(|| u64::from(rand::random::<u32>() >> 1), i64::unsigned_abs),
+            asked,
+            metadata,
+            integrations: request.integrations.clone(),
+            status: Status::Queued,
+            wish: None,
+            started_at: None,
+            finished_at: None,
+            deaths: 0,
+            died_at: None,
+            fine_tuned_model: None,
+            result_file: None,
+            error: None,
+        };
+        inner.admit(record)
+    }
+
+    /// Finds a job.
+    pub(in crate::worker) fn find(&self, id: &str) -> Option<Record> {
+        self.inner.state().jobs.get(id).cloned()
+    }
+
+    /// All jobs, newest first.
+    pub(in crate::worker) fn all(&self) -> Vec<Record> {
+        let mut all: Vec<Record> = self.inner.state().jobs.values().cloned().collect();
+        all.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        all
+    }
+
+    /// How far a job's trainer is; none before it has read the rows.
+    pub(in crate::worker) fn run_of(&self, id: &str) -> Option<Run> {
+        folder::read_json(&self.inner.folder.job(id).run()).ok().flatten()
+    }
+
+    /// What a job's epochs came to, as far as they are served, newest first.
+    pub(in crate::worker) fn checkpoints(&self, record: &Record) -> Vec<(String, Epoch)> {
+        let run = self.run_of(&record.id);
+        let adapters = &self.inner.adapters;
+        let name = |epoch: &Epoch| record.checkpoint_name(adapters.base(), self.organization(), epoch.step);
+        let epochs = run.into_iter().flat_map(|run| run.epochs).map(|epoch| (name(&epoch), epoch));
+        let mut served: Vec<_> = epochs.filter(|(name, _)| adapters.find(name).is_some()).collect();
+        served.reverse();
+        served
+    }
+
+    /// What happened to a job, newest first: the first `limit` events behind the one called `after`.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(in crate::worker) fn events(
+        &self,
+        id: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Event>, Refusal> {
+        let path = self.inner.folder.job(id).events();
+        let (items, has_more) = journal::newest(&path, after, limit).map_err(|error| broken(&error))?;
+        Ok(Page { items, has_more })
+    }
+
+    /// Calls a job off.
+    ///
+    /// # Errors
+    /// If there is none, or it has ended.
+    pub(in crate::worker) fn cancel(&self, id: &str) -> Result<Record, Refusal> {
+        self.inner.wish(id, Wish::Cancel)
+    }
+
+    /// Has a job wait, with all that it has learned.
+    ///
+    /// # Errors
+    /// If there is none, or it has ended.
+    pub(in crate::worker) fn pause(&self, id: &str) -> Result<Record, Refusal> {
+        self.inner.wish(id, Wish::Pause)
+    }
+
+    /// Lets a paused job go on.
+    ///
+    /// # Errors
+    /// If there is none, or it is not paused.
+    pub(in crate::worker) fn resume(&self, id: &str) -> Result<Record, Refusal> {
+        let inner = &self.inner;
+        let mut state = inner.state();
+        let record = state.jobs.get(id).ok_or_else(|| Refusal::unknown_job(id))?.clone();
+        if record.status != Status::Paused {
+            return Err(Refusal::job_is(id, record.status.name(), "resumed"));
+        }
+        let record = Record { status: Status::Queued, wish: None, deaths: 0, ..record };
+        inner.set(&mut state, record.clone())?;
+        inner.tell(id, Level::Info, "The job is resumed");
+        drop(state);
+        inner.news.notify_all();
+        Ok(record)
+    }
+}
+
+impl Drop for TuningDesk {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(thread) = self.thread.take() {
+            // A broken thread was reported by `is_alive`; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is consistent at every point where its holder could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, record: Record) -> Result<Record, Refusal> {
+        let mut state = self.state();
+        if state.ended {
+            return Err(Refusal::stopping());
+        }
+        if state.jobs.values().filter(|job| !job.status.is_final()).count() >= MOST_OPEN {
+            return Err(Refusal::too_many_jobs(MOST_OPEN));
+        }
+        self.forget_the_oldest(&mut state);
+        let job = self.folder.job(&record.id);
+        let room = std::fs::create_dir_all(job.path()).and_then(|()| job.keep_room());
+        let taken = room.map_err(|error| broken(&error)).and_then(|()| self.set(&mut state, record.clone()));
+        if let Err(refusal) = taken {
+            // what is left all the same has no record, and is swept at the next start
+            let _ = folder::remove(job.path());
+            return Err(refusal);
+        }
+        self.tell(&record.id, Level::Info, "The local worker has taken the job in");
+        drop(state);
+        self.news.notify_all();
+        Ok(record)
+    }
+
+    fn forget_the_oldest(&self, state: &mut State) {
+        while state.jobs.len() >= MOST_JOBS {
+            let ended = state.jobs.values().filter(|job| job.status.is_final());
+            let Some(old) = ended.min_by_key(|job| job.finished_at) else { return };
+            let id = old.id.clone();
+            let curve = old.result_file.as_ref().map_or(Ok(()), |file| self.shelf.delete(file));
+            if let Err(error) = curve.and_then(|()| folder::remove(self.folder.job(&id).path())) {
+                tracing::warn!(job = id, %error, "an old job can't be removed");
+                return;
+            }
+            state.jobs.remove(&id);
+        }
+    }
+
+    /// Has a record on the disk, then in memory.
+    fn set(&self, state: &mut State, record: Record) -> Result<(), Refusal> {
+        let job = self.folder.job(&record.id);
+        job.insist(|| folder::write_json(&job.job(), &record)).map_err(|error| broken(&error))?;
+        state.jobs.insert(record.id.clone(), record);
+        self.count(state);
+        Ok(())
+    }
+
+    fn count(&self, state: &State) {
+        let of = |status| state.jobs.values().filter(|job| job.status == status).count();
+        self.metrics.training_jobs([Status::Queued, Status::Running, Status::Paused].map(of));
+    }
+
+    /// Tells an event of a job whose trainer does not run. An event that is lost loses nothing else.
+    fn tell(&self, id: &str, level: Level, message: &str) {
+        let job = self.folder.job(id);
+        let told = job.insist(|| {
+            let mut journal = Journal::open(&job.events(), id)?;
+            journal.say(now_s(), level, message)?;
+            journal.sync()
+        });
+        if let Err(error) = told {
+            tracing::warn!(job = id, %error, message, "an event can't be written");
+        }
+    }
+
+    fn wish(&self, id: &str, wish: Wish) -> Result<Record, Refusal> {
+        let mut state = self.state();
+        let record = state.jobs.get(id).ok_or_else(|| Refusal::unknown_job(id))?.clone();
+        let record = match (record.status, wish) {
+            (status, _) if status.is_final() => {
+                let done = if wish == Wish::Cancel { "cancelled" } else { "paused" };
+                return Err(Refusal::job_is(id, status.name(), done));
+            }
+            (Status::Paused, Wish::Pause) => return Ok(record),
+            // called off stays called off
+            (Status::Running, Wish::Pause) if record.wish == Some(Wish::Cancel) => return Ok(record),
+            (Status::Running, _) => Record { wish: Some(wish), ..record },
+            (_, Wish::Pause) => Record { status: Status::Paused, ..record },
+            (_, Wish::Cancel) => Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record },
+        };
+        self.set(&mut state, record.clone())?;
+        if record.wish.is_none() {
+            let message = if wish == Wish::Cancel { "The job was cancelled" } else { "The job is paused" };
+            self.tell(id, Level::Info, message);
+        }
+        if record.status.is_final()
+            && let Err(error) = self.folder.job(id).clear()
+        {
+            tracing::warn!(job = id, %error, "what an ended job has learned can't be removed; tried again at the next start");
+        }
+        drop(state);
+        self.news.notify_all();
+        Ok(record)
+    }
+
+    fn run(&self) {
+        while let Some(record) = self.next() {
+            if let Err(error) = self.train(&record) {
+                tracing::error!(job = record.id, %error, "a job can't be trained now; tried again soon");
+                self.rest(AGAIN);
+            }
+        }
+    }
+
+    /// Waits for a job to train: one that was at it first, then the oldest. None at the end.
+    fn next(&self) -> Option<Record> {
+        let mut state = self.state();
+        loop {
+            if state.ended {
+                return None;
+            }
+            let open =
+                state.jobs.values().filter(|job| matches!(job.status, Status::Running | Status::Queued));
+            let first =
+                open.min_by_key(|job| (job.status != Status::Running, job.created_at, job.id.clone()));
+            if let Some(record) = first {
+                return Some(record.clone());
+            }
+            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn rest(&self, time: Duration) {
+        let state = self.state();
+        let ended = |state: &mut State| !state.ended;
+        drop(self.news.wait_timeout_while(state, time, ended));
+    }
+
+    /// Trains a job until it ends, pauses, or we do.
+    fn train(&self, record: &Record) -> Result<(), TrainingTrouble> {
+        let job = self.folder.job(&record.id);
+        // a kill may have come between the trainer's last word and ours
+        if folder::read_json::<record::Outcome>(&job.outcome())?.is_none() {
+            if record.wish == Some(Wish::Cancel) {
+                return self.conclude(&record.id, None);
+            }
+            if !self.begin(record)? {
+                return Ok(());
+            }
+            let tended = self.spawn(record, &job).and_then(|child| self.tend(&record.id, &job, child));
+            if !matches!(tended, Ok(true)) {
+                // it did not die by itself
+                self.uncount(&record.id);
+            }
+            if !tended? {
+                return Ok(());
+            }
+        }
+        self.conclude(&record.id, Some(&job))
+    }
+
+    /// Whether the job is still to be trained.
+    fn begin(&self, record: &Record) -> Result<bool, TrainingTrouble> {
+        let is_new = record.status == Status::Queued;
+        let run = folder::read_json::<Run>(&self.folder.job(&record.id).run())?;
+        let step = run.map_or(0, |run| run.step);
+        // later, what it began with is in its checkpoint
+        let has_start = step > 0 || record.model == self.adapters.base();
+        let is_gone = !has_start && self.adapters.find(&record.model).is_none();
+        let mut state = self.state();
+        let Some(now) = state.jobs.get(&record.id).cloned() else { return Ok(false) };
+        // paused or called off since it was chosen
+        if !matches!(now.status, Status::Queued | Status::Running) {
+            return Ok(false);
+        }
+        if let Some((paused, message)) = conclude::worn_out(&now, step) {
+            self.tell(&paused.id, Level::Error, &message);
+            self.set(&mut state, paused).map_err(|_| TrainingTrouble::Disk)?;
+            return Ok(false);
+        }
+        if is_gone {
+            let (ended, level, message) = conclude::gone(now);
+            self.tell(&ended.id, level, &message);
+            self.set(&mut state, ended).map_err(|_| TrainingTrouble::Disk)?;
+            self.folder.job(&record.id).clear()?;
+            return Ok(false);
+        }
+        // its death is counted before it comes: one that takes us along, such as of a container that is out of memory,
+        // would not be counted else, and the next start would go into it again
+        let deaths = if now.died_at == Some(step) { now.deaths + 1 } else { 1 };
+        self.folder.job(&now.id).keep_room()?;
+        let started_at = now.started_at.or_else(|| Some(now_s()));
+        let begun = Record { status: Status::Running, started_at, deaths, died_at: Some(step), ..now };
+        self.set(&mut state, begun).map_err(|_| TrainingTrouble::Disk)?;
+        if is_new {
+            self.tell(&record.id, Level::Info, "Fine-tuning job started");
+        }
+        Ok(true)
+    }
+
+    /// Takes back that a trainer's death was counted: we have ended it.
+    fn uncount(&self, id: &str) {
+        let mut state = self.state();
+        let Some(now) = state.jobs.get(id).cloned() else { return };
+        let record = Record { deaths: now.deaths.saturating_sub(1), ..now };
+        if self.set(&mut state, record).is_err() {
+            tracing::warn!(job = id, "a trainer that was ended counts as one that died");
+        }
+    }
+
+    fn spawn(&self, record: &Record, job: &JobFolder) -> Result<Child, TrainingTrouble> {
+        folder::remove(&job.wish())?;
+        let training = &self.training;
+        let mut command = Command::new(&training.program);
+        command
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| name == "RUST_LOG" || name == "RUST_BACKTRACE"))
+            .env("RAYON_NUM_THREADS", training.threads.to_string())
+            .env("CANDLE_NUM_THREADS", training.threads.to_string())
+            .arg("trainer")
+            .arg("--job")
+            .arg(job.path())
+            .arg("--model-file")
+            .arg(&training.model_file)
+            .arg("--training-file")
+            .arg(self.shelf.content(&record.training_file))
+            .args(["--threads", &training.threads.to_string()])
+            .args(["--memory-mib", &training.memory_mib.to_string()])
+            .args(["--longest-row", &training.longest_row.to_string()])
+            .args(["--checkpoint-ms", &training.checkpoint_every.as_millis().to_string()])
+            .args(["--parent", &std::process::id().to_string()])
+            .stdin(Stdio::null());
+        if let Some(file) = &record.validation_file {
+            command.arg("--validation-file").arg(self.shelf.content(file));
+        }
+        // of a model that is gone, only a checkpoint that has it within goes on
+        if let Some(adapter) = self.adapters.folder_of(&record.model) {
+            command.arg("--start-adapter").arg(adapter);
+        }
+        Ok(command.spawn()?)
+    }
+
+    /// Watches over a trainer; returns whether it ended by itself or as its job's owner wished, and not because we end.
+    fn tend(&self, id: &str, job: &JobFolder, child: Child) -> Result<bool, TrainingTrouble> {
+        let mut child = Kept(child);
+        let mut told_to_pause: Option<Instant> = None;
+        // the journal may hold steps of a run before; those are not counted once more
+        let told = journal::last_metrics(&job.events()).map_or(0, |metrics| metrics.step);
+        let mut seen = Seen { epochs: 0, step: told };
+        loop {
+            if child.0.try_wait()?.is_some() {
+                self.show(id, job, seen);
+                return Ok(true);
+            }
+            let (ended, wish) = {
+                let state = self.state();
+                (state.ended, state.jobs.get(id).and_then(|job| job.wish))
+            };
+            if ended {
+                return Ok(false);
+            }
+            match wish {
+                Some(Wish::Cancel) => {
+                    drop(child);
+                    return Ok(true);
+                }
+                Some(Wish::Pause) => match told_to_pause {
+                    None => match folder::write(&job.wish(), b"pause") {
+                        Ok(()) => told_to_pause = Some(clock::monotonic()),
+                        // such as of a full disk: it trains on, and is told as soon as it can be
+                        Err(error) => {
+                            tracing::warn!(job = id, %error, "a trainer can't be told to pause yet");
+                        }
+                    },
+                    Some(since) if since.elapsed() > PATIENCE => {
+                        drop(child);
+                        return Ok(true);
+                    }
+                    Some(_) => {}
+                },
+                None => {}
+            }
+            seen = self.show(id, job, seen);
+            let state = self.state();
+            drop(self.news.wait_timeout(state, PULSE));
+        }
+    }
+
+    /// Serves what new epochs have come to, and shows how fast it goes; returns what is known now.
+    fn show(&self, id: &str, job: &JobFolder, mut seen: Seen) -> Seen {
+        if let Some(metrics) = journal::last_metrics(&job.events()) {
+            self.metrics.trains(metrics.train_loss, metrics.tokens_per_second);
+            // fewer than before: the trainer goes on from a checkpoint
+            self.metrics.trained(metrics.step.saturating_sub(seen.step));
+            seen.step = metrics.step;
+        }
+        let Ok(Some(run)) = folder::read_json::<Run>(&job.run()) else { return seen };
+        // on a line of its own: the guard must not be held while files are copied
+        let record = self.state().jobs.get(id).cloned();
+        if run.epochs.len() > seen.epochs
+            && let Some(record) = record
+        {
+            // what found no room is tried again at the end
+            let _ = self.publish_epochs(&record, job, &run);
+        }
+        Seen { epochs: run.epochs.len(), ..seen }
+    }
+}
+
+/// How far a trainer was when it was looked at last.
+#[derive(Clone, Copy)]
+struct Seen {
+    epochs: usize,
+    step: u64,
+}
+
+/// A trainer that is killed and waited for when it is dropped.
+struct Kept(Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Why a job can't be trained just now.
+#[derive(Debug, thiserror::Error)]
+enum TrainingTrouble {
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error("its record can't be written")]
+    Disk,
+    #[error("its trainer died")]
+    Died,
+}
+
+fn now_s() -> i64 {
+    clock::unix_ms() / 1000
+}
+
+/// What is said of a folder that can't be used.
+pub(in crate::worker) fn broken(error: &io::Error) -> Refusal {
+    tracing::error!(%error, "the folder of local training can't be used");
+    match folder::is_full(error) {
+        true => Refusal::disk_full(),
+        false => Refusal::failed(),
+    }
+}
+
+/// Reads a request, and apart from it what the gateway wrote into its metadata.
+fn read_request(body: &[u8]) -> Result<(JobRequest, Option<serde_json::Value>), Refusal> {
+    let mut value: serde_json::Value =
+        serde_json::from_slice(body).map_err(|error| Refusal::malformed(&error.to_string()))?;
+    let metadata = value.get_mut("metadata").and_then(serde_json::Value::as_object_mut);
+    let ours =
+        metadata.and_then(|metadata| metadata.remove(OUR_METADATA)).filter(serde_json::Value::is_string);
+    let request = JobRequest::parse(value.to_string().as_bytes()).map_err(|error| Refusal::of_job(&error))?;
+    Ok((request, ours))
+}
+
+fn read_all(folder: &Folder) -> io::Result<BTreeMap<String, Record>> {
+    let mut jobs = BTreeMap::new();
+    for entry in std::fs::read_dir(folder.jobs())? {
+        let path = entry?.path();
+        match folder::read_json::<Record>(&JobFolder::at(path.clone()).job()) {
+            Ok(Some(record)) => {
+                jobs.insert(record.id.clone(), record);
+            }
+            // a kill came before the record: nobody was told of this job
+            Ok(None) => folder::remove(&path)?,
+            Err(error) => tracing::error!(path = %path.display(), %error, "a job can't be read; left alone"),
+        }
+    }
+    Ok(jobs)
+}
+
+/// A job's own words for what went wrong.
+fn job_error(code: &str, message: &str) -> JobError {
+    JobError { code: Some(code.to_owned()), message: Some(message.to_owned()), param: None }
+}
+
+#[cfg(test)]
+mod tests;

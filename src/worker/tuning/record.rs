@@ -1,0 +1,329 @@
+//! A job as the desk knows it, and as OpenAI tells it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::settings::{Asked, Plan};
+use crate::domain::tuning::{COMPUTE_SECONDS, JobError};
+
+/// What stands in front of a job's id.
+pub(in crate::worker) const PREFIX: &str = "ftjob-";
+/// Letters of a model's name that say which job made it.
+const SHORT: usize = 8;
+/// What stands between the name of a model and the step of a checkpoint of it.
+pub(in crate::worker) const CHECKPOINT: &str = ":ckpt-step-";
+
+/// Epochs whose adapters are kept, besides the best one: as many as OpenAI keeps.
+const KEPT_EPOCHS: usize = 3;
+
+/// How a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::worker) enum Status {
+    /// It waits for its turn.
+    Queued,
+    /// Its trainer runs, or is started again.
+    Running,
+    /// It goes on when it is resumed.
+    Paused,
+    /// Its model is served.
+    Succeeded,
+    /// It ended in an error.
+    Failed,
+    /// It was called off.
+    Cancelled,
+}
+
+impl Status {
+    /// Whether nothing more happens.
+    pub(in crate::worker) const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// In OpenAI's word.
+    pub(in crate::worker) const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What was asked of a job that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::worker) enum Wish {
+    Pause,
+    Cancel,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::worker) struct Record {
+    pub(in crate::worker) id: String,
+    /// Seconds since 1970 UTC, as all times here.
+    pub(in crate::worker) created_at: i64,
+    /// The base model, or the adapter that is trained on.
+    pub(in crate::worker) model: String,
+    pub(in crate::worker) training_file: String,
+    pub(in crate::worker) validation_file: Option<String>,
+    pub(in crate::worker) suffix: Option<String>,
+    pub(in crate::worker) seed: u64,
+    pub(in crate::worker) asked: Asked,
+    pub(in crate::worker) metadata: Map<String, Value>,
+    /// As they were asked for; nothing is sent anywhere.
+    pub(in crate::worker) integrations: Option<Value>,
+    pub(in crate::worker) status: Status,
+    pub(in crate::worker) wish: Option<Wish>,
+    pub(in crate::worker) started_at: Option<i64>,
+    pub(in crate::worker) finished_at: Option<i64>,
+    /// How often a trainer was begun without a step between, and came to no end of its own: counted when it begins.
+    #[serde(default)]
+    pub(in crate::worker) deaths: u32,
+    /// Behind which step it was begun last.
+    #[serde(default)]
+    pub(in crate::worker) died_at: Option<u64>,
+    pub(in crate::worker) fine_tuned_model: Option<String>,
+    pub(in crate::worker) result_file: Option<String>,
+    pub(in crate::worker) error: Option<JobError>,
+}
+
+/// How far a trainer is: written with each checkpoint, and what it goes on from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::worker) struct Run {
+    /// Rows of the training file.
+    pub(in crate::worker) rows: u64,
+    pub(in crate::worker) plan: Plan,
+    /// BLAKE3 of the base model's file, in hexadecimal digits; none of a run that was begun before it was kept.
+    #[serde(default)]
+    pub(in crate::worker) model: Option<String>,
+    /// Steps done and kept.
+    pub(in crate::worker) step: u64,
+    /// Tokens of the rows that were gone through, prompts too.
+    pub(in crate::worker) trained_tokens: u64,
+    /// Time spent computing steps, and how they do on the validation file, ms: what a job costs on a machine that is paid
+    /// for by the hour.
+    pub(in crate::worker) busy_ms: u64,
+    /// The epochs behind it, oldest first.
+    pub(in crate::worker) epochs: Vec<Epoch>,
+    /// Of the epoch that it is in.
+    #[serde(default)]
+    pub(in crate::worker) sums: Sums,
+}
+
+/// Sums over steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(in crate::worker) struct Sums {
+    loss: f64,
+    accuracy: f64,
+    steps: u32,
+}
+
+impl Sums {
+    pub(in crate::worker) fn add(&mut self, loss: f64, accuracy: f64) {
+        *self = Self { loss: self.loss + loss, accuracy: self.accuracy + accuracy, steps: self.steps + 1 };
+    }
+
+    /// The means of both; 0 of no step.
+    pub(in crate::worker) fn means(&self) -> (f64, f64) {
+        let steps = f64::from(self.steps.max(1));
+        (self.loss / steps, self.accuracy / steps)
+    }
+}
+
+/// What an epoch came to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(in crate::worker) struct Epoch {
+    /// The last of its steps.
+    pub(in crate::worker) step: u64,
+    /// Seconds since 1970 UTC.
+    pub(in crate::worker) created_at: i64,
+    pub(in crate::worker) train_loss: f64,
+    pub(in crate::worker) train_accuracy: f64,
+    pub(in crate::worker) valid_loss: Option<f64>,
+    pub(in crate::worker) valid_accuracy: Option<f64>,
+}
+
+/// How a trainer ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ended")]
+pub(in crate::worker) enum Outcome {
+    /// All is trained; the adapter of this step is the one to serve.
+    Succeeded {
+        /// The last step of an epoch.
+        step: u64,
+    },
+    /// As it was told to: it has a checkpoint of its last step.
+    Paused,
+    /// It can't go on before somebody has done something about it.
+    Waits {
+        /// What, and why.
+        message: String,
+    },
+    /// It can't go on, and would not the next time either.
+    Failed {
+        /// Such as `invalid_training_file`.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+impl Run {
+    /// The epoch with the lowest loss on the validation file, or the last one without such a file.
+    pub(in crate::worker) fn best(&self) -> Option<&Epoch> {
+        let validated = self.epochs.iter().filter(|epoch| epoch.valid_loss.is_some());
+        let loss = |epoch: &Epoch| epoch.valid_loss.unwrap_or(f64::INFINITY);
+        validated.min_by(|a, b| loss(a).total_cmp(&loss(b))).or(self.epochs.last())
+    }
+
+    /// The epochs with whether their adapters are kept: those of the last ones and of the best one are.
+    pub(in crate::worker) fn kept(&self) -> impl Iterator<Item = (&Epoch, bool)> {
+        let best = self.best().map(|epoch| epoch.step);
+        let last = self.epochs.len().saturating_sub(KEPT_EPOCHS);
+        let is_kept = move |at: usize, epoch: &Epoch| at >= last || Some(epoch.step) == best;
+        self.epochs.iter().enumerate().map(move |(at, epoch)| (epoch, is_kept(at, epoch)))
+    }
+
+    /// Epochs since the best one.
+    pub(in crate::worker) fn epochs_since_best(&self) -> usize {
+        let best = self.best().map(|epoch| epoch.step);
+        self.epochs.iter().rev().take_while(|epoch| Some(epoch.step) != best).count()
+    }
+}
+
+impl Record {
+    /// The letters of its id that its model is called by.
+    pub(in crate::worker) fn short(&self) -> &str {
+        let digits = self.id.strip_prefix(PREFIX).unwrap_or(&self.id);
+        digits.get(..SHORT).unwrap_or(digits)
+    }
+
+    /// The name of its model: `ft:BASE:ORGANIZATION:SUFFIX:ID`.
+    pub(in crate::worker) fn model_name(&self, base: &str, organization: &str) -> String {
+        format!("ft:{base}:{organization}:{}:{}", self.suffix.as_deref().unwrap_or_default(), self.short())
+    }
+
+    /// The name of what it was behind a step.
+    pub(in crate::worker) fn checkpoint_name(&self, base: &str, organization: &str, step: u64) -> String {
+        format!("{}{CHECKPOINT}{step}", self.model_name(base, organization))
+    }
+
+    /// As OpenAI writes it.
+    pub(in crate::worker) fn told(&self, run: Option<&Run>, organization: &str, now_s: i64) -> Value {
+        let hyperparameters = self.asked.told(run.map(|run| &run.plan));
+        let method = match self.asked.kind {
+            super::settings::Kind::Supervised => "supervised",
+            super::settings::Kind::Dpo => "dpo",
+        };
+        let ended = self.status.is_final();
+        json!({
+            "object": "fine_tuning.job",
+            "id": self.id,
+            "model": self.model,
+            "created_at": self.created_at,
+            "finished_at": self.finished_at,
+            "fine_tuned_model": self.fine_tuned_model,
+            "organization_id": organization,
+            "result_files": self.result_file.as_slice(),
+            "status": self.status.name(),
+            "validation_file": self.validation_file,
+            "training_file": self.training_file,
+            "hyperparameters": hyperparameters,
+            "trained_tokens": run.filter(|_| ended).map(|run| run.trained_tokens),
+            "error": self.error.clone().unwrap_or_default(),
+            "user_provided_suffix": self.suffix,
+            "seed": self.seed,
+            "estimated_finish": run.filter(|_| self.status == Status::Running).and_then(|run| run.finish(now_s)),
+            "integrations": self.integrations.clone().unwrap_or_else(|| json!([])),
+            "metadata": self.metadata,
+            "usage_metrics": run.map(|run| json!({COMPUTE_SECONDS: run.busy_ms.div_ceil(1_000)})),
+            "shared_with_openai": false,
+            "method": { "type": method, method: { "hyperparameters": hyperparameters } },
+        })
+    }
+}
+
+impl Run {
+    /// When it will end at this speed, seconds since 1970 UTC; none before the first step.
+    fn finish(&self, now_s: i64) -> Option<i64> {
+        let left = self.plan.steps(self.rows).saturating_sub(self.step);
+        let seconds = self.busy_ms.checked_mul(left)?.checked_div(self.step)? / 1000;
+        now_s.checked_add(i64::try_from(seconds).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(step: u64, valid_loss: Option<f64>) -> Epoch {
+        Epoch { step, created_at: 0, train_loss: 0.0, train_accuracy: 0.0, valid_loss, valid_accuracy: None }
+    }
+
+    fn run(losses: &[Option<f64>]) -> Run {
+        let epochs = losses.iter().zip(1..).map(|(loss, at)| epoch(at * 15, *loss)).collect();
+        let plan = Plan { epochs: 6, batch: 1, rate_multiplier: 1.0 };
+        Run {
+            rows: 15,
+            plan,
+            model: None,
+            step: 30,
+            trained_tokens: 0,
+            busy_ms: 60_000,
+            epochs,
+            sums: Sums::default(),
+        }
+    }
+
+    #[test]
+    fn the_best_epoch_is_that_of_the_lowest_validation_loss() {
+        for (losses, best, since) in [
+            (&[][..], None, 0),
+            (&[None, None], Some(30), 0),
+            (&[Some(2.0), Some(1.0), Some(1.5), Some(1.2)], Some(30), 2),
+            (&[Some(2.0), Some(1.0)], Some(30), 0),
+        ] {
+            let run = run(losses);
+            assert_eq!(run.best().map(|epoch| epoch.step), best, "{losses:?}");
+            assert_eq!(run.epochs_since_best(), since, "{losses:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_tells_how_long_was_computed_for_it() {
+        let record: Record = serde_json::from_value(json!({
+            "id": "ftjob-1", "created_at": 0, "model": "m", "training_file": "file-1", "seed": 1,
+            "asked": {"kind": "supervised", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": []}, "metadata": {},
+            "status": "running",
+        }))
+        .unwrap();
+        for (busy_ms, want) in [(0, 0), (1, 1), (60_000, 60), (60_001, 61)] {
+            let run = Run { busy_ms, ..run(&[]) };
+            let told = record.told(Some(&run), "org", 0);
+            assert_eq!(told["usage_metrics"], json!({"compute_seconds": want}));
+        }
+        assert_eq!(record.told(None, "org", 0)["usage_metrics"], json!(null), "nothing was computed yet");
+    }
+
+    #[test]
+    fn the_last_three_epochs_and_the_best_one_are_kept() {
+        let kept = |losses: &[Option<f64>]| -> Vec<u64> {
+            let run = run(losses);
+            run.kept().filter(|(_, is_kept)| *is_kept).map(|(epoch, _)| epoch.step).collect()
+        };
+        assert_eq!(kept(&[None, None]), [15, 30]);
+        assert_eq!(kept(&[None; 5]), [45, 60, 75]);
+        assert_eq!(kept(&[Some(1.0), Some(2.0), Some(2.0), Some(2.0), Some(2.0)]), [15, 45, 60, 75]);
+    }
+
+    #[test]
+    fn the_end_is_told_by_the_speed_so_far() {
+        assert_eq!(run(&[]).finish(1000), Some(1120), "60 steps at 2 s");
+        assert_eq!(Run { step: 0, ..run(&[]) }.finish(1000), None);
+    }
+}
