@@ -2,25 +2,11 @@
 
 use std::fs;
 
-use tunegate_engine::Shape;
-
 use super::*;
 use crate::telemetry::metrics::Occupancy;
 use crate::worker::adapters::AdapterBounds;
+use crate::worker::adapters::tests::SHAPE;
 use crate::worker::tuning::shelf::Stored;
-
-const SHAPE: Shape = Shape {
-    width: 32,
-    hidden: 64,
-    layers: 2,
-    heads: 2,
-    kv_heads: 1,
-    head_width: 16,
-    vocabulary: 10,
-    context: 64,
-    epsilon: 1e-5,
-    rope_base: 1e4,
-};
 
 /// A desk whose jobs nobody trains, with a file to train on.
 fn desk(place: &tempfile::TempDir) -> TuningDesk {
