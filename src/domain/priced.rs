@@ -8,7 +8,7 @@ use super::price::Price;
 use super::price::book::Found;
 use super::price::rates::Class;
 use super::provider::ProviderKind;
-use super::usage::TokenCounts;
+use super::usage::{MOST_TOKENS, TokenCounts};
 use crate::domain::service_tier::ServiceTier;
 
 /// The price of one request on one deployment.
@@ -22,18 +22,26 @@ pub struct Priced {
     pub by: ProviderKind,
     /// The tier that the request asked for; the usual one where it left that to the account.
     pub asked: ServiceTier,
+    /// How long our machine can compute for one request, microseconds: as long as it may take at all, since whoever is
+    /// computed beside others has only a share of each step. Nothing where its time costs nothing.
+    pub most_us: u64,
 }
 
 impl Priced {
     /// The price that was found for a deployment, of a request that asked for a tier.
     pub fn of(found: Found, deployment: &Deployment, asked: ServiceTier) -> Self {
         let by = deployment.provider.dialect.kind();
-        Self { price: found.price, version: found.version, by, asked }
+        let priced = Self { price: found.price, version: found.version, by, asked, most_us: 0 };
+        let total = u64::try_from(deployment.timeouts.total.as_micros()).unwrap_or(u64::MAX);
+        let most_us = if priced.bills_time() { total.min(MOST_TOKENS) } else { 0 };
+        Self { most_us, ..priced }
     }
 
-    /// What tokens cost. `served` is the `service_tier` of the answer: what it says is what is billed.
+    /// What tokens and time cost. `served` is the `service_tier` of the answer: what it says is what is billed. A worker
+    /// that says it computed longer than a request may take is not believed beyond that.
     pub fn cost(&self, tokens: &TokenCounts, served: Option<ServiceTier>) -> Usd {
-        self.price.cost(tokens, served.unwrap_or(self.asked))
+        let tokens = TokenCounts { compute_us: tokens.compute_us.min(self.most_us), ..*tokens };
+        self.price.cost(&tokens, served.unwrap_or(self.asked))
     }
 
     /// Whether our machine's time costs anything.

@@ -25,7 +25,7 @@ use crate::domain::prompt::Injected;
 use crate::domain::request::OutputCap;
 use crate::domain::service_tier::ServiceTier;
 use crate::domain::tokens::{Counted, QUICK_BYTES, TokenCounter};
-use crate::domain::usage::{MOST_TOKENS, TokenCounts, Usage, UsageSource};
+use crate::domain::usage::{TokenCounts, Usage, UsageSource};
 use crate::provider;
 use crate::store::ledger::LedgerPages;
 use crate::telemetry::metrics::Metrics;
@@ -63,8 +63,6 @@ pub(super) struct Bill {
     at_ms: i64,
     attribution: Arc<Attribution>,
     priced: Priced,
-    /// How long our machine can compute for it at most, microseconds, where that costs anything.
-    most_us: u64,
     /// The stored prompt in it.
     put: Option<Put>,
     /// None where nothing costs anything.
@@ -164,7 +162,6 @@ impl Money {
             request_id: Arc::clone(request_id),
             at_ms,
             attribution,
-            most_us: most_us(deployment, &priced),
             priced,
             put: Put::of(wanted).await,
             reservation: None,
@@ -267,7 +264,7 @@ impl Money {
             tokens: TokenCounts {
                 prompt: tokens.input,
                 completion: tokens.output_cap.saturating_mul(tokens.choices),
-                compute_us: bill.most_us,
+                compute_us: bill.priced.most_us,
                 ..TokenCounts::default()
             },
             price: Arc::clone(&bill.priced.version),
@@ -393,7 +390,7 @@ impl Asked<'_> {
         let fixed = Cost::default()
             .and(bound.input, price.dearest_input(bound.input, tier))
             .and(bound.extra_output, output)
-            .and_usd(price.computing(most_us(self.wanted.deployment, self.priced)).round_up())
+            .and_usd(price.computing(self.priced.most_us).round_up())
             .and_usd(tokens.surcharge);
         let bound_in_money = UpperBound {
             fixed,
@@ -403,15 +400,6 @@ impl Asked<'_> {
             clampable: bound.clampable,
         };
         (bound_in_money, tokens.bound)
-    }
-}
-
-/// How long our machine can compute for a request, microseconds: as long as it may take at all, since whoever is computed
-/// beside others has only a share of each step. Nothing where its time costs nothing.
-fn most_us(deployment: &Deployment, priced: &Priced) -> u64 {
-    match priced.bills_time() {
-        true => u64::try_from(deployment.timeouts.total.as_micros()).unwrap_or(u64::MAX).min(MOST_TOKENS),
-        false => 0,
     }
 }
 
@@ -445,7 +433,8 @@ impl Bill {
     pub(super) fn cost(&self, usage: &Usage) -> Usd {
         match (&self.reservation, usage.source) {
             (Some(reservation), UsageSource::Unconfirmed) => {
-                let [most, used] = [self.most_us, usage.tokens.compute_us].map(|us| self.priced.time(us));
+                let [most, used] =
+                    [self.priced.most_us, usage.tokens.compute_us].map(|us| self.priced.time(us));
                 reservation.grant().amount - (most - used).or_zero()
             }
             _ => self.priced.cost(&usage.tokens, usage.served),

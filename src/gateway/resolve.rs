@@ -39,6 +39,12 @@ pub enum ResolveError {
         "the price of deployment `{0}` at that time is not known now: say what it cost (cost_usd) instead of its tokens"
     )]
     Unpriced(Arc<str>),
+    /// Tokens, where the machine's time costs something and nobody knows how long it was.
+    #[error(
+        "how long our machine computed for entry {0} is not known, and its time costs something: say what it cost \
+         (cost_usd) instead of its tokens"
+    )]
+    Untimed(i64),
     /// It can't be written, or somebody else was first.
     #[error(transparent)]
     Ledger(#[from] BookError),
@@ -67,7 +73,8 @@ impl Gateway {
         let on = Arc::clone(&entry.attribution);
         let drafted = Entry::drafted(EntryKind::Adjustment, entry.at_ms, Arc::clone(&entry.request_id), on);
         let mut correction = Entry {
-            of: entry.seq,
+            // as a late settlement does, which knows nothing of who charged it
+            of: if entry.of > 0 { entry.of } else { entry.seq },
             cost: cost - entry.cost,
             price: Arc::clone(&entry.price),
             note: Some(words(resolution, note).into()),
@@ -89,7 +96,10 @@ impl Gateway {
             .filter(|found| found.warning.is_none())
             .ok_or_else(unpriced)?;
         let priced = Priced::of(found, deployment, ServiceTier::Default);
-        // the time is known well enough: as long as it was waited for
+        // charged whole, it says the most that it can have been; otherwise as long as it was waited for
+        if priced.bills_time() && entry.cost >= entry.held {
+            return Err(ResolveError::Untimed(entry.seq));
+        }
         let compute_us = entry.tokens.compute_us;
         let tokens = TokenCounts { prompt: input, completion: output, compute_us, ..TokenCounts::default() };
         Ok(priced.cost(&tokens, None))

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::{CHAT, KEY, budget, nanos_of};
 use crate::support::provider::{Fate, UPSTREAM_KEY};
-use crate::support::{Call, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, streamed_chat};
+use crate::support::{
+    Call, Connection, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, streamed_chat,
+};
 
 /// An hour of the machine: a second is a millidollar, a microsecond a nano-dollar.
 const PER_HOUR: &str = "3.6";
@@ -75,6 +77,7 @@ fn time_is_held_booked_and_reported() {
     // beyond all time that it can have taken: a worker is believed, but not that
     provider.computes(Some(90_000_000));
     let lie = gateway.post(CHAT, &chat("own", "how many crates fit")).expect(200);
+    assert_eq!(lie.header("x-tunegate-cost-usd"), Some("0.02"));
     assert_eq!(booked(&gateway, &lie.request_id()), (TOTAL, TOTAL, TOTAL, reported()));
     assert_eq!(metric(&gateway, "reported"), Some(25.0));
     let spend = eventually("the sums", || {
@@ -84,6 +87,11 @@ fn time_is_held_booked_and_reported() {
     assert_eq!((&spend["compute_us"], &spend["cost_usd"]), (&json!(25_000_000), &json!(0.025)), "{spend:#}");
     let csv = gateway.admin(Call::get("/admin/v1/spend?by=deployment&format=csv")).expect(200).text();
     assert!(csv.contains(",compute_us\r\n") && csv.contains(",25000000\r\n"), "{csv}");
+    // and what a stream tells its client is what is booked
+    let stream = gateway.post(CHAT, &asking).expect(200);
+    let last = stream.text().lines().rfind(|line| line.contains("\"usage\":{")).expect("a usage").to_owned();
+    assert!(last.contains("\"cost\":0.02,"), "{last}");
+    assert_eq!(booked(&gateway, &stream.request_id()), (TOTAL, TOTAL, TOTAL, reported()));
 }
 
 #[test]
@@ -162,6 +170,41 @@ fn a_worker_that_dies_costs_no_more_than_the_time_that_it_was_waited_for() {
     assert_eq!((held, source.as_str()), (TOTAL, "unconfirmed"));
     assert_eq!(cost, compute_us, "the rest of the hold is for time that was not");
     assert!(cost < TOTAL / 2, "{cost}");
+    let corrected = gateway.admin(by_tokens(&answer.request_id())).expect(200).json();
+    assert_eq!(corrected["cost_usd"], 0.0, "no token costs anything, and the time stays: {corrected:#}");
+}
+
+/// Says of a request's unconfirmed entry how many tokens it used.
+fn by_tokens(request: &str) -> Call {
+    let tokens = json!({"tokens": {"input": 2, "output": 3}});
+    Call::post(&format!("/admin/v1/ledger/{request}/resolve"), &tokens)
+}
+
+#[test]
+fn a_gateway_that_was_taken_for_dead_pays_for_the_time_that_it_waited() {
+    let provider = SimulatedProvider::start();
+    let impatient =
+        format!("price = {{ compute_per_hour_usd = \"{PER_HOUR}\" }}\ntimeouts.first_byte_ms = 3000");
+    let setup = behind("candle", &provider, &impatient)
+        .and("[models.own.retry]\nattempts = 1\n\n[ledger]\nlease_ms = 1000\n");
+    let mut gateway = TestGateway::with(setup).start();
+    let replica = gateway.replica();
+    provider.replies(Reply::usual().hangs());
+    let mut open = gateway.send(CHAT, &chat("own", "how many"));
+    provider.await_requests(1);
+    gateway.signal(libc::SIGSTOP);
+    let charged = gateway.settled_journal(|journal| journal.usages().len() == 1);
+    assert_eq!(charged.spent(), TOTAL, "all that it may have computed");
+    let request = charged.usages()[0].request_id.clone();
+    let resolve = gateway.signed_admin(by_tokens(&request));
+    let refused = Connection::to(replica.admin_address()).call(&resolve);
+    let error = refused.expect_error(409, "not_resolvable");
+    assert!(error["message"].as_str().is_some_and(|words| words.contains("cost_usd")), "{error}");
+    gateway.signal(libc::SIGCONT);
+    open.answer().expect(504);
+    let corrected = gateway.settled_journal(|journal| journal.0.len() == 3);
+    assert!((3 * SECOND..TOTAL - SECOND).contains(&corrected.spent()), "{corrected:#?}");
+    replica.stop();
 }
 
 #[test]

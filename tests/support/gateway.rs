@@ -356,15 +356,20 @@ impl TestGateway {
     /// Sends a request to the admin address, with the admin key unless it carries a credential.
     #[track_caller]
     pub(crate) fn admin(&self, call: Call) -> Answer {
-        let call = match call.has_credential() {
+        Connection::to(self.admin_address()).call(&self.signed_admin(call))
+    }
+
+    /// With the admin key, unless it carries a credential: for a replica's admin address, say.
+    #[track_caller]
+    pub(crate) fn signed_admin(&self, call: Call) -> Call {
+        match call.has_credential() {
             true => call,
             false => {
                 let key = std::fs::read_to_string(self.folder.path().join("state/admin_key"))
                     .expect("the admin key is in the state folder");
                 call.bearer(key.trim())
             }
-        };
-        Connection::to(self.admin_address()).call(&call)
+        }
     }
 
     #[track_caller]

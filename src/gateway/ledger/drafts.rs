@@ -39,10 +39,12 @@ pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
             Some(settled(hold, settlement.as_ref()))
         }
         // another process took us for dead and charged it whole, and nobody knows better: it stays unconfirmed
-        End::Settle { settlement: Some(settlement), .. } if settlement.source == UsageSource::Unconfirmed => {
+        End::Settle { hold, settlement: Some(settlement) }
+            if settlement.source == UsageSource::Unconfirmed && settlement.cost >= hold.held =>
+        {
             None
         }
-        // what it really cost is known after all
+        // what it really cost is known after all, or at least how long our machine can have computed for it
         End::Settle { hold, settlement } => {
             let cost = settlement.as_ref().map_or(Usd::ZERO, |settlement| settlement.cost);
             let note = Some("settled after its lease had run out".into());

@@ -588,26 +588,54 @@ async fn an_entry_is_corrected_once_whoever_tries() {
     assert_eq!(audited(&journal, 100), 10);
 }
 
-#[tokio::test]
-async fn an_unconfirmed_settlement_after_the_lease_leaves_the_charge_unconfirmed() {
+/// What is spent, and how often it was corrected, where a hold of 40 is charged whole by another process, somebody else
+/// may correct that, and then its own process says how it ended.
+async fn late(corrected: Option<i64>, end: impl FnOnce(Reservation)) -> (i64, usize) {
     let journal = Shared::default();
     let config = Config { lease: Duration::from_millis(200), ..Config::default() };
     let asleep = Process::start(&journal, "asleep", Config::default()).with(total(100)).await;
     let mut reservation = asleep.ledger.hold(ask(40)).await.expect("held");
     let alive = Process::start(&journal, "alive", config).with(total(100)).await;
+    let usage = || journal.0.lock().entries.iter().find(|entry| entry.kind == EntryKind::Usage).cloned();
     let charged = timeout(Duration::from_secs(10), async {
-        while !journal.0.lock().entries.iter().any(|entry| entry.kind == EntryKind::Usage) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        loop {
+            match usage() {
+                Some(usage) => break usage,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
         }
     });
-    charged.await.expect("charged whole");
+    let charged = charged.await.expect("charged whole");
+    if let Some(cost) = corrected {
+        let drafted = Entry::drafted(
+            EntryKind::Adjustment,
+            charged.at_ms,
+            Arc::clone(&charged.request_id),
+            Arc::default(),
+        );
+        let by_hand = Entry { of: charged.of, cost: Usd::from_nanos(cost - 40), ..drafted };
+        alive.ledger.book(by_hand).await.expect("booked");
+    }
     reservation.sent();
-    drop(reservation);
+    end(reservation);
     asleep.close().await;
     alive.close().await;
-    assert_eq!(audited(&journal, 100), 40);
-    let corrected = journal.0.lock().entries.iter().any(|entry| entry.kind == EntryKind::Adjustment);
-    assert!(!corrected, "a correction says that somebody knows");
+    let corrections =
+        journal.0.lock().entries.iter().filter(|entry| entry.kind == EntryKind::Adjustment).count();
+    (audited(&journal, 100), corrections)
+}
+
+#[tokio::test]
+async fn what_was_charged_after_the_lease_is_corrected_by_who_knows_better_and_once() {
+    let unconfirmed = |nanos| Settlement { source: UsageSource::Unconfirmed, ..used(nanos) };
+    assert_eq!(late(None, drop).await, (40, 0), "nobody knows: a correction says that somebody does");
+    assert_eq!(late(None, |one| one.settle(unconfirmed(40))).await, (40, 0));
+    // how long our own machine can have computed is known, whatever it made
+    assert_eq!(late(None, |one| one.settle(unconfirmed(25))).await, (25, 1));
+    assert_eq!(late(None, |one| one.settle(used(10))).await, (10, 1));
+    // an operator was first
+    assert_eq!(late(Some(0), |one| one.settle(used(10))).await, (0, 1));
+    assert_eq!(late(Some(5), |one| one.settle(unconfirmed(25))).await, (5, 1));
 }
 
 #[tokio::test]

@@ -595,7 +595,14 @@ impl Writer {
         while batch.entries.len() < BATCH
             && let Some(ended) = self.todo_ends.pop_front()
         {
-            if let Some(entry) = ending(&ended.end, &books) {
+            // somebody has said meanwhile what it was
+            let is_known = |entry: &Entry| {
+                corrects(entry).is_some_and(|of| {
+                    self.corrected.contains(&of)
+                        || batch.entries.iter().any(|other| corrects(other) == Some(of))
+                })
+            };
+            if let Some(entry) = ending(&ended.end, &books).filter(|entry| !is_known(entry)) {
                 freed |= entry.kind.ends_a_hold();
                 add(&mut batch, &mut books, entry);
             }
