@@ -18,7 +18,7 @@ use super::file_ids::file_ids;
 use super::money::Usd;
 use super::priced::Priced;
 use super::provider::ProviderKind;
-use super::usage::TokenCounts;
+use super::usage::{COMPUTE_COMMENT, TokenCounts};
 use crate::domain::service_tier::ServiceTier;
 use crate::sse::{self, Piece, Splitter};
 
@@ -39,6 +39,8 @@ pub struct StreamReader {
     served: Option<ServiceTier>,
     /// What its usage is told with.
     cost: Option<CostTold>,
+    /// How long our own worker has computed so far, microseconds, where it has said so since that was last taken.
+    computed_us: Option<u64>,
     /// Of the stored response and of files in it, not yet taken.
     ids: Vec<String>,
     finished: bool,
@@ -99,6 +101,7 @@ impl StreamReader {
             told_by: ProviderKind::OpenAi,
             served: None,
             cost: None,
+            computed_us: None,
             ids: Vec::new(),
             finished: false,
             reasoned: false,
@@ -184,6 +187,11 @@ impl StreamReader {
         std::mem::take(&mut self.ids)
     }
 
+    /// How long our own worker has computed so far, microseconds, if it has said so since the last call.
+    pub const fn take_computed_us(&mut self) -> Option<u64> {
+        self.computed_us.take()
+    }
+
     /// Whether the stream has said that it failed: an error event, whatever comes behind it.
     pub const fn has_failed(&self) -> bool {
         self.failed
@@ -203,6 +211,13 @@ impl StreamReader {
 
     fn inspect(&mut self, event: &Bytes) -> Fate {
         self.dropped_last = false;
+        if self.told_by == ProviderKind::Candle
+            && let Some(told) = event.strip_prefix(COMPUTE_COMMENT.as_bytes())
+        {
+            self.computed_us = str::from_utf8(told).ok().and_then(|told| told.trim_ascii_end().parse().ok());
+            self.dropped_last = true;
+            return Fate::Drop;
+        }
         if event.starts_with(b"data: [DONE]") || event.starts_with(b"data:[DONE]") {
             self.finished = true;
             return Fate::Pass;
@@ -447,6 +462,26 @@ mod tests {
         let kept: Vec<&str> =
             CHAT.split_inclusive("\n\n").filter(|event| !event.contains("\"prompt_tokens\"")).collect();
         kept.concat().replace(",\"usage\":null", "").into_bytes()
+    }
+
+    #[test]
+    fn our_own_workers_comments_are_for_us_at_every_cut_and_nobody_elses() {
+        let told = CHAT.replace("data: {\"id\":\"c\"", ": tunegate-compute-us 71\ndata: {\"id\":\"c\"");
+        for cut in 0..=told.len() {
+            let (a, b) = told.as_bytes().split_at(cut);
+            let mut reader =
+                StreamReader::new(Endpoint::ChatCompletions, false).told_by(ProviderKind::Candle);
+            let out = [a, b].map(|part| reader.push(Bytes::copy_from_slice(part))).concat();
+            assert_eq!(String::from_utf8_lossy(&out), CHAT, "cut at {cut}");
+            assert_eq!((reader.take_computed_us(), reader.take_computed_us()), (Some(71), None));
+            assert_eq!(reader.streamed().pieces, 2);
+        }
+        let mut reader = StreamReader::new(Endpoint::ChatCompletions, false);
+        assert_eq!(reader.push(told.clone().into()), told);
+        assert_eq!(reader.take_computed_us(), None);
+        let mut reader = StreamReader::new(Endpoint::ChatCompletions, false).told_by(ProviderKind::Candle);
+        assert!(reader.push(": tunegate-compute-us never\n".into()).is_empty());
+        assert_eq!(reader.take_computed_us(), None);
     }
 
     #[test]

@@ -87,6 +87,10 @@ impl Usage {
 pub const MOST_TOKENS: u64 = 1 << 40;
 /// The member of `usage` in which our worker says how long it computed, microseconds.
 pub const COMPUTE_MEMBER: &str = "tunegate_compute_us";
+/// What a comment in our own worker's streams begins with that says how long was computed so far, microseconds: whoever
+/// leaves pays for that. A comment is nothing to a client
+/// (<https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>).
+pub const COMPUTE_COMMENT: &str = ": tunegate-compute-us ";
 
 impl TokenCounts {
     /// Reads a `usage` object in the shape of chat, completions and embeddings, or in that of responses.

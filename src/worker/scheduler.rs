@@ -82,8 +82,13 @@ pub(super) enum Event {
         /// How long was computed for it so far, microseconds.
         compute_us: u64,
     },
-    /// Text of the answer, never empty.
-    Text(String),
+    /// Text of the answer.
+    Text {
+        /// Never empty.
+        text: String,
+        /// How long was computed for it so far, microseconds.
+        compute_us: u64,
+    },
     /// The answer is complete; the last event.
     Finished {
         /// Why it ended.

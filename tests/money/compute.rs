@@ -161,6 +161,27 @@ fn a_client_that_leaves_pays_for_what_was_told_and_the_time_since() {
 }
 
 #[test]
+fn each_piece_of_a_stream_says_what_was_computed_so_far() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(own(&provider)).start();
+    let piece = |compute_us: i64| {
+        let chunk = json!({"choices": [{"index": 0, "delta": {"content": "One"}, "finish_reason": null}]});
+        format!(": tunegate-compute-us {compute_us}\ndata: {chunk}\n\n").into_bytes()
+    };
+    let told = Reply::stream(vec![piece(4 * SECOND), piece(5 * SECOND), piece(6 * SECOND)], 1, 3);
+    provider
+        .replies(told.without_usage().with_header("x-tunegate-compute-us", "3000000").hangs_after_events(2));
+    let mut open = gateway.open(CHAT, &streamed_chat("own", "how many crates"));
+    open.await_events(2);
+    let id = open.request_id();
+    drop(open);
+    assert_eq!(provider.await_fate(), Fate::PeerGone);
+    let (_, cost, compute_us, source) = booked(&gateway, &id);
+    assert_eq!((cost, source.as_str()), (compute_us, "estimated"));
+    assert!((5 * SECOND..TOTAL).contains(&compute_us), "what was told last, and a moment: {compute_us}");
+}
+
+#[test]
 fn a_worker_that_dies_costs_no_more_than_the_time_that_it_was_waited_for() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(own(&provider)).start();

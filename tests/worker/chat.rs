@@ -45,7 +45,10 @@ async fn a_stream_is_the_whole_in_pieces() {
         let prompt_tokens = whole["usage"]["prompt_tokens"].to_string();
         assert_eq!(response.headers()["x-tunegate-prompt-tokens"], prompt_tokens.as_str());
         let begun_us: u64 = response.headers()["x-tunegate-compute-us"].to_str().unwrap().parse().unwrap();
-        let mut events = events(&response.text().await.unwrap());
+        let text = response.text().await.unwrap();
+        let (told, mut events) = (told_us(&text), events(&text));
+        assert!(told.is_sorted() && told[0] >= begun_us, "{begun_us}: {told:?}");
+        assert_eq!(told.len() as u64, whole["usage"]["completion_tokens"], "one for each piece");
         for event in &events {
             assert_eq!((&event["id"], &event["created"]), (&events[0]["id"], &events[0]["created"]));
             assert_eq!(event["object"], "chat.completion.chunk");
@@ -53,6 +56,7 @@ async fn a_stream_is_the_whole_in_pieces() {
         if usage {
             let last = events.pop().unwrap();
             let (tokens, compute_us) = timeless(&last["usage"]);
+            assert!(told.last().is_some_and(|told| *told <= compute_us), "{compute_us}: {told:?}");
             assert_eq!((&last["choices"], tokens), (&json!([]), timeless(&whole["usage"]).0));
             assert!(
                 (1..compute_us).contains(&begun_us),

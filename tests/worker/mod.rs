@@ -163,9 +163,17 @@ fn content(answer: &Value) -> &str {
     answer["choices"][0]["message"]["content"].as_str().unwrap()
 }
 
+/// How long was computed so far, as the comments of a stream say it, one before each piece of text.
+fn told_us(stream: &str) -> Vec<u64> {
+    let comments = stream.lines().filter_map(|line| line.strip_prefix(": tunegate-compute-us "));
+    comments.map(|told| told.parse().unwrap()).collect()
+}
+
 /// The data lines of a stream, `[DONE]` left off after it was checked.
 fn events(stream: &str) -> Vec<Value> {
-    let lines: Vec<&str> = stream.strip_suffix("\n\n").unwrap().split("\n\n").collect();
+    let events = stream.strip_suffix("\n\n").unwrap().split("\n\n");
+    let lines: Vec<&str> =
+        events.map(|event| event.lines().find(|line| !line.starts_with(':')).unwrap()).collect();
     let (done, events) = lines.split_last().unwrap();
     assert_eq!(*done, "data: [DONE]");
     events.iter().map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap()).collect()

@@ -263,6 +263,9 @@ impl Metered {
                     }
                     self.capturing = self.capturing.take().and_then(|capturing| capturing.hears(&chunk));
                     let out = self.reader.push(chunk);
+                    if let Some(told_us) = self.reader.take_computed_us() {
+                        self.facts.computing = self.facts.computing.told(told_us, clock::monotonic());
+                    }
                     self.first = Some(self.translated(out));
                     // whoever drops this here finds it again
                     self.remember().await;

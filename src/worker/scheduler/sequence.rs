@@ -189,7 +189,7 @@ impl Sequence {
 
     fn say(&self, text: String) {
         if !text.is_empty() {
-            self.send(Event::Text(text));
+            self.send(Event::Text { text, compute_us: self.compute_us });
         }
     }
 

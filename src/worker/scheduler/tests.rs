@@ -100,7 +100,7 @@ fn all(mut events: mpsc::Receiver<Event>) -> Vec<Event> {
 fn text(events: &[Event]) -> String {
     events
         .iter()
-        .filter_map(|event| if let Event::Text(text) = event { Some(text.as_str()) } else { None })
+        .filter_map(|event| if let Event::Text { text, .. } = event { Some(text.as_str()) } else { None })
         .collect()
 }
 

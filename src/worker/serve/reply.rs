@@ -14,6 +14,7 @@ use tunegate_engine::Sampling;
 
 use super::Worker;
 use crate::clock;
+use crate::domain::usage::COMPUTE_COMMENT;
 use crate::telemetry::metrics::{WorkerDenial, WorkerOperation};
 use crate::worker::prepare::{Known, Prepared};
 use crate::worker::scheduler::{Event, Failure, Job};
@@ -131,7 +132,7 @@ async fn whole(
     while let Some(event) = events.recv().await {
         match event {
             Event::Started { .. } => {}
-            Event::Text(piece) => text += &piece,
+            Event::Text { text: piece, .. } => text += &piece,
             Event::Finished { reason, tokens, compute_us } => {
                 let json = answer.whole(&text, reason, Usage::new(prompt_tokens, tokens, compute_us));
                 let response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
@@ -155,7 +156,10 @@ fn streamed(answer: Answer, prompt_tokens: usize, events: Receiver<Event>) -> Re
         loop {
             return Some(match events.recv().await {
                 Some(Event::Started { .. }) => continue,
-                Some(Event::Text(text)) => (frame(answer.piece(&text)), Some((answer, events, None))),
+                Some(Event::Text { text, compute_us }) => {
+                    let piece = format!("{COMPUTE_COMMENT}{compute_us}\n{}", answer.piece(&text));
+                    (frame(piece), Some((answer, events, None)))
+                }
                 Some(Event::Finished { reason, tokens, compute_us }) => {
                     let usage = Usage::new(prompt_tokens, tokens, compute_us);
                     (frame(answer.closing(reason, usage)), None)
