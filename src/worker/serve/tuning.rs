@@ -354,7 +354,7 @@ async fn with_job<T: Send + 'static>(
 }
 
 fn told(desk: &TuningDesk, record: &Record) -> Value {
-    record.told(desk.run_of(&record.id).as_ref(), desk.organization(), clock::unix_ms() / 1000)
+    record.told(&desk.run_of(&record.id), desk.organization(), clock::unix_ms() / 1000)
 }
 
 fn checkpoint(record: &Record, name: &str, epoch: &Epoch) -> Value {

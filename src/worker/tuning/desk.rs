@@ -214,13 +214,16 @@ impl TuningDesk {
     }
 
     /// How far a job's trainer is; none before it has read the rows.
-    pub(in crate::worker) fn run_of(&self, id: &str) -> Option<Run> {
-        folder::read_json(&self.inner.folder.job(id).run()).ok().flatten()
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(in crate::worker) fn run_of(&self, id: &str) -> io::Result<Option<Run>> {
+        folder::read_json(&self.inner.folder.job(id).run())
     }
 
     /// What a job's epochs came to, as far as they are served, newest first.
     pub(in crate::worker) fn checkpoints(&self, record: &Record) -> Vec<(String, Epoch)> {
-        let run = self.run_of(&record.id);
+        let run = self.run_of(&record.id).ok().flatten();
         let adapters = &self.inner.adapters;
         let name = |epoch: &Epoch| record.checkpoint_name(adapters.base(), self.organization(), epoch.step);
         let epochs = run.into_iter().flat_map(|run| run.epochs).map(|epoch| (name(&epoch), epoch));

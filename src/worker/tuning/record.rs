@@ -1,5 +1,7 @@
 //! A job as the desk knows it, and as OpenAI tells it.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -213,14 +215,26 @@ impl Record {
         format!("{}{CHECKPOINT}{step}", self.model_name(base, organization))
     }
 
-    /// As OpenAI writes it.
-    pub(in crate::worker) fn told(&self, run: Option<&Run>, organization: &str, now_s: i64) -> Value {
+    /// As OpenAI writes it; `known` is how far its trainer is, or that nobody can say. One that has ended before its
+    /// trainer had read the rows has used nothing, and says so: what is not told would be guessed, and charged.
+    pub(in crate::worker) fn told(
+        &self,
+        known: &io::Result<Option<Run>>,
+        organization: &str,
+        now_s: i64,
+    ) -> Value {
+        let run = known.as_ref().ok().and_then(Option::as_ref);
         let hyperparameters = self.asked.told(run.map(|run| &run.plan));
         let method = match self.asked.kind {
             super::settings::Kind::Supervised => "supervised",
             super::settings::Kind::Dpo => "dpo",
         };
         let ended = self.status.is_final();
+        let used = match known {
+            Ok(Some(run)) => Some((run.trained_tokens, run.busy_ms.div_ceil(1_000))),
+            Ok(None) if ended => Some((0, 0)),
+            Ok(None) | Err(_) => None,
+        };
         json!({
             "object": "fine_tuning.job",
             "id": self.id,
@@ -234,14 +248,14 @@ impl Record {
             "validation_file": self.validation_file,
             "training_file": self.training_file,
             "hyperparameters": hyperparameters,
-            "trained_tokens": run.filter(|_| ended).map(|run| run.trained_tokens),
+            "trained_tokens": used.filter(|_| ended).map(|(tokens, _)| tokens),
             "error": self.error.clone().unwrap_or_default(),
             "user_provided_suffix": self.suffix,
             "seed": self.seed,
             "estimated_finish": run.filter(|_| self.status == Status::Running).and_then(|run| run.finish(now_s)),
             "integrations": self.integrations.clone().unwrap_or_else(|| json!([])),
             "metadata": self.metadata,
-            "usage_metrics": run.map(|run| json!({COMPUTE_SECONDS: run.busy_ms.div_ceil(1_000)})),
+            "usage_metrics": used.map(|(_, seconds)| json!({COMPUTE_SECONDS: seconds})),
             "shared_with_openai": false,
             "method": { "type": method, method: { "hyperparameters": hyperparameters } },
         })
@@ -294,20 +308,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_job_tells_how_long_was_computed_for_it() {
-        let record: Record = serde_json::from_value(json!({
+    fn record(status: Status) -> Record {
+        serde_json::from_value(json!({
             "id": "ftjob-1", "created_at": 0, "model": "m", "training_file": "file-1", "seed": 1,
             "asked": {"kind": "supervised", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": []}, "metadata": {},
-            "status": "running",
+            "status": status,
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn a_job_tells_how_long_was_computed_for_it() {
         for (busy_ms, want) in [(0, 0), (1, 1), (60_000, 60), (60_001, 61)] {
             let run = Run { busy_ms, ..run(&[]) };
-            let told = record.told(Some(&run), "org", 0);
+            let told = record(Status::Running).told(&Ok(Some(run)), "org", 0);
             assert_eq!(told["usage_metrics"], json!({"compute_seconds": want}));
         }
-        assert_eq!(record.told(None, "org", 0)["usage_metrics"], json!(null), "nothing was computed yet");
+    }
+
+    #[test]
+    fn what_has_ended_before_it_began_has_used_nothing_and_says_so() {
+        let unreadable = || Err(io::Error::from(io::ErrorKind::InvalidData));
+        let none = (json!(null), json!(null));
+        let nothing = (json!(0), json!({"compute_seconds": 0}));
+        let some = (json!(7), json!({"compute_seconds": 60}));
+        let run = Run { trained_tokens: 7, ..run(&[]) };
+        for (status, known, want) in [
+            (Status::Queued, Ok(None), &none),
+            (Status::Running, Ok(None), &none),
+            (Status::Cancelled, Ok(None), &nothing),
+            (Status::Failed, Ok(None), &nothing),
+            (Status::Cancelled, Ok(Some(run)), &some),
+            // how much it was, nobody can say
+            (Status::Cancelled, unreadable(), &none),
+        ] {
+            let told = record(status).told(&known, "org", 0);
+            let found = (told["trained_tokens"].clone(), told["usage_metrics"].clone());
+            assert_eq!(found, *want, "{status:?} {known:?}");
+        }
     }
 
     #[test]
