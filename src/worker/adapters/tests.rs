@@ -19,7 +19,7 @@ pub(in crate::worker) const SHAPE: Shape = Shape {
     rope_base: 1e4,
 };
 
-fn weights(rank: usize) -> LoraWeights {
+pub(in crate::worker) fn weights(rank: usize) -> LoraWeights {
     let config = LoraConfig::new(rank, 8.0, 0.0, vec![Target::Query]).expect("a form");
     let pair = |layer| LoraPair {
         layer,

@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_DEATHS: u32 = 3;
 /// How long the desk waits before it tries again what the disk refused.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often a job that is trained is tried to be served before it waits for somebody: for a minute.
+const MOST_TRIES: u32 = 12;
 
 /// How jobs are trained.
 #[derive(Debug, Clone)]
@@ -394,12 +396,26 @@ impl Inner {
     }
 
     fn run(&self) {
+        let mut tries = Tries::default();
         while let Some(record) = self.next() {
-            if let Err(error) = self.train(&record) {
-                tracing::error!(job = record.id, %error, "a job can't be trained now; tried again soon");
+            if !self.has_its_turn(&record, &mut tries) {
                 self.rest(AGAIN);
             }
         }
+    }
+
+    /// Whether a job's turn came to something; else it is tried again.
+    fn has_its_turn(&self, record: &Record, tries: &mut Tries) -> bool {
+        let Err(error) = self.train(record) else {
+            *tries = Tries::default();
+            return true;
+        };
+        if tries.are_over(&record.id, &error) && self.set_aside(&record.id, &error) {
+            tracing::error!(job = record.id, %error, "a job is trained and can't be served: it is paused");
+            return true;
+        }
+        tracing::error!(job = record.id, %error, "a job can't be trained now; tried again soon");
+        false
     }
 
     /// Waits for a job to train: one that was at it first, then the oldest. None at the end.
@@ -594,6 +610,26 @@ impl Inner {
             let _ = self.publish_epochs(&record, job, &run);
         }
         Seen { epochs: run.epochs.len(), ..seen }
+    }
+}
+
+/// How often one job has been tried in vain.
+#[derive(Default)]
+struct Tries {
+    id: String,
+    count: u32,
+}
+
+impl Tries {
+    /// Counts one more; whether there were enough. Room on a disk is waited for as long as it takes.
+    fn are_over(&mut self, id: &str, error: &TrainingTrouble) -> bool {
+        if self.id != id {
+            *self = Self { id: id.to_owned(), count: 0 };
+        }
+        if matches!(error, TrainingTrouble::System(error) if !folder::is_full(error)) {
+            self.count += 1;
+        }
+        self.count >= MOST_TRIES
     }
 }
 

@@ -2,10 +2,14 @@
 
 use std::fs;
 
+use tunegate_engine::adapter::peft;
+
 use super::*;
 use crate::telemetry::metrics::Occupancy;
 use crate::worker::adapters::AdapterBounds;
-use crate::worker::adapters::tests::SHAPE;
+use crate::worker::adapters::tests::{SHAPE, weights};
+use crate::worker::tuning::record::{Outcome, Sums};
+use crate::worker::tuning::settings::Plan;
 use crate::worker::tuning::shelf::Stored;
 
 /// A desk whose jobs nobody trains, with a file to train on.
@@ -130,4 +134,154 @@ fn a_paused_job_that_is_called_off_leaves_no_checkpoint() {
     let mut left: Vec<_> = left.collect();
     left.sort();
     assert_eq!(left, ["events.jsonl", "job.json"]);
+}
+
+/// A job whose trainer has left these words, and an epoch behind step 3.
+fn told_of(desk: &TuningDesk, outcome: &Outcome) -> String {
+    let id = create(desk).expect("taken in").id;
+    let folder = desk.inner.folder.job(&id);
+    let epoch =
+        Epoch { step: 3, created_at: 1, train_loss: 0.5, train_accuracy: 0.5, valid_loss: None, valid_accuracy: None };
+    let run = Run {
+        rows: 3,
+        plan: Plan { epochs: 1, batch: 1, rate_multiplier: 1.0 },
+        model: None,
+        step: 3,
+        trained_tokens: 30,
+        busy_ms: 3_000,
+        epochs: vec![epoch],
+        sums: Sums::default(),
+    };
+    folder::write_json(&folder.run(), &run).expect("written");
+    fs::create_dir_all(folder.epochs()).expect("made");
+    peft::write(&folder.epoch(3), &weights(4), &SHAPE, "small").expect("written");
+    folder::write_json(&folder.outcome(), outcome).expect("written");
+    id
+}
+
+fn stands(desk: &TuningDesk, id: &str, status: Status, wish: Option<Wish>) -> Record {
+    let mut state = desk.inner.state();
+    let record = state.jobs.get_mut(id).expect("a job");
+    (record.status, record.wish) = (status, wish);
+    record.clone()
+}
+
+/// Nothing can be served any more: there is a file in the place of the folder of adapters.
+fn break_adapters(desk: &TuningDesk) {
+    fs::remove_dir_all(desk.inner.folder.adapters()).expect("removed");
+    fs::write(desk.inner.folder.adapters(), "").expect("written");
+}
+
+fn mend_adapters(desk: &TuningDesk) {
+    fs::remove_file(desk.inner.folder.adapters()).expect("removed");
+    fs::create_dir(desk.inner.folder.adapters()).expect("made");
+}
+
+fn last_words(desk: &TuningDesk, id: &str) -> String {
+    desk.events(id, None, 1).expect("read").items[0].message.clone()
+}
+
+#[test]
+fn what_is_trained_and_can_not_be_served_is_called_off_or_paused_all_the_same() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    break_adapters(&desk);
+    for (wish, status) in [(Wish::Cancel, Status::Cancelled), (Wish::Pause, Status::Paused)] {
+        let id = told_of(&desk, &Outcome::Succeeded { step: 3 });
+        let running = stands(&desk, &id, Status::Running, None);
+        assert!(desk.inner.train(&running).is_err(), "it is tried again");
+        let running = stands(&desk, &id, Status::Running, Some(wish));
+        desk.inner.train(&running).expect("as it is wished");
+        let record = desk.find(&id).expect("still there");
+        assert_eq!((record.status, record.wish), (status, None));
+        let is_kept = desk.inner.folder.job(&id).outcome().exists();
+        assert_eq!(is_kept, wish == Wish::Pause, "{wish:?}");
+        if wish == Wish::Pause {
+            mend_adapters(&desk);
+            let resumed = desk.resume(&id).expect("resumed");
+            desk.inner.train(&resumed).expect("served");
+            assert_eq!(desk.find(&id).expect("still there").status, Status::Succeeded);
+        }
+    }
+}
+
+#[test]
+fn what_is_trained_and_can_not_be_served_for_a_minute_lets_others_have_their_turn() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    break_adapters(&desk);
+    let id = told_of(&desk, &Outcome::Succeeded { step: 3 });
+    let record = stands(&desk, &id, Status::Running, None);
+    let mut tries = Tries::default();
+    for _ in 1..MOST_TRIES {
+        assert!(!desk.inner.has_its_turn(&record, &mut tries));
+        assert_eq!(desk.find(&id).expect("still there").status, Status::Running);
+    }
+    assert!(desk.inner.has_its_turn(&record, &mut tries));
+    assert_eq!(desk.find(&id).expect("still there").status, Status::Paused);
+    let words = last_words(&desk, &id);
+    assert!(words.contains("All is trained, but the model can't be served"), "{words}");
+    mend_adapters(&desk);
+    let resumed = desk.resume(&id).expect("resumed");
+    assert!(desk.inner.has_its_turn(&resumed, &mut tries));
+    assert_eq!(desk.find(&id).expect("still there").status, Status::Succeeded);
+}
+
+#[test]
+fn room_on_a_disk_is_waited_for_as_long_as_it_takes() {
+    let full = TrainingTrouble::System(io::ErrorKind::StorageFull.into());
+    let broken = TrainingTrouble::System(io::ErrorKind::Other.into());
+    let mut tries = Tries::default();
+    assert!((0..100).all(|_| !tries.are_over("a", &full)));
+    assert!((1..MOST_TRIES).all(|_| !tries.are_over("a", &broken)));
+    assert!(!tries.are_over("a", &TrainingTrouble::Died));
+    assert!(!tries.are_over("b", &broken), "another job");
+    assert!((1..MOST_TRIES).all(|_| !tries.are_over("a", &broken)));
+    assert!(tries.are_over("a", &broken));
+}
+
+#[test]
+fn what_is_wished_of_a_job_that_waits_stands_also_while_its_model_is_served() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    for (wish, status) in [(Wish::Cancel, Status::Cancelled), (Wish::Pause, Status::Paused)] {
+        let id = told_of(&desk, &Outcome::Succeeded { step: 3 });
+        let folder = desk.inner.folder.job(&id);
+        let ending = desk.inner.ending(desk.find(&id).expect("a job"), Some(&folder)).expect("served");
+        let name = desk.find(&id).expect("a job").model_name("small", "local");
+        assert!(desk.inner.adapters.find(&name).is_some());
+        desk.inner.wish(&id, wish).expect("heard");
+        desk.inner.enter(Status::Queued, ending).expect("left alone");
+        assert_eq!(desk.find(&id).expect("a job").status, status);
+        assert_eq!(desk.inner.adapters.find(&name).is_some(), wish == Wish::Pause, "{wish:?}");
+        if wish == Wish::Pause {
+            let resumed = desk.resume(&id).expect("resumed");
+            desk.inner.train(&resumed).expect("served");
+            assert_eq!(desk.find(&id).expect("a job").status, Status::Succeeded);
+        }
+    }
+    // the curve of the one that was called off is gone, too
+    let purposes = desk.shelf().all().expect("listed").into_iter().map(|file| file.purpose);
+    assert_eq!(purposes.filter(|purpose| purpose == "fine-tune-results").count(), 1);
+}
+
+#[test]
+fn a_word_that_a_trainer_may_say_again_is_not_heard_twice_and_its_last_word_is_not_lost() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    for (outcome, is_kept) in [
+        (Outcome::Paused, false),
+        (Outcome::Waits { message: "mend it".to_owned() }, false),
+        (Outcome::Succeeded { step: 3 }, true),
+        (Outcome::Failed { code: "a".to_owned(), message: "b".to_owned() }, true),
+    ] {
+        let id = told_of(&desk, &outcome);
+        let folder = desk.inner.folder.job(&id);
+        // in the place of a kill: how it stands can't be written
+        fs::create_dir(folder.job().with_extension("new")).expect("made");
+        let record = stands(&desk, &id, Status::Running, None);
+        assert!(matches!(desk.inner.train(&record), Err(TrainingTrouble::Disk)), "{outcome:?}");
+        assert_eq!(folder.outcome().exists(), is_kept, "{outcome:?}");
+        desk.inner.state().jobs.remove(&id);
+    }
 }
