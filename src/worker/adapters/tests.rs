@@ -99,6 +99,24 @@ fn one_that_is_deleted_serves_who_has_it_and_nobody_else() {
 }
 
 #[test]
+fn one_that_can_not_be_deleted_is_served_on() {
+    let place = Place::new();
+    let adapters = place.open(AdapterBounds::default());
+    adapters.publish(&place.trained(4), "x", card("x")).expect("published");
+    // no folder goes into the place of a file
+    let in_the_way = place.folder.path().join("adapters/x.gone");
+    fs::write(&in_the_way, "").expect("written");
+    for _ in 0..2 {
+        assert!(adapters.delete("x").is_err());
+        assert_eq!(adapters.find("x"), Some(card("x")), "it would be back at the next start");
+        assert!(adapters.load("x").expect("read").is_some());
+    }
+    fs::remove_file(in_the_way).expect("removed");
+    assert!(adapters.delete("x").expect("deleted"));
+    assert_eq!(place.open(AdapterBounds::default()).all(), []);
+}
+
+#[test]
 fn one_that_is_deleted_can_be_brought_again() {
     let place = Place::new();
     let (from, folder) = (place.trained(4), place.folder.path().join("adapters"));
