@@ -114,11 +114,16 @@ impl TuningDesk {
         metrics: Arc<WorkerMetrics>,
     ) -> io::Result<Self> {
         let shelf = Shelf::new(&folder);
-        shelf.sweep()?;
+        // what is left over is no reason not to serve
+        if let Err(error) = shelf.sweep() {
+            tracing::warn!(%error, "what is left of uploads can't be removed");
+        }
         let jobs = read_all(&folder)?;
         for ended in jobs.values().filter(|job| job.status.is_final()) {
             // a kill may have come between a job's end and this
-            folder.job(&ended.id).clear()?;
+            if let Err(error) = folder.job(&ended.id).clear() {
+                tracing::warn!(job = ended.id, %error, "what an ended job has learned can't be removed");
+            }
         }
         let state = Mutex::new(State { jobs, ended: false });
         let inner =
@@ -694,7 +699,11 @@ fn read_all(folder: &Folder) -> io::Result<BTreeMap<String, Record>> {
                 jobs.insert(record.id.clone(), record);
             }
             // a kill came before the record: nobody was told of this job
-            Ok(None) => folder::remove(&path)?,
+            Ok(None) => {
+                if let Err(error) = folder::remove(&path) {
+                    tracing::warn!(path = %path.display(), %error, "what is left of a job can't be removed");
+                }
+            }
             Err(error) => tracing::error!(path = %path.display(), %error, "a job can't be read; left alone"),
         }
     }

@@ -15,6 +15,16 @@ use crate::worker::tuning::shelf::Stored;
 /// A desk whose jobs nobody trains, with a file to train on.
 fn desk(place: &tempfile::TempDir) -> TuningDesk {
     let folder = Folder::open(place.path()).expect("opened");
+    let (adapters, training, metrics) = tools(&folder);
+    let shelf = Shelf::new(&folder);
+    keep(&shelf, "file-1", "fine-tune");
+    let (state, news) = (Mutex::default(), Condvar::new());
+    let inner = Inner { folder, shelf, adapters, training, metrics, state, news };
+    TuningDesk { inner: Arc::new(inner), thread: None }
+}
+
+/// What a desk works with.
+fn tools(folder: &Folder) -> (Arc<Adapters>, Training, Arc<WorkerMetrics>) {
     let most = Occupancy { queue: 1, active: 1, kv_tokens: 1 };
     let metrics = Arc::new(WorkerMetrics::new("small", None, most).expect("metrics"));
     let bounds = AdapterBounds::default();
@@ -29,18 +39,7 @@ fn desk(place: &tempfile::TempDir) -> TuningDesk {
         longest_row: 1,
         checkpoint_every: Duration::ZERO,
     };
-    let shelf = Shelf::new(&folder);
-    keep(&shelf, "file-1", "fine-tune");
-    let inner = Inner {
-        folder,
-        shelf,
-        adapters: Arc::new(adapters.expect("opened")),
-        training,
-        metrics,
-        state: Mutex::default(),
-        news: Condvar::new(),
-    };
-    TuningDesk { inner: Arc::new(inner), thread: None }
+    (Arc::new(adapters.expect("opened")), training, metrics)
 }
 
 fn keep(shelf: &Shelf, id: &str, purpose: &str) {
@@ -284,4 +283,15 @@ fn a_word_that_a_trainer_may_say_again_is_not_heard_twice_and_its_last_word_is_n
         assert_eq!(folder.outcome().exists(), is_kept, "{outcome:?}");
         desk.inner.state().jobs.remove(&id);
     }
+}
+
+#[test]
+fn what_is_left_over_and_can_not_be_removed_is_no_reason_not_to_serve() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = Folder::open(place.path()).expect("opened");
+    let (adapters, training, metrics) = tools(&folder);
+    fs::remove_dir(folder.files()).expect("removed");
+    fs::write(folder.files(), "").expect("written");
+    let desk = TuningDesk::start(folder, adapters, training, metrics).expect("started");
+    assert!(desk.is_alive());
 }
