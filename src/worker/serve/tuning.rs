@@ -58,6 +58,16 @@ fn desk(worker: &Worker) -> Result<&TuningDesk, Refusal> {
     worker.local.as_ref().map(|local| &local.desk).ok_or_else(Refusal::no_tuning)
 }
 
+/// Looks at jobs, which may read files. Where nothing is trained now, nobody hears that there is no job: the next start
+/// may have it again, and whoever follows it would give it up.
+async fn at_jobs<T: Send + 'static>(
+    worker: Arc<Worker>,
+    work: impl FnOnce(&TuningDesk) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    desk(&worker).map_err(|_| Refusal::no_tuning_now())?;
+    at_desk(worker, work).await
+}
+
 /// Does something at the desk that may read or write files.
 async fn at_desk<T: Send + 'static>(
     worker: Arc<Worker>,
@@ -286,7 +296,7 @@ async fn create(State(worker): State<Doors>, body: Body) -> Result<Json<Value>, 
 
 async fn jobs(State(worker): State<Doors>, asked: Asked<Paging>) -> Result<Json<Value>, Refusal> {
     let paging = paging(asked)?;
-    let page = at_desk(worker, move |desk| {
+    let page = at_jobs(worker, move |desk| {
         let page = Page::of(desk.all(), paging.after.as_deref(), paging.limit(), |job| &job.id);
         Ok(Page { items: page.items.iter().map(|job| told(desk, job)).collect(), has_more: page.has_more })
     })
@@ -346,8 +356,8 @@ async fn with_job<T: Send + 'static>(
     id: String,
     work: impl FnOnce(&TuningDesk, &Record) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    at_desk(worker, move |desk| {
-        let record = desk.find(&id).ok_or_else(|| Refusal::unknown_job(&id))?;
+    at_jobs(worker, move |desk| {
+        let record = desk.find(&id)?;
         work(desk, &record)
     })
     .await

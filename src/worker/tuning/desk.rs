@@ -5,7 +5,7 @@
 
 mod conclude;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -78,7 +78,19 @@ struct Inner {
 #[derive(Default)]
 struct State {
     jobs: BTreeMap<String, Record>,
+    /// Jobs that are there and whose records can't be read.
+    unreadable: BTreeSet<String>,
     ended: bool,
+}
+
+impl State {
+    fn find(&self, id: &str) -> Result<Record, Refusal> {
+        self.jobs.get(id).cloned().ok_or_else(|| match self.unreadable.contains(id) {
+            // whoever heard that there is none would give it up
+            true => Refusal::unreadable_job(id),
+            false => Refusal::unknown_job(id),
+        })
+    }
 }
 
 /// A piece of a list, as OpenAI pages it.
@@ -118,14 +130,14 @@ impl TuningDesk {
         if let Err(error) = shelf.sweep() {
             tracing::warn!(%error, "what is left of uploads can't be removed");
         }
-        let jobs = read_all(&folder)?;
+        let (jobs, unreadable) = read_all(&folder)?;
         for ended in jobs.values().filter(|job| job.status.is_final()) {
             // a kill may have come between a job's end and this
             if let Err(error) = folder.job(&ended.id).clear() {
                 tracing::warn!(job = ended.id, %error, "what an ended job has learned can't be removed");
             }
         }
-        let state = Mutex::new(State { jobs, ended: false });
+        let state = Mutex::new(State { jobs, unreadable, ended: false });
         let inner =
             Arc::new(Inner { folder, shelf, adapters, training, metrics, state, news: Condvar::new() });
         inner.count(&inner.state());
@@ -209,8 +221,11 @@ impl TuningDesk {
     }
 
     /// Finds a job.
-    pub(in crate::worker) fn find(&self, id: &str) -> Option<Record> {
-        self.inner.state().jobs.get(id).cloned()
+    ///
+    /// # Errors
+    /// If there is none, or it can't be read.
+    pub(in crate::worker) fn find(&self, id: &str) -> Result<Record, Refusal> {
+        self.inner.state().find(id)
     }
 
     /// All jobs, newest first.
@@ -277,7 +292,7 @@ impl TuningDesk {
     pub(in crate::worker) fn resume(&self, id: &str) -> Result<Record, Refusal> {
         let inner = &self.inner;
         let mut state = inner.state();
-        let record = state.jobs.get(id).ok_or_else(|| Refusal::unknown_job(id))?.clone();
+        let record = state.find(id)?;
         if record.status != Status::Paused {
             return Err(Refusal::job_is(id, record.status.name(), "resumed"));
         }
@@ -372,7 +387,7 @@ impl Inner {
 
     fn wish(&self, id: &str, wish: Wish) -> Result<Record, Refusal> {
         let mut state = self.state();
-        let record = state.jobs.get(id).ok_or_else(|| Refusal::unknown_job(id))?.clone();
+        let record = state.find(id)?;
         let record = match (record.status, wish) {
             (status, _) if status.is_final() => {
                 let done = if wish == Wish::Cancel { "cancelled" } else { "paused" };
@@ -690,8 +705,9 @@ fn read_request(body: &[u8]) -> Result<(JobRequest, Option<serde_json::Value>), 
     Ok((request, ours))
 }
 
-fn read_all(folder: &Folder) -> io::Result<BTreeMap<String, Record>> {
-    let mut jobs = BTreeMap::new();
+/// Reads all jobs, and which there are that can't be read.
+fn read_all(folder: &Folder) -> io::Result<(BTreeMap<String, Record>, BTreeSet<String>)> {
+    let (mut jobs, mut unreadable) = (BTreeMap::new(), BTreeSet::new());
     for entry in std::fs::read_dir(folder.jobs())? {
         let path = entry?.path();
         match folder::read_json::<Record>(&JobFolder::at(path.clone()).job()) {
@@ -704,10 +720,13 @@ fn read_all(folder: &Folder) -> io::Result<BTreeMap<String, Record>> {
                     tracing::warn!(path = %path.display(), %error, "what is left of a job can't be removed");
                 }
             }
-            Err(error) => tracing::error!(path = %path.display(), %error, "a job can't be read; left alone"),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "a job can't be read; left alone");
+                unreadable.extend(path.file_name().map(|id| id.to_string_lossy().into_owned()));
+            }
         }
     }
-    Ok(jobs)
+    Ok((jobs, unreadable))
 }
 
 /// A job's own words for what went wrong.

@@ -114,7 +114,7 @@ fn the_job_that_ended_first_is_forgotten_with_all_that_it_left() {
     }
     create(&desk).expect("taken in");
     assert_eq!(desk.all().len(), MOST_JOBS);
-    assert!(desk.find(&first.id).is_none() && !folder.path().exists());
+    assert!(desk.find(&first.id).is_err() && !folder.path().exists());
     assert_eq!(desk.shelf().all().expect("listed").len(), 1, "the file that was handed in stays");
 }
 
@@ -294,4 +294,24 @@ fn what_is_left_over_and_can_not_be_removed_is_no_reason_not_to_serve() {
     fs::write(folder.files(), "").expect("written");
     let desk = TuningDesk::start(folder, adapters, training, metrics).expect("started");
     assert!(desk.is_alive());
+}
+
+#[test]
+fn a_job_that_can_not_be_read_is_not_told_to_be_none() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = Folder::open(place.path()).expect("opened");
+    let broken = folder.job("ftjob-1");
+    fs::create_dir(broken.path()).expect("made");
+    fs::write(broken.job(), "{").expect("written");
+    let (adapters, training, metrics) = tools(&folder);
+    let desk = TuningDesk::start(folder, adapters, training, metrics).expect("started");
+    for (id, want) in [
+        ("ftjob-1", Refusal::unreadable_job("ftjob-1")),
+        ("ftjob-2", Refusal::unknown_job("ftjob-2")),
+        ("../jobs/ftjob-1", Refusal::unknown_job("../jobs/ftjob-1")),
+    ] {
+        for found in [desk.find(id), desk.cancel(id), desk.pause(id), desk.resume(id)] {
+            assert_eq!(found, Err(want.clone()));
+        }
+    }
 }
