@@ -19,8 +19,8 @@ use super::prepare::Served;
 use super::scheduler::{Limits, Machine, Scheduler};
 use super::supervise::{Signals, Stop, Supervisors};
 use super::tuning::desk::{Training, TuningDesk};
-use super::tuning::folder::Folder;
-use super::{Config, DISK_THREADS, WorkerError};
+use super::tuning::folder::{Claim, ClaimError, Folder};
+use super::{Config, DISK_THREADS, TuningConfig, WorkerError};
 use crate::clock;
 use crate::telemetry::metrics::{Occupancy, WorkerMetrics};
 
@@ -75,7 +75,8 @@ pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
     let mut signals = Signals::listen().map_err(WorkerError::Signals)?;
     // Bound first: where a worker serves already, this one must not load a second copy of the model.
     let bound = listen::bind(&config.listen).await?;
-    let worker = Arc::new(start(&config)?);
+    let claimed = config.tuning.as_ref().map(claim).transpose()?;
+    let worker = Arc::new(start(&config, claimed)?);
     let load_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(model = worker.model.name, load_ms, threads = config.threads, "the model is loaded");
     match bound {
@@ -99,7 +100,19 @@ pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
     }
 }
 
-fn start(config: &Config) -> Result<Worker, WorkerError> {
+/// Takes the folder of training, before the model is loaded and anything in it is touched.
+fn claim(tuning: &TuningConfig) -> Result<(Folder, Claim), WorkerError> {
+    let path = || tuning.folder.clone();
+    let unusable = |source| WorkerError::Tuning { path: path(), source };
+    let folder = Folder::open(&tuning.folder).map_err(unusable)?;
+    match folder.claim() {
+        Ok(claim) => Ok((folder, claim)),
+        Err(ClaimError::Taken) => Err(WorkerError::TuningTaken(path())),
+        Err(ClaimError::System(source)) => Err(unusable(source)),
+    }
+}
+
+fn start(config: &Config, claimed: Option<(Folder, Claim)>) -> Result<Worker, WorkerError> {
     let (model, engine) = Model::load(config)?;
     let pool = Pool::new(config.threads).map_err(WorkerError::Threads)?;
     let shape = *engine.shape();
@@ -112,7 +125,7 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     let vectors = config.embedding.as_ref().map(|embedding| embedding.name.as_str());
     let metrics = Arc::new(WorkerMetrics::new(&model.name, vectors, most)?);
     let embedding = embedding(config, &metrics)?;
-    let local = local(config, shape, &metrics)?;
+    let local = local(config, claimed, shape, &metrics)?;
     let machine = Machine { engine, pool };
     let scheduler =
         Scheduler::start(machine, shape, tokenizer, limits, Arc::clone(&metrics), clock::monotonic)
@@ -131,10 +144,14 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     })
 }
 
-fn local(config: &Config, shape: Shape, metrics: &Arc<WorkerMetrics>) -> Result<Option<Local>, WorkerError> {
-    let Some(tuning) = &config.tuning else { return Ok(None) };
+fn local(
+    config: &Config,
+    claimed: Option<(Folder, Claim)>,
+    shape: Shape,
+    metrics: &Arc<WorkerMetrics>,
+) -> Result<Option<Local>, WorkerError> {
+    let (Some(tuning), Some((folder, claim))) = (&config.tuning, claimed) else { return Ok(None) };
     let unusable = |source| WorkerError::Tuning { path: tuning.folder.clone(), source };
-    let folder = Folder::open(&tuning.folder).map_err(unusable)?;
     let adapters =
         Adapters::open(&folder.adapters(), &config.name, shape, tuning.adapters, Arc::clone(metrics))?;
     let adapters = Arc::new(adapters);
@@ -147,8 +164,8 @@ fn local(config: &Config, shape: Shape, metrics: &Arc<WorkerMetrics>) -> Result<
         longest_row: tuning.longest_row,
         checkpoint_every: tuning.checkpoint_every,
     };
-    let desk =
-        TuningDesk::start(folder, Arc::clone(&adapters), training, Arc::clone(metrics)).map_err(unusable)?;
+    let desk = TuningDesk::start((folder, claim), Arc::clone(&adapters), training, Arc::clone(metrics))
+        .map_err(unusable)?;
     tracing::info!(folder = %tuning.folder.display(), adapters = adapters.all().len(), "local models can be trained");
     Ok(Some(Local { adapters, desk }))
 }

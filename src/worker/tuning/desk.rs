@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::folder::{self, Folder, JobFolder};
+use super::folder::{self, Claim, Folder, JobFolder};
 use super::journal::{self, Event, Journal, Level};
 use super::record::{self, Epoch, Record, Run, Status, Wish};
 use super::settings::Asked;
@@ -67,6 +67,8 @@ pub(in crate::worker) struct TuningDesk {
 
 struct Inner {
     folder: Folder,
+    /// Held for as long as a job may be trained here.
+    _claim: Claim,
     shelf: Shelf,
     adapters: Arc<Adapters>,
     training: Training,
@@ -120,7 +122,7 @@ impl TuningDesk {
     /// # Errors
     /// If the folder can't be read or written, or the system gives no thread.
     pub(in crate::worker) fn start(
-        folder: Folder,
+        (folder, claim): (Folder, Claim),
         adapters: Arc<Adapters>,
         training: Training,
         metrics: Arc<WorkerMetrics>,
@@ -138,8 +140,8 @@ impl TuningDesk {
             }
         }
         let state = Mutex::new(State { jobs, unreadable, ended: false });
-        let inner =
-            Arc::new(Inner { folder, shelf, adapters, training, metrics, state, news: Condvar::new() });
+        let (_claim, news) = (claim, Condvar::new());
+        let inner = Arc::new(Inner { folder, _claim, shelf, adapters, training, metrics, state, news });
         inner.count(&inner.state());
         let runner = Arc::clone(&inner);
         let thread = std::thread::Builder::new().name("tuning".to_owned()).spawn(move || runner.run())?;

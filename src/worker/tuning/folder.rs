@@ -1,6 +1,7 @@
 //! Where everything lies, and how it is written so that a kill leaves the old or the new, never half of it.
 //!
 //! ```text
+//! FOLDER/lock                            held by the worker that trains here
 //! FOLDER/files/ID.json, ID.data          uploaded and result files
 //! FOLDER/jobs/ID/job.json                a job, as the desk knows it
 //!               /events.jsonl            what happened to it, a line each
@@ -13,7 +14,7 @@
 //! FOLDER/adapters/ID/                    an adapter that is served, in PEFT's form, with tunegate.json
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,19 @@ const RESERVE_BYTES: usize = 64 << 10;
 /// The folder of a worker's training.
 #[derive(Debug, Clone)]
 pub(in crate::worker) struct Folder(PathBuf);
+
+/// The right to a folder of training, as long as it is held; the kernel lets go of it however the process ends.
+#[derive(Debug)]
+pub(in crate::worker) struct Claim(#[expect(dead_code, reason = "it is held by being open")] File);
+
+/// Why a folder is not ours.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::worker) enum ClaimError {
+    #[error("another worker trains there")]
+    Taken,
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
 
 /// The folder of one job.
 #[derive(Debug, Clone)]
@@ -42,6 +56,23 @@ impl Folder {
             fs::create_dir_all(part)?;
         }
         Ok(folder)
+    }
+
+    /// Takes the folder for this process: two workers would each train its jobs and remove what the other writes.
+    ///
+    /// # Errors
+    /// If another has it, or the system says so.
+    pub(in crate::worker) fn claim(&self) -> Result<Claim, ClaimError> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.0.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Claim(file)),
+            Err(TryLockError::WouldBlock) => Err(ClaimError::Taken),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(folder = %self.0.display(), "its file system knows no locks: no second worker may train there");
+                Ok(Claim(file))
+            }
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
     }
 
     pub(in crate::worker) fn files(&self) -> PathBuf {
@@ -247,6 +278,16 @@ mod tests {
         ] {
             assert_eq!(is_id(id, "ftjob-"), good, "{id}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_one_workers() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("opened");
+        let first = folder.claim().expect("free");
+        assert!(matches!(folder.claim(), Err(ClaimError::Taken)));
+        drop(first);
+        folder.claim().expect("free again");
     }
 
     #[test]

@@ -156,3 +156,18 @@ async fn what_was_called_off_is_not_paused() {
         until(&worker, &id, "cancelled").await;
     }
 }
+
+#[tokio::test]
+async fn a_folder_is_trained_in_by_one_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let worker = start(&folder);
+    let second = command(&["--listen", "127.0.0.1:0", "--tuning-folder", path]).output().unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("another worker trains in") && said.contains(path), "{said}");
+    // however the first one ends
+    drop(worker);
+    start(&folder);
+}

@@ -281,9 +281,10 @@ fn is_last(outcome: &Outcome) -> bool {
 fn as_wished(record: Record, wish: Wish) -> Told {
     let record = Record { wish: None, ..record };
     let (record, message) = match wish {
-        Wish::Cancel => {
-            (Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record }, "The job was cancelled")
-        }
+        Wish::Cancel => (
+            Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record },
+            "The job was cancelled",
+        ),
         Wish::Pause => (Record { status: Status::Paused, ..record }, "The job is paused"),
     };
     (record, Level::Info, message.to_owned())

@@ -19,8 +19,14 @@ fn desk(place: &tempfile::TempDir) -> TuningDesk {
     let shelf = Shelf::new(&folder);
     keep(&shelf, "file-1", "fine-tune");
     let (state, news) = (Mutex::default(), Condvar::new());
-    let inner = Inner { folder, shelf, adapters, training, metrics, state, news };
+    let _claim = folder.claim().expect("free");
+    let inner = Inner { folder, _claim, shelf, adapters, training, metrics, state, news };
     TuningDesk { inner: Arc::new(inner), thread: None }
+}
+
+fn claimed(folder: Folder) -> (Folder, Claim) {
+    let claim = folder.claim().expect("free");
+    (folder, claim)
 }
 
 /// What a desk works with.
@@ -139,8 +145,14 @@ fn a_paused_job_that_is_called_off_leaves_no_checkpoint() {
 fn told_of(desk: &TuningDesk, outcome: &Outcome) -> String {
     let id = create(desk).expect("taken in").id;
     let folder = desk.inner.folder.job(&id);
-    let epoch =
-        Epoch { step: 3, created_at: 1, train_loss: 0.5, train_accuracy: 0.5, valid_loss: None, valid_accuracy: None };
+    let epoch = Epoch {
+        step: 3,
+        created_at: 1,
+        train_loss: 0.5,
+        train_accuracy: 0.5,
+        valid_loss: None,
+        valid_accuracy: None,
+    };
     let run = Run {
         rows: 3,
         plan: Plan { epochs: 1, batch: 1, rate_multiplier: 1.0 },
@@ -292,7 +304,7 @@ fn what_is_left_over_and_can_not_be_removed_is_no_reason_not_to_serve() {
     let (adapters, training, metrics) = tools(&folder);
     fs::remove_dir(folder.files()).expect("removed");
     fs::write(folder.files(), "").expect("written");
-    let desk = TuningDesk::start(folder, adapters, training, metrics).expect("started");
+    let desk = TuningDesk::start(claimed(folder), adapters, training, metrics).expect("started");
     assert!(desk.is_alive());
 }
 
@@ -304,7 +316,7 @@ fn a_job_that_can_not_be_read_is_not_told_to_be_none() {
     fs::create_dir(broken.path()).expect("made");
     fs::write(broken.job(), "{").expect("written");
     let (adapters, training, metrics) = tools(&folder);
-    let desk = TuningDesk::start(folder, adapters, training, metrics).expect("started");
+    let desk = TuningDesk::start(claimed(folder), adapters, training, metrics).expect("started");
     for (id, want) in [
         ("ftjob-1", Refusal::unreadable_job("ftjob-1")),
         ("ftjob-2", Refusal::unknown_job("ftjob-2")),
