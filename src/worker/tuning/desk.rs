@@ -8,6 +8,7 @@ mod conclude;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -557,6 +558,8 @@ impl Inner {
             .args(["--longest-row", &training.longest_row.to_string()])
             .args(["--checkpoint-ms", &training.checkpoint_every.as_millis().to_string()])
             .args(["--parent", &std::process::id().to_string()])
+            // a signal to our group, such as Ctrl-C, is ours to handle: it must not count as a trainer's death
+            .process_group(0)
             .stdin(Stdio::null());
         if let Some(file) = &record.validation_file {
             command.arg("--validation-file").arg(self.shelf.content(file));
