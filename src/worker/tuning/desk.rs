@@ -401,7 +401,11 @@ impl Inner {
             (Status::Running, Wish::Pause) if record.wish == Some(Wish::Cancel) => return Ok(record),
             (Status::Running, _) => Record { wish: Some(wish), ..record },
             (_, Wish::Pause) => Record { status: Status::Paused, ..record },
-            (_, Wish::Cancel) => Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record },
+            (_, Wish::Cancel) => {
+                // of one that was paused without a checkpoint, since that took too long
+                conclude::count_unkept(&self.folder.job(id));
+                Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record }
+            }
         };
         self.set(&mut state, record.clone())?;
         if record.wish.is_none() {

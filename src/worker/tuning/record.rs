@@ -5,6 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::journal::Metrics;
 use super::settings::{Asked, Plan};
 use crate::domain::tuning::{COMPUTE_SECONDS, JobError};
 
@@ -191,6 +192,15 @@ impl Run {
         self.epochs.iter().enumerate().map(move |(at, epoch)| (epoch, is_kept(at, epoch)))
     }
 
+    /// Counts the steps behind the last checkpoint, too, of which nothing but figures is left; returns whether there
+    /// were any. What goes on from the checkpoint does them again: only for a job that does not.
+    pub(in crate::worker) fn count_unkept(&mut self, last: &Metrics) -> bool {
+        let before = (self.trained_tokens, self.busy_ms);
+        self.trained_tokens = self.trained_tokens.max(last.trained_tokens);
+        self.busy_ms = self.busy_ms.max(last.busy_ms);
+        (self.trained_tokens, self.busy_ms) != before
+    }
+
     /// Epochs since the best one.
     pub(in crate::worker) fn epochs_since_best(&self) -> usize {
         let best = self.best().map(|epoch| epoch.step);
@@ -345,6 +355,21 @@ mod tests {
             let told = record(status).told(&known, "org", 0);
             let found = (told["trained_tokens"].clone(), told["usage_metrics"].clone());
             assert_eq!(found, *want, "{status:?} {known:?}");
+        }
+    }
+
+    #[test]
+    fn steps_behind_the_last_checkpoint_are_counted_once() {
+        for (trained_tokens, busy_ms, want, is_more) in [
+            (0, 0, (7, 60_000), false),
+            (7, 60_000, (7, 60_000), false),
+            (9, 60_500, (9, 60_500), true),
+        ] {
+            let mut run = Run { trained_tokens: 7, ..run(&[]) };
+            let last = Metrics { trained_tokens, busy_ms, ..Metrics::default() };
+            assert_eq!(run.count_unkept(&last), is_more);
+            assert_eq!((run.trained_tokens, run.busy_ms), want);
+            assert!(!run.count_unkept(&last));
         }
     }
 

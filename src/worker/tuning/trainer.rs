@@ -360,6 +360,8 @@ impl<'j> Session<'j> {
             tokens_per_second: u32::try_from(step.tokens).map_or(0.0, f64::from)
                 / took.as_secs_f64().max(1e-6),
             eta_seconds: self.run.busy_ms.saturating_mul(left) / self.run.step.max(1) / 1000,
+            trained_tokens: self.run.trained_tokens,
+            busy_ms: self.run.busy_ms,
         };
         self.journal.measure(now_s(), metrics)
     }

@@ -124,6 +124,9 @@ impl Inner {
             (Status::Paused, _) => Record { wish: None, ..record },
             (_, wish) => Record { wish, ..record },
         };
+        if record.status == Status::Cancelled {
+            count_unkept(&folder);
+        }
         let (is_final, is_paused) = (record.status.is_final(), record.status == Status::Paused);
         // told before it is so: whoever sees the status finds the event, and a second one does no harm
         self.tell(&id, level, &message);
@@ -276,6 +279,22 @@ impl Inner {
 /// Whether nothing is trained behind this outcome.
 fn is_last(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Succeeded { .. } | Outcome::Failed { .. })
+}
+
+/// Counts what a job that is called off has computed since its last checkpoint: nobody will do it again. What can't be
+/// counted is left out.
+pub(super) fn count_unkept(folder: &JobFolder) {
+    let count = || {
+        let Some(last) = journal::last_metrics(&folder.events()) else { return Ok(()) };
+        let Some(mut run) = folder::read_json::<Run>(&folder.run())? else { return Ok(()) };
+        match run.count_unkept(&last) {
+            true => folder.insist(|| folder::write_json(&folder.run(), &run)),
+            false => Ok(()),
+        }
+    };
+    if let Err(error) = count() {
+        tracing::warn!(job = %folder.path().display(), %error, "the last steps of a job that is called off are not counted");
+    }
 }
 
 fn as_wished(record: Record, wish: Wish) -> Told {

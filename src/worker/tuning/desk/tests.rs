@@ -327,3 +327,24 @@ fn a_job_that_can_not_be_read_is_not_told_to_be_none() {
         }
     }
 }
+
+#[test]
+fn what_was_computed_behind_the_last_checkpoint_is_charged_when_a_job_is_called_off() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    for status in [Status::Running, Status::Paused] {
+        let id = told_of(&desk, &Outcome::Paused);
+        let folder = desk.inner.folder.job(&id);
+        let metrics = journal::Metrics { step: 5, trained_tokens: 50, busy_ms: 5_000, ..journal::Metrics::default() };
+        let mut journal = Journal::open(&folder.events(), &id).expect("opened");
+        journal.measure(1, metrics).expect("written");
+        let record = stands(&desk, &id, status, None);
+        desk.cancel(&id).expect("heard");
+        if status == Status::Running {
+            desk.inner.train(&Record { wish: Some(Wish::Cancel), ..record }).expect("called off");
+        }
+        assert_eq!(desk.find(&id).expect("a job").status, Status::Cancelled);
+        let run = desk.run_of(&id).expect("read").expect("a run");
+        assert_eq!((run.trained_tokens, run.busy_ms, run.step), (50, 5_000, 3), "{status:?}");
+    }
+}
