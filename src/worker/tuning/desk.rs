@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::folder::{self, Claim, Folder, JobFolder};
 use super::journal::{self, Event, Journal, Level};
-use super::record::{self, Epoch, Record, Run, Status, Wish};
+use super::record::{self, Epoch, Record, Run, Start, Status, Wish};
 use super::settings::Asked;
 use super::shelf::Shelf;
 use crate::clock;
@@ -25,6 +25,7 @@ use crate::domain::tuning::request::{JobRequest, OUR_METADATA};
 use crate::domain::tuning::{Id, JobError};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::worker::adapters::Adapters;
+use crate::worker::shelved::Card;
 use crate::worker::wire::Refusal;
 
 /// Jobs that have not ended, at most.
@@ -185,9 +186,13 @@ impl TuningDesk {
             .map_err(|error| Refusal::invalid("hyperparameters.lora_r", &error.to_string()))?;
         let model = request.model.as_str();
         let model = model.strip_prefix("local/").unwrap_or(model);
-        if model != inner.adapters.base() && inner.adapters.find(model).is_none() {
-            return Err(Refusal::unknown_model(model));
-        }
+        let start = match model == inner.adapters.base() {
+            true => None,
+            false => {
+                let card = inner.adapters.find(model).ok_or_else(|| Refusal::unknown_model(model))?;
+                Some(Start::of(&card))
+            }
+        };
         for (member, file) in [
             ("training_file", Some(&request.training_file)),
             ("validation_file", request.validation_file.as_ref()),
@@ -203,6 +208,7 @@ impl TuningDesk {
             id: Id::Job.mint(rand::random()),
             created_at: now_s(),
             model: model.to_owned(),
+            start,
             training_file: request.training_file.to_string(),
             validation_file: request.validation_file.as_deref().map(ToOwned::to_owned),
             suffix: request.suffix.as_deref().map(ToOwned::to_owned),
@@ -499,7 +505,9 @@ impl Inner {
         let step = run.map_or(0, |run| run.step);
         // later, what it began with is in its checkpoint
         let has_start = step > 0 || record.model == self.adapters.base();
-        let is_gone = !has_start && self.adapters.find(&record.model).is_none();
+        // another that was brought under its name is not what was asked for
+        let is_it = |card: &Card| record.start.as_ref().is_none_or(|start| *start == Start::of(card));
+        let is_gone = !has_start && !self.adapters.find(&record.model).as_ref().is_some_and(is_it);
         let mut state = self.state();
         let Some(now) = state.jobs.get(&record.id).cloned() else { return Ok(false) };
         // paused or called off since it was chosen

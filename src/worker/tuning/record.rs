@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::journal::Metrics;
 use super::settings::{Asked, Plan};
 use crate::domain::tuning::{COMPUTE_SECONDS, JobError};
+use crate::worker::shelved::Card;
 
 /// What stands in front of a job's id.
 pub(in crate::worker) const PREFIX: &str = "ftjob-";
@@ -72,6 +73,9 @@ pub(in crate::worker) struct Record {
     pub(in crate::worker) created_at: i64,
     /// The base model, or the adapter that is trained on.
     pub(in crate::worker) model: String,
+    /// Which adapter of that name; none of the base, and of jobs that were taken in before it was kept.
+    #[serde(default)]
+    pub(in crate::worker) start: Option<Start>,
     pub(in crate::worker) training_file: String,
     pub(in crate::worker) validation_file: Option<String>,
     pub(in crate::worker) suffix: Option<String>,
@@ -93,6 +97,19 @@ pub(in crate::worker) struct Record {
     pub(in crate::worker) fine_tuned_model: Option<String>,
     pub(in crate::worker) result_file: Option<String>,
     pub(in crate::worker) error: Option<JobError>,
+}
+
+/// What tells an adapter from another that was brought under its name later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::worker) struct Start {
+    created_at: i64,
+    job: Option<String>,
+}
+
+impl Start {
+    pub(in crate::worker) fn of(card: &Card) -> Self {
+        Self { created_at: card.created_at, job: card.job.clone() }
+    }
 }
 
 /// How far a trainer is: written with each checkpoint, and what it goes on from.

@@ -348,3 +348,33 @@ fn what_was_computed_behind_the_last_checkpoint_is_charged_when_a_job_is_called_
         assert_eq!((run.trained_tokens, run.busy_ms, run.step), (50, 5_000, 3), "{status:?}");
     }
 }
+
+#[test]
+fn another_model_of_the_same_name_is_not_trained_on() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    let from = place.path().join("peft");
+    peft::write(&from, &weights(4), &SHAPE, "small").expect("written");
+    let adapters = &desk.inner.adapters;
+    let card = |created_at, job: Option<&str>| Card {
+        name: "ft:x".to_owned(),
+        base: "small".to_owned(),
+        created_at,
+        job: job.map(ToOwned::to_owned),
+    };
+    for (before, after, is_begun) in [
+        (card(1, None), card(1, None), true),
+        (card(1, None), card(2, None), false),
+        (card(1, Some("ftjob-1")), card(1, Some("ftjob-2")), false),
+    ] {
+        adapters.publish(&from, "x", before).expect("published");
+        let order = br#"{"model": "ft:x", "training_file": "file-1"}"#;
+        let record = desk.create(order).expect("taken in");
+        assert!(adapters.delete("ft:x").expect("deleted"));
+        adapters.publish(&from, "x", after.clone()).expect("published");
+        assert_eq!(desk.inner.begin(&record).expect("decided"), is_begun, "{after:?}");
+        let status = desk.find(&record.id).expect("a job").status;
+        assert_eq!(status, if is_begun { Status::Running } else { Status::Failed });
+        assert!(adapters.delete("ft:x").expect("deleted"));
+    }
+}
