@@ -259,17 +259,7 @@ async fn file(State(worker): State<Doors>, Path(id): Path<String>) -> Result<Jso
 async fn delete_file(State(worker): State<Doors>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let file = find_file(Arc::clone(&worker), id).await?;
     let id = file.id.clone();
-    at_desk(worker, move |desk| {
-        let needed = |job: &Record| {
-            !job.status.is_final()
-                && (job.training_file == id || job.validation_file.as_deref() == Some(id.as_str()))
-        };
-        if let Some(job) = desk.all().into_iter().find(needed) {
-            return Err(Refusal::file_in_use(&id, &job.id));
-        }
-        desk.shelf().delete(&id).map_err(|error| broken(&error))
-    })
-    .await?;
+    at_desk(worker, move |desk| desk.delete_file(&id)).await?;
     Ok(Json(json!({"object": "file", "id": file.id, "deleted": true})))
 }
 

@@ -193,15 +193,6 @@ impl TuningDesk {
                 Some(Start::of(&card))
             }
         };
-        for (member, file) in [
-            ("training_file", Some(&request.training_file)),
-            ("validation_file", request.validation_file.as_ref()),
-        ] {
-            let Some(file) = file else { continue };
-            if inner.shelf.find(file).map_err(|error| broken(&error))?.is_none() {
-                return Err(Refusal::unknown_file(member, file));
-            }
-        }
         let mut metadata = request.metadata.clone().unwrap_or_default();
         metadata.extend(ours.map(|ours| (OUR_METADATA.to_owned(), ours)));
         let record = Record {
@@ -227,6 +218,21 @@ impl TuningDesk {
             error: None,
         };
         inner.admit(record)
+    }
+
+    /// Removes a file that no open job needs.
+    ///
+    /// # Errors
+    /// Which job needs it, or what the system says.
+    pub(in crate::worker) fn delete_file(&self, id: &str) -> Result<(), Refusal> {
+        let inner = &self.inner;
+        // held to the end: no job that needs it is taken in between
+        let state = inner.state();
+        let mut open = state.jobs.values().filter(|job| !job.status.is_final());
+        if let Some(job) = open.find(|job| job.files().any(|(_, file)| file == id)) {
+            return Err(Refusal::file_in_use(id, &job.id));
+        }
+        inner.shelf.delete(id).map_err(|error| broken(&error))
     }
 
     /// Finds a job.
@@ -337,6 +343,12 @@ impl Inner {
         }
         if state.jobs.values().filter(|job| !job.status.is_final()).count() >= MOST_OPEN {
             return Err(Refusal::too_many_jobs(MOST_OPEN));
+        }
+        // here, and not before: until its job is known, a file may be deleted
+        for (member, file) in record.files() {
+            if self.shelf.find(file).map_err(|error| broken(&error))?.is_none() {
+                return Err(Refusal::unknown_file(member, file));
+            }
         }
         self.forget_the_oldest(&mut state);
         let job = self.folder.job(&record.id);

@@ -232,6 +232,12 @@ impl Record {
         digits.get(..SHORT).unwrap_or(digits)
     }
 
+    /// The files that it learns from and is measured with, each with the member of a request that names it.
+    pub(in crate::worker) fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let validation = self.validation_file.as_deref().map(|file| ("validation_file", file));
+        std::iter::once(("training_file", self.training_file.as_str())).chain(validation)
+    }
+
     /// The name of its model: `ft:BASE:ORGANIZATION:SUFFIX:ID`.
     pub(in crate::worker) fn model_name(&self, base: &str, organization: &str) -> String {
         format!("ft:{base}:{organization}:{}:{}", self.suffix.as_deref().unwrap_or_default(), self.short())

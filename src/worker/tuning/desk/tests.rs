@@ -378,3 +378,19 @@ fn another_model_of_the_same_name_is_not_trained_on() {
         assert!(adapters.delete("ft:x").expect("deleted"));
     }
 }
+
+#[test]
+fn a_file_is_there_when_its_job_is_taken_in_and_as_long_as_the_job_is_open() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    for (id, member) in [("file-2", "training_file"), ("file-3", "validation_file")] {
+        keep(desk.shelf(), id, "fine-tune");
+        let order = serde_json::json!({"model": "small", "training_file": "file-1", member: id}).to_string();
+        let job = desk.create(order.as_bytes()).expect("taken in");
+        assert_eq!(desk.delete_file(id), Err(Refusal::file_in_use(id, &job.id)));
+        desk.cancel(&job.id).expect("called off");
+        desk.delete_file(id).expect("deleted");
+        // as one that comes between the look at its files and this
+        assert_eq!(desk.inner.admit(job).err(), Some(Refusal::unknown_file(member, id)));
+    }
+}
