@@ -7,7 +7,7 @@
 //!               /events.jsonl            what happened to it, a line each
 //!               /run.json                how far the trainer is, and its last checkpoint
 //!               /checkpoints/step-N/     what the trainer goes on from
-//!               /epochs/step-N/          the adapter behind an epoch
+//!               /epochs/step-N/          the adapter behind an epoch, and `served` once it was
 //!               /wish                    what the trainer shall do next
 //!               /outcome.json            how the trainer ended
 //!               /reserve                 room for the last word about it, should the disk be full by then
@@ -130,6 +130,11 @@ impl JobFolder {
     /// The adapter behind the epoch that ended with `step`.
     pub(in crate::worker) fn epoch(&self, step: u64) -> PathBuf {
         self.epochs().join(format!("step-{step}"))
+    }
+
+    /// There once the adapter behind the epoch was served: who deletes it then does not get it back.
+    pub(in crate::worker) fn was_served(&self, step: u64) -> PathBuf {
+        self.epoch(step).join("served")
     }
 
     pub(in crate::worker) fn wish(&self) -> PathBuf {

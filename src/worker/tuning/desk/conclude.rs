@@ -249,8 +249,9 @@ impl Inner {
         for (epoch, is_kept) in run.kept() {
             let name = record.checkpoint_name(base, organization, epoch.step);
             let is_served = self.adapters.find(&name).is_some();
+            let was_served = folder.was_served(epoch.step);
             let done = match (is_kept, is_served) {
-                (true, false) if folder.epoch(epoch.step).is_dir() => {
+                (true, false) if folder.epoch(epoch.step).is_dir() && !was_served.exists() => {
                     let card = Card {
                         name,
                         base: base.to_owned(),
@@ -267,6 +268,11 @@ impl Inner {
                 _ => Ok(()),
             };
             match done {
+                Ok(()) if is_kept && folder.epoch(epoch.step).is_dir() && !was_served.exists() => {
+                    if let Err(error) = std::fs::File::create(&was_served) {
+                        tracing::debug!(job = record.id, %error, "a checkpoint that is deleted comes back once");
+                    }
+                }
                 Ok(()) => {}
                 Err(ShelfError::System { source, .. }) if folder::is_full(&source) => is_done = Err(source),
                 Err(error) => tracing::warn!(job = record.id, %error, "a checkpoint is not served"),

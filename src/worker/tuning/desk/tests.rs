@@ -394,3 +394,21 @@ fn a_file_is_there_when_its_job_is_taken_in_and_as_long_as_the_job_is_open() {
         assert_eq!(desk.inner.admit(job).err(), Some(Refusal::unknown_file(member, id)));
     }
 }
+
+#[test]
+fn an_epoch_that_is_deleted_while_its_job_runs_does_not_come_back() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    let id = told_of(&desk, &Outcome::Paused);
+    let folder = desk.inner.folder.job(&id);
+    let (record, run) = (desk.find(&id).expect("a job"), desk.run_of(&id).expect("read").expect("a run"));
+    let name = record.checkpoint_name("small", "local", 3);
+    let served = || desk.inner.adapters.find(&name).is_some();
+    for _ in 0..2 {
+        desk.inner.publish_epochs(&record, &folder, &run).expect("served");
+        assert!(served());
+    }
+    assert!(desk.inner.adapters.delete(&name).expect("deleted"));
+    desk.inner.publish_epochs(&record, &folder, &run).expect("left alone");
+    assert!(!served());
+}
