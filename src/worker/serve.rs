@@ -20,6 +20,7 @@ use super::scheduler::{Limits, Machine, Scheduler};
 use super::supervise::{Signals, Stop, Supervisors};
 use super::tuning::desk::{Training, TuningDesk};
 use super::tuning::folder::{Claim, ClaimError, Folder};
+use super::tuning::limits;
 use super::{Config, DISK_THREADS, TuningConfig, WorkerError};
 use crate::clock;
 use crate::telemetry::metrics::{Occupancy, WorkerMetrics};
@@ -166,6 +167,17 @@ fn local(
     };
     let desk = TuningDesk::start((folder, claim), Arc::clone(&adapters), training, Arc::clone(metrics))
         .map_err(unusable)?;
+    if let Some(around) = limits::memory_around().map(|bytes| bytes >> 20)
+        && tuning.memory_mib > around / 2
+    {
+        let (memory_mib, limit_mib) = (tuning.memory_mib, around);
+        tracing::warn!(
+            memory_mib,
+            limit_mib,
+            "a training may take more than half of the memory that it shares with serving: lower tuning_memory_mib, \
+             or the kernel ends it"
+        );
+    }
     tracing::info!(folder = %tuning.folder.display(), adapters = adapters.all().len(), "local models can be trained");
     Ok(Some(Local { adapters, desk }))
 }
