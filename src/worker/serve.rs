@@ -1,6 +1,7 @@
 //! The HTTP face of the worker.
 
 mod doors;
+mod places;
 mod reply;
 mod tuning;
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
+use places::Places;
 use tokio::sync::Semaphore;
 use tunegate_engine::{Pool, Shape};
 
@@ -42,6 +44,10 @@ pub(super) struct Worker {
     pub(super) local: Option<Local>,
     /// Places for work that waits for a disk.
     pub(super) disk: Arc<Semaphore>,
+    /// Places for requests that wait for a thread, and that wait for a disk: as many each as the engine takes. Apart, so
+    /// that a slow disk takes none of those who need none.
+    for_thread: Places,
+    for_disk: Places,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) supervisors: Supervisors,
     pub(super) stop: Stop,
@@ -68,6 +74,8 @@ impl Worker {
 pub(super) struct Embedding {
     pub(super) model: Arc<EmbeddingModel>,
     pub(super) desk: EmbeddingDesk,
+    /// Places for requests that wait for a thread: as many as its desk takes.
+    for_thread: Places,
 }
 
 /// Loads the model, listens, and serves until it is told to stop.
@@ -137,6 +145,8 @@ fn start(config: &Config, claimed: Option<(Folder, Claim)>) -> Result<Worker, Wo
         embedding,
         local,
         disk: Arc::new(Semaphore::new(DISK_THREADS)),
+        for_thread: Places::new(batch.saturating_add(config.queue), Arc::clone(&metrics)),
+        for_disk: Places::new(batch.saturating_add(config.queue), Arc::clone(&metrics)),
         metrics,
         supervisors: Supervisors::new(),
         stop: Stop::new(),
@@ -191,7 +201,8 @@ fn embedding(config: &Config, metrics: &Arc<WorkerMetrics>) -> Result<Option<Emb
     let desk = EmbeddingDesk::start(encoder, config.queue, Arc::clone(metrics), clock::monotonic)
         .map_err(WorkerError::Threads)?;
     tracing::info!(model = model.name, "the embedding model is loaded");
-    Ok(Some(Embedding { model: Arc::new(model), desk }))
+    let for_thread = Places::new(config.queue.saturating_add(1), Arc::clone(metrics));
+    Ok(Some(Embedding { model: Arc::new(model), desk, for_thread }))
 }
 
 async fn until_stopped<L>(

@@ -281,7 +281,13 @@ async fn content(State(worker): State<Doors>, Path(id): Path<String>) -> Result<
 
 async fn create(State(worker): State<Doors>, body: Body) -> Result<Json<Value>, Refusal> {
     let body = read(body).await?;
-    at_desk(worker, move |desk| desk.create(&body).map(|record| Json(told(desk, &record)))).await
+    let place = worker.for_disk.take()?;
+    at_desk(worker, move |desk| {
+        let created = desk.create(&body).map(|record| Json(told(desk, &record)));
+        drop((body, place));
+        created
+    })
+    .await
 }
 
 async fn jobs(State(worker): State<Doors>, asked: Asked<Paging>) -> Result<Json<Value>, Refusal> {

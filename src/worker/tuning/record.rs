@@ -383,11 +383,9 @@ mod tests {
 
     #[test]
     fn steps_behind_the_last_checkpoint_are_counted_once() {
-        for (trained_tokens, busy_ms, want, is_more) in [
-            (0, 0, (7, 60_000), false),
-            (7, 60_000, (7, 60_000), false),
-            (9, 60_500, (9, 60_500), true),
-        ] {
+        for (trained_tokens, busy_ms, want, is_more) in
+            [(0, 0, (7, 60_000), false), (7, 60_000, (7, 60_000), false), (9, 60_500, (9, 60_500), true)]
+        {
             let mut run = Run { trained_tokens: 7, ..run(&[]) };
             let last = Metrics { trained_tokens, busy_ms, ..Metrics::default() };
             assert_eq!(run.count_unkept(&last), is_more);

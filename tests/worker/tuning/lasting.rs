@@ -15,8 +15,7 @@ fn seldom_kept(folder: &tempfile::TempDir) -> Worker {
 /// The same in a group of its own, as a shell starts it.
 fn in_a_terminal(folder: &tempfile::TempDir) -> Worker {
     let path = folder.path().to_str().unwrap();
-    let arguments =
-        ["--listen", "127.0.0.1:0", "--tuning-folder", path, "--tuning-checkpoint-ms", "3600000"];
+    let arguments = ["--listen", "127.0.0.1:0", "--tuning-folder", path, "--tuning-checkpoint-ms", "3600000"];
     Worker::of(command(&arguments).process_group(0))
 }
 

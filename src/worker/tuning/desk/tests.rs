@@ -335,7 +335,8 @@ fn what_was_computed_behind_the_last_checkpoint_is_charged_when_a_job_is_called_
     for status in [Status::Running, Status::Paused] {
         let id = told_of(&desk, &Outcome::Paused);
         let folder = desk.inner.folder.job(&id);
-        let metrics = journal::Metrics { step: 5, trained_tokens: 50, busy_ms: 5_000, ..journal::Metrics::default() };
+        let metrics =
+            journal::Metrics { step: 5, trained_tokens: 50, busy_ms: 5_000, ..journal::Metrics::default() };
         let mut journal = Journal::open(&folder.events(), &id).expect("opened");
         journal.measure(1, metrics).expect("written");
         let record = stands(&desk, &id, status, None);
