@@ -166,8 +166,10 @@ impl Adapters {
         for entry in fs::read_dir(path).map_err(system)? {
             let at = entry.map_err(system)?.path();
             // what a kill left of a publication or of a deletion
-            if at.extension().is_some_and(|extension| extension == "new" || extension == "gone") {
-                folder::remove(&at).map_err(system)?;
+            if at.extension().is_some_and(|extension| extension == "new" || extension == "gone")
+                && let Err(error) = folder::remove(&at)
+            {
+                tracing::warn!(path = %at.display(), %error, "what is left of an adapter can't be removed");
             }
         }
         adapters.look().map_err(system)?;
@@ -366,26 +368,32 @@ impl Adapters {
     /// Serves an adapter no longer; running requests keep it. Returns whether there was one.
     ///
     /// # Errors
-    /// If its files can't be removed; it is served no longer all the same, until the next start.
+    /// If its files can't be put away; then it is served as before.
     pub(super) fn delete(&self, name: &str) -> Result<bool, ShelfError> {
-        let path = {
+        let (card, path) = {
             let mut state = self.state();
             state.resident.retain(|(resident, _)| resident != name);
             let removed = state.cards.remove(name);
             self.show(&state);
             match removed {
-                Some((_, path)) => path,
+                Some(removed) => removed,
                 None => return Ok(false),
             }
         };
         let gone = path.with_extension("gone");
-        let renamed = fs::rename(&path, &gone);
-        if renamed.is_ok() {
-            // another may be put there under the same name
-            self.state().seen.remove(&path);
+        if let Err(source) = fs::rename(&path, &gone) {
+            let mut state = self.state();
+            // not where another was published under its name meanwhile
+            state.cards.entry(card.name.clone()).or_insert((card, path.clone()));
+            self.show(&state);
+            return Err(ShelfError::System { path, source });
         }
-        let removed = renamed.and_then(|()| folder::remove(&gone));
-        removed.map(|()| true).map_err(|source| ShelfError::System { path, source })
+        // another may be put there under the same name
+        self.state().seen.remove(&path);
+        if let Err(error) = folder::remove(&gone) {
+            tracing::warn!(path = %gone.display(), %error, "what is left of an adapter can't be removed; tried again at the next start");
+        }
+        Ok(true)
     }
 
     /// Serves a model no longer, nor what it was behind its epochs: nobody could ask for those to be deleted once it is

@@ -179,6 +179,12 @@ pub enum WorkerError {
         /// As the system says.
         source: std::io::Error,
     },
+    /// Another worker trains in the folder.
+    #[error(
+        "another worker trains in {}: give each a folder of its own (--tuning-folder), or end the other one first",
+        .0.display()
+    )]
+    TuningTaken(PathBuf),
     /// The folder of adapters can't be read.
     #[error(transparent)]
     Adapters(#[from] ShelfError),

@@ -1,6 +1,7 @@
 //! The HTTP face of the worker.
 
 mod doors;
+mod places;
 mod reply;
 mod tuning;
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::{Listener, ListenerExt};
+use places::Places;
 use tokio::sync::Semaphore;
 use tunegate_engine::{Pool, Shape};
 
@@ -19,8 +21,9 @@ use super::prepare::Served;
 use super::scheduler::{Limits, Machine, Scheduler};
 use super::supervise::{Signals, Stop, Supervisors};
 use super::tuning::desk::{Training, TuningDesk};
-use super::tuning::folder::Folder;
-use super::{Config, DISK_THREADS, WorkerError};
+use super::tuning::folder::{Claim, ClaimError, Folder};
+use super::tuning::limits;
+use super::{Config, DISK_THREADS, TuningConfig, WorkerError};
 use crate::clock;
 use crate::telemetry::metrics::{Occupancy, WorkerMetrics};
 
@@ -41,6 +44,10 @@ pub(super) struct Worker {
     pub(super) local: Option<Local>,
     /// Places for work that waits for a disk.
     pub(super) disk: Arc<Semaphore>,
+    /// Places for requests that wait for a thread, and that wait for a disk: as many each as the engine takes. Apart, so
+    /// that a slow disk takes none of those who need none.
+    for_thread: Places,
+    for_disk: Places,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) supervisors: Supervisors,
     pub(super) stop: Stop,
@@ -67,6 +74,8 @@ impl Worker {
 pub(super) struct Embedding {
     pub(super) model: Arc<EmbeddingModel>,
     pub(super) desk: EmbeddingDesk,
+    /// Places for requests that wait for a thread: as many as its desk takes.
+    for_thread: Places,
 }
 
 /// Loads the model, listens, and serves until it is told to stop.
@@ -75,7 +84,8 @@ pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
     let mut signals = Signals::listen().map_err(WorkerError::Signals)?;
     // Bound first: where a worker serves already, this one must not load a second copy of the model.
     let bound = listen::bind(&config.listen).await?;
-    let worker = Arc::new(start(&config)?);
+    let claimed = config.tuning.as_ref().map(claim).transpose()?;
+    let worker = Arc::new(start(&config, claimed)?);
     let load_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(model = worker.model.name, load_ms, threads = config.threads, "the model is loaded");
     match bound {
@@ -99,7 +109,19 @@ pub(super) async fn serve(config: Config) -> Result<(), WorkerError> {
     }
 }
 
-fn start(config: &Config) -> Result<Worker, WorkerError> {
+/// Takes the folder of training, before the model is loaded and anything in it is touched.
+fn claim(tuning: &TuningConfig) -> Result<(Folder, Claim), WorkerError> {
+    let path = || tuning.folder.clone();
+    let unusable = |source| WorkerError::Tuning { path: path(), source };
+    let folder = Folder::open(&tuning.folder).map_err(unusable)?;
+    match folder.claim() {
+        Ok(claim) => Ok((folder, claim)),
+        Err(ClaimError::Taken) => Err(WorkerError::TuningTaken(path())),
+        Err(ClaimError::System(source)) => Err(unusable(source)),
+    }
+}
+
+fn start(config: &Config, claimed: Option<(Folder, Claim)>) -> Result<Worker, WorkerError> {
     let (model, engine) = Model::load(config)?;
     let pool = Pool::new(config.threads).map_err(WorkerError::Threads)?;
     let shape = *engine.shape();
@@ -112,7 +134,7 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     let vectors = config.embedding.as_ref().map(|embedding| embedding.name.as_str());
     let metrics = Arc::new(WorkerMetrics::new(&model.name, vectors, most)?);
     let embedding = embedding(config, &metrics)?;
-    let local = local(config, shape, &metrics)?;
+    let local = local(config, claimed, shape, &metrics)?;
     let machine = Machine { engine, pool };
     let scheduler =
         Scheduler::start(machine, shape, tokenizer, limits, Arc::clone(&metrics), clock::monotonic)
@@ -123,6 +145,8 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
         embedding,
         local,
         disk: Arc::new(Semaphore::new(DISK_THREADS)),
+        for_thread: Places::new(batch.saturating_add(config.queue), Arc::clone(&metrics)),
+        for_disk: Places::new(batch.saturating_add(config.queue), Arc::clone(&metrics)),
         metrics,
         supervisors: Supervisors::new(),
         stop: Stop::new(),
@@ -131,10 +155,14 @@ fn start(config: &Config) -> Result<Worker, WorkerError> {
     })
 }
 
-fn local(config: &Config, shape: Shape, metrics: &Arc<WorkerMetrics>) -> Result<Option<Local>, WorkerError> {
-    let Some(tuning) = &config.tuning else { return Ok(None) };
+fn local(
+    config: &Config,
+    claimed: Option<(Folder, Claim)>,
+    shape: Shape,
+    metrics: &Arc<WorkerMetrics>,
+) -> Result<Option<Local>, WorkerError> {
+    let (Some(tuning), Some((folder, claim))) = (&config.tuning, claimed) else { return Ok(None) };
     let unusable = |source| WorkerError::Tuning { path: tuning.folder.clone(), source };
-    let folder = Folder::open(&tuning.folder).map_err(unusable)?;
     let adapters =
         Adapters::open(&folder.adapters(), &config.name, shape, tuning.adapters, Arc::clone(metrics))?;
     let adapters = Arc::new(adapters);
@@ -147,8 +175,19 @@ fn local(config: &Config, shape: Shape, metrics: &Arc<WorkerMetrics>) -> Result<
         longest_row: tuning.longest_row,
         checkpoint_every: tuning.checkpoint_every,
     };
-    let desk =
-        TuningDesk::start(folder, Arc::clone(&adapters), training, Arc::clone(metrics)).map_err(unusable)?;
+    let desk = TuningDesk::start((folder, claim), Arc::clone(&adapters), training, Arc::clone(metrics))
+        .map_err(unusable)?;
+    if let Some(around) = limits::memory_around().map(|bytes| bytes >> 20)
+        && tuning.memory_mib > around / 2
+    {
+        let (memory_mib, limit_mib) = (tuning.memory_mib, around);
+        tracing::warn!(
+            memory_mib,
+            limit_mib,
+            "a training may take more than half of the memory that it shares with serving: lower tuning_memory_mib, \
+             or the kernel ends it"
+        );
+    }
     tracing::info!(folder = %tuning.folder.display(), adapters = adapters.all().len(), "local models can be trained");
     Ok(Some(Local { adapters, desk }))
 }
@@ -162,7 +201,8 @@ fn embedding(config: &Config, metrics: &Arc<WorkerMetrics>) -> Result<Option<Emb
     let desk = EmbeddingDesk::start(encoder, config.queue, Arc::clone(metrics), clock::monotonic)
         .map_err(WorkerError::Threads)?;
     tracing::info!(model = model.name, "the embedding model is loaded");
-    Ok(Some(Embedding { model: Arc::new(model), desk }))
+    let for_thread = Places::new(config.queue.saturating_add(1), Arc::clone(metrics));
+    Ok(Some(Embedding { model: Arc::new(model), desk, for_thread }))
 }
 
 async fn until_stopped<L>(

@@ -7,7 +7,7 @@
 pub(super) mod desk;
 pub(super) mod folder;
 pub(super) mod journal;
-mod limits;
+pub(super) mod limits;
 pub(super) mod record;
 pub(super) mod rows;
 pub(super) mod settings;

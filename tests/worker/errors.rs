@@ -45,11 +45,17 @@ async fn envelopes() {
         ("/", 404, "unknown_url"),
         ("/v1/moderations", 404, "unknown_url"),
         ("/v1/completions", 405, "method_not_supported"),
+        // there may be jobs at the next start: that there are none would be believed
+        ("/v1/fine_tuning/jobs", 503, "tuning_not_enabled"),
+        ("/v1/fine_tuning/jobs/ftjob-1", 503, "tuning_not_enabled"),
+        ("/v1/fine_tuning/jobs/ftjob-1/events", 503, "tuning_not_enabled"),
     ] {
         let response = worker.get(path).await;
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(envelope(response).await.0, code);
     }
+    let job = worker.post("/v1/fine_tuning/jobs", &json!({})).await;
+    assert_eq!((job.status().as_u16(), envelope(job).await.0), (404, json!("tuning_not_enabled")));
     let stop = worker.post("/internal/stop?grace_ms=soon", &json!({})).await;
     assert_eq!((stop.status().as_u16(), envelope(stop).await.1), (400, json!("grace_ms")));
     assert_eq!(worker.health().await["status"], "ok");

@@ -88,3 +88,16 @@ async fn a_request_has_a_time_limit() {
     let last: Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "request_timeout");
 }
+
+#[tokio::test]
+async fn large_requests_that_wait_for_a_thread_are_bounded() {
+    let worker = Worker::start(&["--max-batch", "1", "--queue", "1"]);
+    let large = question(&"far too long ".repeat(2_000_000));
+    let answers =
+        futures_util::future::join_all((0..8).map(|_| worker.post("/v1/chat/completions", &large))).await;
+    let count = |status| answers.iter().filter(|answer| answer.status() == status).count();
+    let (turned_away, too_long) = (count(429), count(400));
+    assert!(turned_away > 0 && too_long > 0, "{turned_away} {too_long}");
+    assert_eq!(turned_away + too_long, 8);
+    worker.chat(&with(question("Hi"), &json!({"max_tokens": 1}))).await;
+}

@@ -19,7 +19,7 @@ pub(in crate::worker) const SHAPE: Shape = Shape {
     rope_base: 1e4,
 };
 
-fn weights(rank: usize) -> LoraWeights {
+pub(in crate::worker) fn weights(rank: usize) -> LoraWeights {
     let config = LoraConfig::new(rank, 8.0, 0.0, vec![Target::Query]).expect("a form");
     let pair = |layer| LoraPair {
         layer,
@@ -96,6 +96,24 @@ fn one_that_is_deleted_serves_who_has_it_and_nobody_else() {
     assert!(!adapters.delete("x").expect("gone"));
     assert!(adapters.find("local/x").is_none() && held.size_bytes() > 0);
     assert_eq!(fs::read_dir(place.folder.path().join("adapters")).expect("a folder").count(), 0);
+}
+
+#[test]
+fn one_that_can_not_be_deleted_is_served_on() {
+    let place = Place::new();
+    let adapters = place.open(AdapterBounds::default());
+    adapters.publish(&place.trained(4), "x", card("x")).expect("published");
+    // no folder goes into the place of a file
+    let in_the_way = place.folder.path().join("adapters/x.gone");
+    fs::write(&in_the_way, "").expect("written");
+    for _ in 0..2 {
+        assert!(adapters.delete("x").is_err());
+        assert_eq!(adapters.find("x"), Some(card("x")), "it would be back at the next start");
+        assert!(adapters.load("x").expect("read").is_some());
+    }
+    fs::remove_file(in_the_way).expect("removed");
+    assert!(adapters.delete("x").expect("deleted"));
+    assert_eq!(place.open(AdapterBounds::default()).all(), []);
 }
 
 #[test]

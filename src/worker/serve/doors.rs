@@ -15,6 +15,7 @@ use futures_util::stream;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
 
+use super::places::in_time;
 use super::{Embedding, GRACE, Worker, reply, tuning};
 use crate::clock;
 use crate::telemetry::metrics::Occupancy;
@@ -64,18 +65,25 @@ type Prepare = fn(Served<'_>, &[u8]) -> Result<Prepared, Refusal>;
 async fn generate(worker: Arc<Worker>, body: Body, prepare: Prepare) -> Result<Response, Refusal> {
     let body = read(body).await?;
     let arrived = clock::monotonic();
-    warm(&worker, &body).await?;
-    let preparing = Arc::clone(&worker);
-    let prepared = beside(move || prepare(preparing.served(), &body)).await??;
+    let prepared = in_time(worker.request_limit, async {
+        warm(&worker, &body).await?;
+        let preparing = Arc::clone(&worker);
+        worker.for_thread.beside(body, move |body| prepare(preparing.served(), body)).await?
+    });
+    let prepared = prepared.await?;
     reply::answer(&worker, prepared, arrived).await
 }
 
 async fn embeddings(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response, Refusal> {
-    let Embedding { model, desk } = worker.embedding.as_ref().ok_or_else(Refusal::no_embeddings)?;
+    let Embedding { model, desk, for_thread } =
+        worker.embedding.as_ref().ok_or_else(Refusal::no_embeddings)?;
     let body = read(body).await?;
     let arrived = clock::monotonic();
     let preparing = Arc::clone(model);
-    let prepared = beside(move || preparing.prepare(&body)).await??;
+    let prepared = in_time(worker.request_limit, async {
+        for_thread.beside(body, move |body| preparing.prepare(body)).await?
+    });
+    let prepared = prepared.await?;
     let embedding::Prepared { texts, form, tokens } = prepared;
     let answer = desk.submit(texts, arrived, arrived + worker.request_limit).map_err(reply::denied)?;
     // Whoever leaves drops this future, and with it the receiver: that cancels what is not computed yet.
@@ -91,9 +99,13 @@ async fn embeddings(State(worker): State<Arc<Worker>>, body: Body) -> Result<Res
 async fn score(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response, Refusal> {
     let body = read(body).await?;
     let arrived = clock::monotonic();
-    warm(&worker, &body).await?;
-    let preparing = Arc::clone(&worker);
-    let known = beside(move || prepare::score(preparing.served(), &body)).await??;
+    let known = in_time(worker.request_limit, async {
+        warm(&worker, &body).await?;
+        let preparing = Arc::clone(&worker);
+        let prepare = move |body: &Bytes| prepare::score(preparing.served(), body);
+        worker.for_thread.beside(body, prepare).await?
+    });
+    let known = known.await?;
     reply::score(&worker, known, arrived).await
 }
 
@@ -101,13 +113,17 @@ async fn score(State(worker): State<Arc<Worker>>, body: Body) -> Result<Response
 /// the base model always is. What is wrong with a request is left to its preparation, which says it better.
 async fn warm(worker: &Arc<Worker>, body: &Bytes) -> Result<(), Refusal> {
     let Some(local) = &worker.local else { return Ok(()) };
-    let body = body.clone();
-    let Some(asked) = beside(move || wire::model_of(&body)).await? else { return Ok(()) };
+    let asked = worker.for_thread.beside(body.clone(), |body| wire::model_of(body)).await?;
+    let Some(asked) = asked else { return Ok(()) };
     if worker.model.is_called(&asked) || local.adapters.resident(&asked).is_some() {
         return Ok(());
     }
-    let reading = Arc::clone(worker);
-    on_disk(worker, move || reading.served().find(&asked).map(drop)).await?
+    let (place, waiting, reading) = (worker.for_disk.take()?, body.clone(), Arc::clone(worker));
+    let read = on_disk(worker, move || {
+        let _held = (place, waiting);
+        reading.served().find(&asked).map(drop)
+    });
+    read.await?
 }
 
 /// Does what waits for a disk, in a place of its own: [`DISK_THREADS`] at once, the others wait without a thread. So

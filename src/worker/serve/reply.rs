@@ -48,7 +48,7 @@ pub(super) async fn answer(
         stream_usage: generation.stream_usage,
     };
     let (sampling, stops) = (generation.sampling, generation.stops);
-    let deadline = clock::monotonic() + worker.request_limit;
+    let deadline = arrived + worker.request_limit;
     let operation = match endpoint {
         Endpoint::Chat => WorkerOperation::Chat,
         Endpoint::Completion => WorkerOperation::TextCompletion,
@@ -75,7 +75,7 @@ pub(super) async fn answer(
 pub(super) async fn score(worker: &Worker, known: Known, arrived: Instant) -> Result<Response, Refusal> {
     let Known { model, adapter, read: prompt, next } = known;
     let (read, tokens) = (prompt.len(), next.iter().flatten().count());
-    let deadline = clock::monotonic() + worker.request_limit;
+    let deadline = arrived + worker.request_limit;
     let job = Job {
         operation: WorkerOperation::Score,
         arrived,

@@ -58,6 +58,16 @@ fn desk(worker: &Worker) -> Result<&TuningDesk, Refusal> {
     worker.local.as_ref().map(|local| &local.desk).ok_or_else(Refusal::no_tuning)
 }
 
+/// Looks at jobs, which may read files. Where nothing is trained now, nobody hears that there is no job: the next start
+/// may have it again, and whoever follows it would give it up.
+async fn at_jobs<T: Send + 'static>(
+    worker: Arc<Worker>,
+    work: impl FnOnce(&TuningDesk) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    desk(&worker).map_err(|_| Refusal::no_tuning_now())?;
+    at_desk(worker, work).await
+}
+
 /// Does something at the desk that may read or write files.
 async fn at_desk<T: Send + 'static>(
     worker: Arc<Worker>,
@@ -249,17 +259,7 @@ async fn file(State(worker): State<Doors>, Path(id): Path<String>) -> Result<Jso
 async fn delete_file(State(worker): State<Doors>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let file = find_file(Arc::clone(&worker), id).await?;
     let id = file.id.clone();
-    at_desk(worker, move |desk| {
-        let needed = |job: &Record| {
-            !job.status.is_final()
-                && (job.training_file == id || job.validation_file.as_deref() == Some(id.as_str()))
-        };
-        if let Some(job) = desk.all().into_iter().find(needed) {
-            return Err(Refusal::file_in_use(&id, &job.id));
-        }
-        desk.shelf().delete(&id).map_err(|error| broken(&error))
-    })
-    .await?;
+    at_desk(worker, move |desk| desk.delete_file(&id)).await?;
     Ok(Json(json!({"object": "file", "id": file.id, "deleted": true})))
 }
 
@@ -281,12 +281,18 @@ async fn content(State(worker): State<Doors>, Path(id): Path<String>) -> Result<
 
 async fn create(State(worker): State<Doors>, body: Body) -> Result<Json<Value>, Refusal> {
     let body = read(body).await?;
-    at_desk(worker, move |desk| desk.create(&body).map(|record| Json(told(desk, &record)))).await
+    let place = worker.for_disk.take()?;
+    at_desk(worker, move |desk| {
+        let created = desk.create(&body).map(|record| Json(told(desk, &record)));
+        drop((body, place));
+        created
+    })
+    .await
 }
 
 async fn jobs(State(worker): State<Doors>, asked: Asked<Paging>) -> Result<Json<Value>, Refusal> {
     let paging = paging(asked)?;
-    let page = at_desk(worker, move |desk| {
+    let page = at_jobs(worker, move |desk| {
         let page = Page::of(desk.all(), paging.after.as_deref(), paging.limit(), |job| &job.id);
         Ok(Page { items: page.items.iter().map(|job| told(desk, job)).collect(), has_more: page.has_more })
     })
@@ -346,15 +352,15 @@ async fn with_job<T: Send + 'static>(
     id: String,
     work: impl FnOnce(&TuningDesk, &Record) -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    at_desk(worker, move |desk| {
-        let record = desk.find(&id).ok_or_else(|| Refusal::unknown_job(&id))?;
+    at_jobs(worker, move |desk| {
+        let record = desk.find(&id)?;
         work(desk, &record)
     })
     .await
 }
 
 fn told(desk: &TuningDesk, record: &Record) -> Value {
-    record.told(desk.run_of(&record.id).as_ref(), desk.organization(), clock::unix_ms() / 1000)
+    record.told(&desk.run_of(&record.id), desk.organization(), clock::unix_ms() / 1000)
 }
 
 fn checkpoint(record: &Record, name: &str, epoch: &Epoch) -> Value {

@@ -5,18 +5,19 @@
 
 mod conclude;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::folder::{self, Folder, JobFolder};
+use super::folder::{self, Claim, Folder, JobFolder};
 use super::journal::{self, Event, Journal, Level};
-use super::record::{self, Epoch, Record, Run, Status, Wish};
+use super::record::{self, Epoch, Record, Run, Start, Status, Wish};
 use super::settings::Asked;
 use super::shelf::Shelf;
 use crate::clock;
@@ -24,6 +25,7 @@ use crate::domain::tuning::request::{JobRequest, OUR_METADATA};
 use crate::domain::tuning::{Id, JobError};
 use crate::telemetry::metrics::WorkerMetrics;
 use crate::worker::adapters::Adapters;
+use crate::worker::shelved::Card;
 use crate::worker::wire::Refusal;
 
 /// Jobs that have not ended, at most.
@@ -38,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MOST_DEATHS: u32 = 3;
 /// How long the desk waits before it tries again what the disk refused.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How often a job that is trained is tried to be served before it waits for somebody: for a minute.
+const MOST_TRIES: u32 = 12;
 
 /// How jobs are trained.
 #[derive(Debug, Clone)]
@@ -65,6 +69,8 @@ pub(in crate::worker) struct TuningDesk {
 
 struct Inner {
     folder: Folder,
+    /// Held for as long as a job may be trained here.
+    _claim: Claim,
     shelf: Shelf,
     adapters: Arc<Adapters>,
     training: Training,
@@ -76,7 +82,19 @@ struct Inner {
 #[derive(Default)]
 struct State {
     jobs: BTreeMap<String, Record>,
+    /// Jobs that are there and whose records can't be read.
+    unreadable: BTreeSet<String>,
     ended: bool,
+}
+
+impl State {
+    fn find(&self, id: &str) -> Result<Record, Refusal> {
+        self.jobs.get(id).cloned().ok_or_else(|| match self.unreadable.contains(id) {
+            // whoever heard that there is none would give it up
+            true => Refusal::unreadable_job(id),
+            false => Refusal::unknown_job(id),
+        })
+    }
 }
 
 /// A piece of a list, as OpenAI pages it.
@@ -106,21 +124,26 @@ impl TuningDesk {
     /// # Errors
     /// If the folder can't be read or written, or the system gives no thread.
     pub(in crate::worker) fn start(
-        folder: Folder,
+        (folder, claim): (Folder, Claim),
         adapters: Arc<Adapters>,
         training: Training,
         metrics: Arc<WorkerMetrics>,
     ) -> io::Result<Self> {
         let shelf = Shelf::new(&folder);
-        shelf.sweep()?;
-        let jobs = read_all(&folder)?;
+        // what is left over is no reason not to serve
+        if let Err(error) = shelf.sweep() {
+            tracing::warn!(%error, "what is left of uploads can't be removed");
+        }
+        let (jobs, unreadable) = read_all(&folder)?;
         for ended in jobs.values().filter(|job| job.status.is_final()) {
             // a kill may have come between a job's end and this
-            folder.job(&ended.id).clear()?;
+            if let Err(error) = folder.job(&ended.id).clear() {
+                tracing::warn!(job = ended.id, %error, "what an ended job has learned can't be removed");
+            }
         }
-        let state = Mutex::new(State { jobs, ended: false });
-        let inner =
-            Arc::new(Inner { folder, shelf, adapters, training, metrics, state, news: Condvar::new() });
+        let state = Mutex::new(State { jobs, unreadable, ended: false });
+        let (_claim, news) = (claim, Condvar::new());
+        let inner = Arc::new(Inner { folder, _claim, shelf, adapters, training, metrics, state, news });
         inner.count(&inner.state());
         let runner = Arc::clone(&inner);
         let thread = std::thread::Builder::new().name("tuning".to_owned()).spawn(move || runner.run())?;
@@ -163,24 +186,20 @@ impl TuningDesk {
             .map_err(|error| Refusal::invalid("hyperparameters.lora_r", &error.to_string()))?;
         let model = request.model.as_str();
         let model = model.strip_prefix("local/").unwrap_or(model);
-        if model != inner.adapters.base() && inner.adapters.find(model).is_none() {
-            return Err(Refusal::unknown_model(model));
-        }
-        for (member, file) in [
-            ("training_file", Some(&request.training_file)),
-            ("validation_file", request.validation_file.as_ref()),
-        ] {
-            let Some(file) = file else { continue };
-            if inner.shelf.find(file).map_err(|error| broken(&error))?.is_none() {
-                return Err(Refusal::unknown_file(member, file));
+        let start = match model == inner.adapters.base() {
+            true => None,
+            false => {
+                let card = inner.adapters.find(model).ok_or_else(|| Refusal::unknown_model(model))?;
+                Some(Start::of(&card))
             }
-        }
+        };
         let mut metadata = request.metadata.clone().unwrap_or_default();
         metadata.extend(ours.map(|ours| (OUR_METADATA.to_owned(), ours)));
         let record = Record {
             id: Id::Job.mint(rand::random()),
             created_at: now_s(),
             model: model.to_owned(),
+            start,
             training_file: request.training_file.to_string(),
             validation_file: request.validation_file.as_deref().map(ToOwned::to_owned),
             suffix: request.suffix.as_deref().map(ToOwned::to_owned),
@@ -201,9 +220,27 @@ impl TuningDesk {
         inner.admit(record)
     }
 
+    /// Removes a file that no open job needs.
+    ///
+    /// # Errors
+    /// Which job needs it, or what the system says.
+    pub(in crate::worker) fn delete_file(&self, id: &str) -> Result<(), Refusal> {
+        let inner = &self.inner;
+        // held to the end: no job that needs it is taken in between
+        let state = inner.state();
+        let mut open = state.jobs.values().filter(|job| !job.status.is_final());
+        if let Some(job) = open.find(|job| job.files().any(|(_, file)| file == id)) {
+            return Err(Refusal::file_in_use(id, &job.id));
+        }
+        inner.shelf.delete(id).map_err(|error| broken(&error))
+    }
+
     /// Finds a job.
-    pub(in crate::worker) fn find(&self, id: &str) -> Option<Record> {
-        self.inner.state().jobs.get(id).cloned()
+    ///
+    /// # Errors
+    /// If there is none, or it can't be read.
+    pub(in crate::worker) fn find(&self, id: &str) -> Result<Record, Refusal> {
+        self.inner.state().find(id)
     }
 
     /// All jobs, newest first.
@@ -214,13 +251,16 @@ impl TuningDesk {
     }
 
     /// How far a job's trainer is; none before it has read the rows.
-    pub(in crate::worker) fn run_of(&self, id: &str) -> Option<Run> {
-        folder::read_json(&self.inner.folder.job(id).run()).ok().flatten()
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(in crate::worker) fn run_of(&self, id: &str) -> io::Result<Option<Run>> {
+        folder::read_json(&self.inner.folder.job(id).run())
     }
 
     /// What a job's epochs came to, as far as they are served, newest first.
     pub(in crate::worker) fn checkpoints(&self, record: &Record) -> Vec<(String, Epoch)> {
-        let run = self.run_of(&record.id);
+        let run = self.run_of(&record.id).ok().flatten();
         let adapters = &self.inner.adapters;
         let name = |epoch: &Epoch| record.checkpoint_name(adapters.base(), self.organization(), epoch.step);
         let epochs = run.into_iter().flat_map(|run| run.epochs).map(|epoch| (name(&epoch), epoch));
@@ -267,7 +307,7 @@ impl TuningDesk {
     pub(in crate::worker) fn resume(&self, id: &str) -> Result<Record, Refusal> {
         let inner = &self.inner;
         let mut state = inner.state();
-        let record = state.jobs.get(id).ok_or_else(|| Refusal::unknown_job(id))?.clone();
+        let record = state.find(id)?;
         if record.status != Status::Paused {
             return Err(Refusal::job_is(id, record.status.name(), "resumed"));
         }
@@ -303,6 +343,12 @@ impl Inner {
         }
         if state.jobs.values().filter(|job| !job.status.is_final()).count() >= MOST_OPEN {
             return Err(Refusal::too_many_jobs(MOST_OPEN));
+        }
+        // here, and not before: until its job is known, a file may be deleted
+        for (member, file) in record.files() {
+            if self.shelf.find(file).map_err(|error| broken(&error))?.is_none() {
+                return Err(Refusal::unknown_file(member, file));
+            }
         }
         self.forget_the_oldest(&mut state);
         let job = self.folder.job(&record.id);
@@ -362,7 +408,7 @@ impl Inner {
 
     fn wish(&self, id: &str, wish: Wish) -> Result<Record, Refusal> {
         let mut state = self.state();
-        let record = state.jobs.get(id).ok_or_else(|| Refusal::unknown_job(id))?.clone();
+        let record = state.find(id)?;
         let record = match (record.status, wish) {
             (status, _) if status.is_final() => {
                 let done = if wish == Wish::Cancel { "cancelled" } else { "paused" };
@@ -373,7 +419,11 @@ impl Inner {
             (Status::Running, Wish::Pause) if record.wish == Some(Wish::Cancel) => return Ok(record),
             (Status::Running, _) => Record { wish: Some(wish), ..record },
             (_, Wish::Pause) => Record { status: Status::Paused, ..record },
-            (_, Wish::Cancel) => Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record },
+            (_, Wish::Cancel) => {
+                // of one that was paused without a checkpoint, since that took too long
+                conclude::count_unkept(&self.folder.job(id));
+                Record { status: Status::Cancelled, finished_at: Some(now_s()), ..record }
+            }
         };
         self.set(&mut state, record.clone())?;
         if record.wish.is_none() {
@@ -391,12 +441,26 @@ impl Inner {
     }
 
     fn run(&self) {
+        let mut tries = Tries::default();
         while let Some(record) = self.next() {
-            if let Err(error) = self.train(&record) {
-                tracing::error!(job = record.id, %error, "a job can't be trained now; tried again soon");
+            if !self.has_its_turn(&record, &mut tries) {
                 self.rest(AGAIN);
             }
         }
+    }
+
+    /// Whether a job's turn came to something; else it is tried again.
+    fn has_its_turn(&self, record: &Record, tries: &mut Tries) -> bool {
+        let Err(error) = self.train(record) else {
+            *tries = Tries::default();
+            return true;
+        };
+        if tries.are_over(&record.id, &error) && self.set_aside(&record.id, &error) {
+            tracing::error!(job = record.id, %error, "a job is trained and can't be served: it is paused");
+            return true;
+        }
+        tracing::error!(job = record.id, %error, "a job can't be trained now; tried again soon");
+        false
     }
 
     /// Waits for a job to train: one that was at it first, then the oldest. None at the end.
@@ -453,7 +517,9 @@ impl Inner {
         let step = run.map_or(0, |run| run.step);
         // later, what it began with is in its checkpoint
         let has_start = step > 0 || record.model == self.adapters.base();
-        let is_gone = !has_start && self.adapters.find(&record.model).is_none();
+        // another that was brought under its name is not what was asked for
+        let is_it = |card: &Card| record.start.as_ref().is_none_or(|start| *start == Start::of(card));
+        let is_gone = !has_start && !self.adapters.find(&record.model).as_ref().is_some_and(is_it);
         let mut state = self.state();
         let Some(now) = state.jobs.get(&record.id).cloned() else { return Ok(false) };
         // paused or called off since it was chosen
@@ -516,6 +582,8 @@ impl Inner {
             .args(["--longest-row", &training.longest_row.to_string()])
             .args(["--checkpoint-ms", &training.checkpoint_every.as_millis().to_string()])
             .args(["--parent", &std::process::id().to_string()])
+            // a signal to our group, such as Ctrl-C, is ours to handle: it must not count as a trainer's death
+            .process_group(0)
             .stdin(Stdio::null());
         if let Some(file) = &record.validation_file {
             command.arg("--validation-file").arg(self.shelf.content(file));
@@ -594,6 +662,26 @@ impl Inner {
     }
 }
 
+/// How often one job has been tried in vain.
+#[derive(Default)]
+struct Tries {
+    id: String,
+    count: u32,
+}
+
+impl Tries {
+    /// Counts one more; whether there were enough. Room on a disk is waited for as long as it takes.
+    fn are_over(&mut self, id: &str, error: &TrainingTrouble) -> bool {
+        if self.id != id {
+            *self = Self { id: id.to_owned(), count: 0 };
+        }
+        if matches!(error, TrainingTrouble::System(error) if !folder::is_full(error)) {
+            self.count += 1;
+        }
+        self.count >= MOST_TRIES
+    }
+}
+
 /// How far a trainer was when it was looked at last.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -646,8 +734,9 @@ fn read_request(body: &[u8]) -> Result<(JobRequest, Option<serde_json::Value>), 
     Ok((request, ours))
 }
 
-fn read_all(folder: &Folder) -> io::Result<BTreeMap<String, Record>> {
-    let mut jobs = BTreeMap::new();
+/// Reads all jobs, and which there are that can't be read.
+fn read_all(folder: &Folder) -> io::Result<(BTreeMap<String, Record>, BTreeSet<String>)> {
+    let (mut jobs, mut unreadable) = (BTreeMap::new(), BTreeSet::new());
     for entry in std::fs::read_dir(folder.jobs())? {
         let path = entry?.path();
         match folder::read_json::<Record>(&JobFolder::at(path.clone()).job()) {
@@ -655,11 +744,18 @@ fn read_all(folder: &Folder) -> io::Result<BTreeMap<String, Record>> {
                 jobs.insert(record.id.clone(), record);
             }
             // a kill came before the record: nobody was told of this job
-            Ok(None) => folder::remove(&path)?,
-            Err(error) => tracing::error!(path = %path.display(), %error, "a job can't be read; left alone"),
+            Ok(None) => {
+                if let Err(error) = folder::remove(&path) {
+                    tracing::warn!(path = %path.display(), %error, "what is left of a job can't be removed");
+                }
+            }
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "a job can't be read; left alone");
+                unreadable.extend(path.file_name().map(|id| id.to_string_lossy().into_owned()));
+            }
         }
     }
-    Ok(jobs)
+    Ok((jobs, unreadable))
 }
 
 /// A job's own words for what went wrong.

@@ -1,19 +1,20 @@
 //! Where everything lies, and how it is written so that a kill leaves the old or the new, never half of it.
 //!
 //! ```text
+//! FOLDER/lock                            held by the worker that trains here
 //! FOLDER/files/ID.json, ID.data          uploaded and result files
 //! FOLDER/jobs/ID/job.json                a job, as the desk knows it
 //!               /events.jsonl            what happened to it, a line each
 //!               /run.json                how far the trainer is, and its last checkpoint
 //!               /checkpoints/step-N/     what the trainer goes on from
-//!               /epochs/step-N/          the adapter behind an epoch
+//!               /epochs/step-N/          the adapter behind an epoch, and `served` once it was
 //!               /wish                    what the trainer shall do next
 //!               /outcome.json            how the trainer ended
 //!               /reserve                 room for the last word about it, should the disk be full by then
 //! FOLDER/adapters/ID/                    an adapter that is served, in PEFT's form, with tunegate.json
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,19 @@ const RESERVE_BYTES: usize = 64 << 10;
 /// The folder of a worker's training.
 #[derive(Debug, Clone)]
 pub(in crate::worker) struct Folder(PathBuf);
+
+/// The right to a folder of training, as long as it is held; the kernel lets go of it however the process ends.
+#[derive(Debug)]
+pub(in crate::worker) struct Claim(#[expect(dead_code, reason = "it is held by being open")] File);
+
+/// Why a folder is not ours.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::worker) enum ClaimError {
+    #[error("another worker trains there")]
+    Taken,
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
 
 /// The folder of one job.
 #[derive(Debug, Clone)]
@@ -42,6 +56,23 @@ impl Folder {
             fs::create_dir_all(part)?;
         }
         Ok(folder)
+    }
+
+    /// Takes the folder for this process: two workers would each train its jobs and remove what the other writes.
+    ///
+    /// # Errors
+    /// If another has it, or the system says so.
+    pub(in crate::worker) fn claim(&self) -> Result<Claim, ClaimError> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.0.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Claim(file)),
+            Err(TryLockError::WouldBlock) => Err(ClaimError::Taken),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(folder = %self.0.display(), "its file system knows no locks: no second worker may train there");
+                Ok(Claim(file))
+            }
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
     }
 
     pub(in crate::worker) fn files(&self) -> PathBuf {
@@ -99,6 +130,11 @@ impl JobFolder {
     /// The adapter behind the epoch that ended with `step`.
     pub(in crate::worker) fn epoch(&self, step: u64) -> PathBuf {
         self.epochs().join(format!("step-{step}"))
+    }
+
+    /// There once the adapter behind the epoch was served: who deletes it then does not get it back.
+    pub(in crate::worker) fn was_served(&self, step: u64) -> PathBuf {
+        self.epoch(step).join("served")
     }
 
     pub(in crate::worker) fn wish(&self) -> PathBuf {
@@ -247,6 +283,16 @@ mod tests {
         ] {
             assert_eq!(is_id(id, "ftjob-"), good, "{id}");
         }
+    }
+
+    #[test]
+    fn a_folder_is_one_workers() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("opened");
+        let first = folder.claim().expect("free");
+        assert!(matches!(folder.claim(), Err(ClaimError::Taken)));
+        drop(first);
+        folder.claim().expect("free again");
     }
 
     #[test]

@@ -55,7 +55,17 @@ pub(in crate::worker) struct Metrics {
     pub(in crate::worker) tokens_per_second: f64,
     /// Seconds to the end, at this speed.
     pub(in crate::worker) eta_seconds: u64,
+    /// Tokens up to this step, as [`Run::trained_tokens`](super::record::Run): what it has cost, should no checkpoint
+    /// follow. Not told.
+    #[serde(default)]
+    pub(in crate::worker) trained_tokens: u64,
+    /// Time computed up to this step, ms, as [`Run::busy_ms`](super::record::Run). Not told.
+    #[serde(default)]
+    pub(in crate::worker) busy_ms: u64,
 }
+
+/// The members of [`Metrics`] that are ours alone.
+const UNTOLD: [&str; 2] = ["trained_tokens", "busy_ms"];
 
 /// An open journal.
 #[derive(Debug)]
@@ -268,7 +278,13 @@ impl Event {
     /// As OpenAI writes it.
     pub(in crate::worker) fn told(&self) -> Value {
         let data = match &self.metrics {
-            Some(metrics) => serde_json::to_value(metrics).unwrap_or_default(),
+            Some(metrics) => {
+                let mut figures = serde_json::to_value(metrics).unwrap_or_default();
+                if let Some(figures) = figures.as_object_mut() {
+                    figures.retain(|name, _| !UNTOLD.contains(&name.as_str()));
+                }
+                figures
+            }
             None => Value::Object(Map::new()),
         };
         serde_json::json!({
@@ -379,6 +395,26 @@ mod tests {
         );
         std::fs::write(&path, "{").expect("written");
         assert_eq!(newest(&path, None, 1).expect("read"), (Vec::new(), false));
+    }
+
+    #[test]
+    fn what_a_step_has_cost_is_kept_and_not_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        let mut journal = Journal::open(&path, "ftjob-ab").expect("opened");
+        journal.measure(2, Metrics { trained_tokens: 30, busy_ms: 900, ..step(1) }).expect("written");
+        let last = last_metrics(&path).expect("a step");
+        assert_eq!((last.trained_tokens, last.busy_ms), (30, 900));
+        let told = read(&path).expect("read")[0].told();
+        assert_eq!((&told["data"]["step"], told["data"].get("busy_ms")), (&1.into(), None));
+        assert_eq!(told["data"].get("trained_tokens"), None);
+        // of a worker before
+        let old: Metrics = serde_json::from_str(
+            r#"{"step": 1, "total_steps": 9, "train_loss": 0.5, "train_mean_token_accuracy": 0.5, "learning_rate": 0.1,
+            "tokens_per_second": 9.0, "eta_seconds": 1}"#,
+        )
+        .expect("read");
+        assert_eq!((old.trained_tokens, old.busy_ms), (0, 0));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! A job as the desk knows it, and as OpenAI tells it.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::journal::Metrics;
 use super::settings::{Asked, Plan};
 use crate::domain::tuning::{COMPUTE_SECONDS, JobError};
+use crate::worker::shelved::Card;
 
 /// What stands in front of a job's id.
 pub(in crate::worker) const PREFIX: &str = "ftjob-";
@@ -69,6 +73,9 @@ pub(in crate::worker) struct Record {
     pub(in crate::worker) created_at: i64,
     /// The base model, or the adapter that is trained on.
     pub(in crate::worker) model: String,
+    /// Which adapter of that name; none of the base, and of jobs that were taken in before it was kept.
+    #[serde(default)]
+    pub(in crate::worker) start: Option<Start>,
     pub(in crate::worker) training_file: String,
     pub(in crate::worker) validation_file: Option<String>,
     pub(in crate::worker) suffix: Option<String>,
@@ -90,6 +97,19 @@ pub(in crate::worker) struct Record {
     pub(in crate::worker) fine_tuned_model: Option<String>,
     pub(in crate::worker) result_file: Option<String>,
     pub(in crate::worker) error: Option<JobError>,
+}
+
+/// What tells an adapter from another that was brought under its name later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::worker) struct Start {
+    created_at: i64,
+    job: Option<String>,
+}
+
+impl Start {
+    pub(in crate::worker) fn of(card: &Card) -> Self {
+        Self { created_at: card.created_at, job: card.job.clone() }
+    }
 }
 
 /// How far a trainer is: written with each checkpoint, and what it goes on from.
@@ -189,6 +209,15 @@ impl Run {
         self.epochs.iter().enumerate().map(move |(at, epoch)| (epoch, is_kept(at, epoch)))
     }
 
+    /// Counts the steps behind the last checkpoint, too, of which nothing but figures is left; returns whether there
+    /// were any. What goes on from the checkpoint does them again: only for a job that does not.
+    pub(in crate::worker) fn count_unkept(&mut self, last: &Metrics) -> bool {
+        let before = (self.trained_tokens, self.busy_ms);
+        self.trained_tokens = self.trained_tokens.max(last.trained_tokens);
+        self.busy_ms = self.busy_ms.max(last.busy_ms);
+        (self.trained_tokens, self.busy_ms) != before
+    }
+
     /// Epochs since the best one.
     pub(in crate::worker) fn epochs_since_best(&self) -> usize {
         let best = self.best().map(|epoch| epoch.step);
@@ -203,6 +232,12 @@ impl Record {
         digits.get(..SHORT).unwrap_or(digits)
     }
 
+    /// The files that it learns from and is measured with, each with the member of a request that names it.
+    pub(in crate::worker) fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let validation = self.validation_file.as_deref().map(|file| ("validation_file", file));
+        std::iter::once(("training_file", self.training_file.as_str())).chain(validation)
+    }
+
     /// The name of its model: `ft:BASE:ORGANIZATION:SUFFIX:ID`.
     pub(in crate::worker) fn model_name(&self, base: &str, organization: &str) -> String {
         format!("ft:{base}:{organization}:{}:{}", self.suffix.as_deref().unwrap_or_default(), self.short())
@@ -213,14 +248,26 @@ impl Record {
         format!("{}{CHECKPOINT}{step}", self.model_name(base, organization))
     }
 
-    /// As OpenAI writes it.
-    pub(in crate::worker) fn told(&self, run: Option<&Run>, organization: &str, now_s: i64) -> Value {
+    /// As OpenAI writes it; `known` is how far its trainer is, or that nobody can say. One that has ended before its
+    /// trainer had read the rows has used nothing, and says so: what is not told would be guessed, and charged.
+    pub(in crate::worker) fn told(
+        &self,
+        known: &io::Result<Option<Run>>,
+        organization: &str,
+        now_s: i64,
+    ) -> Value {
+        let run = known.as_ref().ok().and_then(Option::as_ref);
         let hyperparameters = self.asked.told(run.map(|run| &run.plan));
         let method = match self.asked.kind {
             super::settings::Kind::Supervised => "supervised",
             super::settings::Kind::Dpo => "dpo",
         };
         let ended = self.status.is_final();
+        let used = match known {
+            Ok(Some(run)) => Some((run.trained_tokens, run.busy_ms.div_ceil(1_000))),
+            Ok(None) if ended => Some((0, 0)),
+            Ok(None) | Err(_) => None,
+        };
         json!({
             "object": "fine_tuning.job",
             "id": self.id,
@@ -234,14 +281,14 @@ impl Record {
             "validation_file": self.validation_file,
             "training_file": self.training_file,
             "hyperparameters": hyperparameters,
-            "trained_tokens": run.filter(|_| ended).map(|run| run.trained_tokens),
+            "trained_tokens": used.filter(|_| ended).map(|(tokens, _)| tokens),
             "error": self.error.clone().unwrap_or_default(),
             "user_provided_suffix": self.suffix,
             "seed": self.seed,
             "estimated_finish": run.filter(|_| self.status == Status::Running).and_then(|run| run.finish(now_s)),
             "integrations": self.integrations.clone().unwrap_or_else(|| json!([])),
             "metadata": self.metadata,
-            "usage_metrics": run.map(|run| json!({COMPUTE_SECONDS: run.busy_ms.div_ceil(1_000)})),
+            "usage_metrics": used.map(|(_, seconds)| json!({COMPUTE_SECONDS: seconds})),
             "shared_with_openai": false,
             "method": { "type": method, method: { "hyperparameters": hyperparameters } },
         })
@@ -294,20 +341,57 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_job_tells_how_long_was_computed_for_it() {
-        let record: Record = serde_json::from_value(json!({
+    fn record(status: Status) -> Record {
+        serde_json::from_value(json!({
             "id": "ftjob-1", "created_at": 0, "model": "m", "training_file": "file-1", "seed": 1,
             "asked": {"kind": "supervised", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": []}, "metadata": {},
-            "status": "running",
+            "status": status,
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn a_job_tells_how_long_was_computed_for_it() {
         for (busy_ms, want) in [(0, 0), (1, 1), (60_000, 60), (60_001, 61)] {
             let run = Run { busy_ms, ..run(&[]) };
-            let told = record.told(Some(&run), "org", 0);
+            let told = record(Status::Running).told(&Ok(Some(run)), "org", 0);
             assert_eq!(told["usage_metrics"], json!({"compute_seconds": want}));
         }
-        assert_eq!(record.told(None, "org", 0)["usage_metrics"], json!(null), "nothing was computed yet");
+    }
+
+    #[test]
+    fn what_has_ended_before_it_began_has_used_nothing_and_says_so() {
+        let unreadable = || Err(io::Error::from(io::ErrorKind::InvalidData));
+        let none = (json!(null), json!(null));
+        let nothing = (json!(0), json!({"compute_seconds": 0}));
+        let some = (json!(7), json!({"compute_seconds": 60}));
+        let run = Run { trained_tokens: 7, ..run(&[]) };
+        for (status, known, want) in [
+            (Status::Queued, Ok(None), &none),
+            (Status::Running, Ok(None), &none),
+            (Status::Cancelled, Ok(None), &nothing),
+            (Status::Failed, Ok(None), &nothing),
+            (Status::Cancelled, Ok(Some(run)), &some),
+            // how much it was, nobody can say
+            (Status::Cancelled, unreadable(), &none),
+        ] {
+            let told = record(status).told(&known, "org", 0);
+            let found = (told["trained_tokens"].clone(), told["usage_metrics"].clone());
+            assert_eq!(found, *want, "{status:?} {known:?}");
+        }
+    }
+
+    #[test]
+    fn steps_behind_the_last_checkpoint_are_counted_once() {
+        for (trained_tokens, busy_ms, want, is_more) in
+            [(0, 0, (7, 60_000), false), (7, 60_000, (7, 60_000), false), (9, 60_500, (9, 60_500), true)]
+        {
+            let mut run = Run { trained_tokens: 7, ..run(&[]) };
+            let last = Metrics { trained_tokens, busy_ms, ..Metrics::default() };
+            assert_eq!(run.count_unkept(&last), is_more);
+            assert_eq!((run.trained_tokens, run.busy_ms), want);
+            assert!(!run.count_unkept(&last));
+        }
     }
 
     #[test]

@@ -175,6 +175,17 @@ impl From<io::Error> for Trouble {
     }
 }
 
+/// How long was computed in all. Short steps are less than a millisecond, and many.
+struct Computed(Duration);
+
+impl Computed {
+    /// Returns the whole milliseconds with those of one more step.
+    fn add(&mut self, took: Duration) -> u64 {
+        self.0 = self.0.saturating_add(took);
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 struct Session<'j> {
     options: &'j TrainerOptions,
     folder: &'j JobFolder,
@@ -186,6 +197,7 @@ struct Session<'j> {
     trainer: Trainer,
     run: Run,
     journal: Journal,
+    computed: Computed,
     /// When the last checkpoint was written.
     kept: Instant,
 }
@@ -254,6 +266,7 @@ impl<'j> Session<'j> {
             }
         };
         let base = options.model_file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let computed = Computed(Duration::from_millis(run.busy_ms));
         let session = Self {
             options,
             folder,
@@ -265,6 +278,7 @@ impl<'j> Session<'j> {
             trainer,
             run,
             journal,
+            computed,
             kept: clock::monotonic(),
         };
         if session.run.step == 0 {
@@ -310,7 +324,7 @@ impl<'j> Session<'j> {
                 _ => None,
             };
             // with the look at the validation file: that is computed, too
-            self.run.busy_ms += u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.run.busy_ms = self.computed.add(begun.elapsed());
             if ends_epoch || self.run.step.is_multiple_of(total.div_ceil(MOST_TOLD)) {
                 self.tell(&step, measured.as_ref(), took, total)?;
             }
@@ -360,6 +374,8 @@ impl<'j> Session<'j> {
             tokens_per_second: u32::try_from(step.tokens).map_or(0.0, f64::from)
                 / took.as_secs_f64().max(1e-6),
             eta_seconds: self.run.busy_ms.saturating_mul(left) / self.run.step.max(1) / 1000,
+            trained_tokens: self.run.trained_tokens,
+            busy_ms: self.run.busy_ms,
         };
         self.journal.measure(now_s(), metrics)
     }
@@ -529,6 +545,13 @@ fn now_s() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_steps_add_up() {
+        let mut computed = Computed(Duration::from_millis(7));
+        let told: Vec<u64> = (0..5).map(|_| computed.add(Duration::from_micros(600))).collect();
+        assert_eq!(told, [7, 8, 8, 9, 10]);
+    }
 
     #[test]
     fn only_what_is_broken_ends_a_job() {

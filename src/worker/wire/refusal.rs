@@ -88,6 +88,12 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, INVALID, Some("tuning_not_enabled"), message)
     }
 
+    /// Nothing is trained here now: jobs of another start can't be told of.
+    pub(in crate::worker) fn no_tuning_now() -> Self {
+        let message = "This worker knows no jobs now: it was started without --tuning-folder.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("tuning_not_enabled"), message)
+    }
+
     /// A request for a job is wrong.
     pub(in crate::worker) fn of_job(error: &JobRequestError) -> Self {
         let refusal = Self::new(StatusCode::BAD_REQUEST, INVALID, Some(error.code), error.message.clone());
@@ -101,6 +107,12 @@ impl Refusal {
     pub(in crate::worker) fn unknown_job(id: &str) -> Self {
         let message = format!("Could not find fine tune: {id}");
         Self::new(StatusCode::NOT_FOUND, INVALID, Some("fine_tune_not_found"), message).about("fine_tune_id")
+    }
+
+    /// There is such a job, and nothing can be said of it.
+    pub(in crate::worker) fn unreadable_job(id: &str) -> Self {
+        let message = format!("Job {id} is there and can't be read: the worker's log says why.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, SERVER, Some("job_unreadable"), message)
     }
 
     /// A job is in a state in which it can't be, such as, `paused`.

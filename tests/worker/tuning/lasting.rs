@@ -2,6 +2,7 @@
 //! that take the worker along. And what is refused or ended at once, since it would come to nothing or to something else.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 
 use super::*;
 
@@ -9,6 +10,13 @@ use super::*;
 fn seldom_kept(folder: &tempfile::TempDir) -> Worker {
     let path = folder.path().to_str().unwrap();
     Worker::start(&["--tuning-folder", path, "--tuning-checkpoint-ms", "3600000"])
+}
+
+/// The same in a group of its own, as a shell starts it.
+fn in_a_terminal(folder: &tempfile::TempDir) -> Worker {
+    let path = folder.path().to_str().unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--tuning-folder", path, "--tuning-checkpoint-ms", "3600000"];
+    Worker::of(command(&arguments).process_group(0))
 }
 
 /// A worker that serves no adapter of a higher rank.
@@ -108,6 +116,16 @@ async fn a_trainer_that_takes_the_worker_along_is_not_begun_for_ever() {
         assert_eq!(counted(), 0);
         worker = seldom_kept(&folder);
     }
+    // nor one that is told so by Ctrl-C, which reaches all of its group
+    eventually("a trainer", async || counted() == 1).await;
+    stop(worker).await;
+    worker = in_a_terminal(&folder);
+    eventually("a trainer", async || counted() == 1).await;
+    let group = format!("-{}", worker.process.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+    assert!(worker.ended().await.success());
+    assert_eq!(counted(), 0);
+    worker = seldom_kept(&folder);
     for kill in 1..=3 {
         eventually("a trainer", async || counted() == kill).await;
         assert_eq!(shown(&worker, &id).await["status"], "running");
@@ -155,4 +173,19 @@ async fn what_was_called_off_is_not_paused() {
         worker.post(&format!("{JOBS}/{id}/pause"), &json!({})).await;
         until(&worker, &id, "cancelled").await;
     }
+}
+
+#[tokio::test]
+async fn a_folder_is_trained_in_by_one_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let worker = start(&folder);
+    let second = command(&["--listen", "127.0.0.1:0", "--tuning-folder", path]).output().unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("another worker trains in") && said.contains(path), "{said}");
+    // however the first one ends
+    drop(worker);
+    start(&folder);
 }
