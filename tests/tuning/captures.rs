@@ -349,7 +349,12 @@ fn what_must_go_is_gone() {
         (0, 1, 0)
     );
     assert_eq!(kept(&gateway, "kept"), 4);
-    gateway.admin(Call::new("DELETE", CAPTURED)).expect_error(400, "invalid_query");
+    // all that is said must be true of it: what is empty says nothing, and would take everybody's
+    for nobody in ["", "?user=&model=kept", "?user=", "?request_id=&team=support", "?team=&model=kept"] {
+        let what = format!("{CAPTURED}{nobody}");
+        gateway.admin(Call::new("DELETE", &what)).expect_error(400, "invalid_query");
+    }
+    assert_eq!(kept(&gateway, "kept"), 4);
     let log = gateway.admin(Call::get("/admin/v1/audit")).expect(200).text();
     assert!(log.contains("capture.erase") && !log.contains("ottoline"), "{log}");
     // a sweep at the start: the oldest of too many, and what is over
