@@ -160,13 +160,15 @@ mod tests {
 
     #[test]
     fn what_narrows_is_not_empty() {
-        for (pairs, want, is_sound) in [
-            (&[][..], None, true),
-            (&[("user", "u")], Some("u"), true),
-            (&[("user", "")], None, false),
-        ] {
+        for (pairs, want, is_sound) in
+            [(&[][..], None, true), (&[("user", "u")], Some("u"), true), (&[("user", "")], None, false)]
+        {
             let mut asked = asked(pairs);
-            assert_eq!((asked.narrowing("user").as_deref(), asked.end().is_ok()), (want, is_sound), "{pairs:?}");
+            assert_eq!(
+                (asked.narrowing("user").as_deref(), asked.end().is_ok()),
+                (want, is_sound),
+                "{pairs:?}"
+            );
         }
     }
 

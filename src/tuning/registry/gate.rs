@@ -163,10 +163,14 @@ impl Registry {
                 continue;
             }
             // the latest that may count does: an older one is not looked for that says otherwise
-            return Ok(match gate.judge(report, own) {
-                Some(verdict) if verdict.passed => Ok(report.evaluation.clone()),
-                Some(verdict) => Err(format!("{} says {}", report.evaluation, verdict.complaints())),
-                None => Err(format!("{} has not evaluated it", report.evaluation)),
+            let lacks = of_route.and_then(|of_route| of_route.lacks(report, own));
+            return Ok(match (gate.judge(report, own), lacks) {
+                (Some(verdict), None) if verdict.passed => Ok(report.evaluation.clone()),
+                (Some(verdict), Some(lacks)) if verdict.passed => {
+                    Err(format!("{} {lacks}", report.evaluation))
+                }
+                (Some(verdict), _) => Err(format!("{} says {}", report.evaluation, verdict.complaints())),
+                (None, _) => Err(format!("{} has not evaluated it", report.evaluation)),
             });
         }
         Ok(Err(why.unwrap_or_else(|| match &demand.evaluation {
