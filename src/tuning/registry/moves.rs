@@ -223,7 +223,7 @@ impl Registry {
             let percent = wish.percent.unwrap_or_else(|| self.laid.lock().canary_percent);
             let after = placement.moved(&name, to, percent)?;
             let mut steps = Steps::new(clock::unix_ms());
-            let onto = Onto { route: &route, placement: &placement, to };
+            let onto = Onto { known: &known, route: &route, placement: &placement, to };
             steps.gate = self.gated(model, &name, &onto, &wish.demand, steps.now_ms).await?;
             steps.place(&known, &route, (MoveKind::Promote, &name, after, None), &wish.signed)?;
             if model.retired_at_ms.is_some() {

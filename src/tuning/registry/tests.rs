@@ -367,6 +367,39 @@ async fn only_its_owner_deletes_a_model_that_nobody_asks_for() {
 }
 
 #[tokio::test]
+async fn a_model_knows_what_those_before_it_were_trained_on() {
+    let bench = Bench::new().await;
+    let trained = |name: &str, base: &str, dataset: &str| Finished {
+        base: base.into(),
+        dataset_sha256: dataset.into(),
+        ..finished(name, "openai")
+    };
+    // from a checkpoint, from that in turn, and from itself by name
+    for one in [
+        trained("ft:child", &format!("{V1}:ckpt-step-40"), "cd"),
+        trained("ft:grandchild", "ft:child", "ef"),
+        trained("ft:circle", "ft:circle", "gh"),
+        trained("ft:orphan", "ft:deleted", "ij"),
+    ] {
+        bench.registry.register(one).await.expect("registered");
+    }
+    let known = bench.registry.read_alone().await.expect("read");
+    for (model, dataset, want) in [
+        ("ft:grandchild", "ef", Some("ft:grandchild")),
+        ("ft:grandchild", "cd", Some("ft:child")),
+        ("ft:grandchild", "ab", Some(V1)),
+        ("ft:child", "ef", None),
+        (V1, "cd", None),
+        ("ft:circle", "ab", None),
+        ("ft:orphan", "ab", None),
+    ] {
+        let of = find(&known, model).expect("registered");
+        let found = gate::trained_on(&known, of, dataset).map(|one| &*one.name);
+        assert_eq!(found, want, "{model} on {dataset}");
+    }
+}
+
+#[tokio::test]
 async fn a_deployment_is_asked_for_watched_used_and_taken_away() {
     let bench = Bench::new().await;
     let order = |tier: &str| json!({"name": "support-ft", "tier": tier, "capacity": 50});
