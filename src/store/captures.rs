@@ -419,8 +419,9 @@ impl CaptureRows {
         Ok(work.await?)
     }
 
-    /// Deletes one batch of what is over. Returns how many rows went, of all tables.
-    pub async fn sweep(&self, now_ms: i64) -> Result<u64, StoreError> {
+    /// Deletes one batch of what is over. Returns how many rows went, of all tables. What was said before `looked_ms`, ms
+    /// since 1970 UTC, was looked at already, whether its exchange has come.
+    pub async fn sweep(&self, now_ms: i64, looked_ms: i64) -> Result<u64, StoreError> {
         let over =
             sqlx::query("SELECT request_id FROM captures WHERE until_ms <= $1 ORDER BY until_ms LIMIT $2");
         let over = over.bind(now_ms).bind(BATCH).fetch_all(&self.pool).await?;
@@ -431,14 +432,13 @@ impl CaptureRows {
              (SELECT request_id FROM feedback WHERE until_ms <= $1 ORDER BY until_ms LIMIT $2)",
         );
         gone += said.bind(now_ms).bind(BATCH).execute(&self.pool).await?.rows_affected();
-        // each was looked at as often as its day has minutes: none is older
         let of_nothing = sqlx::query(
             "DELETE FROM feedback WHERE request_id IN
              (SELECT f.request_id FROM feedback f
               LEFT JOIN captures c ON c.request_id = f.request_id AND c.owner = f.owner
               WHERE f.at_ms > $1 AND f.at_ms <= $2 AND c.request_id IS NULL LIMIT $3)",
         );
-        let of_nothing = of_nothing.bind(now_ms - DAY_MS).bind(now_ms - AWAITED_MS).bind(BATCH);
+        let of_nothing = of_nothing.bind(looked_ms).bind(now_ms - AWAITED_MS).bind(BATCH);
         gone += of_nothing.execute(&self.pool).await?.rows_affected();
         let notes = sqlx::query("DELETE FROM erasures WHERE at_ms <= $1").bind(now_ms - DAY_MS);
         Ok(gone + notes.execute(&self.pool).await?.rows_affected())

@@ -5,6 +5,7 @@ mod export;
 mod keep;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 pub use self::export::{Exported, Order};
@@ -23,6 +24,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Most batches of one sweep: what is beyond waits for the next.
 const MOST_BATCHES: u32 = 50;
+/// What was said so long before the last sweep is not looked at again, ms.
+const DAY_MS: i64 = 86_400_000;
 /// How long an erasure waits for what is on its way.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,8 @@ pub struct Captures {
     catalog: Arc<LiveCatalog>,
     capturer: Capturer,
     metrics: Arc<Metrics>,
+    /// When this process has begun the last sweep that came to its end, ms since 1970 UTC.
+    swept_ms: AtomicI64,
 }
 
 /// What an operator wants to be gone.
@@ -67,7 +72,7 @@ fn stored(error: &StoreError) -> TuningError {
 impl Captures {
     /// The kept traffic of a store.
     pub fn new(store: &Store, catalog: Arc<LiveCatalog>, capturer: Capturer, metrics: Arc<Metrics>) -> Self {
-        Self { rows: CaptureRows::new(store), catalog, capturer, metrics }
+        Self { rows: CaptureRows::new(store), catalog, capturer, metrics, swept_ms: AtomicI64::new(i64::MIN) }
     }
 
     /// Takes what somebody says about an answer of an owner's; the last word counts. `served` tells of the request where
@@ -167,9 +172,14 @@ impl Captures {
     /// When the database fails.
     pub async fn sweep(&self, now_ms: i64) -> Result<u64, StoreError> {
         let mut gone = 0;
+        // the first one looks at all that is old: nobody may have swept for days
+        let looked_ms = self.swept_ms.load(Ordering::Relaxed).saturating_sub(DAY_MS);
         for _ in 0..MOST_BATCHES {
-            match self.rows.sweep(now_ms).await? {
-                0 => break,
+            match self.rows.sweep(now_ms, looked_ms).await? {
+                0 => {
+                    self.swept_ms.store(now_ms, Ordering::Relaxed);
+                    break;
+                }
                 swept => gone += swept,
             }
         }

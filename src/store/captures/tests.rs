@@ -143,9 +143,9 @@ async fn what_is_over_goes_in_batches_and_the_oldest_of_too_many() {
             rows.insert(batch).await.expect("written");
         }
         rows.say(&says(1, Rating::Up, "")).await.expect("written");
-        assert_eq!(rows.sweep(1_000).await.expect("swept"), 0);
-        assert_eq!(rows.sweep(1_001).await.expect("swept"), 2, "a row and what was said about it");
-        assert_eq!(rows.sweep(i64::MAX).await.expect("swept"), BATCH.unsigned_abs(), "a batch");
+        assert_eq!(rows.sweep(1_000, i64::MIN).await.expect("swept"), 0);
+        assert_eq!(rows.sweep(1_001, i64::MIN).await.expect("swept"), 2, "a row and what was said about it");
+        assert_eq!(rows.sweep(i64::MAX, i64::MIN).await.expect("swept"), BATCH.unsigned_abs(), "a batch");
         assert_eq!(rows.trim("bot", 0, 9).await.expect("trimmed"), 0);
         assert_eq!(rows.trim("bot", 0, 6).await.expect("trimmed"), 3);
         assert_eq!(rows.trim("other", i64::MAX, 0).await.expect("trimmed"), 0);
@@ -201,7 +201,7 @@ async fn what_was_said_goes_with_its_exchange_or_without_one() {
         }
         assert_eq!((rows.trim("bot", 0, 2).await.expect("trimmed"), said().await), (1, 2));
         assert_eq!(
-            (rows.sweep(1_002).await.expect("swept"), said().await),
+            (rows.sweep(1_002, i64::MIN).await.expect("swept"), said().await),
             (2, 1),
             "with the exchange's time"
         );
@@ -210,9 +210,13 @@ async fn what_was_said_goes_with_its_exchange_or_without_one() {
         for number in [4, 8] {
             rows.say(&long(number)).await.expect("written");
         }
-        let swept = rows.sweep(AWAITED_MS + 7).await.expect("swept");
+        let swept = rows.sweep(AWAITED_MS + 7, i64::MIN).await.expect("swept");
         assert_eq!((swept, said().await), (2, 2), "the third by its time, and its words");
-        assert_eq!((rows.sweep(AWAITED_MS + 8).await.expect("swept"), said().await), (1, 1));
+        assert_eq!((rows.sweep(AWAITED_MS + 8, i64::MIN).await.expect("swept"), said().await), (1, 1));
+        // what nobody has looked at for days goes, too, once somebody does
+        rows.say(&long(9)).await.expect("written");
+        assert_eq!((rows.sweep(4 * DAY_MS, 3 * DAY_MS).await.expect("swept"), said().await), (0, 2));
+        assert_eq!((rows.sweep(4 * DAY_MS, i64::MIN).await.expect("swept"), said().await), (1, 1));
     })
     .await;
 }
@@ -236,7 +240,7 @@ async fn what_comes_after_its_erasure_is_let_go() {
             .expect("written");
         rows.insert(&[row(7), row(8)]).await.expect("written");
         assert_eq!(found(&rows, &all()).await, [8, 6, 4, 3]);
-        let swept = rows.sweep(DAY_MS + 5).await.expect("swept");
+        let swept = rows.sweep(DAY_MS + 5, i64::MIN).await.expect("swept");
         assert_eq!(swept, 4 + 1, "all rows are over, and the first note");
         rows.insert(&[of("ada", 5), row(7)]).await.expect("written");
         assert_eq!(found(&rows, &all()).await, [5], "nothing is on its way any more, and one note is left");
