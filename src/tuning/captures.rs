@@ -14,6 +14,7 @@ use super::{Noun, TuningError};
 use crate::domain::capture::{Feedback, Policy};
 use crate::domain::catalog::Catalog;
 use crate::domain::prompt::hash::sha256_of;
+use crate::domain::request::label;
 use crate::domain::tuning::Owner;
 use crate::gateway::ServedRequest;
 use crate::gateway::capture::Capturer;
@@ -44,7 +45,7 @@ pub struct Captures {
 pub struct Forget {
     /// Of this request.
     pub request_id: Option<String>,
-    /// Of this user, as the application named them.
+    /// Of this user, as the application named them in `safety_identifier`, or else in `user`.
     pub user: Option<String>,
     /// Of this owner.
     pub owner: Option<Owner>,
@@ -150,7 +151,8 @@ impl Captures {
     pub async fn forget(&self, what: &Forget, now_ms: i64) -> Result<u64, TuningError> {
         let which = Erasure {
             request_id: what.request_id.clone(),
-            end_user: what.user.as_deref().map(sha256_of),
+            // as it was cut when it was kept
+            end_user: what.user.as_deref().map(|user| sha256_of(&label(user).unwrap_or_default())),
             owner: what.owner.as_ref().map(Owner::to_string),
             model: what.model.clone(),
         };
@@ -171,7 +173,7 @@ impl Captures {
     ///
     /// When the database fails.
     pub async fn sweep(&self, now_ms: i64) -> Result<u64, StoreError> {
-        let mut gone = 0;
+        let mut gone = self.rows.erase_late(now_ms).await?;
         // the first one looks at all that is old: nobody may have swept for days
         let looked_ms = self.swept_ms.load(Ordering::Relaxed).saturating_sub(DAY_MS);
         for _ in 0..MOST_BATCHES {

@@ -68,7 +68,7 @@ struct What {
     /// Of this request.
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
-    /// Of this user, as the application named them.
+    /// Of this user, as the application named them in `safety_identifier`, or else in `user`.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
     /// Of this team.
