@@ -324,6 +324,11 @@ impl Registry {
 
     /// Writes a move, unless the configuration has no place for it; nothing where another process was first.
     async fn carry_out(&self, known: &Everything, steps: Steps) -> Result<Option<Moved>, RegistryError> {
+        for row in &steps.rows {
+            let mut asked = row.after.models();
+            asked.retain(|name| row.after.stage_of(name) >= Some(Stage::Canary));
+            self.stays(known, &asked)?;
+        }
         let troubles = self.new_troubles(&steps.then(known));
         if !troubles.is_empty() {
             let words: Vec<String> = troubles.iter().map(ToString::to_string).collect();
