@@ -85,7 +85,7 @@ use crate::store::pins::PinRows;
 use crate::store::teams::TeamRows;
 use crate::telemetry::metrics::Metrics;
 use crate::tuning;
-use crate::tuning::captures::Captures;
+use crate::tuning::captures::{self, Captures};
 use crate::tuning::evaluations::Evaluations;
 use crate::tuning::files::Files;
 use crate::tuning::hosting::Hosting;
@@ -265,7 +265,14 @@ fn build(
         Some(Semantic::new(embedder, config.embed_timeout, config.cache.max_bytes, Arc::clone(&metrics)))
     });
     let (capturer, captured) = Capturer::new(Arc::clone(&metrics));
-    let captures = Captures::new(&store, Arc::clone(&catalog), capturer.clone(), Arc::clone(&metrics));
+    let captures = Captures::new(captures::Parts {
+        store: store.clone(),
+        instance: Arc::clone(&money.instance),
+        lease: config.jobs.lease,
+        catalog: Arc::clone(&catalog),
+        capturer: capturer.clone(),
+        metrics: Arc::clone(&metrics),
+    });
     let gateway = Gateway {
         capturer,
         keys: ring,

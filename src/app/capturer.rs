@@ -16,8 +16,6 @@ use crate::tuning::captures::Captures;
 
 /// Between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Between two looks at how much there is.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Does it, until the process ends: what runs at the end may still be kept.
 pub(super) struct CaptureKeeper {
@@ -36,16 +34,6 @@ impl CaptureKeeper {
             sleep(SWEEP_EVERY).await;
         }
     }
-
-    /// A database that fails leaves in the metrics what it said last.
-    async fn tell(&self) {
-        loop {
-            if let Err(error) = self.captures.tell().await {
-                tracing::debug!(%error, "the kept traffic could not be counted; it is tried again");
-            }
-            sleep(TOLD_EVERY).await;
-        }
-    }
 }
 
 #[async_trait]
@@ -55,7 +43,8 @@ impl BackgroundService for CaptureKeeper {
         tokio::select! {
             () = self.captures.write(queue) => {}
             () = self.sweep() => {}
-            () = self.tell() => {}
+            () = self.captures.tell() => {}
         }
+        self.captures.stand_down().await;
     }
 }

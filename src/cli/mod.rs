@@ -368,6 +368,10 @@ mod tests {
         assert!(Arguments::try_parse_from(["tunegate", "keys", "create"]).is_err(), "an alias is needed");
         assert!(Arguments::try_parse_from(["tunegate", "cache", "purge"]).is_err(), "which answers?");
         assert!(Arguments::try_parse_from(["tunegate", "dataset", "forget"]).is_err(), "whose?");
+        for named in ["--user", "--request-id", "--team", "--route"] {
+            let nobody = ["tunegate", "dataset", "forget", named, ""];
+            assert!(Arguments::try_parse_from(nobody).is_err(), "{named} of a variable that is not set");
+        }
         assert!(Arguments::try_parse_from(["tunegate", "explain", "bot"]).is_err(), "of which request?");
     }
 }

@@ -362,8 +362,8 @@ fn caps(endpoint: Endpoint, members: &Members<'_>, json: &str) -> Result<Vec<Cap
     Ok(caps)
 }
 
-/// A text as a label: bounded, and not empty.
-fn label(text: &str) -> Option<String> {
+/// A text as a label of a request, such as its end user: at most 512 bytes of it, and not empty.
+pub fn label(text: &str) -> Option<String> {
     let text = &text[..text.floor_char_boundary(MAX_LABEL_BYTES)];
     (!text.is_empty()).then(|| text.to_owned())
 }

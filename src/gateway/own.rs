@@ -95,7 +95,7 @@ impl Gateway {
         record.admitted(&admitted);
         match self.limits.place() {
             Ok(place) => record.placed(place),
-            Err(refusal) => return Err(refused(&refusal, record, status_of)),
+            Err(refusal) => return Err(refused(endpoint, &refusal, record, status_of)),
         }
         let arrival = Arrival {
             endpoint,
@@ -113,7 +113,9 @@ impl Gateway {
         };
         let reply = match Box::pin(self.infer(admitted, arrival, record, &mut Ourselves)).await {
             Ok(reply) => reply,
-            Err(NoAnswer::Refused(ended)) => return Err(refused(&ended.refusal, ended.record, status_of)),
+            Err(NoAnswer::Refused(ended)) => {
+                return Err(refused(endpoint, &ended.refusal, ended.record, status_of));
+            }
             Err(NoAnswer::Gone) => return Err(NoOwnAnswer::Passing("it was cut off".to_owned(), Usd::ZERO)),
         };
         let took = clock::monotonic().saturating_duration_since(began);
@@ -132,7 +134,7 @@ impl Gateway {
 }
 
 /// Ends the record of a refusal, and says whether it is worth asking again.
-fn refused(refusal: &Refusal, record: Box<Record>, status_of: StatusOf) -> NoOwnAnswer {
+fn refused(endpoint: Endpoint, refusal: &Refusal, record: Box<Record>, status_of: StatusOf) -> NoOwnAnswer {
     let (words, cost) = (refusal.to_string(), record.spent().unwrap_or_default());
     record.refused(refusal, status_of(refusal));
     match refusal {
@@ -150,6 +152,10 @@ fn refused(refusal: &Refusal, record: Box<Record>, status_of: StatusOf) -> NoOwn
             Nobody::Rested { .. } | Nobody::Now { .. } => NoOwnAnswer::Passing(words, cost),
             _ => NoOwnAnswer::Refused(words, cost),
         },
+        // a server that knows no scores may know all else
+        Refusal::UpstreamFault { fault: Fault::DeploymentMissing, .. } if endpoint == Endpoint::Score => {
+            NoOwnAnswer::Refused(words, cost)
+        }
         Refusal::Budget { .. }
         | Refusal::KeyEnded { .. }
         | Refusal::UnknownModel(_)

@@ -99,6 +99,8 @@ impl Visit {
         match (fault, wait_asked) {
             (Fault::Quota, _) => self.stay.out_of_quota(now),
             (Fault::Wait, Some(wait)) => self.stay.told_to_wait(wait.min(LONGEST_COOLDOWN), now),
+            // a server without scores may be well in all else: that says nothing of the deployment
+            (Fault::DeploymentMissing, _) if self.seen.purpose.endpoint == Endpoint::Score => {}
             // nothing else tells for how long to leave it alone
             (Fault::Wait | Fault::Transient | Fault::Auth | Fault::DeploymentMissing, _) => {
                 self.stay.failed(fault.name(), now);

@@ -17,6 +17,9 @@ const BATCH: i64 = 200;
 const DAY_MS: i64 = 86_400_000;
 /// What was said waits so long for its exchange, ms: that is written within minutes of its answer's end, or never.
 const AWAITED_MS: i64 = 3_600_000;
+/// So long after an erasure what it names is looked for again, ms: an exchange that was written in the same moment saw
+/// nothing of it, and was not seen.
+const ERASED_AGAIN_MS: i64 = 300_000;
 /// Rows of a page, at most.
 pub const PAGE: i64 = 100;
 
@@ -351,7 +354,7 @@ impl CaptureRows {
     pub async fn note_erasure(&self, which: &Erasure, now_ms: i64) -> Result<(), StoreError> {
         let mut note = sqlx::query(
             "INSERT INTO erasures (request_id, end_user, owner, model, at_ms) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (request_id, end_user, owner, model) DO UPDATE SET at_ms = $5",
+             ON CONFLICT (request_id, end_user, owner, model) DO UPDATE SET at_ms = $5 WHERE erasures.at_ms < $5",
         );
         for value in which.names() {
             note = note.bind(value);
@@ -419,8 +422,9 @@ impl CaptureRows {
         Ok(work.await?)
     }
 
-    /// Deletes one batch of what is over. Returns how many rows went, of all tables.
-    pub async fn sweep(&self, now_ms: i64) -> Result<u64, StoreError> {
+    /// Deletes one batch of what is over. Returns how many rows went, of all tables. What was said before `looked_ms`, ms
+    /// since 1970 UTC, was looked at already, whether its exchange has come.
+    pub async fn sweep(&self, now_ms: i64, looked_ms: i64) -> Result<u64, StoreError> {
         let over =
             sqlx::query("SELECT request_id FROM captures WHERE until_ms <= $1 ORDER BY until_ms LIMIT $2");
         let over = over.bind(now_ms).bind(BATCH).fetch_all(&self.pool).await?;
@@ -431,21 +435,38 @@ impl CaptureRows {
              (SELECT request_id FROM feedback WHERE until_ms <= $1 ORDER BY until_ms LIMIT $2)",
         );
         gone += said.bind(now_ms).bind(BATCH).execute(&self.pool).await?.rows_affected();
-        // each was looked at as often as its day has minutes: none is older
         let of_nothing = sqlx::query(
             "DELETE FROM feedback WHERE request_id IN
              (SELECT f.request_id FROM feedback f
               LEFT JOIN captures c ON c.request_id = f.request_id AND c.owner = f.owner
               WHERE f.at_ms > $1 AND f.at_ms <= $2 AND c.request_id IS NULL LIMIT $3)",
         );
-        let of_nothing = of_nothing.bind(now_ms - DAY_MS).bind(now_ms - AWAITED_MS).bind(BATCH);
+        let of_nothing = of_nothing.bind(looked_ms).bind(now_ms - AWAITED_MS).bind(BATCH);
         gone += of_nothing.execute(&self.pool).await?.rows_affected();
         let notes = sqlx::query("DELETE FROM erasures WHERE at_ms <= $1").bind(now_ms - DAY_MS);
         Ok(gone + notes.execute(&self.pool).await?.rows_affected())
     }
 
+    /// Deletes one batch of exchanges that were written in the moment in which they were said to go. Returns how many went.
+    pub async fn erase_late(&self, now_ms: i64) -> Result<u64, StoreError> {
+        let since_ms = now_ms - ERASED_AGAIN_MS;
+        let note = sqlx::query("SELECT at_ms FROM erasures WHERE at_ms > $1 LIMIT 1").bind(since_ms);
+        // all exchanges are looked at: not where nothing was said
+        if note.fetch_optional(&self.pool).await?.is_none() {
+            return Ok(0);
+        }
+        let late = sqlx::query(
+            "SELECT c.request_id FROM captures c WHERE EXISTS (SELECT 1 FROM erasures e
+             WHERE e.at_ms > $1 AND e.at_ms >= c.at_ms AND e.request_id IN ('', c.request_id)
+             AND e.owner IN ('', c.owner) AND e.end_user IN ('', c.end_user) AND e.model IN ('', c.model)) LIMIT $2",
+        );
+        let late = late.bind(since_ms).bind(BATCH).fetch_all(&self.pool).await?;
+        let (exchanges, _) = self.delete(ids(&late)?).await?;
+        Ok(exchanges)
+    }
+
     /// Deletes one batch of a model's exchanges with what was said about them: those from before a moment, and the oldest of
-    /// more than so many. Returns how many exchanges went.
+    /// more than so many; then the oldest of more than so many words about answers. Returns how many of either went.
     pub async fn trim(&self, model: &str, before_ms: i64, most: i64) -> Result<u64, StoreError> {
         let last: Option<i64> = sqlx::query_scalar(
             "SELECT at_ms FROM captures WHERE model = $1 ORDER BY at_ms DESC, request_id DESC LIMIT 1 OFFSET $2",
@@ -460,7 +481,13 @@ impl CaptureRows {
         );
         let old = old.bind(model).bind(until_ms).bind(BATCH).fetch_all(&self.pool).await?;
         let (exchanges, _) = self.delete(ids(&old)?).await?;
-        Ok(exchanges)
+        // of exchanges that are not there yet, and may never be, anybody can say much
+        let words = sqlx::query(
+            "DELETE FROM feedback WHERE request_id IN (SELECT request_id FROM feedback WHERE model = $1
+             ORDER BY at_ms DESC, request_id DESC LIMIT $2 OFFSET $3)",
+        );
+        let words = words.bind(model).bind(BATCH).bind(most).execute(&self.pool).await?;
+        Ok(exchanges + words.rows_affected())
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (14, "hosting watch", include_str!("migrations/0014_hosting_watch.sql")),
     (15, "compute", include_str!("migrations/0015_compute.sql")),
     (16, "erasures", include_str!("migrations/0016_erasures.sql")),
+    (17, "feedback of models", include_str!("migrations/0017_feedback_of_models.sql")),
 ];
 
 /// Where the rows are.

@@ -9,7 +9,7 @@ mod moves;
 mod outside;
 mod removal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -200,6 +200,8 @@ pub struct Registry {
     known: ArcSwap<Everything>,
     /// Held while rows and what is known change together.
     changing: tokio::sync::Mutex<()>,
+    /// Models whose provider is deleting them right now, here.
+    going: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Registry {
@@ -225,6 +227,7 @@ impl Registry {
             }),
             known: ArcSwap::default(),
             changing: tokio::sync::Mutex::default(),
+            going: Mutex::default(),
         };
         registry.refresh().await?;
         Ok(registry)

@@ -334,6 +334,14 @@ fn what_must_go_is_gone() {
     let mut of_hers = chat("kept", "ottoline asks");
     of_hers["user"] = "ottoline".into();
     gateway.call(Call::post(CHAT, &of_hers).bearer(&key)).expect(200);
+    // two names, the first of which counts; one that is longer than what is kept of it
+    let (known, long) = ("k".repeat(600), "l".repeat(600));
+    let mut of_two = chat("kept", "known by two names");
+    (of_two["user"], of_two["safety_identifier"]) = ("other".into(), known.as_str().into());
+    gateway.call(Call::post(CHAT, &of_two).bearer(&key)).expect(200);
+    let mut of_long = chat("kept", "known by a long name");
+    of_long["user"] = long.as_str().into();
+    gateway.call(Call::post(CHAT, &of_long).bearer(&key)).expect(200);
     let one = ask(&gateway, &key, "one").request_id();
     for words in ["two", "three", "four", "five"] {
         ask(&gateway, &key, words);
@@ -344,12 +352,18 @@ fn what_must_go_is_gone() {
     };
     // what is on its way goes, too: nothing was waited for
     assert_eq!(erase("user=ottoline"), 1);
+    assert_eq!(["other", &known, &long].map(|name| erase(&format!("user={name}"))), [0, 1, 1]);
     assert_eq!(
         (erase("user=ottoline"), erase(&format!("request_id={one}")), erase("team=support&model=none")),
         (0, 1, 0)
     );
     assert_eq!(kept(&gateway, "kept"), 4);
-    gateway.admin(Call::new("DELETE", CAPTURED)).expect_error(400, "invalid_query");
+    // all that is said must be true of it: what is empty says nothing, and would take everybody's
+    for nobody in ["", "?user=&model=kept", "?user=", "?request_id=&team=support", "?team=&model=kept"] {
+        let what = format!("{CAPTURED}{nobody}");
+        gateway.admin(Call::new("DELETE", &what)).expect_error(400, "invalid_query");
+    }
+    assert_eq!(kept(&gateway, "kept"), 4);
     let log = gateway.admin(Call::get("/admin/v1/audit")).expect(200).text();
     assert!(log.contains("capture.erase") && !log.contains("ottoline"), "{log}");
     // a sweep at the start: the oldest of too many, and what is over

@@ -9,6 +9,7 @@ use tunegate::domain::evaluation::general;
 use super::{Tuner, at_openai, id, key_of, upload};
 use crate::support::gateway::TUNEGATE;
 use crate::support::journal::Session;
+use crate::support::provider::Trouble;
 use crate::support::{
     Answer, Call, Gate, Reply, Setup, SimulatedProvider, TestGateway, chat, eventually, training_rows,
 };
@@ -278,6 +279,33 @@ fn a_rule_about_loss_asks_for_it_and_rows_with_tools_have_none() {
     assert_eq!(tiny["measures"]["loss"]["rows"], 10, "{tiny:#}");
     assert_eq!(found["gate"][0]["passed"], false, "a row of eleven went unanswered: no tools at a worker");
     assert_eq!(found["gate"][0]["rules"][0]["passed"], true, "{found:#}");
+}
+
+#[test]
+fn a_server_without_scores_answers_all_else_and_passes_no_rule_about_loss() {
+    let of_old_worker = Trouble::openai(404, "invalid_request_error", Some("unknown_url"), "Invalid URL");
+    let html = Reply::body(404, "text/html", b"<html>".to_vec()).billed(0, 0).without_usage();
+    for no in [Reply::trouble(of_old_worker), html] {
+        let provider = SimulatedProvider::start();
+        let gateway = TestGateway::with(beside_a_worker(&provider)).start();
+        // ten answers and a loss come; the other nine losses don't
+        for _ in 0..11 {
+            provider.replies(Reply::usual());
+        }
+        provider.always(no);
+        let body = json!({"file": held_out(&gateway), "models": ["tiny-old-bot"], "concurrency": 1,
+            "gate": ["max loss 9"]});
+        let found = report(&gateway, &evaluate(&gateway, &body));
+        let loss = &found["models"][0]["loss"];
+        assert_eq!((&loss["unmeasured"], &found["models"][0]["failed"]), (&json!(9), &json!(0)), "{found:#}");
+        assert_eq!(found["gate"][0]["passed"], false, "{found:#}");
+        let words = &found["gate"][0]["rules"][0]["words"];
+        assert_eq!(words, "the loss of tiny-old-bot was measured on 1 of 10 rows");
+        assert_eq!(scored(&provider).len(), 10, "each was asked once");
+        // nobody who asks for an answer feels it
+        provider.always(Reply::usual());
+        gateway.post("/v1/chat/completions", &chat("tiny-old-bot", "Question 2 of ten?")).expect(200);
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{JOBS, Tuner, at_openai, id, key_of};
+use crate::support::journal::Session;
 use crate::support::provider::tuning::Route;
-use crate::support::{Answer, Call, Setup, SimulatedProvider, TestGateway, chat};
+use crate::support::{Answer, Call, Gate, Setup, SimulatedProvider, TestGateway, chat, eventually};
 
 const MODELS: &str = "/admin/v1/models";
 
@@ -81,6 +82,30 @@ fn a_job_makes_a_model_that_only_its_owner_can_ask() {
     assert_eq!(deleted, json!({"id": model, "object": "model", "deleted": true}));
     ask(&tuner.key).expect_error(404, "model_not_found");
     assert!(!provider.tuning().models().contains(&model));
+}
+
+#[test]
+fn a_model_is_registered_with_all_that_is_known_of_it_or_later() {
+    let provider = SimulatedProvider::start();
+    let gateway = TestGateway::with(with_route(&provider)).start();
+    let (tuner, tuning, held) = (Tuner::new(&gateway), provider.tuning(), Gate::new());
+    tuning.holds_next_answer(Route::FileContent, &held);
+    let job = tuner.job("gpt-4.1-mini-2025-04-14");
+    eventually("its results are fetched", || (tuning.count(Route::FileContent) == 1).then_some(()));
+    // what was found in its file can't be read for a while
+    let url = gateway.database_url();
+    Session::on(&url).run("ALTER TABLE files RENAME COLUMN report TO away");
+    held.open();
+    eventually("it is tried again", || {
+        let events = tuner.get(&format!("{JOBS}/{job}/events")).to_string();
+        events.contains("can't be used right now").then_some(())
+    });
+    Session::on(&url).run("ALTER TABLE files RENAME COLUMN away TO report");
+    let ended = tuner.await_status(&job, "succeeded");
+    let model = ended["fine_tuned_model"].as_str().expect("a model");
+    let shown = gateway.admin(Call::get(&place(model))).expect(200).json();
+    assert_eq!(shown["system_prompt"], "You are a cat.", "{shown:#}");
+    assert_eq!(shown["dataset_sha256"].as_str().map(str::len), Some(64), "{shown:#}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Kept traffic: clients of the admin API.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
 
 use crate::cli::admin_client::AdminClient;
@@ -60,20 +61,21 @@ pub(in crate::cli) struct Forget {
     common: Common,
 }
 
+// an empty value, as of a shell's variable that is not set, would take all that the others name
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 struct What {
     /// Of this request.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
-    /// Of this user, as the application named them.
-    #[arg(long)]
+    /// Of this user, as the application named them in `safety_identifier`, or else in `user`.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     user: Option<String>,
     /// Of this team.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     team: Option<String>,
     /// Of this model.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     route: Option<String>,
 }
 

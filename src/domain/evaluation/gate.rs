@@ -9,7 +9,8 @@
 //!
 //! `surely` asks it of the worse end of the 95 % interval instead of the value itself. Beside its rules every gate asks that a
 //! model has answered at least nineteen rows of twenty, unless a rule says otherwise about `failed`; a rule about a judge's
-//! marks, that as many rows were marked.
+//! marks, that as many rows were marked; one about loss, that it was measured on as many, of the base too where they are
+//! compared.
 
 use std::fmt;
 use std::str::FromStr;
@@ -127,10 +128,16 @@ fn bound(what: &str, value: &str) -> Option<Bound> {
 impl Rule {
     /// Whether it is about a measure.
     pub fn is_about(&self, measure: Measure) -> bool {
-        match &self.asks {
-            Asks::Least { measure: of, .. } | Asks::AtMost { measure: of, .. } => *of == measure,
-            Asks::NotWorse { measure: of, .. } => *of == measure,
-            Asks::Most(_) => false,
+        self.measure() == Some(measure)
+    }
+
+    /// The measure that it is about, where it is about one.
+    const fn measure(&self) -> Option<Measure> {
+        match self.asks {
+            Asks::Least { measure, .. } | Asks::AtMost { measure, .. } | Asks::NotWorse { measure, .. } => {
+                Some(measure)
+            }
+            Asks::Most(_) => None,
         }
     }
 
@@ -225,7 +232,7 @@ impl Gate {
 pub struct RouteGate {
     /// The rules.
     pub rules: Gate,
-    /// Rows that the evaluation must have asked, at least.
+    /// Rows that the evaluation must have asked, at least, and must have measured by each measure of its rules.
     pub rows: u64,
     /// How old the evaluation may be, ms.
     pub max_age_ms: i64,
@@ -234,10 +241,32 @@ pub struct RouteGate {
 // a rule's numbers are read from digits: none is a NaN
 impl Eq for RouteGate {}
 
+impl RouteGate {
+    /// Which measure of a rule was taken on too few rows of a model, in words. One that no row has is for the rule to say.
+    pub fn lacks(&self, report: &Report, model: &str) -> Option<String> {
+        let of = report.models.iter().find(|one| *one.model == *model)?;
+        // the general set is as large as it is
+        let asked = self.rules.rules().iter().filter_map(Rule::measure);
+        let mut asked = asked.filter(|measure| *measure != Measure::General);
+        asked.find_map(|measure| {
+            let rows = of.measures.get(&measure)?.rows as u64;
+            let words = || {
+                format!("has measured {} on {rows} rows, and the gate wants {}", measure.name(), self.rows)
+            };
+            (rows < self.rows).then(words)
+        })
+    }
+}
+
 impl Rule {
     fn judge(&self, report: &Report, of: &ModelReport) -> Judged {
         if self.is_about(Measure::Judge)
             && let Some(words) = unmarked(report)
+        {
+            return Judged { rule: self.to_string(), passed: false, words };
+        }
+        if self.is_about(Measure::Loss)
+            && let Some(words) = self.unscored(report, of)
         {
             return Judged { rule: self.to_string(), passed: false, words };
         }
@@ -251,14 +280,29 @@ impl Rule {
         };
         Judged { rule: self.to_string(), passed, words }
     }
+
+    /// Why a loss stands for nothing: of the model, or of the base that it is compared with, too few rows have any.
+    fn unscored(&self, report: &Report, of: &ModelReport) -> Option<String> {
+        let base = report.base().filter(|_| matches!(self.asks, Asks::NotWorse { .. }));
+        std::iter::once(of).chain(base).find_map(|one| {
+            let measured = one.measures.get(&Measure::Loss).map_or(0, |loss| loss.rows as u64);
+            let rows = measured + one.loss.as_ref()?.unmeasured;
+            let words = || format!("the loss of {} was measured on {measured} of {rows} rows", one.model);
+            is_too_few(measured, rows).then(words)
+        })
+    }
+}
+
+/// Whether more is missing than may be where no rule says otherwise.
+fn is_too_few(found: u64, rows: u64) -> bool {
+    (rows - found) as f64 > rows as f64 * FAILED
 }
 
 /// Why a judge's marks stand for nothing: too few rows have any.
 fn unmarked(report: &Report) -> Option<String> {
     let judge = report.judge.as_ref()?;
     let rows = judge.marked + judge.unmarked;
-    let too_few = judge.unmarked as f64 > rows as f64 * FAILED;
-    too_few.then(|| format!("the judge has marked {} of {rows} rows", judge.marked))
+    is_too_few(judge.marked, rows).then(|| format!("the judge has marked {} of {rows} rows", judge.marked))
 }
 
 fn least_is_met(of: &ModelReport, surely: bool, measure: Measure, value: f64) -> (bool, String) {
@@ -450,6 +494,46 @@ mod tests {
         }
         let loss: Rule = "max loss 1".parse().expect("a rule");
         assert!(loss.is_about(Measure::Loss) && !loss.is_about(Measure::Exact));
+    }
+
+    #[test]
+    fn a_loss_of_few_rows_passes_nothing() {
+        let rules = ["max loss 9", "not worse than base by more than 9 loss"];
+        // three rows of each have one; how many of the base and of the model have none
+        for (base, own, passed) in [(0, 0, [true, true]), (0, 1, [false, false]), (1, 0, [true, false])] {
+            let mut report = losses(&[[2.0, 3.0, 1.0], [1.5, 2.0, 1.3]], &[true, true]);
+            for (model, unmeasured) in report.models.iter_mut().zip([base, own]) {
+                model.loss.as_mut().expect("asked for").unmeasured = unmeasured;
+            }
+            let found = rules.map(|rule| gate(&[rule]).judge(&report, "m1").expect("evaluated"));
+            assert_eq!(found.each_ref().map(|of| of.passed), passed, "{base} {own}: {found:?}");
+            if let Some(broken) = found.iter().find(|of| !of.passed) {
+                let whose = if own > 0 { "m1" } else { "m0" };
+                let words = format!("the loss of {whose} was measured on 3 of 4 rows");
+                assert_eq!(broken.rules[0].words, words);
+            }
+            assert!(gate(&["min exact 0"]).judge(&report, "m1").is_some_and(|of| of.passed));
+        }
+    }
+
+    #[test]
+    fn a_route_wants_its_rows_of_each_measure() {
+        let mut report = losses(&[[2.0, 3.0, 1.0], [1.5, 2.0, 1.3]], &[true, true]);
+        let general = Estimate::of_share(&[1.0]).expect("one");
+        report.models[1].measures.insert(Measure::General, general);
+        for (rules, rows, want) in [
+            (&["max loss 9"][..], 3, None),
+            (&["max loss 9"], 4, Some("has measured loss on 3 rows, and the gate wants 4")),
+            (
+                &["max failed 0", "max loss 9", "not worse than base by more than 1 exact"],
+                2,
+                Some("has measured exact on 1 rows, and the gate wants 2"),
+            ),
+            (&["min general 0.5", "max p50_ms 9", "min token_f1 0.5"], 4, None),
+        ] {
+            let route = RouteGate { rules: gate(rules), rows, max_age_ms: 1 };
+            assert_eq!(route.lacks(&report, "m1").as_deref(), want, "{rules:?} of {rows}");
+        }
     }
 
     #[test]

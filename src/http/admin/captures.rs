@@ -42,12 +42,12 @@ async fn list(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn forget(State(admin): State<Arc<Admin>>, query: Given) -> Response {
     let mut asked = Asked::new(query);
-    let team = asked.text("team");
+    let team = asked.narrowing("team");
     let mut what = Forget {
-        request_id: asked.text("request_id"),
-        user: asked.text("user"),
+        request_id: asked.narrowing("request_id"),
+        user: asked.narrowing("user"),
         owner: None,
-        model: asked.text("model"),
+        model: asked.narrowing("model"),
     };
     if let Err(refused) = asked.end() {
         return *refused;

@@ -42,6 +42,13 @@ impl Asked {
         self.given.remove(name).filter(|text| !text.is_empty())
     }
 
+    /// A text that narrows what is destroyed: an empty one would widen it, and is refused.
+    pub(super) fn narrowing(&mut self, name: &str) -> Option<String> {
+        let text = self.given.remove(name)?;
+        let said = (!text.is_empty()).then_some(text);
+        self.or_wrong(said, || format!("{name}: given, and empty"))
+    }
+
     /// A number from 1 to a bound.
     pub(super) fn number(&mut self, name: &str, most: i64) -> Option<i64> {
         let text = self.text(name)?;
@@ -148,6 +155,20 @@ mod tests {
         ] {
             let mut asked = asked(&[("from", text)]);
             assert_eq!((asked.time("from"), asked.end().is_ok()), (ms, ms.is_some()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_narrows_is_not_empty() {
+        for (pairs, want, is_sound) in
+            [(&[][..], None, true), (&[("user", "u")], Some("u"), true), (&[("user", "")], None, false)]
+        {
+            let mut asked = asked(pairs);
+            assert_eq!(
+                (asked.narrowing("user").as_deref(), asked.end().is_ok()),
+                (want, is_sound),
+                "{pairs:?}"
+            );
         }
     }
 

@@ -143,9 +143,9 @@ async fn what_is_over_goes_in_batches_and_the_oldest_of_too_many() {
             rows.insert(batch).await.expect("written");
         }
         rows.say(&says(1, Rating::Up, "")).await.expect("written");
-        assert_eq!(rows.sweep(1_000).await.expect("swept"), 0);
-        assert_eq!(rows.sweep(1_001).await.expect("swept"), 2, "a row and what was said about it");
-        assert_eq!(rows.sweep(i64::MAX).await.expect("swept"), BATCH.unsigned_abs(), "a batch");
+        assert_eq!(rows.sweep(1_000, i64::MIN).await.expect("swept"), 0);
+        assert_eq!(rows.sweep(1_001, i64::MIN).await.expect("swept"), 2, "a row and what was said about it");
+        assert_eq!(rows.sweep(i64::MAX, i64::MIN).await.expect("swept"), BATCH.unsigned_abs(), "a batch");
         assert_eq!(rows.trim("bot", 0, 9).await.expect("trimmed"), 0);
         assert_eq!(rows.trim("bot", 0, 6).await.expect("trimmed"), 3);
         assert_eq!(rows.trim("other", i64::MAX, 0).await.expect("trimmed"), 0);
@@ -201,7 +201,7 @@ async fn what_was_said_goes_with_its_exchange_or_without_one() {
         }
         assert_eq!((rows.trim("bot", 0, 2).await.expect("trimmed"), said().await), (1, 2));
         assert_eq!(
-            (rows.sweep(1_002).await.expect("swept"), said().await),
+            (rows.sweep(1_002, i64::MIN).await.expect("swept"), said().await),
             (2, 1),
             "with the exchange's time"
         );
@@ -210,9 +210,13 @@ async fn what_was_said_goes_with_its_exchange_or_without_one() {
         for number in [4, 8] {
             rows.say(&long(number)).await.expect("written");
         }
-        let swept = rows.sweep(AWAITED_MS + 7).await.expect("swept");
+        let swept = rows.sweep(AWAITED_MS + 7, i64::MIN).await.expect("swept");
         assert_eq!((swept, said().await), (2, 2), "the third by its time, and its words");
-        assert_eq!((rows.sweep(AWAITED_MS + 8).await.expect("swept"), said().await), (1, 1));
+        assert_eq!((rows.sweep(AWAITED_MS + 8, i64::MIN).await.expect("swept"), said().await), (1, 1));
+        // what nobody has looked at for days goes, too, once somebody does
+        rows.say(&long(9)).await.expect("written");
+        assert_eq!((rows.sweep(4 * DAY_MS, 3 * DAY_MS).await.expect("swept"), said().await), (0, 2));
+        assert_eq!((rows.sweep(4 * DAY_MS, i64::MIN).await.expect("swept"), said().await), (1, 1));
     })
     .await;
 }
@@ -236,10 +240,66 @@ async fn what_comes_after_its_erasure_is_let_go() {
             .expect("written");
         rows.insert(&[row(7), row(8)]).await.expect("written");
         assert_eq!(found(&rows, &all()).await, [8, 6, 4, 3]);
-        let swept = rows.sweep(DAY_MS + 5).await.expect("swept");
+        let swept = rows.sweep(DAY_MS + 5, i64::MIN).await.expect("swept");
         assert_eq!(swept, 4 + 1, "all rows are over, and the first note");
         rows.insert(&[of("ada", 5), row(7)]).await.expect("written");
         assert_eq!(found(&rows, &all()).await, [5], "nothing is on its way any more, and one note is left");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_written_in_the_moment_of_its_erasure_goes_with_a_sweep() {
+    for_each_database(async |database| {
+        let rows = CaptureRows::new(&database.open().await);
+        let of =
+            |user: &str, number| CaptureRow { end_user: user.to_owned(), until_ms: i64::MAX, ..row(number) };
+        // whoever writes at the same moment sees no note, and is not seen by the erasure
+        rows.insert(&[of("ada", 4), of("ada", 5), of("ada", 6), of("bob", 3)]).await.expect("written");
+        rows.note_erasure(&Erasure { end_user: Some("ada".to_owned()), ..Erasure::default() }, 5)
+            .await
+            .expect("written");
+        let late = ERASED_AGAIN_MS + 5;
+        assert_eq!(rows.erase_late(late).await.expect("looked"), 0, "a note of long ago");
+        assert_eq!(rows.erase_late(late - 1).await.expect("erased"), 2);
+        assert_eq!(found(&rows, &all()).await, [6, 3], "what came later, and another's");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_moment_of_an_erasure_is_never_set_back() {
+    for_each_database(async |database| {
+        let rows = CaptureRows::new(&database.open().await);
+        let all_of_it = Erasure { model: Some("bot".to_owned()), ..Erasure::default() };
+        for at_ms in [5, 3, 4] {
+            rows.note_erasure(&all_of_it, at_ms).await.expect("written");
+        }
+        rows.insert(&[row(5), row(6)]).await.expect("written");
+        assert_eq!(found(&rows, &all()).await, [6]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn words_about_answers_are_bounded_as_the_answers_are() {
+    for_each_database(async |database| {
+        let store = database.open().await;
+        let rows = CaptureRows::new(&store);
+        let said = async || -> Vec<i64> {
+            let kept = sqlx::query_scalar("SELECT at_ms FROM feedback WHERE model = 'bot' ORDER BY at_ms");
+            kept.fetch_all(store.pool()).await.expect("read")
+        };
+        for number in 1..=BATCH + 5 {
+            rows.say(&says(number, Rating::Up, "")).await.expect("written");
+        }
+        let others = FeedbackRow { model: "other".to_owned(), ..says(BATCH + 6, Rating::Up, "") };
+        rows.say(&others).await.expect("written");
+        assert_eq!(rows.trim("bot", 0, BATCH + 5).await.expect("trimmed"), 0);
+        assert_eq!(rows.trim("bot", 0, 2).await.expect("trimmed"), BATCH.unsigned_abs(), "a batch");
+        assert_eq!(rows.trim("bot", 0, 2).await.expect("trimmed"), 3);
+        assert_eq!(said().await, [BATCH + 4, BATCH + 5], "the newest stay");
+        assert_eq!(rows.trim("other", 0, 1).await.expect("trimmed"), 0);
     })
     .await;
 }

@@ -111,7 +111,7 @@ impl Evaluations {
             }
             match self.rows.next().await {
                 Ok(Some(row)) => {
-                    if let Err(error) = Box::pin(self.carry_out(&row, halt)).await {
+                    if let Err(error) = Box::pin(self.carry_out(&row, &mut patience, halt)).await {
                         self.stumbles(&row.id, &error, &mut patience).await;
                         halts_within(halt, AFTER_FAILURE).await;
                     }
@@ -141,6 +141,7 @@ impl Evaluations {
     async fn carry_out(
         &self,
         row: &EvaluationRow,
+        patience: &mut Patience,
         halt: &watch::Receiver<bool>,
     ) -> Result<(), EvaluationError> {
         if row.is_cancelled {
@@ -151,6 +152,7 @@ impl Evaluations {
         let payer = self.admitted(&plan.payer).await?;
         self.are_known(&plan)?;
         let drawn = self.drawn(&plan).await?;
+        patience.renewed();
         let work = Work {
             row,
             questions: if plan.general { general::questions() } else { Vec::new() },

@@ -26,6 +26,22 @@ pub(super) struct Patience {
 }
 
 impl Patience {
+    /// It goes on.
+    pub(super) fn renewed(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether a trouble has lasted too long. One that may last for ever says nothing of another that began before it.
+    fn is_over(&mut self, id: &str, error: &EvaluationError, now: Instant) -> bool {
+        match most(error) {
+            Some(most) => self.tried(id, now) >= most,
+            None => {
+                self.renewed();
+                false
+            }
+        }
+    }
+
     /// How long this one can't go on already.
     fn tried(&mut self, id: &str, now: Instant) -> Duration {
         match &self.since {
@@ -75,8 +91,7 @@ fn words(error: &EvaluationError) -> String {
 impl Evaluations {
     /// An evaluation can't go on: ends it where that lasts too long.
     pub(super) async fn stumbles(&self, id: &str, error: &EvaluationError, patience: &mut Patience) {
-        let tried = patience.tried(id, clock::monotonic());
-        if most(error).is_none_or(|most| tried < most) {
+        if !patience.is_over(id, error, clock::monotonic()) {
             tracing::warn!(%error, evaluation = id, "an evaluation can't go on right now; it is tried again");
             return;
         }
@@ -131,5 +146,23 @@ mod tests {
         for (id, seconds, want) in [("a", 0, 0), ("a", 7, 7), ("b", 9, 0), ("b", 12, 3), ("a", 20, 0)] {
             assert_eq!(patience.tried(id, at(seconds)), Duration::from_secs(want), "{id} at {seconds}");
         }
+    }
+
+    #[test]
+    fn only_what_lasts_ends_it() {
+        let now = clock::monotonic();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let (away, database) =
+            (TuningError::Unavailable("away".to_owned()).into(), StoreError::Moving.into());
+        let mut patience = Patience::default();
+        let mut is_over = |error: &EvaluationError, seconds| patience.is_over("a", error, at(seconds));
+        assert!(!is_over(&away, 0) && !is_over(&away, 599));
+        assert!(!is_over(&database, 600), "for as long as it takes");
+        assert!(!is_over(&away, 9_000), "a trouble of its own");
+        assert!(!is_over(&away, 9_599) && is_over(&away, 9_600));
+        assert!(!is_over(&database, 9_601));
+        patience.is_over("a", &away, at(10_000));
+        patience.renewed();
+        assert!(!patience.is_over("a", &away, at(20_000)), "it went on meanwhile");
     }
 }

@@ -19,9 +19,9 @@ use crate::domain::catalog::ProviderKind;
 use crate::domain::money::Usd;
 use crate::domain::tuning::lifecycle::{Act, CLOSE_TRIES, Side, Told};
 use crate::domain::tuning::{Id, JobError, JobStatus, Purpose};
-use crate::store::StoreError;
 use crate::store::jobs::{Beside, JobRow};
 use crate::telemetry::metrics::Progress;
+use crate::tuning::TuningError;
 use crate::tuning::files::NewFile;
 use crate::tuning::registry::Finished;
 use crate::upstream::tuning::{Trainer, TrainerError};
@@ -55,7 +55,7 @@ impl Jobs {
         let finished = match self.finished(job, beside, curve).await {
             Ok(Some(finished)) => finished,
             Ok(None) => return Told::Done,
-            Err(error) => return Told::Away { perhaps: true, again_ms: None, words: error.to_string() },
+            Err(words) => return Told::Away { perhaps: true, again_ms: None, words },
         };
         match self.registry.register(finished).await {
             Ok(()) => Told::Done,
@@ -104,13 +104,14 @@ impl Jobs {
         Ok(())
     }
 
-    /// What is told about the model; none where there is none. The database may fail.
+    /// What is told about the model; none where there is none. Where the database fails, that and nothing less: a model is
+    /// registered once, and what it was trained on is asked for at the gate.
     async fn finished(
         &self,
         job: &JobRow,
         beside: &Beside,
         curve: Option<String>,
-    ) -> Result<Option<Finished>, StoreError> {
+    ) -> Result<Option<Finished>, String> {
         let (Some(outcome), Some(seen)) = (job.course.outcome.as_ref(), job.course.seen.as_ref()) else {
             return Ok(None);
         };
@@ -119,11 +120,16 @@ impl Jobs {
         };
         // where they could not be had at the end, there are those that were fetched on the way
         let made = match beside.checkpoints.as_slice() {
-            [] => &self.rows.checkpoints(&job.id).await?,
+            [] => &self.rows.checkpoints(&job.id).await.map_err(|error| error.to_string())?,
             made => made,
         };
-        let file = self.files.held(&job.training_file).await.ok();
-        let report = self.files.report(&job.training_file).await.ok().flatten().unwrap_or_default();
+        let file = match self.files.held(&job.training_file).await {
+            Ok(file) => Some(file),
+            Err(TuningError::NotFound { .. }) => None,
+            Err(error) => return Err(error.to_string()),
+        };
+        let report = self.files.report(&job.training_file).await.map_err(|error| error.to_string())?;
+        let report = report.unwrap_or_default();
         let prompt = report.pointer("/system_prompt/text").and_then(Value::as_str);
         let bill = job.course.bill;
         Ok(Some(Finished {

@@ -139,6 +139,7 @@ impl Registry {
             let known = self.read().await?;
             let model = find(&known, name)?;
             self.can_deploy(&known, &model.provider, &wish.name)?;
+            self.stays(&known, &[&model.name])?;
             let now_ms = clock::unix_ms();
             let hosted = Hosted {
                 name: Arc::clone(&wish.name),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Registry, RegistryError};
+use super::{Registry, RegistryError, find};
 use crate::control::form::Form;
 use crate::domain::evaluation::gate::{MOST_RULES, RouteGate};
 use crate::domain::evaluation::{Gate, Report, Rule};
 use crate::domain::ids::ModelName;
 use crate::domain::registry::{Placement, Registered, Stage};
+use crate::store::registry::Everything;
 
 /// Evaluations that are told of a model.
 const TOLD: usize = 10;
@@ -40,6 +41,8 @@ impl Demand {
 
 /// Where a model is to go.
 pub(super) struct Onto<'o> {
+    /// All that is registered.
+    pub(super) known: &'o Everything,
     /// The route.
     pub(super) route: &'o Arc<str>,
     /// What stands there.
@@ -147,7 +150,7 @@ impl Registry {
             if demand.evaluation.as_ref().is_some_and(|wanted| *wanted != report.evaluation) {
                 continue;
             }
-            let unfit = own_file(model, report).or_else(|| {
+            let unfit = own_file(onto.known, model, report).or_else(|| {
                 of_route.and_then(|of_route| unfit(of_route, report, now_ms.saturating_sub(*at_ms)))
             });
             let foreign = report.base().filter(|base| gate.compares() && !standing.contains(&base.model));
@@ -163,10 +166,14 @@ impl Registry {
                 continue;
             }
             // the latest that may count does: an older one is not looked for that says otherwise
-            return Ok(match gate.judge(report, own) {
-                Some(verdict) if verdict.passed => Ok(report.evaluation.clone()),
-                Some(verdict) => Err(format!("{} says {}", report.evaluation, verdict.complaints())),
-                None => Err(format!("{} has not evaluated it", report.evaluation)),
+            let lacks = of_route.and_then(|of_route| of_route.lacks(report, own));
+            return Ok(match (gate.judge(report, own), lacks) {
+                (Some(verdict), None) if verdict.passed => Ok(report.evaluation.clone()),
+                (Some(verdict), Some(lacks)) if verdict.passed => {
+                    Err(format!("{} {lacks}", report.evaluation))
+                }
+                (Some(verdict), _) => Err(format!("{} says {}", report.evaluation, verdict.complaints())),
+                (None, _) => Err(format!("{} has not evaluated it", report.evaluation)),
             });
         }
         Ok(Err(why.unwrap_or_else(|| match &demand.evaluation {
@@ -192,10 +199,27 @@ impl Registry {
     }
 }
 
-/// Whether a model was asked what it was trained on: that says nothing of it.
-fn own_file(model: &Registered, report: &Report) -> Option<String> {
-    let file = report.file.as_ref()?;
-    (*file.sha256 == *model.dataset_sha256).then(|| "asks the very file that it was trained on".to_owned())
+/// Whether a model was asked what it was trained on, or one that it was trained from: that says nothing of it.
+fn own_file(known: &Everything, model: &Registered, report: &Report) -> Option<String> {
+    let learnt = trained_on(known, model, &report.file.as_ref()?.sha256)?;
+    Some(match learnt.name == model.name {
+        true => "asks the very file that it was trained on".to_owned(),
+        false => {
+            format!("asks the very file that {} was trained on, and it was trained from that", learnt.name)
+        }
+    })
+}
+
+/// Who was trained on a file: a model, or one of those that it was trained from, as far as they are registered.
+pub(super) fn trained_on<'k>(
+    known: &'k Everything,
+    model: &'k Registered,
+    sha256: &str,
+) -> Option<&'k Registered> {
+    let parents = std::iter::successors(Some(model), |one| find(known, &one.base).ok());
+    // as many as there are: names of others' making might lead round and round
+    let mut line = parents.take(known.models.len() + 1);
+    line.find(|one| *one.dataset_sha256 == *sha256)
 }
 
 /// Why an evaluation does not count for a route.

@@ -223,7 +223,7 @@ impl Registry {
             let percent = wish.percent.unwrap_or_else(|| self.laid.lock().canary_percent);
             let after = placement.moved(&name, to, percent)?;
             let mut steps = Steps::new(clock::unix_ms());
-            let onto = Onto { route: &route, placement: &placement, to };
+            let onto = Onto { known: &known, route: &route, placement: &placement, to };
             steps.gate = self.gated(model, &name, &onto, &wish.demand, steps.now_ms).await?;
             steps.place(&known, &route, (MoveKind::Promote, &name, after, None), &wish.signed)?;
             if model.retired_at_ms.is_some() {
@@ -324,6 +324,11 @@ impl Registry {
 
     /// Writes a move, unless the configuration has no place for it; nothing where another process was first.
     async fn carry_out(&self, known: &Everything, steps: Steps) -> Result<Option<Moved>, RegistryError> {
+        for row in &steps.rows {
+            let mut asked = row.after.models();
+            asked.retain(|name| row.after.stage_of(name) >= Some(Stage::Canary));
+            self.stays(known, &asked)?;
+        }
         let troubles = self.new_troubles(&steps.then(known));
         if !troubles.is_empty() {
             let words: Vec<String> = troubles.iter().map(ToString::to_string).collect();

@@ -14,6 +14,18 @@ use crate::domain::tuning::Caller;
 use crate::store::registry::{Change, Everything};
 use crate::tuning::{Noun, TuningError};
 
+/// A model that goes, until this is dropped.
+struct Going<'r> {
+    registry: &'r Registry,
+    name: Arc<str>,
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        self.registry.going.lock().remove(&self.name);
+    }
+}
+
 impl Registry {
     /// Deletes a model of the caller's.
     ///
@@ -26,13 +38,36 @@ impl Registry {
         if has < Tuning::DeleteModels {
             return Err(TuningError::Forbidden { needs: Tuning::DeleteModels, has });
         }
-        let known = self.read_alone().await.map_err(|error| unavailable(&error))?;
-        let provider = may_go(&known, caller, name)?;
+        let (provider, _going) = self.goes(caller, name).await?;
         // where it is gone already, only we still have it
         if !self.outside.delete_model(&provider, name).await.map_err(said_no)? {
             tracing::warn!(model = name, provider = &*provider, "the provider has no such model to delete");
         }
         self.strike(caller, name).await
+    }
+
+    /// Says that a model goes, where it may: until that is over it gets nowhere. A move that another process makes meanwhile is
+    /// undone with the model's end.
+    async fn goes(&self, caller: &Caller, name: &str) -> Result<(Arc<str>, Going<'_>), TuningError> {
+        let _only_one = self.changing.lock().await;
+        let known = self.read().await.map_err(|error| unavailable(&error))?;
+        let provider = may_go(&known, caller, name)?;
+        let name: Arc<str> = name.into();
+        if !self.going.lock().insert(Arc::clone(&name)) {
+            let message = format!("{name} is being deleted already");
+            return Err(TuningError::Conflict { message, param: Some("model".to_owned()) });
+        }
+        Ok((provider, Going { registry: self, name }))
+    }
+
+    /// Refuses what would have requests come to a model that goes.
+    pub(super) fn stays(&self, known: &Everything, names: &[&Arc<str>]) -> Result<(), RegistryError> {
+        let going = self.going.lock();
+        let models = names.iter().filter_map(|name| find(known, name).ok());
+        match models.into_iter().find(|model| going.contains(&model.name)) {
+            Some(model) => Err(RegistryError::Refused(format!("{} is being deleted", model.name))),
+            None => Ok(()),
+        }
     }
 
     async fn strike(&self, caller: &Caller, name: &str) -> Result<(), TuningError> {

@@ -5,6 +5,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use serde_json::Value;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::control::reports::Reports;
@@ -33,6 +34,15 @@ struct Fake {
     answers: Mutex<bool>,
     refuses: Mutex<bool>,
     deletes_none: Mutex<bool>,
+    /// Where there is one, a deletion says that it has come, and waits.
+    held: Mutex<Option<Arc<Held>>>,
+}
+
+/// A call that waits.
+#[derive(Default)]
+struct Held {
+    has_come: Notify,
+    goes_on: Notify,
 }
 
 impl Fake {
@@ -57,7 +67,15 @@ impl AtProviders for Fake {
         if *self.deletes_none.lock() {
             return async move { Err(OutsideError::DeletesNone(provider.into())) }.boxed();
         }
-        async move { self.note(format!("delete {name}")).map(|()| true) }.boxed()
+        let held = self.held.lock().take();
+        let delete = async move {
+            if let Some(held) = held {
+                held.has_come.notify_one();
+                held.goes_on.notified().await;
+            }
+            self.note(format!("delete {name}")).map(|()| true)
+        };
+        delete.boxed()
     }
 
     fn deploy<'a>(&'a self, _: &'a str, hosted: &'a Hosted) -> Done<'a, ()> {
@@ -364,6 +382,69 @@ async fn only_its_owner_deletes_a_model_that_nobody_asks_for() {
     assert!(matches!(maker, Err(TuningError::NotFound { .. })), "{maker:?}");
     let its = bench.registry.maker_of(&Caller::Operator { team: None }, V2).expect("its");
     assert_eq!(its.as_deref(), Some("openai"));
+}
+
+#[tokio::test]
+async fn a_model_that_its_provider_is_deleting_gets_nowhere() {
+    let bench = Bench::new().await;
+    let owner = caller("team_a", Tuning::DeleteModels);
+    bench.promote(V1, json!({"route": "bot", "to": "production"})).await.expect("production");
+    bench.rollback().await.expect("back");
+    let (held, moved) = (Arc::<Held>::default(), || json!({"route": "bot", "to": "canary"}));
+    *bench.fake.held.lock() = Some(Arc::clone(&held));
+    let meanwhile = async {
+        held.has_come.notified().await;
+        let checkpoint = format!("{V1}:ckpt-step-40");
+        for name in [V1, checkpoint.as_str()] {
+            let refused = bench.promote(name, moved()).await.expect_err("it goes");
+            assert!(refused.to_string().contains("is being deleted"), "{refused}");
+        }
+        let again = bench.registry.delete(&owner, V1).await.expect_err("once");
+        assert!(again.to_string().contains("is being deleted already"), "{again}");
+        bench.promote(V2, moved()).await.expect("another");
+        held.goes_on.notify_one();
+    };
+    let (deleted, ()) = tokio::join!(bench.registry.delete(&owner, V1), meanwhile);
+    deleted.expect("deleted");
+    assert_eq!(bench.order("bot"), ["mini", V2]);
+    // one that its provider keeps may be moved again
+    *bench.fake.deletes_none.lock() = true;
+    bench.registry.delete(&owner, ON_AZURE).await.expect_err("it stays");
+    *bench.fake.deletes_none.lock() = false;
+    bench.registry.delete(&owner, ON_AZURE).await.expect("it may be tried again");
+}
+
+#[tokio::test]
+async fn a_model_knows_what_those_before_it_were_trained_on() {
+    let bench = Bench::new().await;
+    let trained = |name: &str, base: &str, dataset: &str| Finished {
+        base: base.into(),
+        dataset_sha256: dataset.into(),
+        ..finished(name, "openai")
+    };
+    // from a checkpoint, from that in turn, and from itself by name
+    for one in [
+        trained("ft:child", &format!("{V1}:ckpt-step-40"), "cd"),
+        trained("ft:grandchild", "ft:child", "ef"),
+        trained("ft:circle", "ft:circle", "gh"),
+        trained("ft:orphan", "ft:deleted", "ij"),
+    ] {
+        bench.registry.register(one).await.expect("registered");
+    }
+    let known = bench.registry.read_alone().await.expect("read");
+    for (model, dataset, want) in [
+        ("ft:grandchild", "ef", Some("ft:grandchild")),
+        ("ft:grandchild", "cd", Some("ft:child")),
+        ("ft:grandchild", "ab", Some(V1)),
+        ("ft:child", "ef", None),
+        (V1, "cd", None),
+        ("ft:circle", "ab", None),
+        ("ft:orphan", "ab", None),
+    ] {
+        let of = find(&known, model).expect("registered");
+        let found = gate::trained_on(&known, of, dataset).map(|one| &*one.name);
+        assert_eq!(found, want, "{model} on {dataset}");
+    }
 }
 
 #[tokio::test]
