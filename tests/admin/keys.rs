@@ -214,7 +214,7 @@ fn an_expired_key_is_refused_with_its_date() {
     let gateway = TestGateway::with(Setup::bare()).start();
     let now =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
-    let body = json!({"alias": "short", "expires_at": now + 2});
+    let body = json!({"alias": "short", "expires_at": now + 10});
     let made = gateway.admin(Call::post(KEYS, &body)).expect(201).json();
     let key = shown(&made);
     let ask = || gateway.call(Call::get("/v1/models").bearer(&key));

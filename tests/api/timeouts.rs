@@ -30,7 +30,7 @@ fn a_provider_that_says_nothing_is_504_with_the_deployments_name() {
 #[test]
 fn a_stream_that_falls_silent_ends_with_an_error_and_uncleanly() {
     let provider = SimulatedProvider::start();
-    let gateway = hasty(&provider, "between_chunks_ms = 50");
+    let gateway = hasty(&provider, "between_chunks_ms = 1000");
     provider.replies(Reply::usual().hangs_after_events(3));
     let answer = gateway.post(PATH, &streamed_chat("hasty", "hi"));
     assert_eq!((answer.status, answer.end), (200, End::Broken), "{}", answer.text());
@@ -48,9 +48,9 @@ fn an_exchange_has_a_limit_as_a_whole() {
     provider.says(&"word ".repeat(2_000));
     let gateway = hasty(
         &provider,
-        "connect_ms = 1000, first_byte_ms = 1000, between_chunks_ms = 1000, total_ms = 1000",
+        "connect_ms = 3000, first_byte_ms = 3000, between_chunks_ms = 3000, total_ms = 3000",
     );
-    provider.replies(Reply::usual().drips(40, std::time::Duration::from_millis(5)));
+    provider.replies(Reply::usual().drips(40, std::time::Duration::from_millis(20)));
     let answer = gateway.post(PATH, &streamed_chat("hasty", "hi"));
     assert_eq!((answer.status, answer.end), (200, End::Broken));
     assert_eq!(provider.await_fate(), Fate::PeerGone);
@@ -96,7 +96,7 @@ fn a_request_body_that_never_ends_is_cut_off() {
 fn an_idle_connection_is_closed_in_time() {
     let provider = SimulatedProvider::start();
     let gateway =
-        TestGateway::with(Setup::in_front_of(&provider).server("keepalive_timeout_ms = 50")).start();
+        TestGateway::with(Setup::in_front_of(&provider).server("keepalive_timeout_ms = 500")).start();
     let mut connection = gateway.connect();
     connection.call(&gateway.signed(Call::post(PATH, &chat("support-bot", "hi")))).expect(200);
     assert!(connection.is_closed());

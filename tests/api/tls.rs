@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Reply, Setup, SimulatedProvider, TestGateway};
+use crate::support::{Reply, Setup, SimulatedProvider, TestGateway, free_port};
 
 /// A certificate for localhost that is its own root.
 fn certified(setup: Setup) -> Setup {
@@ -71,8 +71,7 @@ fn a_certificate_brings_both_versions_and_streams_in_each() {
 #[test]
 fn plain_text_h2_is_spoken_only_where_it_was_opted_in() {
     let provider = SimulatedProvider::start();
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let port = free_port();
     let setup = Setup::in_front_of(&provider).server(&format!("h2c_listen = \"127.0.0.1:{port}\"\n"));
     let gateway = TestGateway::with(setup).start();
     let url = format!("http://127.0.0.1:{port}/v1/chat/completions");

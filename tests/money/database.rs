@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::load::Load;
-use super::{ANSWER_TOKENS, CHAT, KEY, budget, capped, paid, pairs};
+use super::{ANSWER_TOKENS, CHAT, KEY, budget, capped, decided, paid, pairs};
 use crate::support::journal::Session;
 use crate::support::postgres::Server;
 use crate::support::{Call, Setup, SimulatedProvider, TestGateway, chat, eventually};
 
 /// How often a database fails under load.
 const FAILURES: usize = 5;
-/// How long a refusal may take. The limits below are a fifth of the usual ones.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a refusal may take. The limits below are shorter than the usual ones.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// With limits for the database that a test can wait for, and a model that costs nothing.
 fn hasty(provider: &SimulatedProvider, postgres: Option<&str>) -> Setup {
@@ -29,7 +29,13 @@ fn hasty(provider: &SimulatedProvider, postgres: Option<&str>) -> Setup {
         Some(url) => setup.on(url),
         None => setup.and("\n[database]\n"),
     };
-    setup.and("acquire_timeout_ms = 1000\nstatement_timeout_ms = 1000\n")
+    setup.and("acquire_timeout_ms = 3000\nstatement_timeout_ms = 3000\n")
+}
+
+/// One request is served while all is well.
+#[track_caller]
+fn begins_well(gateway: &TestGateway) {
+    decided(|| gateway.post(CHAT, &capped("paid", ANSWER_TOKENS))).expect(200);
 }
 
 /// What must be so while the database is away.
@@ -71,7 +77,7 @@ fn recovers(gateway: &TestGateway) {
 fn pain_24_a_sqlite_file_that_another_writer_has_locked() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(hasty(&provider, None)).start();
-    gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect(200);
+    begins_well(&gateway);
     gateway.settled_journal(|journal| journal.usages().len() == 1);
     let mut other = Session::on(&gateway.database_url());
     other.run("BEGIN IMMEDIATE");
@@ -92,7 +98,7 @@ fn pain_24_a_sqlite_file_that_another_writer_has_locked() {
 fn pain_24_a_disk_that_is_full() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(hasty(&provider, None)).start();
-    gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect(200);
+    begins_well(&gateway);
     gateway.settled_journal(|journal| journal.usages().len() == 1);
     gateway.disk_is_full(true);
     is_refused_in_time(&gateway, &provider);
@@ -104,7 +110,7 @@ fn pain_24_a_disk_that_is_full() {
 fn pain_24_a_database_file_that_was_taken_away() {
     let provider = SimulatedProvider::start();
     let gateway = TestGateway::with(hasty(&provider, None)).start();
-    gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect(200);
+    begins_well(&gateway);
     let before = gateway.settled_journal(|journal| journal.usages().len() == 1);
     let (here, away) = (gateway.folder().join("state"), gateway.folder().join("away"));
     std::fs::rename(&here, &away).expect("moved");
@@ -126,7 +132,7 @@ fn pain_24_a_postgresql_that_is_paused() {
     let server = Server::start().expect("a server of its own");
     let url = server.url(&super::new_database(&server));
     let gateway = TestGateway::with(hasty(&provider, Some(&url))).start();
-    gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect(200);
+    begins_well(&gateway);
     server.freeze();
     is_refused_in_time(&gateway, &provider);
     server.thaw();
@@ -138,7 +144,7 @@ fn pain_24_a_postgresql_that_has_become_read_only() {
     let provider = SimulatedProvider::start();
     let Some((server, name)) = super::postgres() else { return };
     let gateway = TestGateway::with(hasty(&provider, Some(&server.url(&name)))).start();
-    gateway.post(CHAT, &capped("paid", ANSWER_TOKENS)).expect(200);
+    begins_well(&gateway);
     gateway.settled_journal(|journal| journal.usages().len() == 1);
     let mut operator = Session::on(&server.url("postgres"));
     only_reads(&mut operator, &name, true);

@@ -293,10 +293,12 @@ fn what_nobody_uses_is_said_and_taken_away_where_that_is_wished() {
     drop(operator);
     gateway.start_again();
     eventually("it is taken away", || (tuning.count(Route::DeleteDeployment) > 0).then_some(()));
-    let log = gateway.log();
+    let log = eventually("a word about it", || {
+        Some(gateway.log()).filter(|log| log.contains("nobody uses it") && log.contains("idle_hours="))
+    });
     // the moments in which nobody watched are left out
     let hours = ["idle_hours=79", "idle_hours=80"].iter().any(|hours| log.contains(hours));
-    assert!(log.contains("nobody uses it") && hours, "{log}");
+    assert!(hours, "{log}");
     tuning.step();
     await_bill(&gateway, &provider);
     assert_eq!(billed(&provider), 80 * HOUR_NANOS + 80 * 1_700_000_000);

@@ -44,7 +44,7 @@ use serde_json::{Value, json};
 use crate::support::journal::{Journal, Session};
 use crate::support::postgres::Server;
 use crate::support::provider::Exchange;
-use crate::support::{Setup, SimulatedProvider, TestGateway};
+use crate::support::{Answer, Setup, SimulatedProvider, TestGateway, eventually};
 
 const CHAT: &str = "/v1/chat/completions";
 /// What `paid` is at the provider.
@@ -149,6 +149,30 @@ fn pairs(gateway: &TestGateway) -> Vec<Pair> {
         }
     }
     pairs
+}
+
+/// Whether the ledger was too slow to decide: on a busy machine that says nothing of money.
+fn is_undecided(answer: &Answer) -> bool {
+    answer.status == 503 && answer.json()["error"]["code"] == "ledger_unavailable"
+}
+
+/// The answer to a question, as soon as the ledger decides on it.
+#[track_caller]
+fn decided(ask: impl Fn() -> Answer) -> Answer {
+    eventually("an answer that the ledger has decided on", || {
+        Some(ask()).filter(|answer| !is_undecided(answer))
+    })
+}
+
+/// The answers to questions that were asked at once; those that the ledger has not decided on are asked again. By then
+/// nothing is held: what was held for one that got its no meanwhile has been given back.
+#[track_caller]
+fn all_decided(gateway: &TestGateway, answers: Vec<Answer>, ask: impl Fn() -> Answer) -> Vec<Answer> {
+    if answers.iter().any(is_undecided) {
+        gateway.settled_journal(|_| true);
+    }
+    let again = |answer: Answer| if is_undecided(&answer) { decided(&ask) } else { answer };
+    answers.into_iter().map(again).collect()
 }
 
 /// The same body for an end user of its own.

@@ -154,7 +154,11 @@ fn all_that_the_catalog_names_begins_at_nothing_also_after_a_reload() {
     let gateway = TestGateway::with(setup.clone()).start();
     let prompt = json!({"name": "support", "text": "Be kind.", "label": "production"});
     gateway.admin(Call::post("/admin/v1/prompts", &prompt)).expect(201);
-    let first = exposition(&gateway);
+    // the ledger's sums are read for the first time behind the start
+    let first = eventually("the ledger's sums", || {
+        let read = exposition(&gateway);
+        (!read.samples("tunegate_spend_usd", &[]).is_empty()).then_some(read)
+    });
     is_as_documented(&first);
     let mut names = names();
     is_born(&first, &names);

@@ -17,17 +17,17 @@ fn a_database_that_hangs_is_503_within_the_limits_and_never_401() {
         Err(reason) => return println!("skipped: {reason}"),
     };
     let provider = SimulatedProvider::start();
-    let limits = "acquire_timeout_ms = 500\nstatement_timeout_ms = 500\n";
+    let limits = "acquire_timeout_ms = 3000\nstatement_timeout_ms = 3000\n";
     let setup = Setup::in_front_of(&provider).on(&server.url("postgres")).and(limits);
     let gateway = TestGateway::with(setup).start();
     let ask = || gateway.post(CHAT, &chat("support-bot", "hi"));
-    ask().expect(200);
+    eventually("an answer", || (ask().status == 200).then_some(()));
     server.freeze();
     let begun = Instant::now();
     let answer = ask();
     let waited = begun.elapsed();
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert!(waited < Duration::from_secs(8), "{waited:?}");
+    assert!(waited < Duration::from_secs(15), "{waited:?}");
     gateway.get("/v1/models").expect(200);
     server.thaw();
     eventually("answers again", || (ask().status == 200).then_some(()));

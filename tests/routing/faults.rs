@@ -116,11 +116,12 @@ impl Ill {
         }
     }
 
-    /// Short where a time-out is what is tested; elsewhere none may be met by chance.
+    /// Short where a time-out is what is tested, and longer than a busy machine takes for an answer; elsewhere none may
+    /// be met by chance.
     fn timeouts(self) -> &'static str {
         match self {
-            Self::Mute => "timeouts = { first_byte_ms = 600 }",
-            Self::Stalls => "timeouts = { between_chunks_ms = 600 }",
+            Self::Mute => "timeouts = { first_byte_ms = 3000 }",
+            Self::Stalls => "timeouts = { between_chunks_ms = 3000 }",
             _ => "",
         }
     }

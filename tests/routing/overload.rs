@@ -170,7 +170,7 @@ const MOST_GROWTH: usize = CROWD * QUESTION_BYTES / 4;
 #[test]
 fn a_dead_upstream_makes_no_memory_grow() {
     let (provider, gate) = gated();
-    let lines = "limits = { concurrent = 20 }\nqueue = { places = 50, wait_ms = 20000 }";
+    let lines = "limits = { concurrent = 20 }\nqueue = { places = 50, wait_ms = 120000 }";
     let setup = narrow(lab(), "dead", &provider, lines).watched(&provider);
     let gateway = TestGateway::with(setup).start();
     let asked = |model: &str| {

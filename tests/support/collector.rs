@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use serde_json::{Map, Value, json};
 
-use super::eventually;
 use super::server::{After, Handler, Request, Server, Wire};
+use super::{eventually, free_port};
 
 /// What it was sent.
 #[derive(Default)]
@@ -51,11 +51,11 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// One that takes everything.
+    /// One that takes everything. It has a port that the system hands out to nobody else while it is gone.
     pub(crate) fn start() -> Self {
         let desk = Arc::new(Desk::default());
-        let server = Server::start(Arc::clone(&desk) as Arc<dyn Handler>);
-        let port = server.address().port();
+        let port = free_port();
+        let server = Server::start_on(port, Arc::clone(&desk) as Arc<dyn Handler>);
         Self { desk, server: Mutex::new(Some(server)), port }
     }
 

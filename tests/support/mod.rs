@@ -21,6 +21,7 @@ pub(crate) mod wait;
 
 pub(crate) use client::{Answer, Call, Connection, End};
 pub(crate) use gateway::TestGateway;
+pub(crate) use ports::free_port;
 pub(crate) use provider::{Gate, Reply, SimulatedProvider};
 pub(crate) use setup::Setup;
 pub(crate) use wait::eventually;

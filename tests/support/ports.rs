@@ -9,7 +9,7 @@ use super::wait::eventually;
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody listens on.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let offset = u16::try_from(std::process::id() % 9_000).expect("below 9 000");
     eventually("a free port", || {
         let port = 20_000 + (offset + NEXT_PORT.fetch_add(1, Ordering::Relaxed)) % 12_000;

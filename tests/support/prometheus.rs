@@ -12,11 +12,12 @@ use serde_json::Value;
 use super::client::{Call, Connection};
 use super::exposition::{Labels, braces};
 use super::ports::free_port;
-use super::wait::eventually;
+use super::wait::{eventually, within_limit};
 use crate::observability::prometheus_tool;
 
-/// How often it scrapes and evaluates its rules.
-pub(crate) const SCRAPE: Duration = Duration::from_secs(1);
+/// How often it scrapes and evaluates its rules. A scrape may take as long, and on a busy machine one takes more than a
+/// second.
+const SCRAPE: Duration = Duration::from_secs(3);
 /// One block for the whole history: promtool reads its input once for each.
 const LONGEST_BLOCK: &str = "--max-block-duration=4000h";
 
@@ -193,26 +194,36 @@ impl Prometheus {
         groups.iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect()
     }
 
-    /// Waits until each target was scraped so many times more, and fails with its error if one can't be.
+    /// Waits until each target was well scraped so many times more, and fails with its last error if one can't be.
     #[track_caller]
     pub(crate) fn await_scrapes(&self, count: usize) {
-        let scrapes = || -> Vec<Value> {
+        // they are known a moment after it is ready
+        let mut last = self.await_scrape(|times| !times.is_empty());
+        for _ in 0..count {
+            last = self.await_scrape(|now| now.iter().zip(&last).all(|(now, last)| now != last));
+        }
+    }
+
+    /// When each target was scraped last, as soon as that is as wanted and none of them failed then: one slow scrape is
+    /// no failure.
+    #[track_caller]
+    fn await_scrape(&self, is_wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let mut problem = String::new();
+        let times = within_limit(|| {
             let answer = self.api("targets", &[]).expect("the targets");
             let targets = answer["activeTargets"].as_array().cloned().unwrap_or_default();
             for target in &targets {
                 let error = target["lastError"].as_str().unwrap_or_default();
-                assert!(error.is_empty(), "{} can't be scraped: {error}", target["scrapeUrl"]);
+                if !error.is_empty() {
+                    problem = format!("{} can't be scraped: {error}", target["scrapeUrl"]);
+                    return None;
+                }
             }
-            targets.iter().map(|target| target["lastScrape"].clone()).collect()
-        };
-        // they are known a moment after it is ready
-        let mut last = eventually("targets", || Some(scrapes()).filter(|targets| !targets.is_empty()));
-        for _ in 0..count {
-            last = eventually("a scrape of every target", || {
-                let now = scrapes();
-                now.iter().zip(&last).all(|(now, last)| now != last).then_some(now)
-            });
-        }
+            problem.clear();
+            let times: Vec<Value> = targets.iter().map(|target| target["lastScrape"].clone()).collect();
+            is_wanted(&times).then_some(times)
+        });
+        times.unwrap_or_else(|| panic!("waited in vain for a scrape of every target: {problem}"))
     }
 }
 

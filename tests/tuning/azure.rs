@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{JOBS, QUICK, Tuner, id};
+use crate::support::journal::Entry;
 use crate::support::provider::tuning::{Account, Rounding, Route, Status};
 use crate::support::provider::{Trouble, UPSTREAM_KEY};
 use crate::support::{Call, Setup, SimulatedProvider, TestGateway, eventually};
@@ -190,8 +191,9 @@ fn a_model_is_deployed_and_answers() {
     let apart =
         gone["until_ms"].as_i64().zip(at_provider.gone_ms).map(|(ours, theirs)| (ours - theirs).abs());
     assert!(apart.is_some_and(|apart_ms| apart_ms < 10_000), "{gone:#}");
-    let journal = gateway.journal();
-    let hours = journal.0.iter().filter(|entry| entry.purpose == "hosting").map(|entry| entry.cost);
+    let is_hosting = |entry: &&Entry| entry.purpose == "hosting";
+    let journal = gateway.settled_journal(|journal| journal.0.iter().any(|entry| is_hosting(&entry)));
+    let hours = journal.0.iter().filter(is_hosting).map(|entry| entry.cost);
     let billed: u64 = provider.tuning().hosting_bill().iter().map(|stood| stood.nanos).sum();
     assert_eq!((hours.sum::<i64>(), billed), (1_700_000_000, 1_700_000_000));
 }

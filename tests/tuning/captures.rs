@@ -74,6 +74,13 @@ fn counted(gateway: &TestGateway, model: &str, result: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
 }
 
+/// It is counted a moment after it is kept.
+#[track_caller]
+fn await_counted(gateway: &TestGateway, model: &str, result: &str, count: u64) {
+    let what = format!("{count} of {model} that are {result}");
+    eventually(&what, || (counted(gateway, model, result) == count).then_some(()));
+}
+
 /// The rows of a file made of traffic.
 #[track_caller]
 fn rows(gateway: &TestGateway, order: &Value) -> Vec<Value> {
@@ -119,7 +126,7 @@ fn a_route_s_own_answers_become_the_training_file_of_its_successor() {
         ask(&gateway, &key, &format!("question {number}"));
     }
     await_kept(&gateway, "kept", 11);
-    assert_eq!(counted(&gateway, "kept", "kept"), 11);
+    await_counted(&gateway, "kept", "kept", 11);
     // by the request's id and by the answer's; the last word counts
     let id = whole.json()["id"].clone();
     say(&gateway, &key, &json!({"id": id, "rating": "down"})).expect(200);
@@ -193,13 +200,13 @@ fn only_whole_answers_of_real_calls_are_kept() {
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hal"}, "finish_reason": "length"}]});
     provider.replies(Reply::json(200, &cut).billed(1, 1));
     post(&chat("kept", "is cut")).expect(200);
-    eventually("two unfinished", || (counted(&gateway, "kept", "unfinished") == 2).then_some(()));
+    await_counted(&gateway, "kept", "unfinished", 2);
     post(&chat("kept", &"long ".repeat(400))).expect(200);
-    eventually("one too large", || (counted(&gateway, "kept", "too_large") == 1).then_some(()));
+    await_counted(&gateway, "kept", "too_large", 1);
     let mut private = chat("kept", "is private");
     private["store"] = false.into();
     post(&private).expect(200);
-    eventually("one opted out", || (counted(&gateway, "kept", "opted_out") == 1).then_some(()));
+    await_counted(&gateway, "kept", "opted_out", 1);
     // what comes from the cache was not answered anew; its answer is the first one's
     let answers = ["miss", "hit"].map(|did| {
         let answer = post(&chat("kept-and-cached", "the same")).expect(200);
@@ -323,7 +330,7 @@ fn an_evaluation_is_nobody_s_traffic() {
     await_kept(&gateway, "kept", 1);
     let found = rows(&gateway, &json!({"route": "kept"}));
     assert_eq!(found.iter().map(asked).collect::<Vec<_>>(), ["an application's"]);
-    assert_eq!(counted(&gateway, "kept", "kept"), 1);
+    await_counted(&gateway, "kept", "kept", 1);
 }
 
 #[test]

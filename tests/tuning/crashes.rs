@@ -15,6 +15,10 @@ use crate::support::{Call, Connection, Gate, Setup, SimulatedProvider, TestGatew
 const SHORT_LEASES: &str =
     "\n[ledger]\nlease_ms = 1000\n\n[budgets.training]\nlimit_usd = \"1000\"\nwindow = \"total\"\n";
 
+/// Some that a process keeps up on a busy machine, too.
+const LEASES: &str =
+    "\n[ledger]\nlease_ms = 5000\n\n[budgets.training]\nlimit_usd = \"1000\"\nwindow = \"total\"\n";
+
 /// Moments that are tried at once: each has a gateway of its own, which writes to the disk.
 const AT_ONCE: usize = 4;
 
@@ -427,7 +431,7 @@ fn troubles_of_the_provider_delay_a_job() {
 fn two_gateways_share_the_work() {
     let provider = SimulatedProvider::start();
     provider.tuning().pace(Pace::Every(Duration::from_millis(200)));
-    let mut gateway = TestGateway::with(at_openai(&provider).and(SHORT_LEASES)).start();
+    let mut gateway = TestGateway::with(at_openai(&provider).and(LEASES)).start();
     // before the other gateway starts: it knows a key that is there
     let key = Tuner::new(&gateway).key;
     let replica = gateway.replica();

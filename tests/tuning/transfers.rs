@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::files::on_disk;
 use super::{FILES, Tuner, upload};
-use crate::support::{Call, Connection, Setup, TestGateway, eventually, training_rows};
+use crate::support::{Call, Connection, Setup, TestGateway, eventually, free_port, training_rows};
 
 const MIB: usize = 1 << 20;
 /// The long line of the usual suite; `make soak` asks for longer ones by `TUNEGATE_TEST_LINE_MIB`.
@@ -20,9 +20,7 @@ const MEMORY: usize = 160 * MIB;
 
 /// A gateway with an address for HTTP/2 without TLS; the URL of that.
 fn with_h2c() -> (TestGateway, String) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    let port = free_port();
     let setup = Setup::bare().server(&format!("h2c_listen = \"127.0.0.1:{port}\""));
     (TestGateway::with(setup).start(), format!("http://127.0.0.1:{port}"))
 }

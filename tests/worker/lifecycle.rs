@@ -20,7 +20,8 @@ fn terminate(process: &Child) {
 #[tokio::test]
 async fn a_stop_lets_running_answers_finish_and_turns_others_away() {
     let mut worker = Worker::start(&["--max-batch", "1"]);
-    let body = with(question("Count to ten."), &json!({"max_tokens": 60, "stream": true}));
+    // so long that the second one is seen to wait, and not longer than the grace
+    let body = with(question("Write a very long story."), &json!({"max_tokens": 300, "stream": true}));
     let mut running = worker.post("/v1/chat/completions", &body).await;
     let mut text = String::from_utf8(running.chunk().await.unwrap().unwrap().to_vec()).unwrap();
     let second = with(body, &json!({"stream": false}));
@@ -30,7 +31,7 @@ async fn a_stop_lets_running_answers_finish_and_turns_others_away() {
         _ = &mut waiting => panic!("it overtook the first"),
         () = queued => {}
     }
-    let stop = worker.post("/internal/stop?grace_ms=30000", &json!({})).await;
+    let stop = worker.post("/internal/stop?grace_ms=120000", &json!({})).await;
     assert_eq!(stop.status(), 202);
     assert_eq!(waiting.as_mut().await.status(), 503);
     drop(waiting);

@@ -76,7 +76,7 @@ async fn short_questions_pass_long_answers_and_long_prompts() {
 
 #[tokio::test]
 async fn a_request_has_a_time_limit() {
-    let worker = Worker::start(&["--request-limit-s", "1"]);
+    let worker = Worker::start(&["--request-limit-s", "3"]);
     let response = worker.post("/v1/chat/completions", &with(long(1), &json!({"stream": false}))).await;
     assert_eq!(response.status(), 504);
     assert_eq!(response.headers()["x-should-retry"], "false");

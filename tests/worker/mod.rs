@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The longest any condition is waited for; the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest any condition is waited for; the machine may be busy, and others train on it.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A running worker; killed when dropped.
 struct Worker {

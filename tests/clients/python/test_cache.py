@@ -32,9 +32,16 @@ def result(raw):
     return raw.headers["x-tunegate-cache"]
 
 
+def whole(raw):
+    """The same answer, read to its end: only then is it kept, and the client itself leaves off at `[DONE]`."""
+    raw.http_response.read()
+    return raw
+
+
 def streamed(client, **asked):
     """What the cache did, and all chunks."""
-    raw = client.chat.completions.with_raw_response.create(model="kept", temperature=0, stream=True, **asked)
+    create = client.chat.completions.with_raw_response.create
+    raw = whole(create(model="kept", temperature=0, stream=True, **asked))
     return result(raw), list(raw.parse())
 
 
@@ -63,32 +70,31 @@ def test_a_replayed_stream_is_the_live_one(any_client, fresh, more):
 
 
 def test_a_stream_made_of_a_whole_answer_reads_as_one(client, fresh):
-    whole = client.chat.completions.create(model="kept", temperature=0, messages=fresh)
+    live = client.chat.completions.create(model="kept", temperature=0, messages=fresh)
     with client.chat.completions.stream(model="kept", temperature=0, messages=fresh) as stream:
         for _ in stream:
             pass
         told = stream.get_final_completion()
-    assert told.choices[0].message.content == whole.choices[0].message.content == ANSWER
-    assert told.choices[0].finish_reason == whole.choices[0].finish_reason
-    assert (told.id, told.model, told.created) == (whole.id, whole.model, whole.created)
+    assert told.choices[0].message.content == live.choices[0].message.content == ANSWER
+    assert told.choices[0].finish_reason == live.choices[0].finish_reason
+    assert (told.id, told.model, told.created) == (live.id, live.model, live.created)
 
 
 def test_a_whole_answer_made_of_a_stream(client, fresh):
     done, chunks = streamed(client, messages=fresh, stream_options={"include_usage": True})
     raw = client.chat.completions.with_raw_response.create(model="kept", temperature=0, messages=fresh)
     assert (done, result(raw)) == ("miss", "hit")
-    whole = raw.parse()
-    assert whole.choices[0].message.content == ANSWER
-    assert whole.usage.total_tokens == chunks[-1].usage.total_tokens
+    told = raw.parse()
+    assert told.choices[0].message.content == ANSWER
+    assert told.usage.total_tokens == chunks[-1].usage.total_tokens
 
 
 def test_responses_and_completions_are_told_again(client, fresh):
     words = fresh[0]["content"]
 
     def events(**asked):
-        raw = client.responses.with_raw_response.create(
-            model="kept", temperature=0, store=False, input=words, stream=True, **asked
-        )
+        create = client.responses.with_raw_response.create
+        raw = whole(create(model="kept", temperature=0, store=False, input=words, stream=True, **asked))
         return result(raw), [event.to_dict() for event in raw.parse()]
 
     (first, live), (second, again) = events(), events()
@@ -97,11 +103,11 @@ def test_responses_and_completions_are_told_again(client, fresh):
     costs = [events[-1]["response"]["usage"].pop("cost", None) for events in (live, again)]
     assert costs[1] in (0, None)
     assert again == live
-    whole = client.responses.with_raw_response.create(model="kept", temperature=0, store=False, input=words)
-    assert result(whole) == "hit"
-    assert whole.parse().output_text == ANSWER
+    raw = client.responses.with_raw_response.create(model="kept", temperature=0, store=False, input=words)
+    assert result(raw) == "hit"
+    assert raw.parse().output_text == ANSWER
     asked = {"model": "kept", "temperature": 0, "prompt": words, "max_tokens": 50}
-    live = list(client.completions.create(stream=True, **asked))
+    live = list(whole(client.completions.with_raw_response.create(stream=True, **asked)).parse())
     raw = client.completions.with_raw_response.create(stream=True, **asked)
     assert result(raw) == "hit"
     assert [chunk.to_dict() for chunk in raw.parse()] == [chunk.to_dict() for chunk in live]

@@ -215,7 +215,7 @@ fn what_has_no_end_is_stopped_early() {
         let (template, start) = (nested(inner), Instant::now());
         let error = template.render(&with(values.clone())).expect_err(inner);
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(5), "{inner}: {took:?}");
+        assert!(took < Duration::from_secs(30), "{inner}: {took:?}");
         assert_eq!(error.variable(), None);
     }
 }
