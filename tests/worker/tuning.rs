@@ -76,16 +76,24 @@ async fn steps(worker: &Worker, id: &str) -> Vec<(u64, f64)> {
 }
 
 pub(super) async fn until(worker: &Worker, id: &str, status: &str) -> Value {
-    let mut job = Value::Null;
-    eventually(&format!("the job to be {status}"), async || {
-        job = shown(worker, id).await;
-        let now = job["status"].as_str().unwrap();
-        assert!(now == status || !["failed", "succeeded", "cancelled"].contains(&now), "{job:#}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        now == status
-    })
-    .await;
-    job
+    let newest = async || listed(worker, &format!("{JOBS}/{id}/events?limit=1")).await;
+    let mut last = Vec::new();
+    // only one that stands still is waited for in vain: a trainer leaves the processor to everybody else
+    loop {
+        let mut job = Value::Null;
+        eventually(&format!("the job to be {status}, or to go on"), async || {
+            job = shown(worker, id).await;
+            let now = job["status"].as_str().unwrap();
+            assert!(now == status || !["failed", "succeeded", "cancelled"].contains(&now), "{job:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            now == status || newest().await != last
+        })
+        .await;
+        if job["status"] == status {
+            return job;
+        }
+        last = newest().await;
+    }
 }
 
 pub(super) fn order(file: &str, epochs: u64) -> Value {
