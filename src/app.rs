@@ -307,7 +307,14 @@ fn build(
     metrics.requests.refuses(tuning::CODES);
     metrics.process.configured(clock::unix_ms());
     let gateway = Arc::new(gateway);
-    let evaluations = evaluationkeeper::open(config.jobs.lease, &gateway, &money, &store, &files, &directory);
+    let evaluations = evaluationkeeper::open(
+        (config.jobs.lease, config.evaluations_at_once),
+        &gateway,
+        &money,
+        &store,
+        &files,
+        &directory,
+    );
     Ok(Built {
         gateway,
         directory,

@@ -31,7 +31,7 @@ impl BackgroundService for EvaluationKeeper {
 
 /// The evaluations, over all that they need.
 pub(super) fn open(
-    lease: Duration,
+    (lease, at_once): (Duration, usize),
     gateway: &Arc<Gateway>,
     money: &money::Opened,
     store: &Store,
@@ -42,6 +42,7 @@ pub(super) fn open(
         store: store.clone(),
         instance: Arc::clone(&money.instance),
         lease,
+        at_once,
         files: Arc::clone(files),
         gateway: Arc::clone(gateway),
         teams: Arc::new(Teams::new(Arc::clone(directory))),

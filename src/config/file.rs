@@ -39,6 +39,7 @@ pub(super) struct File {
     pub(super) metrics: Metrics,
     pub(super) cache: Cache,
     pub(super) tuning: Tuning,
+    pub(super) evaluations: Evaluations,
 }
 
 /// `[server]`
@@ -133,6 +134,13 @@ pub(super) struct Tuning {
     pub(super) undeploy_idle: Option<bool>,
     pub(super) idle_after_hours: Option<u64>,
     pub(super) canary_percent: Option<u8>,
+}
+
+/// `[evaluations]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Evaluations {
+    pub(super) at_once: Option<usize>,
 }
 
 /// `[prompts]`

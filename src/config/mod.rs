@@ -114,6 +114,8 @@ pub struct Config {
     pub hosting: hosting::Config,
     /// What a canary gets of a route's requests where nobody says, percent.
     pub canary_percent: u8,
+    /// How many evaluations are asked at once.
+    pub evaluations_at_once: usize,
     /// The file it came from; none for the built-in defaults.
     pub source: Option<PathBuf>,
     /// What works but an operator should know, a line each.
@@ -171,6 +173,7 @@ fn load_with(path: Option<&Path>, mut checker: Checker<'_>) -> Result<Config, Co
     tuning::moderator(&file, &mut checker);
     let hosting = tuning::hosting(&file.tuning, ledger.lease, &mut checker);
     let canary_percent = tuning::canary_percent(&file.tuning, &mut checker);
+    let evaluations_at_once = tuning::evaluations_at_once(&file.evaluations, &mut checker);
     cache::check_worker(&file, worker.as_ref(), &mut checker);
     if catalog.providers.is_empty() {
         checker
@@ -203,6 +206,7 @@ fn load_with(path: Option<&Path>, mut checker: Checker<'_>) -> Result<Config, Co
         jobs,
         hosting,
         canary_percent,
+        evaluations_at_once,
         source: path.map(Path::to_owned),
         notices,
     })
@@ -298,6 +302,7 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<String> {
     compare("tuning.moderate", old.jobs.moderate == new.jobs.moderate);
     compare("tuning.undeploy_idle", old.hosting.undeploy_idle == new.hosting.undeploy_idle);
     compare("tuning.idle_after_hours", old.hosting.idle_after == new.hosting.idle_after);
+    compare("evaluations.at_once", old.evaluations_at_once == new.evaluations_at_once);
     compare_workers(old.worker.as_ref(), new.worker.as_ref(), &mut compare);
     keys
 }

@@ -30,6 +30,16 @@ pub(super) fn canary_percent(section: &file::Tuning, checker: &mut Checker<'_>) 
     in_range(&place, section.canary_percent, CANARY_PERCENT, 1..=MAX_PERCENT, checker)
 }
 
+/// Evaluations that are asked at once: each has its own questions at once.
+const EVALUATIONS_AT_ONCE: RangeInclusive<usize> = 1..=8;
+const USUAL_EVALUATIONS: usize = 2;
+
+/// Checks what `[evaluations]` says: how many are asked at once.
+pub(super) fn evaluations_at_once(section: &file::Evaluations, checker: &mut Checker<'_>) -> usize {
+    let place = Place::top("evaluations").key("at_once");
+    in_range(&place, section.at_once, USUAL_EVALUATIONS, EVALUATIONS_AT_ONCE, checker)
+}
+
 /// Between two looks at a job, ms.
 const POLL_MS: RangeInclusive<u64> = 50..=3_600_000;
 

@@ -3,6 +3,7 @@
 //! An answer is written once and never changed: whoever goes on where another process has stopped asks only what is not
 //! there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sqlx::Row as _;
@@ -198,15 +199,22 @@ impl EvaluationRows {
         Ok(rows.iter().map(evaluation_row).filter_map(readable).collect())
     }
 
-    /// The one that is to go on: what runs before what waits, the oldest first. [`StoreError::Damaged`] has its id where it
-    /// can't be read.
-    pub async fn next(&self) -> Result<Option<EvaluationRow>, StoreError> {
+    /// The one that is to go on, of those that nobody has taken: what runs before what waits, the oldest first.
+    /// [`StoreError::Damaged`] has its id where it can't be read.
+    pub async fn next(&self, taken: &BTreeSet<String>) -> Result<Option<EvaluationRow>, StoreError> {
         let sql = sqlx::AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM evaluations WHERE status IN ('running', 'queued')
-             ORDER BY status DESC, created_at_ms, id LIMIT 1"
+             ORDER BY status DESC, created_at_ms, id LIMIT $1"
         ));
-        let row = sqlx::query(sql).fetch_optional(&self.pool).await?;
-        row.as_ref().map(evaluation_row).transpose()
+        // all that are taken may stand before it
+        let most = i64::try_from(taken.len()).unwrap_or(i64::MAX).saturating_add(1);
+        let rows = sqlx::query(sql).bind(most).fetch_all(&self.pool).await?;
+        for row in &rows {
+            if !taken.contains(row.try_get::<&str, _>(0)?) {
+                return evaluation_row(row).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// How many have not ended, by how they stand.
@@ -485,9 +493,14 @@ mod tests {
             for (id, at_ms) in [("eval_1", 1), ("eval_2", 2)] {
                 rows.insert(&row(id, at_ms), None, &change(id)).await.expect("written");
             }
-            assert_eq!(rows.next().await.expect("read").expect("one").id, "eval_1");
+            let none = BTreeSet::new();
+            assert_eq!(rows.next(&none).await.expect("read").expect("one").id, "eval_1");
+            let mut taken = BTreeSet::from(["eval_1".to_owned()]);
+            assert_eq!(rows.next(&taken).await.expect("read").expect("one").id, "eval_2");
+            taken.insert("eval_2".to_owned());
+            assert_eq!(rows.next(&taken).await.expect("read"), None);
             rows.begin("eval_2", 5).await.expect("written");
-            let next = rows.next().await.expect("read").expect("one");
+            let next = rows.next(&none).await.expect("read").expect("one");
             assert_eq!(
                 (next.id.as_str(), next.started_at_ms),
                 ("eval_2", Some(5)),
@@ -532,7 +545,7 @@ mod tests {
             assert_eq!(rows.reports("m").await.expect("read"), [], "of another version");
             let shown = rows.get("eval_2").await.expect("read").expect("there");
             assert!(shown.report.is_none() && shown.why.contains("can't be read"), "{shown:?}");
-            assert_eq!(rows.next().await.expect("read").expect("one").id, "eval_1");
+            assert_eq!(rows.next(&none).await.expect("read").expect("one").id, "eval_1");
         })
         .await;
     }
@@ -566,7 +579,8 @@ mod tests {
             sqlx::query(spoil).execute(store.pool()).await.expect("written");
             let page = rows.page(None, 10).await.expect("read");
             assert_eq!(page.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["eval_2"]);
-            let next = rows.next().await;
+            let none = BTreeSet::new();
+            let next = rows.next(&none).await;
             assert!(matches!(&next, Err(StoreError::Damaged(id)) if id == "eval_1"), "{next:?}");
             let ended = Ended {
                 status: EvaluationStatus::Failed,
@@ -576,7 +590,7 @@ mod tests {
                 at_ms: 3,
             };
             assert!(rows.end("eval_1", &ended).await.expect("written"));
-            assert_eq!(rows.next().await.expect("read").expect("one").id, "eval_2");
+            assert_eq!(rows.next(&none).await.expect("read").expect("one").id, "eval_2");
         })
         .await;
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::TuningError;
 use super::files::Files;
@@ -83,6 +83,8 @@ pub struct Parts {
     pub instance: Arc<str>,
     /// How long the process that asks may be silent before another one does it.
     pub lease: Duration,
+    /// How many are asked at once.
+    pub at_once: usize,
     /// The held-out files.
     pub files: Arc<Files>,
     /// The way of all requests.
@@ -102,14 +104,17 @@ pub struct Evaluations {
     teams: Arc<Teams>,
     metrics: Arc<Metrics>,
     status_of: StatusOf,
+    at_once: usize,
     /// Told when one waits.
     wake: Notify,
+    /// Told when one is to end: all that are asked look whether it is theirs.
+    cancels: watch::Sender<()>,
 }
 
 impl Evaluations {
     /// The evaluations of a store. [`Evaluations::run`] asks; whoever runs it owns it.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, instance, lease, files, gateway, teams, status_of } = parts;
+        let Parts { store, instance, lease, at_once, files, gateway, teams, status_of } = parts;
         Self {
             rows: EvaluationRows::new(&store),
             lease: Lease::new(LeaseRows::new(&store), LEASE, instance, lease),
@@ -118,7 +123,9 @@ impl Evaluations {
             gateway,
             teams,
             status_of,
+            at_once,
             wake: Notify::new(),
+            cancels: watch::Sender::new(()),
         }
     }
 
@@ -183,7 +190,7 @@ impl Evaluations {
         }
         let told = audit::row(Actor::Admin, "evaluation.cancel", &row.id, &json!({}), clock::unix_ms())?;
         self.rows.cancel(&row.id, &told).await?;
-        self.wake.notify_one();
+        self.cancels.send_replace(());
         self.get(id).await
     }
 

@@ -284,8 +284,7 @@ fn a_rule_about_loss_asks_for_it_and_rows_with_tools_have_none() {
 #[test]
 fn a_server_without_scores_answers_all_else_and_passes_no_rule_about_loss() {
     let of_old_worker = Trouble::openai(404, "invalid_request_error", Some("unknown_url"), "Invalid URL");
-    let html = Reply::body(404, "text/html", b"<html>".to_vec()).billed(0, 0).without_usage();
-    for no in [Reply::trouble(of_old_worker), html] {
+    for no in [of_old_worker, Trouble::model_not_found("tiny-old")].map(Reply::trouble) {
         let provider = SimulatedProvider::start();
         let gateway = TestGateway::with(beside_a_worker(&provider)).start();
         // ten answers and a loss come; the other nine losses don't
@@ -353,6 +352,30 @@ fn kill_9_in_the_middle_asks_no_answered_row_again() {
     assert_eq!(counts, [1, 1, 1, 1, 1, 1, 1, 1, 1, 2]);
     assert_eq!(found["models"][0]["measures"]["exact"]["value"], 0.8);
     assert_eq!(shown(&gateway, &id)["answers"], 10);
+}
+
+#[test]
+fn a_long_one_holds_up_no_other_and_both_go_on_after_a_kill() {
+    let provider = SimulatedProvider::start();
+    provider.knows(says);
+    let gate = Gate::new();
+    provider.always(Reply::usual().waits_for(&gate));
+    let mut gateway = TestGateway::with(setup(&provider).and(SHORT_LEASES)).start();
+    let body = json!({"file": held_out(&gateway), "models": ["old-bot"], "concurrency": 1});
+    let all = [0; 3].map(|_| evaluate(&gateway, &body));
+    provider.await_requests(2);
+    let mut stand = all.each_ref().map(|id| shown(&gateway, id)["status"].to_string());
+    stand.sort();
+    assert_eq!(stand, ["\"queued\"", "\"running\"", "\"running\""], "the third waits");
+    gateway.kill();
+    gate.open();
+    provider.always(Reply::usual());
+    gateway.start_again();
+    for id in &all {
+        assert_eq!(report(&gateway, id)["models"][0]["measures"]["exact"]["value"], 0.8);
+    }
+    let questions: usize = asked(&provider).into_iter().sum();
+    assert_eq!(questions, 3 * 10 + 2, "only what was on its way is asked once more");
 }
 
 #[test]
@@ -471,7 +494,8 @@ fn one_that_can_t_go_on_ends_or_waits_and_stands_in_nobody_s_way() {
     provider.knows(says);
     let gate = Gate::new();
     provider.replies(Reply::usual().waits_for(&gate));
-    let gateway = TestGateway::with(setup(&provider)).start();
+    let one_by_one = setup(&provider).and("\n[evaluations]\nat_once = 1\n");
+    let gateway = TestGateway::with(one_by_one).start();
     let body = json!({"file": held_out(&gateway), "models": ["old-bot"], "concurrency": 1});
     let [first, damaged, last] = [0; 3].map(|_| evaluate(&gateway, &body));
     provider.await_requests(1);

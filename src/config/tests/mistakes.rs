@@ -237,6 +237,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "[tuning]\nmoderate = true\n[providers.a]\nkind = \"azure\"",
         "tuning.moderate: needs a provider of kind \"openai\"",
     ),
+    ("[evaluations]\nat_once = 0", "evaluations.at_once: 0 is out of bounds: 1 to 8"),
     ("[tuning]\nidle_after_hours = 0", "tuning.idle_after_hours: 0 is out of bounds: 1 to 360"),
     ("[deployments.d]\nmodel = \"m\"", "deployments.d.provider: missing"),
     (

@@ -1,5 +1,5 @@
-//! Who asks: one process of all that share a database, by its lease; one evaluation after the other, in the order in which
-//! they were asked for.
+//! Who asks: one process of all that share a database, by its lease; a few evaluations at once, in the order in which they
+//! were asked for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -56,6 +57,14 @@ pub(super) struct Work<'w> {
     lost: AtomicBool,
 }
 
+/// What those who ask in this process know of each other.
+#[derive(Default)]
+struct Shared {
+    /// The evaluations that somebody asks. Held while the next one is chosen, so that none is asked twice.
+    taken: tokio::sync::Mutex<BTreeSet<String>>,
+    patience: Mutex<Patience>,
+}
+
 /// A question, and the number of the model that it is for.
 #[derive(Debug, Clone, Copy)]
 struct Task {
@@ -76,7 +85,9 @@ impl Evaluations {
             sender.send_replace(true);
             self.wake.notify_one();
         };
-        tokio::join!(lead, self.work(&halt));
+        let shared = Shared::default();
+        let all = join_all((0..self.at_once).map(|_| self.work(&halt, &shared)));
+        tokio::join!(lead, all);
         self.lease.free().await;
     }
 
@@ -102,24 +113,30 @@ impl Evaluations {
     }
 
     /// Takes one evaluation after the other.
-    async fn work(&self, halt: &watch::Receiver<bool>) {
-        let mut patience = Patience::default();
+    async fn work(&self, halt: &watch::Receiver<bool>, shared: &Shared) {
         while !*halt.borrow() {
             if !self.lease.is_ours(clock::monotonic()) {
+                // whoever asks meanwhile may get on
+                *shared.patience.lock() = Patience::default();
                 self.wait(halt).await;
                 continue;
             }
-            match self.rows.next().await {
+            match self.take(shared).await {
                 Ok(Some(row)) => {
-                    if let Err(error) = Box::pin(self.carry_out(&row, &mut patience, halt)).await {
-                        self.stumbles(&row.id, &error, &mut patience).await;
-                        halts_within(halt, AFTER_FAILURE).await;
+                    match Box::pin(self.carry_out(&row, shared, halt)).await {
+                        Ok(()) => shared.patience.lock().renewed(&row.id),
+                        Err(error) => {
+                            self.stumbles(&row.id, &error, &shared.patience).await;
+                            // it is nobody else's either for so long: those behind it go on
+                            halts_within(halt, AFTER_FAILURE).await;
+                        }
                     }
+                    shared.taken.lock().await.remove(&row.id);
                 }
                 Ok(None) => self.wait(halt).await,
                 Err(StoreError::Damaged(id)) => {
                     let error = StoreError::Damaged(id.clone()).into();
-                    self.stumbles(&id, &error, &mut patience).await;
+                    self.stumbles(&id, &error, &shared.patience).await;
                     halts_within(halt, AFTER_FAILURE).await;
                 }
                 Err(error) => {
@@ -128,6 +145,14 @@ impl Evaluations {
                 }
             }
         }
+    }
+
+    /// The next evaluation that nobody asks yet.
+    async fn take(&self, shared: &Shared) -> Result<Option<EvaluationRow>, StoreError> {
+        let mut taken = shared.taken.lock().await;
+        let row = self.rows.next(&taken).await?;
+        taken.extend(row.as_ref().map(|row| row.id.clone()));
+        Ok(row)
     }
 
     async fn wait(&self, halt: &watch::Receiver<bool>) {
@@ -141,7 +166,7 @@ impl Evaluations {
     async fn carry_out(
         &self,
         row: &EvaluationRow,
-        patience: &mut Patience,
+        shared: &Shared,
         halt: &watch::Receiver<bool>,
     ) -> Result<(), EvaluationError> {
         if row.is_cancelled {
@@ -152,7 +177,7 @@ impl Evaluations {
         let payer = self.admitted(&plan.payer).await?;
         self.are_known(&plan)?;
         let drawn = self.drawn(&plan).await?;
-        patience.renewed();
+        shared.patience.lock().renewed(&row.id);
         let work = Work {
             row,
             questions: if plan.general { general::questions() } else { Vec::new() },
@@ -192,17 +217,15 @@ impl Evaluations {
 
     /// Asks what has no answer yet, then the judge.
     async fn ask_all(&self, work: &Work<'_>) -> Result<(), StoreError> {
+        let mut cancels = self.cancels.subscribe();
         let watched = async {
-            loop {
+            while !self.rows.is_cancelled(&work.row.id).await.unwrap_or(false) {
                 tokio::select! {
                     () = sleep(WANTED_EVERY) => {}
-                    () = self.wake.notified() => {}
-                }
-                if self.rows.is_cancelled(&work.row.id).await.unwrap_or(false) {
-                    *work.over.lock() = Some(Over::Cancelled);
-                    return;
+                    _ = cancels.changed() => {}
                 }
             }
+            *work.over.lock() = Some(Over::Cancelled);
         };
         let asked = async {
             let kept = self.rows.answers(&work.row.id).await?;

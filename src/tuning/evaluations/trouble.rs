@@ -1,7 +1,10 @@
 //! An evaluation that can't go on: how long that may pass by itself, before it has failed. All that was answered is paid
 //! for, so a moment's trouble must not end it; and others wait behind it, so it must not stand there for ever.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::plan::Plan;
 use super::{EvaluationError, Evaluations};
@@ -19,16 +22,16 @@ const UNHEARD: Duration = Duration::from_secs(60);
 /// How long the folder of files may be away.
 const AWAY: Duration = Duration::from_secs(600);
 
-/// Since when an evaluation can't go on.
+/// Since when evaluations can't go on.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    since: Option<(String, Instant)>,
+    since: BTreeMap<String, Instant>,
 }
 
 impl Patience {
-    /// It goes on.
-    pub(super) fn renewed(&mut self) {
-        self.since = None;
+    /// It goes on, or is over.
+    pub(super) fn renewed(&mut self, id: &str) {
+        self.since.remove(id);
     }
 
     /// Whether a trouble has lasted too long. One that may last for ever says nothing of another that began before it.
@@ -36,7 +39,7 @@ impl Patience {
         match most(error) {
             Some(most) => self.tried(id, now) >= most,
             None => {
-                self.renewed();
+                self.renewed(id);
                 false
             }
         }
@@ -44,13 +47,8 @@ impl Patience {
 
     /// How long this one can't go on already.
     fn tried(&mut self, id: &str, now: Instant) -> Duration {
-        match &self.since {
-            Some((known, since)) if known == id => now.saturating_duration_since(*since),
-            _ => {
-                self.since = Some((id.to_owned(), now));
-                Duration::ZERO
-            }
-        }
+        let since = *self.since.entry(id.to_owned()).or_insert(now);
+        now.saturating_duration_since(since)
     }
 }
 
@@ -90,8 +88,8 @@ fn words(error: &EvaluationError) -> String {
 
 impl Evaluations {
     /// An evaluation can't go on: ends it where that lasts too long.
-    pub(super) async fn stumbles(&self, id: &str, error: &EvaluationError, patience: &mut Patience) {
-        if !patience.is_over(id, error, clock::monotonic()) {
+    pub(super) async fn stumbles(&self, id: &str, error: &EvaluationError, patience: &Mutex<Patience>) {
+        if !patience.lock().is_over(id, error, clock::monotonic()) {
             tracing::warn!(%error, evaluation = id, "an evaluation can't go on right now; it is tried again");
             return;
         }
@@ -102,8 +100,11 @@ impl Evaluations {
             keeps_words: false,
             at_ms: clock::unix_ms(),
         };
-        if let Err(error) = self.close(id, &ended).await {
-            tracing::warn!(%error, evaluation = id, "an evaluation's end can't be written; it is tried again");
+        match self.close(id, &ended).await {
+            Ok(()) => patience.lock().renewed(id),
+            Err(error) => {
+                tracing::warn!(%error, evaluation = id, "an evaluation's end can't be written; it is tried again");
+            }
         }
     }
 
@@ -143,7 +144,7 @@ mod tests {
         }
         let mut patience = Patience::default();
         let at = |seconds| now + Duration::from_secs(seconds);
-        for (id, seconds, want) in [("a", 0, 0), ("a", 7, 7), ("b", 9, 0), ("b", 12, 3), ("a", 20, 0)] {
+        for (id, seconds, want) in [("a", 0, 0), ("a", 7, 7), ("b", 9, 0), ("b", 12, 3), ("a", 20, 20)] {
             assert_eq!(patience.tried(id, at(seconds)), Duration::from_secs(want), "{id} at {seconds}");
         }
     }
@@ -162,7 +163,7 @@ mod tests {
         assert!(!is_over(&away, 9_599) && is_over(&away, 9_600));
         assert!(!is_over(&database, 9_601));
         patience.is_over("a", &away, at(10_000));
-        patience.renewed();
+        patience.renewed("a");
         assert!(!patience.is_over("a", &away, at(20_000)), "it went on meanwhile");
     }
 }
