@@ -18,10 +18,10 @@ pub(in crate::cli) struct FromTraffic {
     #[arg(long, value_name = "MODEL")]
     route: String,
     /// Only answers of this deployment.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     deployment: Option<String>,
     /// Only traffic of this team, which owns the file; without it all traffic, and the file is the operator's.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     team: Option<String>,
     /// From this day or moment on, UTC.
     #[arg(long, value_name = "DATE")]

@@ -131,7 +131,14 @@ fn own_name(admin: &Admin, name: String) -> String {
 /// What is ordered, and for which team.
 fn read(body: &Value) -> Result<(Order, Option<String>), Vec<Problem>> {
     let form = Form::new(body);
-    let text = |name: &str| form.text(name).flatten().filter(|text| !text.is_empty()).map(ToOwned::to_owned);
+    // an empty one would widen what it narrows: all teams' traffic instead of one's
+    let text = |name: &str| {
+        let rule = |value: &Value| {
+            let text = value.as_str().filter(|text| !text.is_empty());
+            text.map(ToOwned::to_owned).ok_or("no text, or an empty one: leave it out, or say which")
+        };
+        form.read(name, rule).flatten()
+    };
     let flag = |name: &str| {
         form.read(name, |value| value.as_bool().ok_or("not true or false")).flatten().unwrap_or_default()
     };
@@ -190,10 +197,11 @@ mod tests {
     fn every_problem_of_an_order_is_told() {
         let wrong = json!({
             "from": "yesterday", "feedback": "good", "limit": 0, "dedupe": "yes", "deployment": 1, "rout": "x",
+            "team": "",
         });
         let problems = read(&wrong).expect_err("wrong");
         let paths: Vec<&str> = problems.iter().map(|problem| &*problem.path).collect();
-        for path in ["route", "from", "feedback", "limit", "dedupe", "deployment", "rout"] {
+        for path in ["route", "from", "feedback", "limit", "dedupe", "deployment", "rout", "team"] {
             assert!(paths.contains(&path), "{path} in {paths:?}");
         }
         let (order, team) =
