@@ -101,12 +101,14 @@ pub struct Settlement {
     pub saved: Usd,
     /// What a stored prompt was of it.
     pub injected: Option<Arc<Injected>>,
+    /// What was not seen costs something: somebody may know better, as the provider's console.
+    pub open: bool,
 }
 
 impl Settlement {
     /// Of a request that paid all its cost itself.
     pub const fn new(tokens: TokenCounts, source: UsageSource, cost: Usd) -> Self {
-        Self { tokens, source, cost, saved: Usd::ZERO, injected: None }
+        Self { tokens, source, cost, saved: Usd::ZERO, injected: None, open: false }
     }
 }
 

@@ -471,8 +471,11 @@ impl Bill {
         let injected = usage.zip(cost).and_then(|(usage, cost)| self.injected(usage, cost + others));
         match (self.reservation, usage.zip(cost)) {
             (Some(reservation), Some((usage, cost))) => {
+                // all that is held for time is known in the end; what is held for tokens is not
+                let open = usage.source == UsageSource::Unconfirmed
+                    && reservation.grant().amount > self.priced.time(self.priced.most_us);
                 let settlement = Settlement::new(usage.tokens, usage.source, cost);
-                reservation.settle(Settlement { saved: others, injected, ..settlement });
+                reservation.settle(Settlement { saved: others, injected, open, ..settlement });
             }
             (Some(reservation), None) => reservation.release(),
             (None, Some((usage, cost))) => {

@@ -96,6 +96,8 @@ impl Gateway {
             .filter(|found| found.warning.is_none())
             .ok_or_else(unpriced)?;
         let priced = Priced::of(found, deployment, ServiceTier::Default);
+        // bounded when it was booked, by what was configured then
+        let priced = Priced { most_us: priced.most_us.max(entry.tokens.compute_us), ..priced };
         // charged whole, it says the most that it can have been; otherwise as long as it was waited for
         if priced.bills_time() && entry.cost >= entry.held {
             return Err(ResolveError::Untimed(entry.seq));

@@ -78,6 +78,7 @@ async fn steps(worker: &Worker, id: &str) -> Vec<(u64, f64)> {
 pub(super) async fn until(worker: &Worker, id: &str, status: &str) -> Value {
     let newest = async || listed(worker, &format!("{JOBS}/{id}/events?limit=1")).await;
     let mut last = Vec::new();
+    let begun = std::time::Instant::now();
     // only one that stands still is waited for in vain: a trainer leaves the processor to everybody else
     loop {
         let mut job = Value::Null;
@@ -92,6 +93,7 @@ pub(super) async fn until(worker: &Worker, id: &str, status: &str) -> Value {
         if job["status"] == status {
             return job;
         }
+        assert!(begun.elapsed() < 5 * PATIENCE, "it goes round: {job:#}");
         last = newest().await;
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn ending(end: &End, books: &Books) -> Option<Entry> {
         }
         // another process took us for dead and charged it whole, and nobody knows better: it stays unconfirmed
         End::Settle { hold, settlement: Some(settlement) }
-            if settlement.source == UsageSource::Unconfirmed && settlement.cost >= hold.held =>
+            if settlement.source == UsageSource::Unconfirmed
+                && (settlement.open || settlement.cost >= hold.held) =>
         {
             None
         }

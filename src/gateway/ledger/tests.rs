@@ -633,6 +633,9 @@ async fn what_was_charged_after_the_lease_is_corrected_by_who_knows_better_and_o
     assert_eq!(late(None, |one| one.settle(unconfirmed(40))).await, (40, 0));
     // how long our own machine can have computed is known, whatever it made
     assert_eq!(late(None, |one| one.settle(unconfirmed(25))).await, (25, 1));
+    // what its tokens cost is not, and may be resolved
+    let open = Settlement { open: true, ..unconfirmed(25) };
+    assert_eq!(late(None, |one| one.settle(open)).await, (40, 0));
     assert_eq!(late(None, |one| one.settle(used(10))).await, (10, 1));
     // an operator was first
     assert_eq!(late(Some(0), |one| one.settle(used(10))).await, (0, 1));

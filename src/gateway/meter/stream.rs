@@ -262,10 +262,7 @@ impl Metered {
                         visit.chunk(clock::monotonic());
                     }
                     self.capturing = self.capturing.take().and_then(|capturing| capturing.hears(&chunk));
-                    let out = self.reader.push(chunk);
-                    if let Some(told_us) = self.reader.take_computed_us() {
-                        self.facts.computing = self.facts.computing.told(told_us, clock::monotonic());
-                    }
+                    let out = self.hears(chunk);
                     self.first = Some(self.translated(out));
                     // whoever drops this here finds it again
                     self.remember().await;
@@ -307,6 +304,15 @@ impl Metered {
                 }
             }
         }
+    }
+
+    /// Takes in what has come, and how long our worker says it has computed so far.
+    fn hears(&mut self, chunk: Bytes) -> Bytes {
+        let out = self.reader.push(chunk);
+        if let Some(told_us) = self.reader.take_computed_us() {
+            self.facts.computing = self.facts.computing.told(told_us, clock::monotonic());
+        }
+        out
     }
 
     /// From now on the client is waited for.
@@ -444,7 +450,7 @@ impl Metered {
                 let deadline = self.deadline.min(clock::monotonic() + limit);
                 let between = self.facts.deployment.timeouts.between_chunks;
                 while let Ok(Some(chunk)) = exchange.chunk(between, deadline).await {
-                    drop(self.reader.push(chunk));
+                    drop(self.hears(chunk));
                     if self.reader.usage().is_some() {
                         break;
                     }
@@ -459,7 +465,7 @@ impl Metered {
         let between = self.facts.deployment.timeouts.between_chunks;
         for _ in 0..MOST_UNREAD {
             match exchange.chunk(between, self.deadline).now_or_never() {
-                Some(Ok(Some(chunk))) => drop(self.reader.push(chunk)),
+                Some(Ok(Some(chunk))) => drop(self.hears(chunk)),
                 _ => return,
             }
         }

@@ -293,7 +293,7 @@ async fn create(State(worker): State<Doors>, body: Body) -> Result<Json<Value>, 
 async fn jobs(State(worker): State<Doors>, asked: Asked<Paging>) -> Result<Json<Value>, Refusal> {
     let paging = paging(asked)?;
     let page = at_jobs(worker, move |desk| {
-        let page = Page::of(desk.all(), paging.after.as_deref(), paging.limit(), |job| &job.id);
+        let page = Page::of(desk.all()?, paging.after.as_deref(), paging.limit(), |job| &job.id);
         Ok(Page { items: page.items.iter().map(|job| told(desk, job)).collect(), has_more: page.has_more })
     })
     .await?;

@@ -41,6 +41,11 @@ pub(in crate::worker) enum ClaimError {
     System(#[from] io::Error),
 }
 
+/// Whether a file system has no locks, or none now: an NFS whose server grants none.
+fn knows_no_locks(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(libc::ENOLCK)
+}
+
 /// The folder of one job.
 #[derive(Debug, Clone)]
 pub(in crate::worker) struct JobFolder(PathBuf);
@@ -67,7 +72,7 @@ impl Folder {
         match file.try_lock() {
             Ok(()) => Ok(Claim(file)),
             Err(TryLockError::WouldBlock) => Err(ClaimError::Taken),
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            Err(TryLockError::Error(error)) if knows_no_locks(&error) => {
                 tracing::warn!(folder = %self.0.display(), "its file system knows no locks: no second worker may train there");
                 Ok(Claim(file))
             }

@@ -3,13 +3,16 @@
 use std::fmt::Display;
 use std::io;
 
-use super::{Inner, MOST_DEATHS, TrainingTrouble, folder, job_error, now_s};
+use super::{Inner, TrainingTrouble, folder, job_error, now_s};
 use crate::worker::adapters::ShelfError;
 use crate::worker::shelved::Card;
 use crate::worker::tuning::folder::JobFolder;
 use crate::worker::tuning::journal::{self, Level};
 use crate::worker::tuning::record::{Outcome, Record, Run, Status, Wish};
 use crate::worker::tuning::shelf::{self, Stored};
+
+/// How often a trainer may be begun without a step between, and not come to an end of its own.
+const MOST_DEATHS: u32 = 3;
 
 /// A job as it is now, and what is told of that.
 type Told = (Record, Level, String);
@@ -126,6 +129,7 @@ impl Inner {
         };
         if record.status == Status::Cancelled {
             count_unkept(&folder);
+            self.take_back(&record);
         }
         let (is_final, is_paused) = (record.status.is_final(), record.status == Status::Paused);
         // told before it is so: whoever sees the status finds the event, and a second one does no harm
@@ -147,14 +151,13 @@ impl Inner {
         }
     }
 
-    /// Serves a model no longer whose job was called off while it was published.
-    fn take_back(&self, record: &Record) {
-        let model = record.fine_tuned_model.as_ref().map(|name| self.adapters.delete(name));
-        let curve = record.result_file.as_ref().map(|file| self.shelf.delete(file));
-        if let Some(Err(error)) = model {
+    /// Serves no more what a job that is called off has learned: it may have been published, whole or in part.
+    pub(super) fn take_back(&self, record: &Record) {
+        let name = record.model_name(self.adapters.base(), &self.training.organization);
+        if let Err(error) = self.adapters.delete(&name) {
             tracing::warn!(job = record.id, %error, "the model of a job that was called off can't be removed");
         }
-        if let Some(Err(error)) = curve {
+        if let Err(error) = self.shelf.delete(&curve_of(record)) {
             tracing::warn!(job = record.id, %error, "the curve of a job that was called off can't be removed");
         }
     }
@@ -209,7 +212,7 @@ impl Inner {
         let events = journal::read(&folder.events())?;
         let curve = journal::curve(&events);
         let result = Stored {
-            id: format!("{}{}r", shelf::PREFIX, record.id.rsplit('-').next().unwrap_or_default()),
+            id: curve_of(&record),
             bytes: curve.len() as u64,
             created_at: now_s(),
             filename: "step_metrics.csv".to_owned(),
@@ -280,6 +283,11 @@ impl Inner {
         }
         is_done
     }
+}
+
+/// The file with a job's curve.
+pub(super) fn curve_of(record: &Record) -> String {
+    format!("{}{}r", shelf::PREFIX, record.id.rsplit('-').next().unwrap_or_default())
 }
 
 /// Whether nothing is trained behind this outcome.

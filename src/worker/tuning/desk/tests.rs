@@ -4,10 +4,12 @@ use std::fs;
 
 use tunegate_engine::adapter::peft;
 
+use super::turns::{MOST_TRIES, Tries};
 use super::*;
 use crate::telemetry::metrics::Occupancy;
 use crate::worker::adapters::AdapterBounds;
 use crate::worker::adapters::tests::{SHAPE, weights};
+use crate::worker::shelved::Card;
 use crate::worker::tuning::record::{Outcome, Sums};
 use crate::worker::tuning::settings::Plan;
 use crate::worker::tuning::shelf::Stored;
@@ -119,7 +121,7 @@ fn the_job_that_ended_first_is_forgotten_with_all_that_it_left() {
         desk.inner.state().jobs.insert(id, ended);
     }
     create(&desk).expect("taken in");
-    assert_eq!(desk.all().len(), MOST_JOBS);
+    assert_eq!(desk.all().expect("readable").len(), MOST_JOBS);
     assert!(desk.find(&first.id).is_err() && !folder.path().exists());
     assert_eq!(desk.shelf().all().expect("listed").len(), 1, "the file that was handed in stays");
 }
@@ -213,6 +215,34 @@ fn what_is_trained_and_can_not_be_served_is_called_off_or_paused_all_the_same() 
             desk.inner.train(&resumed).expect("served");
             assert_eq!(desk.find(&id).expect("still there").status, Status::Succeeded);
         }
+    }
+}
+
+#[test]
+fn what_is_called_off_is_served_no_more_though_it_was_published_in_part() {
+    let place = tempfile::tempdir().expect("a folder");
+    let desk = desk(&place);
+    for is_paused in [false, true] {
+        let id = told_of(&desk, &Outcome::Succeeded { step: 3 });
+        let record = stands(&desk, &id, Status::Running, None);
+        let name = record.model_name("small", "local");
+        // the model can be put where it belongs, its curve can't
+        let curve = desk.shelf().content(&conclude::curve_of(&record));
+        fs::create_dir_all(curve.join("in the way")).expect("made");
+        assert!(desk.inner.train(&record).is_err(), "it is tried again");
+        assert!(desk.inner.adapters.find(&name).is_some(), "published");
+        match is_paused {
+            true => {
+                assert!(desk.inner.set_aside(&id, &TrainingTrouble::Disk));
+                desk.cancel(&id).expect("called off");
+            }
+            false => {
+                let running = stands(&desk, &id, Status::Running, Some(Wish::Cancel));
+                desk.inner.train(&running).expect("as it is wished");
+            }
+        }
+        assert_eq!(desk.find(&id).expect("still there").status, Status::Cancelled);
+        assert!(desk.inner.adapters.find(&name).is_none(), "{is_paused}");
     }
 }
 
@@ -326,6 +356,9 @@ fn a_job_that_can_not_be_read_is_not_told_to_be_none() {
             assert_eq!(found, Err(want.clone()));
         }
     }
+    let unreadable = Refusal::unreadable_job("ftjob-1");
+    assert_eq!(desk.all(), Err(unreadable.clone()), "who looks for it there would order it again");
+    assert_eq!(desk.delete_file("file-any"), Err(unreadable), "it may need it");
 }
 
 #[test]
