@@ -30,9 +30,10 @@ pub(super) fn add_worker(file: &mut File, worker: &worker::Config, checker: &mut
     let base_url = Some(format!("{UNIX_SCHEME}{}", worker.socket.display()));
     let provider = Provider { kind: Some(ProviderKind::Candle), base_url, ..Provider::default() };
     file.providers.entry(LOCAL_PROVIDER.to_owned()).or_insert(provider);
-    let price = worker_price(file, checker);
-    let deployment =
-        Deployment { provider: Some(LOCAL_PROVIDER.to_owned()), price: Some(price), ..Deployment::default() };
+    let is_presumed = file.worker.price.is_none();
+    let price = Some(worker_price(file, checker));
+    let provider = Some(LOCAL_PROVIDER.to_owned());
+    let deployment = Deployment { provider, price, is_presumed, ..Deployment::default() };
     if let Some(embedding) = &worker.embedding {
         let endpoints = Some(vec![Endpoint::Embeddings.name().to_owned()]);
         add_local(file, &embedding.name, Deployment { endpoints, ..deployment.clone() }, checker);
@@ -61,7 +62,7 @@ fn taken(section: &str, key: &str, checker: &mut Checker<'_>) {
     checker.wrong(&place, "taken by the local worker: rename it, or set worker.enabled = false");
 }
 
-/// What the operator says the worker's tokens cost; nothing unless said otherwise, and written out.
+/// What the operator says the worker's tokens cost; nothing unless said otherwise, here or by `tunegate prices set`.
 fn worker_price(file: &File, checker: &mut Checker<'_>) -> Value {
     let nothing = json!({"input_per_1m_usd": "0", "output_per_1m_usd": "0", "source": "our own machine"});
     let Some(written) = &file.worker.price else { return nothing };

@@ -313,6 +313,9 @@ pub(super) struct Deployment {
     pub(super) timeouts: Timeouts,
     /// Read by `domain::price::read`, which says all that is wrong in it.
     pub(super) price: Option<serde_json::Value>,
+    /// Nobody wrote that price: a row of the price book goes before it.
+    #[serde(skip)]
+    pub(super) is_presumed: bool,
     pub(super) price_model: Option<String>,
     pub(super) on_unpriced: Option<OnUnpriced>,
     pub(super) cap_price: Option<String>,

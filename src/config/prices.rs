@@ -158,7 +158,11 @@ pub(super) fn of_deployment(
         (Some(price), None) => match alone(price) {
             Ok(read) => {
                 let version = format!("config:{name}~{}", fingerprint(&price.to_string()));
-                Pricing::Explicit { price: Arc::new(read), version: version.into() }
+                let (price, version) = (Arc::new(read), version.into());
+                match written.is_presumed {
+                    true => Pricing::Presumed { price, version },
+                    false => Pricing::Explicit { price, version },
+                }
             }
             Err(problems) => {
                 for problem in problems {

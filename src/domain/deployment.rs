@@ -167,6 +167,14 @@ pub enum Pricing {
         /// Names it in the ledger.
         version: Arc<str>,
     },
+    /// Nobody said anything, as of our own worker: the row of the price book under its model's name, or under that of the
+    /// base that it was trained from; where there is none, this.
+    Presumed {
+        /// What it costs.
+        price: Arc<Price>,
+        /// Names it in the ledger.
+        version: Arc<str>,
+    },
 }
 
 /// What becomes of a request whose price nobody knows. It is never taken for free silently.

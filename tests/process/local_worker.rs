@@ -139,6 +139,23 @@ fn a_worker_that_died_is_started_again() {
     end(gateway);
 }
 
+#[test]
+fn an_operator_says_while_it_runs_what_its_machine_costs() {
+    let gateway = gateway();
+    answers(&gateway);
+    // a microsecond is a nano-dollar
+    let price = json!({"compute_per_hour_usd": "3.6"}).to_string();
+    let path = format!("/admin/v1/prices/candle/{MODEL}");
+    let set = gateway.admin(Call::new("PUT", &path).body("application/json", price.as_bytes()));
+    assert!(matches!(set.status, 200 | 201), "{}", set.text());
+    let answer = gateway.post(PATH, &question(MODEL, false)).expect(200);
+    let computed = answer.json()["usage"]["tunegate_compute_us"].as_i64().expect("microseconds");
+    let journal = gateway.settled_journal(|journal| journal.usages().iter().any(|usage| usage.cost > 0));
+    let usage = journal.usages().into_iter().find(|usage| usage.cost > 0).expect("it costs something");
+    assert_eq!((usage.cost, usage.source.as_str()), (computed, "reported"));
+    end(gateway);
+}
+
 /// The gateway's metrics, once the worker is in them.
 #[track_caller]
 fn metrics_with_worker(gateway: &TestGateway) -> String {

@@ -49,8 +49,8 @@ fn prices_of_deployments_are_read_and_looked_at() {
         "{notices}"
     );
     let built_in = good("", &[]);
-    let Pricing::Explicit { price, .. } = &built_in.catalog.deployments["smollm2-135m"].pricing else {
-        panic!("the worker's price is written out")
+    let Pricing::Presumed { price, .. } = &built_in.catalog.deployments["smollm2-135m"].pricing else {
+        panic!("nobody said what the worker costs")
     };
     assert_eq!(price.tokens.standard().of(Class::Input), PerToken::FREE);
 }

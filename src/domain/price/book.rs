@@ -199,13 +199,20 @@ impl PriceBook {
         at_ms: i64,
     ) -> Result<Found, Unpriced> {
         let provider = deployment.provider.dialect.kind();
+        let written = |price: &Arc<Price>, version: &Arc<str>| Found {
+            price: Arc::clone(price),
+            version: Arc::clone(version),
+            row: Arc::clone(&deployment.name),
+            warning: None,
+        };
         let found = match &deployment.pricing {
-            Pricing::Explicit { price, version } => Ok(Found {
-                price: Arc::clone(price),
-                version: Arc::clone(version),
-                row: Arc::clone(&deployment.name),
-                warning: None,
-            }),
+            Pricing::Explicit { price, version } => Ok(written(price, version)),
+            Pricing::Presumed { price, version } => {
+                let base = FineTunedName::parse(upstream_model).map(|name| name.base);
+                let mut names = std::iter::once(upstream_model).chain(base);
+                let set = names.find_map(|name| self.find(provider, name, None, at_ms).ok());
+                Ok(set.unwrap_or_else(|| written(price, version)))
+            }
             Pricing::Row(row) => self.named(provider, row, at_ms),
             Pricing::ByName => self.find(provider, upstream_model, deployment.base_model.as_deref(), at_ms),
         };

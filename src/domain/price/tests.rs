@@ -6,7 +6,7 @@ use super::rates::Class;
 use super::read::{RowDraft, alone, moment, over, sheets};
 use super::*;
 use crate::domain::catalog::tests::deployment;
-use crate::domain::catalog::{Deployment, OnUnpriced, Pricing, ProviderKind};
+use crate::domain::catalog::{Deployment, Dialect, OnUnpriced, Pricing, Provider, ProviderKind};
 
 fn ms(text: &str) -> i64 {
     moment(text).expect(text)
@@ -212,6 +212,30 @@ fn pain_12_an_unknown_model_is_not_silently_free() {
     let named = Deployment { pricing: Pricing::Row("openai/ft:gpt-4o".into()), ..of(OnUnpriced::Deny) };
     let found = book.price_of(&named, "secret-model", ms("2026-11-22")).expect("named");
     assert_eq!(&*found.row, "ft:gpt-4o-2024-08-06");
+}
+
+#[test]
+fn our_own_worker_costs_what_is_set_for_its_model_or_for_the_base_of_it_and_else_nothing() {
+    let rows = json!([{"provider": "candle", "model": "small", "periods": [
+        {"from": "2026-11-01", "compute_per_hour_usd": "3.6"}]}]);
+    let book = book(&rows, &json!({}));
+    let nothing = Arc::new(price(&json!({"input_per_1m_usd": "0", "output_per_1m_usd": "0"})));
+    let pricing = Pricing::Presumed { price: nothing, version: "config:d".into() };
+    let plain = deployment("d", "small");
+    let provider = Provider { dialect: Dialect::Candle, ..(*plain.provider).clone() };
+    let own = Deployment { pricing, provider: Arc::new(provider), ..(*plain).clone() };
+    let second = TokenCounts { compute_us: 1_000_000, ..TokenCounts::default() };
+    for (model, at, want) in [
+        ("small", "2026-11-22", "0.001"),
+        ("ft:small:local:cat:ab", "2026-11-22", "0.001"),
+        ("ft:small:local:cat:ab:ckpt-step-3", "2026-11-22", "0.001"),
+        ("ft:large:local:cat:ab", "2026-11-22", "0"),
+        ("large", "2026-11-22", "0"),
+        ("small", "2026-10-22", "0"),
+    ] {
+        let found = book.price_of(&own, model, ms(at)).expect("it has a price in any case");
+        assert_eq!(found.price.cost(&second, ServiceTier::Default), usd(want), "{model} {at}");
+    }
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn own_machine(target: &Target, catalog: &Catalog, book: &PriceBook, at_ms: i64)
     match serving(catalog, target) {
         Some(deployment) => {
             let found = book.price_of(deployment, &target.model, at_ms).map_err(|_| unknown())?;
-            let written_out = matches!(deployment.pricing, Pricing::Explicit { .. });
+            let written_out =
+                matches!(deployment.pricing, Pricing::Explicit { .. } | Pricing::Presumed { .. });
             Ok(if written_out { for_nothing(found) } else { found })
         }
         None => book.find(ProviderKind::Candle, &target.model, None, at_ms).map_err(|_| unknown()),
