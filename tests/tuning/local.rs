@@ -133,7 +133,7 @@ fn the_worker_of_ones_own_trains_serves_and_forgets() {
 
 /// Two cats, in English and in Japanese, asked what they were not taught; the base model beside them.
 #[test]
-#[ignore = "takes some ten minutes: make cats"]
+#[ignore = "takes a minute of two quiet cores, and minutes of busy ones: make cats"]
 fn cats_answer_in_character() {
     let python = installed(root().join(".venv/bin/python")).expect("the clients: scripts/setup.sh test");
     with_a_worker_of_its_own(python, "tests/clients/cats").is_audited();
